@@ -1,0 +1,27 @@
+"""Build dwcvmm._core: the C core as a cffi API-mode module. setuptools runs this (setup.py)."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
+SOURCES = ("host", "state", "replica", "pages", "platform", "element", "pic", "pit", "uart")
+
+# <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.
+PREAMBLE = """
+#include "core.h"
+struct dwc_cpuid { uint32_t nent, padding; struct kvm_cpuid_entry2 entries[256]; };
+struct dwc_msr_list { uint32_t nmsrs; uint32_t indices[1024]; };
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef("\n".join((HERE / name).read_text() for name in CDEFS))
+ffibuilder.set_source(
+    "dwcvmm._core",
+    PREAMBLE,
+    sources=[f"cbits/{name}.c" for name in SOURCES],
+    include_dirs=["cbits"],
+    depends=[*(f"cbits/{name}" for name in CDEFS), "cbits/core.h", "cbits/devices.h"],
+    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
+)

@@ -1,0 +1,199 @@
+/* The mechanism of double execution: two replicas, a checkpoint, and the loop that runs elements.
+ * Functions return 0 or a positive status, and -errno when the host refused something. */
+#ifndef DWC_CORE_H
+#define DWC_CORE_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "devices.h"
+
+#define DWC_PAGE 4096u
+#define DWC_MAX_SLOTS 4
+#define DWC_MAX_MSRS 64
+#define DWC_MAX_DIFFS 64
+#define DWC_IO_BYTES 4096
+
+/* What two replicas can disagree about; a bit each, so that one element can name several. */
+enum dwc_diff {
+	DWC_DIFF_EXIT = 1 << 0,
+	DWC_DIFF_REGS = 1 << 1,
+	DWC_DIFF_SREGS = 1 << 2,
+	DWC_DIFF_EVENTS = 1 << 3,
+	DWC_DIFF_XSAVE = 1 << 4,
+	DWC_DIFF_MSRS = 1 << 5,
+	DWC_DIFF_DEBUGREGS = 1 << 6,
+	DWC_DIFF_XCRS = 1 << 7,
+	DWC_DIFF_MEMORY = 1 << 8,
+	DWC_DIFF_HANG = 1 << 9, /* one replica ended, the other did not */
+};
+
+/* Why dwc_engine_run() returned to Python. */
+enum dwc_status {
+	DWC_EXIT_PYTHON = 1, /* a committed exit that no device in C serves */
+	DWC_CONSOLE,         /* the UART has output to drain */
+	DWC_DIVERGED,        /* e1 and e2 differ: see dwc_engine.diff */
+	DWC_SLICE_UP,        /* neither replica reached a natural end in time: nothing is committed */
+	DWC_STOPPED,         /* stop was requested; the element under way is not committed */
+	DWC_IDLE,            /* HLT, and no interrupt can come from a device in C */
+	DWC_ELEMENT_LIMIT,   /* the number of elements asked for is committed */
+	DWC_ATTENTION,       /* another thread has something for the devices */
+};
+
+enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL };
+enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
+
+struct dwc_msrs {
+	uint32_t count, pad;
+	struct kvm_msr_entry entries[DWC_MAX_MSRS];
+};
+
+/* Every piece of vCPU state that is saved, compared and restored (docs/state-table.md). */
+struct dwc_state {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct kvm_vcpu_events events;
+	struct kvm_debugregs debugregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_xsave xsave;
+	struct dwc_msrs msrs;
+};
+
+/* An exit as it is compared: nothing host-specific (data_offset, flags) is in it. */
+struct dwc_exit {
+	uint32_t reason;  /* KVM_EXIT_* */
+	uint8_t is_write; /* guest to device */
+	uint8_t size;     /* bytes an item */
+	uint16_t port;
+	uint32_t count; /* items (string I/O) */
+	uint64_t gpa;   /* MMIO */
+	uint64_t info;  /* internal error: suberror; fail entry: hardware reason */
+	uint8_t data[DWC_IO_BYTES];
+};
+
+struct dwc_slot {
+	uint64_t gpa, size;
+	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
+	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+};
+
+struct dwc_engine;
+
+struct dwc_replica {
+	struct dwc_engine *engine;
+	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
+	struct kvm_run *run;
+	uint8_t *ram; /* hva of gpa 0 */
+	struct dwc_slot slots[DWC_MAX_SLOTS];
+	struct dwc_state state; /* as of the last exit */
+	struct dwc_exit exit;
+	uint64_t ended_ns, started_ns, limit_ns;
+	/* the thread that owns this vCPU, where it is not the caller's */
+	pthread_t thread;
+	int has_thread;
+	int (*job)(struct dwc_replica *);
+	int job_result;
+	atomic_uint job_posted, job_done;
+	timer_t timer;
+	int has_timer;
+};
+
+struct dwc_inputs {
+	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit of the checkpoint */
+	int vector;                    /* interrupt injected at the start of the element, or -1 */
+	int window;                    /* an interrupt window was asked for */
+	int sets_rdx;                  /* the exit is a learned time site: EDX comes with the answer */
+	uint64_t rdx;
+};
+
+struct dwc_stats {
+	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
+	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
+	uint64_t normalised_rf, normalised_unusable;
+	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
+};
+
+struct dwc_engine {
+	struct dwc_replica replicas[2];
+	int strategy, flush, nslots, out_rip_after;
+	uint64_t ram_bytes;
+	uint8_t *checkpoint_ram;
+	struct dwc_state checkpoint;
+	struct dwc_exit checkpoint_exit;
+	struct dwc_inputs inputs;
+	int has_pending_io; /* the checkpoint stands at an I/O exit whose instruction is not finished */
+	uint32_t msr_count;
+	uint32_t msr_index[DWC_MAX_MSRS];
+	uint8_t *idle; /* a page: elements since its content changed while it stayed writable */
+	uint32_t idle_limit;
+	/* time */
+	uint64_t guest_ns, clock_divisor;
+	uint64_t patience_ns, patience_base_ns; /* how long an element may keep a due interrupt waiting */
+	uint64_t host_base_ns; /* nonzero: the guest clock follows the host from here */
+	atomic_int stop, attention;
+	/* devices in C */
+	struct dwc_pic pic;
+	struct dwc_pit pit;
+	struct dwc_uart uart;
+	uint16_t uart_base;
+	/* the last divergence */
+	uint32_t diff;
+	uint32_t diff_count;
+	uint64_t diff_gpa[DWC_MAX_DIFFS];
+	uint64_t elements_limit; /* stop after so many committed in all; 0: none */
+	int retrying;            /* the element is run again from a restored checkpoint */
+	struct dwc_stats stats;
+};
+
+/* host.c */
+long dwc_ioctl(int fd, unsigned long request, void *argument);
+uint64_t dwc_now_ns(void);
+int dwc_install_kick(void);
+
+/* state.c */
+int dwc_state_prime(struct dwc_replica *r);
+int dwc_state_get(struct dwc_replica *r, struct dwc_state *out);
+int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
+uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
+
+/* replica.c */
+int dwc_replica_start(struct dwc_replica *r);
+void dwc_replica_stop(struct dwc_replica *r);
+int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));
+void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
+int dwc_replica_wait(struct dwc_replica *r);
+int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
+int dwc_replica_complete(struct dwc_replica *r);
+int dwc_replica_feed(struct dwc_replica *r);
+
+/* pages.c */
+int dwc_pages_harvest(struct dwc_replica *r);
+uint32_t dwc_pages_compare(struct dwc_engine *e);
+int dwc_pages_commit(struct dwc_engine *e);
+int dwc_pages_rollback(struct dwc_engine *e, int all);
+int dwc_pages_rearm(struct dwc_engine *e);
+int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
+
+/* platform.c */
+int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
+void dwc_platform_tick(struct dwc_engine *e);
+uint64_t dwc_platform_deadline(struct dwc_engine *e);
+
+/* element.c */
+int dwc_engine_start(struct dwc_engine *e);
+void dwc_engine_stop(struct dwc_engine *e);
+int dwc_engine_run(struct dwc_engine *e);
+void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
+int dwc_engine_rollback(struct dwc_engine *e, int all);
+int dwc_engine_step(struct dwc_engine *e, int replica);
+int dwc_engine_compare_commit(struct dwc_engine *e);
+int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
+void dwc_engine_request_stop(struct dwc_engine *e);
+void dwc_engine_request_attention(struct dwc_engine *e);
+
+#endif

@@ -1,0 +1,365 @@
+/* The life of an element: inputs, e1 and e2, compare, commit, device. Python takes over when the
+ * two runs differ, when no natural end comes, and for devices that are not in C. */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define NS_PER_S 1000000000ull
+#define IDLE_SLICE_NS 5000000ull
+
+static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
+static struct dwc_replica *replica_b(struct dwc_engine *e) { return &e->replicas[1]; }
+
+static int job_continue(struct dwc_replica *r)
+{
+	int status = dwc_replica_run(r, r->limit_ns);
+
+	if (status == 0 && r->engine->strategy != DWC_OFF)
+		status = dwc_pages_harvest(r);
+	return status;
+}
+
+static int job_element(struct dwc_replica *r)
+{
+	int err;
+
+	r->started_ns = dwc_now_ns();
+	if ((err = dwc_replica_feed(r)))
+		return err;
+	return job_continue(r);
+}
+
+static void advance_clock(struct dwc_engine *e, uint64_t ran_ns)
+{
+	if (e->host_base_ns)
+		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else
+		e->guest_ns += ran_ns / e->clock_divisor;
+}
+
+/* Inputs are chosen once an element; a retry gets the same ones. */
+static void choose_inputs(struct dwc_engine *e)
+{
+	int pending;
+
+	dwc_platform_tick(e);
+	pending = dwc_pic_pending(&e->pic);
+	e->inputs.vector = -1;
+	e->inputs.window = 0;
+	if (!pending)
+		return;
+	if (replica_a(e)->run->ready_for_interrupt_injection &&
+	    (e->strategy == DWC_OFF || replica_b(e)->run->ready_for_interrupt_injection))
+		e->inputs.vector = dwc_pic_acknowledge(&e->pic);
+	else
+		e->inputs.window = 1;
+}
+
+/* How long the element may run before somebody has to be let in: until the next timer interrupt,
+ * at least the patience, at most a second (input from outside). */
+static uint64_t time_limit(struct dwc_engine *e)
+{
+	uint64_t deadline = dwc_platform_deadline(e), left;
+
+	if (e->inputs.window)
+		return e->patience_ns;
+	if (deadline == UINT64_MAX)
+		return NS_PER_S + e->patience_ns;
+	left = deadline > e->guest_ns ? deadline - e->guest_ns : 0;
+	if (left > NS_PER_S)
+		left = NS_PER_S;
+	left *= e->host_base_ns ? 1 : e->clock_divisor;
+	return left > e->patience_ns ? left : e->patience_ns;
+}
+
+/* One replica reached a natural end and the other did not yet: it must, within generous time. */
+static int extend(struct dwc_engine *e, struct dwc_replica *r)
+{
+	int status;
+
+	r->limit_ns = 8 * r->limit_ns + NS_PER_S;
+	status = dwc_replica_call(r, job_continue);
+	if (status != DWC_SLICE_UP)
+		return status;
+	e->diff = DWC_DIFF_HANG;
+	return DWC_DIVERGED;
+}
+
+static int execute(struct dwc_engine *e)
+{
+	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
+	int first, second;
+
+	a->limit_ns = b->limit_ns = time_limit(e);
+	if (e->strategy == DWC_PARALLEL)
+		dwc_replica_post(b, job_element);
+	first = job_element(a);
+	e->stats.first_run_ns += a->ended_ns - a->started_ns;
+	if (e->strategy == DWC_OFF)
+		return first;
+	if (e->strategy == DWC_PARALLEL) {
+		uint64_t waited_from = dwc_now_ns();
+
+		second = dwc_replica_wait(b);
+		e->stats.second_run_ns += dwc_now_ns() - waited_from;
+	} else {
+		if (first)
+			return first;
+		second = dwc_replica_call(b, job_element);
+		e->stats.second_run_ns += b->ended_ns - b->started_ns;
+	}
+	if (first < 0 || second < 0)
+		return first < 0 ? first : second;
+	if (first == DWC_STOPPED || second == DWC_STOPPED)
+		return DWC_STOPPED;
+	if (first == DWC_SLICE_UP && second == DWC_SLICE_UP)
+		return DWC_SLICE_UP;
+	if (first == DWC_SLICE_UP)
+		return extend(e, a);
+	if (second == DWC_SLICE_UP)
+		return extend(e, b);
+	return 0;
+}
+
+static int same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
+{
+	uint64_t length = a->reason == KVM_EXIT_MMIO ? 8 : (uint64_t)a->size * a->count;
+
+	if (memcmp(a, b, offsetof(struct dwc_exit, data)))
+		return 0;
+	if (length > sizeof a->data)
+		length = sizeof a->data;
+	return !a->is_write || !memcmp(a->data, b->data, length);
+}
+
+static int finish_instruction_later(const struct dwc_engine *e, const struct dwc_exit *x)
+{
+	if (x->reason == KVM_EXIT_IO)
+		return !(x->is_write && e->out_rip_after);
+	return x->reason == KVM_EXIT_MMIO;
+}
+
+/* Compare what both replicas show now; equal: it becomes the checkpoint. */
+int dwc_engine_compare_commit(struct dwc_engine *e)
+{
+	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
+	uint64_t from = dwc_now_ns();
+	int err;
+
+	e->diff = same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
+	e->diff |= dwc_state_compare(&a->state, &b->state, &e->stats);
+	e->diff |= dwc_pages_compare(e);
+	if (e->diff)
+		return DWC_DIVERGED;
+	e->checkpoint = a->state;
+	if ((err = dwc_pages_commit(e)))
+		return err;
+	e->stats.compare_ns += dwc_now_ns() - from;
+	return 0;
+}
+
+static int commit(struct dwc_engine *e)
+{
+	struct dwc_replica *a = replica_a(e);
+	int err;
+
+	if (e->strategy != DWC_OFF && (err = dwc_engine_compare_commit(e)))
+		return err;
+	e->checkpoint_exit = a->exit;
+	e->has_pending_io = finish_instruction_later(e, &a->exit);
+	e->stats.committed++;
+	e->stats.by_end[a->exit.reason & 63]++;
+	/* it grew when an element had to be cut short: a guest that computes must get on between ticks */
+	e->patience_ns -= (e->patience_ns - e->patience_base_ns) / 64;
+	e->inputs.sets_rdx = 0;
+	advance_clock(e, a->ended_ns - a->started_ns);
+	return 0;
+}
+
+/* HLT: the virtual clock jumps to the next interrupt, the host clock is waited for. */
+static int idle(struct dwc_engine *e)
+{
+	uint64_t deadline;
+
+	if (!replica_a(e)->run->if_flag)
+		return DWC_EXIT_PYTHON;
+	dwc_platform_tick(e);
+	if (dwc_pic_pending(&e->pic))
+		return 0;
+	deadline = dwc_platform_deadline(e);
+	if (deadline == UINT64_MAX)
+		return DWC_IDLE;
+	if (!e->host_base_ns) {
+		if (deadline > e->guest_ns)
+			e->guest_ns = deadline;
+		return 0;
+	}
+	while (!atomic_load(&e->stop) && !atomic_load(&e->attention)) {
+		uint64_t now = dwc_now_ns() - e->host_base_ns;
+		struct timespec pause = { 0, IDLE_SLICE_NS };
+
+		e->guest_ns = now;
+		if (now >= deadline)
+			break;
+		if (deadline - now < IDLE_SLICE_NS)
+			pause.tv_nsec = (long)(deadline - now);
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static int act(struct dwc_engine *e)
+{
+	const struct dwc_exit *x = &e->checkpoint_exit;
+
+	switch (x->reason) {
+	case KVM_EXIT_IO:
+		if (!dwc_platform_io(e, x, e->inputs.io_data))
+			return DWC_EXIT_PYTHON;
+		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
+	case KVM_EXIT_HLT:
+		return idle(e);
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		return 0;
+	default:
+		return DWC_EXIT_PYTHON;
+	}
+}
+
+static int boundary(struct dwc_engine *e)
+{
+	if (atomic_load(&e->stop))
+		return DWC_STOPPED;
+	if (atomic_exchange(&e->attention, 0))
+		return DWC_ATTENTION;
+	if (e->elements_limit && e->stats.committed >= e->elements_limit)
+		return DWC_ELEMENT_LIMIT;
+	return 0;
+}
+
+int dwc_engine_run(struct dwc_engine *e)
+{
+	int status;
+	uint64_t from;
+
+	for (;;) {
+		if ((status = boundary(e)))
+			return status;
+		if (!e->retrying)
+			choose_inputs(e);
+		status = execute(e);
+		e->retrying = 0;
+		if (status == DWC_SLICE_UP && e->strategy == DWC_OFF) {
+			e->has_pending_io = 0; /* any point is an end where nothing has to match */
+			advance_clock(e, replica_a(e)->ended_ns - replica_a(e)->started_ns);
+			continue;
+		}
+		if (status || (status = commit(e)))
+			return status;
+		from = dwc_now_ns();
+		status = act(e);
+		e->stats.device_ns += dwc_now_ns() - from;
+		if (status)
+			return status;
+	}
+}
+
+/* What a device in Python answered to the exit of the checkpoint. */
+void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
+{
+	memcpy(e->inputs.io_data, data, length < DWC_IO_BYTES ? length : DWC_IO_BYTES);
+}
+
+static int job_restore(struct dwc_replica *r)
+{
+	return dwc_state_set(r, &r->engine->checkpoint, r->engine->flush == DWC_FLUSH_PGE);
+}
+
+/* Back at the checkpoint's I/O exit: let the instruction exit again, without asking the device. */
+static int job_reach_exit(struct dwc_replica *r)
+{
+	int status;
+
+	r->run->request_interrupt_window = 0;
+	r->started_ns = dwc_now_ns();
+	status = dwc_replica_run(r, NS_PER_S);
+	if (status < 0)
+		return status;
+	return status == 0 && same_exit(&r->exit, &r->engine->checkpoint_exit) ? 0 : -EPROTO;
+}
+
+/* Both replicas back to the checkpoint. The element's inputs stay, so that it can run again. */
+int dwc_engine_rollback(struct dwc_engine *e, int all)
+{
+	uint64_t from = dwc_now_ns();
+	int err;
+
+	for (int i = 0; i < 2; i++)
+		if ((err = dwc_replica_call(&e->replicas[i], dwc_replica_complete)))
+			return err;
+	if ((err = dwc_pages_rollback(e, all)))
+		return err;
+	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
+		return err;
+	for (int i = 0; i < 2; i++) {
+		if ((err = dwc_replica_call(&e->replicas[i], job_restore)))
+			return err;
+		if (e->has_pending_io && (err = dwc_replica_call(&e->replicas[i], job_reach_exit)))
+			return err;
+	}
+	e->retrying = 1;
+	e->stats.rollbacks++;
+	e->stats.rollback_ns += dwc_now_ns() - from;
+	return 0;
+}
+
+static int job_step(struct dwc_replica *r)
+{
+	r->started_ns = dwc_now_ns();
+	return dwc_replica_run(r, NS_PER_S);
+}
+
+/* Enter one replica once, without new inputs (single steps are set up by the caller). */
+int dwc_engine_step(struct dwc_engine *e, int replica)
+{
+	return dwc_replica_call(&e->replicas[replica], job_step);
+}
+
+int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
+{
+	return dwc_replica_call(&e->replicas[replica], dwc_replica_feed);
+}
+
+int dwc_engine_start(struct dwc_engine *e)
+{
+	int err, count = e->strategy == DWC_OFF ? 1 : 2;
+
+	if ((err = dwc_install_kick()))
+		return err;
+	replica_b(e)->has_thread = e->strategy == DWC_PARALLEL;
+	for (int i = 0; i < count; i++) {
+		e->replicas[i].engine = e;
+		e->replicas[i].index = i;
+	}
+	if ((err = dwc_replica_start(replica_a(e))))
+		return err;
+	return e->strategy == DWC_PARALLEL ? dwc_replica_start(replica_b(e)) : 0;
+}
+
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(replica_a(e));
+	if (e->strategy == DWC_PARALLEL)
+		dwc_replica_stop(replica_b(e));
+}
+
+void dwc_engine_request_stop(struct dwc_engine *e)
+{
+	atomic_store(&e->stop, 1);
+}
+
+void dwc_engine_request_attention(struct dwc_engine *e)
+{
+	atomic_store(&e->attention, 1);
+}

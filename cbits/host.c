@@ -1,0 +1,18 @@
+/* The few host calls everything else is built on. */
+#include "core.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+
+long dwc_ioctl(int fd, unsigned long request, void *argument)
+{
+	long result = ioctl(fd, request, argument);
+	return result < 0 ? -errno : result;
+}
+
+uint64_t dwc_now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}

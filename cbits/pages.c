@@ -1,0 +1,192 @@
+/* Memory: which pages a run wrote, whether both runs wrote the same, commit and rollback.
+ *
+ * A page once written stays writable and in the dirty log (the hot set), and so is compared at
+ * every element: a write-protect fault costs far more than comparing a page. It leaves the set when
+ * its content has not changed for idle_limit elements. Contents are compared over the union of both
+ * logs, never the logs: page-table pages get logged by mere page walks (SDM 3C 29.3.5). */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
+
+int dwc_pages_harvest(struct dwc_replica *r)
+{
+	for (int i = 0; i < r->engine->nslots; i++) {
+		struct kvm_dirty_log log;
+		long err;
+
+		memset(&log, 0, sizeof log);
+		log.slot = (uint32_t)i;
+		log.dirty_bitmap = r->slots[i].dirty;
+		if ((err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log)) < 0)
+			return (int)err;
+	}
+	return 0;
+}
+
+static uint64_t words(const struct dwc_slot *s)
+{
+	return (s->size / DWC_PAGE + 63) / 64;
+}
+
+/* Loop over the pages in either replica's dirty log; gpa is bound in the body. */
+#define FOR_EACH_DIRTY(e, slot, gpa)                                                                    \
+	for (int slot = 0; slot < (e)->nslots; slot++)                                                  \
+		for (uint64_t word_ = 0, bits_; word_ < words(&(e)->replicas[0].slots[slot]); word_++)  \
+			for (bits_ = (e)->replicas[0].slots[slot].dirty[word_] |                        \
+				     (e)->replicas[1].slots[slot].dirty[word_];                         \
+			     bits_; bits_ &= bits_ - 1)                                                 \
+				for (uint64_t gpa = (e)->replicas[0].slots[slot].gpa +                  \
+						    (word_ * 64 + (uint64_t)__builtin_ctzll(bits_)) *   \
+							    DWC_PAGE,                                   \
+					      once_ = 1;                                                \
+				     once_; once_ = 0)
+
+uint32_t dwc_pages_compare(struct dwc_engine *e)
+{
+	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
+	uint64_t compared = 0;
+
+	e->diff_count = 0;
+	FOR_EACH_DIRTY(e, slot, gpa) {
+		compared++;
+		if (memcmp(a + gpa, b + gpa, DWC_PAGE)) {
+			if (e->diff_count < DWC_MAX_DIFFS)
+				e->diff_gpa[e->diff_count] = gpa;
+			e->diff_count++;
+		}
+	}
+	e->stats.pages_compared += compared;
+	if (compared > e->stats.pages_hot_max)
+		e->stats.pages_hot_max = compared;
+	return e->diff_count ? DWC_DIFF_MEMORY : 0;
+}
+
+static int clear_cold(struct dwc_engine *e)
+{
+	for (int replica = 0; replica < 2; replica++)
+		for (int i = 0; i < e->nslots; i++) {
+			struct dwc_slot *s = &e->replicas[0].slots[i];
+			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;
+			struct kvm_clear_dirty_log log;
+			long err;
+
+			while (first < last && !s->cold[first])
+				first++;
+			while (last > first && !s->cold[last - 1])
+				last--;
+			if (first == last)
+				continue;
+			memset(&log, 0, sizeof log);
+			log.slot = (uint32_t)i;
+			log.first_page = first * 64;
+			log.num_pages = (uint32_t)((last * 64 < pages ? last * 64 : pages) - first * 64);
+			log.dirty_bitmap = s->cold + first;
+			err = dwc_ioctl(e->replicas[replica].vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+			if (err < 0)
+				return (int)err;
+		}
+	return 0;
+}
+
+int dwc_pages_commit(struct dwc_engine *e)
+{
+	const uint8_t *a = e->replicas[0].ram;
+	unsigned cold = 0;
+	int err = 0;
+
+	FOR_EACH_DIRTY(e, slot, gpa) {
+		uint8_t *idle = &e->idle[gpa / DWC_PAGE];
+
+		if (memcmp(a + gpa, e->checkpoint_ram + gpa, DWC_PAGE)) {
+			memcpy(e->checkpoint_ram + gpa, a + gpa, DWC_PAGE);
+			e->stats.pages_copied++;
+			*idle = 0;
+		} else if (*idle < UINT8_MAX) {
+			++*idle;
+		}
+		if (*idle >= e->idle_limit) {
+			uint64_t page = (gpa - e->replicas[0].slots[slot].gpa) / DWC_PAGE;
+
+			e->replicas[0].slots[slot].cold[page / 64] |= 1ull << (page % 64);
+			cold++;
+		}
+	}
+	if (cold >= BATCH_PAGES) {
+		err = clear_cold(e);
+		FOR_EACH_DIRTY(e, slot, gpa)
+			if (e->idle[gpa / DWC_PAGE] >= e->idle_limit)
+				e->idle[gpa / DWC_PAGE] = 0;
+	}
+	if (cold)
+		for (int i = 0; i < e->nslots; i++)
+			memset(e->replicas[0].slots[i].cold, 0, words(&e->replicas[0].slots[i]) * 8);
+	return err;
+}
+
+static void restore_page(struct dwc_engine *e, uint64_t gpa)
+{
+	for (int i = 0; i < 2; i++)
+		if (memcmp(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE))
+			memcpy(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE);
+}
+
+/* all: every page, for an upset in a page that no guest write ever put into the log. */
+int dwc_pages_rollback(struct dwc_engine *e, int all)
+{
+	int err;
+
+	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
+		return err;
+	if (!all) {
+		FOR_EACH_DIRTY(e, slot, gpa)
+			restore_page(e, gpa);
+		return 0;
+	}
+	for (int i = 0; i < e->nslots; i++) {
+		struct dwc_slot *s = &e->replicas[0].slots[i];
+
+		for (uint64_t gpa = s->gpa; gpa < s->gpa + s->size; gpa += DWC_PAGE)
+			restore_page(e, gpa);
+	}
+	return 0;
+}
+
+/* Delete and add the memslots: under shadow paging nothing less makes KVM drop the shadow of a
+ * page table that was rewritten through the mapping. */
+int dwc_pages_rearm(struct dwc_engine *e)
+{
+	for (int replica = 0; replica < 2; replica++)
+		for (int i = 0; i < e->nslots; i++) {
+			struct dwc_replica *r = &e->replicas[replica];
+			struct kvm_userspace_memory_region region;
+			long err;
+
+			memset(&region, 0, sizeof region);
+			region.slot = (uint32_t)i;
+			region.flags = KVM_MEM_LOG_DIRTY_PAGES;
+			region.guest_phys_addr = r->slots[i].gpa;
+			region.userspace_addr = (uint64_t)(uintptr_t)(r->ram + r->slots[i].gpa);
+			if ((err = dwc_ioctl(r->vm_fd, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
+				return (int)err;
+			region.memory_size = r->slots[i].size;
+			if ((err = dwc_ioctl(r->vm_fd, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
+				return (int)err;
+		}
+	return 0;
+}
+
+/* A write by the VMM: KVM does not log it, so it goes to all three copies at once. */
+int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
+{
+	if (gpa > e->ram_bytes || length > e->ram_bytes - gpa)
+		return -EFAULT;
+	memcpy(e->replicas[0].ram + gpa, data, length);
+	if (e->strategy != DWC_OFF) {
+		memcpy(e->replicas[1].ram + gpa, data, length);
+		memcpy(e->checkpoint_ram + gpa, data, length);
+	}
+	return 0;
+}

@@ -1,0 +1,258 @@
+/* One replica: the thread that owns its vCPU, and KVM_RUN up to an exit. */
+#define _GNU_SOURCE
+#include "core.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KICK_SIGNAL (SIGRTMIN + 4)
+#define KICK_PERIOD_NS 2000000
+#define SPIN_TURNS 20000 /* a futex wake costs as much as a short element: spin first */
+
+static __thread struct kvm_run *kicked_run;
+
+/* Setting immediate_exit closes the race between a look at the clock and the entry to KVM_RUN. */
+static void on_kick(int signal)
+{
+	(void)signal;
+	if (kicked_run)
+		kicked_run->immediate_exit = 1;
+}
+
+int dwc_install_kick(void)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_kick;
+	return sigaction(KICK_SIGNAL, &action, NULL) ? -errno : 0;
+}
+
+/* Called on the owning thread. A periodic kick costs a fault-free element no system call, where a
+ * timer armed for each element would cost two. */
+static int own(struct dwc_replica *r)
+{
+	struct sigevent event;
+	struct itimerspec period = { { 0, KICK_PERIOD_NS }, { 0, KICK_PERIOD_NS } };
+	sigset_t set;
+
+	if (r->cpu >= 0) {
+		cpu_set_t cpus;
+		CPU_ZERO(&cpus);
+		CPU_SET(r->cpu, &cpus);
+		if (sched_setaffinity(0, sizeof cpus, &cpus))
+			return -errno;
+	}
+	/* all signals but the kick belong to the main thread: an element is never cut by one */
+	sigfillset(&set);
+	sigdelset(&set, KICK_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	kicked_run = r->run;
+	memset(&event, 0, sizeof event);
+	event.sigev_notify = SIGEV_THREAD_ID;
+	event.sigev_signo = KICK_SIGNAL;
+	event._sigev_un._tid = (int)syscall(SYS_gettid);
+	if (timer_create(CLOCK_MONOTONIC, &event, &r->timer))
+		return -errno;
+	r->has_timer = 1;
+	return timer_settime(r->timer, 0, &period, NULL) ? -errno : 0;
+}
+
+static void futex_wait(atomic_uint *word, unsigned seen)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(atomic_uint *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static void await(atomic_uint *word, unsigned wanted)
+{
+	for (;;) {
+		for (int i = 0; i < SPIN_TURNS; i++) {
+			if (atomic_load(word) == wanted)
+				return;
+			__builtin_ia32_pause();
+		}
+		unsigned seen = atomic_load(word);
+		if (seen == wanted)
+			return;
+		futex_wait(word, seen);
+	}
+}
+
+static void *serve(void *argument)
+{
+	struct dwc_replica *r = argument;
+
+	r->job_result = own(r);
+	for (unsigned turn = 0;; turn++) {
+		atomic_store(&r->job_done, turn + 1);
+		futex_wake(&r->job_done);
+		await(&r->job_posted, turn + 1);
+		if (!r->job)
+			break;
+		r->job_result = r->job(r);
+	}
+	if (r->has_timer)
+		timer_delete(r->timer);
+	kicked_run = NULL;
+	return NULL;
+}
+
+int dwc_replica_start(struct dwc_replica *r)
+{
+	r->has_timer = 0;
+	if (!r->has_thread)
+		return own(r);
+	atomic_store(&r->job_posted, 0);
+	atomic_store(&r->job_done, 0);
+	if (pthread_create(&r->thread, NULL, serve, r)) {
+		r->has_thread = 0;
+		return -EAGAIN;
+	}
+	await(&r->job_done, 1);
+	return r->job_result;
+}
+
+void dwc_replica_stop(struct dwc_replica *r)
+{
+	if (r->has_thread) {
+		dwc_replica_post(r, NULL);
+		pthread_join(r->thread, NULL);
+	} else if (r->has_timer) {
+		timer_delete(r->timer);
+		kicked_run = NULL;
+	}
+	r->has_timer = 0;
+}
+
+void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	r->job = job;
+	atomic_fetch_add(&r->job_posted, 1);
+	futex_wake(&r->job_posted);
+}
+
+int dwc_replica_wait(struct dwc_replica *r)
+{
+	await(&r->job_done, atomic_load(&r->job_posted) + 1);
+	return r->job_result;
+}
+
+/* Run a job on the thread that owns the vCPU: KVM_RUN from another thread than the last one waits
+ * for an RCU grace period. */
+int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	if (!r->has_thread)
+		return job(r);
+	dwc_replica_post(r, job);
+	return dwc_replica_wait(r);
+}
+
+static void describe_exit(struct dwc_replica *r)
+{
+	struct kvm_run *run = r->run;
+	struct dwc_exit *x = &r->exit;
+	uint64_t length;
+
+	memset(x, 0, offsetof(struct dwc_exit, data));
+	x->reason = run->exit_reason;
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		x->is_write = run->io.direction == KVM_EXIT_IO_OUT;
+		x->size = run->io.size;
+		x->port = run->io.port;
+		x->count = run->io.count;
+		length = (uint64_t)x->size * x->count;
+		if (x->is_write && length <= sizeof x->data)
+			memcpy(x->data, (uint8_t *)run + run->io.data_offset, length);
+		break;
+	case KVM_EXIT_MMIO:
+		x->is_write = run->mmio.is_write;
+		x->size = (uint8_t)run->mmio.len;
+		x->count = 1;
+		x->gpa = run->mmio.phys_addr;
+		if (x->is_write)
+			memcpy(x->data, run->mmio.data, sizeof run->mmio.data);
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		x->info = run->internal.suberror;
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		x->info = run->fail_entry.hardware_entry_failure_reason;
+		break;
+	default:
+		break;
+	}
+}
+
+/* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_UP when the time
+ * is over, DWC_STOPPED on request; an interrupted run goes on where it was. */
+int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
+{
+	struct dwc_engine *e = r->engine;
+
+	for (;;) {
+		long err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+
+		r->ended_ns = dwc_now_ns();
+		if (err >= 0)
+			break;
+		if (err != -EINTR && err != -EAGAIN)
+			return (int)err;
+		r->run->immediate_exit = 0;
+		if (atomic_load(&e->stop))
+			return DWC_STOPPED;
+		if (limit_ns && r->ended_ns - r->started_ns >= limit_ns)
+			return DWC_SLICE_UP;
+	}
+	describe_exit(r);
+	return e->strategy == DWC_OFF ? 0 : dwc_state_get(r, &r->state);
+}
+
+/* Finish the instruction of a pending I/O or MMIO without running the guest on (KVM api.rst,
+ * KVM_RUN): setting registers before that corrupts them. More MMIO fragments exit again: loop. */
+int dwc_replica_complete(struct dwc_replica *r)
+{
+	long err;
+
+	do {
+		r->run->immediate_exit = 1;
+		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+	} while (err >= 0 && (r->run->exit_reason == KVM_EXIT_MMIO || r->run->exit_reason == KVM_EXIT_IO));
+	r->run->immediate_exit = 0;
+	return err == -EINTR || err >= 0 ? 0 : (int)err;
+}
+
+/* Give the device's answer to a pending read, and the interrupt that starts the element. */
+int dwc_replica_feed(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	struct dwc_exit *x = &e->checkpoint_exit;
+	long err;
+
+	if (e->has_pending_io && !x->is_write) {
+		if (x->reason == KVM_EXIT_IO)
+			memcpy((uint8_t *)r->run + r->run->io.data_offset, e->inputs.io_data, (size_t)x->size * x->count);
+		else
+			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
+	}
+	if (e->inputs.sets_rdx) {
+		r->run->s.regs.regs.rdx = e->inputs.rdx;
+		r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+	}
+	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
+	if (e->inputs.vector < 0)
+		return 0;
+	struct kvm_interrupt interrupt = { (uint32_t)e->inputs.vector };
+	err = dwc_ioctl(r->vcpu_fd, KVM_INTERRUPT, &interrupt);
+	return err < 0 ? (int)err : 0;
+}

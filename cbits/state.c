@@ -1,0 +1,143 @@
+/* vCPU state: read at every exit, compared, restored at a rollback. REGS, SREGS and EVENTS come
+ * with KVM_RUN (KVM_CAP_SYNC_REGS); the other groups cost an ioctl each. */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RFLAGS_RF (1ull << 16)
+#define CR4_PGE (1ull << 7)
+
+/* Before the first KVM_RUN nothing has filled the run page's copy of these groups. */
+int dwc_state_prime(struct dwc_replica *r)
+{
+	long err;
+
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_REGS, &r->run->s.regs.regs)) < 0 ||
+	    (err = dwc_ioctl(r->vcpu_fd, KVM_GET_SREGS, &r->run->s.regs.sregs)) < 0 ||
+	    (err = dwc_ioctl(r->vcpu_fd, KVM_GET_VCPU_EVENTS, &r->run->s.regs.events)) < 0)
+		return (int)err;
+	return 0;
+}
+
+int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
+{
+	long err;
+
+	out->regs = r->run->s.regs.regs;
+	out->sregs = r->run->s.regs.sregs;
+	out->events = r->run->s.regs.events;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XSAVE, &out->xsave)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
+		return (int)err;
+	out->msrs.count = r->engine->msr_count;
+	for (uint32_t i = 0; i < out->msrs.count; i++)
+		out->msrs.entries[i].index = r->engine->msr_index[i];
+	err = dwc_ioctl(r->vcpu_fd, KVM_GET_MSRS, &out->msrs);
+	if (err < 0)
+		return (int)err;
+	return (uint32_t)err == out->msrs.count ? 0 : -ENXIO;
+}
+
+/* Order: KVM api.rst and x86.c. SREGS before REGS; EVENTS after REGS, because KVM_SET_REGS drops
+ * pending exceptions; run->cr8 because KVM_RUN writes it back without an in-kernel LAPIC. */
+int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb)
+{
+	struct dwc_state s = *in;
+	long err;
+
+	if (flush_tlb) {
+		/* a CR4 that differs makes KVM flush the guest's TLB entries (__set_sregs) */
+		s.sregs.cr4 ^= CR4_PGE;
+		if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s.sregs)) < 0)
+			return (int)err;
+		s.sregs.cr4 ^= CR4_PGE;
+	}
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s.sregs)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &s.regs)) < 0)
+		return (int)err;
+	err = dwc_ioctl(r->vcpu_fd, KVM_SET_MSRS, &s.msrs);
+	if (err < 0)
+		return (int)err;
+	if ((uint32_t)err != s.msrs.count)
+		return -ENXIO;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_DEBUGREGS, &s.debugregs)) < 0)
+		return (int)err;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_VCPU_EVENTS, &s.events)) < 0)
+		return (int)err;
+	r->run->cr8 = s.sregs.cr8;
+	r->run->kvm_dirty_regs = 0;
+	return 0;
+}
+
+/* The attributes of an unusable segment have no meaning (SDM 3C 24.4.1), and KVM does not keep
+ * them equal: only the fact that both are unusable counts. */
+static int same_segment(const struct kvm_segment *a, const struct kvm_segment *b, struct dwc_stats *stats)
+{
+	if (!memcmp(a, b, offsetof(struct kvm_segment, padding)))
+		return 1;
+	if (a->unusable && b->unusable && a->base == b->base) {
+		stats->normalised_unusable++;
+		return 1;
+	}
+	return 0;
+}
+
+static int same_sregs(const struct kvm_sregs *a, const struct kvm_sregs *b, struct dwc_stats *stats)
+{
+	const struct kvm_segment *sa = &a->cs, *sb = &b->cs; /* cs ds es fs gs ss tr ldt, in a row */
+
+	for (int i = 0; i < 8; i++)
+		if (!same_segment(&sa[i], &sb[i], stats))
+			return 0;
+	return a->gdt.base == b->gdt.base && a->gdt.limit == b->gdt.limit && a->idt.base == b->idt.base &&
+	       a->idt.limit == b->idt.limit && a->cr0 == b->cr0 && a->cr2 == b->cr2 && a->cr3 == b->cr3 &&
+	       a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer && a->apic_base == b->apic_base &&
+	       !memcmp(a->interrupt_bitmap, b->interrupt_bitmap, sizeof a->interrupt_bitmap);
+}
+
+/* By value: bytes 464-511 belong to software, and XSTATE_BV (512-575) may differ between two
+ * equal register files; KVM writes the initial values of components it marks unused. */
+static int same_xsave(const struct kvm_xsave *a, const struct kvm_xsave *b)
+{
+	const uint8_t *pa = (const uint8_t *)a->region, *pb = (const uint8_t *)b->region;
+
+	return !memcmp(pa, pb, 464) && !memcmp(pa + 576, pb + 576, sizeof a->region - 576);
+}
+
+uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats)
+{
+	uint32_t diff = 0;
+
+	if (memcmp(&a->regs, &b->regs, sizeof a->regs)) {
+		struct kvm_regs masked = b->regs;
+
+		/* VM exits save RF as interrupt delivery would (SDM 3C 28.3.3) */
+		masked.rflags = (masked.rflags & ~RFLAGS_RF) | (a->regs.rflags & RFLAGS_RF);
+		if (memcmp(&a->regs, &masked, sizeof masked))
+			diff |= DWC_DIFF_REGS;
+		else
+			stats->normalised_rf++;
+	}
+	if (!same_sregs(&a->sregs, &b->sregs, stats))
+		diff |= DWC_DIFF_SREGS;
+	if (memcmp(&a->events, &b->events, sizeof a->events))
+		diff |= DWC_DIFF_EVENTS;
+	if (!same_xsave(&a->xsave, &b->xsave))
+		diff |= DWC_DIFF_XSAVE;
+	if (memcmp(a->msrs.entries, b->msrs.entries, a->msrs.count * sizeof a->msrs.entries[0]))
+		diff |= DWC_DIFF_MSRS;
+	if (memcmp(&a->debugregs, &b->debugregs, sizeof a->debugregs))
+		diff |= DWC_DIFF_DEBUGREGS;
+	if (memcmp(a->xcrs.xcrs, b->xcrs.xcrs, a->xcrs.nr_xcrs * sizeof a->xcrs.xcrs[0]))
+		diff |= DWC_DIFF_XCRS;
+	return diff;
+}

@@ -1,0 +1,1 @@
+"""dwcvmm: run unmodified guests under double execution with comparison."""

@@ -1,0 +1,90 @@
+"""Linux bzImage by the 32-bit boot protocol (kernel Documentation/arch/x86/boot.rst)."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from dwcvmm.boot.entry import CpuEntry, Mode
+from dwcvmm.errors import GuestImageError
+from dwcvmm.machine.memory import GuestMemory
+
+BOOT_PARAMS, CMDLINE = 0x7000, 0x20000
+HEADER = 0x1F1  # of struct setup_header in both the file and boot_params
+LOAD = 0x100000
+PAGE = 4096
+LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
+E820_RAM, E820_RESERVED = 1, 2
+E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
+EBDA, BIOS = 0x9FC00, 0xF0000
+
+
+def is_bzimage(image: bytes) -> bool:
+    return image[0x202:0x206] == b"HdrS"
+
+
+def _field(image: bytes, offset: int, form: str) -> int:
+    return int(struct.unpack_from("<" + form, image, offset)[0])
+
+
+def load_bzimage(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
+    """Load kernel, initrd and command line; returns the entry with RSI at boot_params."""
+    if len(image) < 0x268:
+        raise GuestImageError(path, "truncated: the setup header is not complete", len(image))
+    version = _field(image, 0x206, "H")
+    if version < MINIMUM_VERSION or not _field(image, 0x211, "B") & LOADED_HIGH:
+        raise GuestImageError(path, f"boot protocol {version >> 8}.{version & 0xFF:02}: 2.10 and a bzImage needed")
+    setup_bytes = 512 * ((_field(image, 0x1F1, "B") or 4) + 1)
+    code_bytes = 16 * _field(image, 0x1F4, "I")
+    if len(image) < setup_bytes + code_bytes:
+        raise GuestImageError(path, f"truncated: {setup_bytes + code_bytes} bytes expected", len(image))
+    code = image[setup_bytes:]
+    target = _field(image, 0x258, "Q") if not _field(image, 0x234, "B") else LOAD
+    needed = max(target, _field(image, 0x258, "Q")) + _field(image, 0x260, "I")
+    if needed > memory.size_bytes:
+        raise GuestImageError(path, f"needs {-(-needed >> 20)} MiB of memory, there are {memory.size_bytes >> 20}")
+    memory.write(target, code)
+    params = bytearray(PAGE)
+    header_end = 0x202 + image[0x201]
+    params[HEADER:header_end] = image[HEADER:header_end]
+    params[0x210] = 0xFF  # type_of_loader: undefined
+    _place_initrd(memory, path, image, params, initrd, needed)
+    _place_cmdline(memory, path, image, params, cmdline)
+    _place_e820(memory, params)
+    memory.write(BOOT_PARAMS, bytes(params))
+    return CpuEntry(Mode.PROTECTED32, target, rsi=BOOT_PARAMS)
+
+
+def _place_initrd(
+    memory: GuestMemory, path: Path, image: bytes, params: bytearray, initrd: bytes, kernel_end: int
+) -> None:
+    if not initrd:
+        return
+    top = min(memory.size_bytes, _field(image, 0x22C, "I") + 1)
+    address = (top - len(initrd)) // PAGE * PAGE
+    if address < kernel_end:
+        room = max(0, top - kernel_end)
+        raise GuestImageError(path, f"the initrd has {len(initrd)} bytes, {room} are free above the kernel")
+    memory.write(address, initrd)
+    struct.pack_into("<II", params, 0x218, address, len(initrd))
+
+
+def _place_cmdline(memory: GuestMemory, path: Path, image: bytes, params: bytearray, cmdline: str) -> None:
+    text = cmdline.encode()
+    limit = _field(image, 0x238, "I")
+    if len(text) > limit:
+        raise GuestImageError(path, f"the command line has {len(text)} bytes, this kernel takes {limit}")
+    memory.write(CMDLINE, text + b"\0")
+    struct.pack_into("<I", params, 0x228, CMDLINE)
+
+
+def _place_e820(memory: GuestMemory, params: bytearray) -> None:
+    table = [
+        (0, EBDA, E820_RAM),
+        (EBDA, 0xA0000 - EBDA, E820_RESERVED),
+        (BIOS, LOAD - BIOS, E820_RESERVED),
+        (LOAD, memory.size_bytes - LOAD, E820_RAM),
+    ]
+    params[E820_COUNT] = len(table)
+    for i, (start, length, kind) in enumerate(table):
+        struct.pack_into("<QQI", params, E820_TABLE + 20 * i, start, length, kind)

@@ -1,0 +1,88 @@
+"""The CPU state at a guest's first instruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from dwcvmm.machine.memory import GuestMemory
+
+GDT = 0x1000
+PAGE_TABLES = 0x2000
+STACK = 0x90000
+CODE, DATA = 0x10, 0x18
+
+# descriptors: base 0, limit 4 GiB, accessed; ring 3 ones for guests that go there
+CODE64_0, DATA_0, DATA_3, CODE64_3 = (
+    0x00AF9B000000FFFF,
+    0x00CF93000000FFFF,
+    0x00CFF3000000FFFF,
+    0x00AFFB000000FFFF,
+)
+CODE32_0 = 0x00CF9B000000FFFF
+
+CR0_PE, CR0_ET, CR0_NE, CR0_PG = 1 << 0, 1 << 4, 1 << 5, 1 << 31
+CR4_PAE = 1 << 5
+EFER_LME, EFER_LMA = 1 << 8, 1 << 10
+PRESENT_WRITE_USER_A_D, LARGE = 0x67, 0x80
+
+
+class Mode(Enum):
+    LONG64 = auto()
+    PROTECTED32 = auto()
+
+
+@dataclass(frozen=True)
+class CpuEntry:
+    """Registers that are not zero at the start; addresses are physical."""
+
+    mode: Mode
+    rip: int
+    rsi: int = 0
+    rbx: int = 0
+
+
+def build_gdt(memory: GuestMemory, mode: Mode) -> None:
+    """GDT at 0x1000: 0x10 code and 0x18 data of ring 0, 0x28 data and 0x30 code of ring 3, 0x38 free."""
+    code = CODE64_0 if mode is Mode.LONG64 else CODE32_0
+    for i, descriptor in enumerate((0, 0, code, DATA_0, 0, DATA_3, CODE64_3, 0, 0)):
+        memory.write_u64(GDT + 8 * i, descriptor)
+
+
+def build_long_mode_tables(memory: GuestMemory) -> None:
+    """Identity map of the first 4 GiB by 2 MiB pages, accessed and dirty bits preset."""
+    memory.write_u64(PAGE_TABLES, (PAGE_TABLES + 0x1000) | PRESENT_WRITE_USER_A_D)
+    for g in range(4):
+        directory = PAGE_TABLES + 0x2000 + g * 0x1000
+        memory.write_u64(PAGE_TABLES + 0x1000 + 8 * g, directory | PRESENT_WRITE_USER_A_D)
+        for i in range(512):
+            memory.write_u64(directory + 8 * i, (g << 30) | (i << 21) | PRESENT_WRITE_USER_A_D | LARGE)
+
+
+def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
+    """Put `entry` into a vCPU (dwcvmm.kvm.vcpu.Vcpu) that has just been made."""
+    long_mode = entry.mode is Mode.LONG64
+    build_gdt(memory, entry.mode)
+    sregs = vcpu.get("sregs")
+    for name in ("cs", "ds", "es", "fs", "gs", "ss"):
+        segment = getattr(sregs, name)
+        code = name == "cs"
+        segment.base, segment.limit, segment.selector = 0, 0xFFFFFFFF, CODE if code else DATA
+        segment.type, segment.present, segment.dpl, segment.s, segment.g = 11 if code else 3, 1, 0, 1, 1
+        segment.l = int(code and long_mode)
+        segment.db = int(not segment.l)
+        segment.unusable = 0
+    sregs.gdt.base, sregs.gdt.limit = GDT, 8 * 9 - 1
+    sregs.idt.base, sregs.idt.limit = 0, 0
+    sregs.cr0 = CR0_PE | CR0_ET | CR0_NE
+    if long_mode:
+        build_long_mode_tables(memory)
+        sregs.cr3, sregs.cr4 = PAGE_TABLES, CR4_PAE
+        sregs.cr0 |= CR0_PG
+        sregs.efer = EFER_LME | EFER_LMA
+    vcpu.set("sregs", sregs)
+    regs = vcpu.get("regs")
+    regs.rip, regs.rsi, regs.rbx, regs.rflags = entry.rip, entry.rsi, entry.rbx, 2
+    regs.rsp = STACK if long_mode else 0
+    vcpu.set("regs", regs)

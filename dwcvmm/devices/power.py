@@ -1,0 +1,70 @@
+"""Ways for a guest to end: ACPI's PM1a control, the keyboard controller's reset, the debug exit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+SLP_EN = 1 << 13  # ACPI 4.8.4.2.1
+
+
+class PowerControl:
+    """PM1a_CNT, 16 bits, as on QEMU's machines at 0x604; a byte write to its upper half counts."""
+
+    def __init__(self, on_poweroff: Callable[[], None]) -> None:
+        self._on_poweroff = on_poweroff
+        self._value = 0
+
+    def read(self, offset: int, size: int) -> int:
+        return self._value >> 8 * offset
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        mask = ((1 << 8 * size) - 1) << 8 * offset
+        self._value = self._value & ~mask | value << 8 * offset & mask
+        if self._value & SLP_EN:
+            self._on_poweroff()
+
+
+class KeyboardController:
+    """8042 without keyboard or mouse: answers the probe, and resets the machine. Offset 0 data, 4 command."""
+
+    READY = 0x1C
+    OUTPUT_FULL = 1
+    ANSWERS: ClassVar = {0xAA: 0x55, 0xAB: 0x00, 0xA9: 0x00, 0x20: 0x00}
+    PULSE_RESET, WRITE_OUTPUT_PORT = 0xFE, 0xD1
+
+    def __init__(self, on_reset: Callable[[], None]) -> None:
+        self._on_reset = on_reset
+        self._output: int | None = None
+        self._command = 0
+
+    def read(self, offset: int, size: int) -> int:
+        if offset == 4:
+            return self.READY | (self.OUTPUT_FULL if self._output is not None else 0)
+        value, self._output = self._output, None
+        return value or 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        if offset == 0:
+            if self._command == self.WRITE_OUTPUT_PORT and not value & 1:
+                self._on_reset()
+            self._command = 0
+        elif value == self.PULSE_RESET:
+            self._on_reset()
+        else:
+            self._command = value
+            if value in self.ANSWERS:
+                self._output = self.ANSWERS[value]
+
+
+class DebugExit:
+    """Port 0xF4: the guest ends with a status of its own, 0 for success."""
+
+    def __init__(self, on_exit: Callable[[int], None]) -> None:
+        self._on_exit = on_exit
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._on_exit(value)

@@ -1,0 +1,1 @@
+"""Elements: the loop in C, and what Python decides when it stops."""

@@ -1,0 +1,33 @@
+"""What an engine is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Strategy(StrEnum):
+    OFF = "off"
+    SEQUENTIAL = "sequential"
+    PARALLEL = "parallel"
+
+
+class Clock(StrEnum):
+    VIRTUAL = "virtual"  # moves by the time e1 took, jumps over idle time
+    HOST = "host"  # follows the host between elements
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`clock_divisor`: guest nanoseconds are e1 nanoseconds divided by it (virtual clock only)."""
+
+    strategy: Strategy = Strategy.SEQUENTIAL
+    slice_ns: int = 200_000
+    clock: Clock = Clock.VIRTUAL
+    clock_divisor: int = 1
+    # Without a progress counter an element can only be cut by running it again single-stepped, so
+    # an interrupt that is due waits this long for a natural end.
+    patience_ns: int = 20_000_000
+    hot_idle_elements: int = 16
+    max_restarts: int = 8
+    cpus: tuple[int, int] | None = None

@@ -1,0 +1,78 @@
+"""A divergence as a record: what differed, and what it was put down to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+
+
+class Cause(StrEnum):
+    TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
+    IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
+    ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
+    INJECTED = "injected"  # a test put a fault there
+    UNEXPLAINED = "unexplained"
+
+
+NAMES = {
+    lib.DWC_DIFF_EXIT: "exit",
+    lib.DWC_DIFF_REGS: "regs",
+    lib.DWC_DIFF_SREGS: "sregs",
+    lib.DWC_DIFF_EVENTS: "events",
+    lib.DWC_DIFF_XSAVE: "xsave",
+    lib.DWC_DIFF_MSRS: "msrs",
+    lib.DWC_DIFF_DEBUGREGS: "debugregs",
+    lib.DWC_DIFF_XCRS: "xcrs",
+    lib.DWC_DIFF_MEMORY: "memory",
+    lib.DWC_DIFF_HANG: "hang",
+}
+
+REGISTERS = (
+    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp"),
+    *(f"r{i}" for i in range(8, 16)),
+    *("rip", "rflags"),
+)
+
+
+@dataclass
+class Divergence:
+    """One comparison that failed. `element` counts committed elements; pages are guest physical."""
+
+    element: int
+    groups: list[str]
+    exits: tuple[int, int]
+    registers: dict[str, tuple[int, int]]
+    pages: list[int]
+    attempt: int
+    cause: Cause = Cause.UNEXPLAINED
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def describe(engine: Any, attempt: int) -> Divergence:
+    """Record what the two replicas show now; call it before the rollback."""
+    a, b = engine.replicas[0], engine.replicas[1]
+    registers = {
+        name: (int(getattr(a.state.regs, name)), int(getattr(b.state.regs, name)))
+        for name in REGISTERS
+        if getattr(a.state.regs, name) != getattr(b.state.regs, name)
+    }
+    return Divergence(
+        element=int(engine.stats.committed),
+        groups=[name for bit, name in NAMES.items() if engine.diff & bit],
+        exits=(int(a.exit.reason), int(b.exit.reason)),
+        registers=registers,
+        pages=[int(engine.diff_gpa[i]) for i in range(min(engine.diff_count, lib.DWC_MAX_DIFFS))]
+        if engine.diff & lib.DWC_DIFF_MEMORY
+        else [],
+        attempt=attempt,
+    )
+
+
+def page_differences(engine: Any, gpa: int) -> list[tuple[int, int, int]]:
+    """(offset, value in A, value in B) of the 64-bit words that differ in a page."""
+    a = ffi.cast("uint64_t *", engine.replicas[0].ram + gpa)
+    b = ffi.cast("uint64_t *", engine.replicas[1].ram + gpa)
+    return [(8 * i, int(a[i]), int(b[i])) for i in range(lib.DWC_PAGE // 8) if a[i] != b[i]]

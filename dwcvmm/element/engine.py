@@ -1,0 +1,194 @@
+"""The engine: runs elements in C and decides where C stops. The life of an element is
+cbits/element.c; here is what happens when it does not simply commit."""
+
+from __future__ import annotations
+
+import atexit
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element import stepping
+from dwcvmm.element.config import Clock, EngineConfig, Strategy
+from dwcvmm.element.divergence import Cause, Divergence, describe
+from dwcvmm.element.pagetables import merge_accessed_bits
+from dwcvmm.element.replicas import Replicas
+from dwcvmm.element.timesites import TimeSites
+from dwcvmm.kvm.ioctl import check
+
+LEARN_STEPS = 3000
+SLICE_STEPS = 64
+PATIENCE_MAX_NS = 2_000_000_000
+
+
+class Stop(Enum):
+    """Why `Engine.run` came back."""
+
+    EXIT = auto()  # an exit for the machine: `exit` describes it, `answer` continues
+    CONSOLE = auto()
+    STOPPED = auto()
+    IDLE = auto()
+    LIMIT = auto()
+    ATTENTION = auto()
+    DIVERGENCE = auto()  # more than max_restarts in a row
+
+
+@dataclass
+class Counts:
+    """What the C core does not count itself."""
+
+    divergences: Counter[str]
+    stepped_elements: int = 0
+    stepped_instructions: int = 0
+    discarded_steps: int = 0
+    accessed_bits: int = 0
+
+
+class Engine:
+    """Runs a guest element by element on `replicas`."""
+
+    def __init__(self, replicas: Replicas, on_divergence: Callable[[Divergence], None] | None = None) -> None:
+        self.replicas = replicas
+        self.config: EngineConfig = replicas.config
+        self.core = replicas.engine
+        self.sites = TimeSites(self.core)
+        self.counts = Counts(Counter())
+        self.expect_fault = False  # a test injected one: the next divergence is its doing
+        self.last: Divergence | None = None
+        self._on_divergence = on_divergence
+        self._attempt = 0
+        self._started = False
+
+    def start(self) -> None:
+        """Take ownership of the vCPUs; call it on the thread that will call run()."""
+        lib.dwc_pic_init(ffi.addressof(self.core, "pic"))
+        lib.dwc_pit_init(ffi.addressof(self.core, "pit"))
+        lib.dwc_uart_init(ffi.addressof(self.core, "uart"))
+        if self.config.clock is Clock.HOST:
+            self.core.host_base_ns = lib.dwc_now_ns()
+        self.replicas.take_checkpoint()
+        check("start engine", lib.dwc_engine_start(self.core))
+        # the kick timer writes to the run page: it must be gone before the mapping is
+        atexit.register(self.close)
+        self._started = True
+
+    def close(self) -> None:
+        """Stop the threads and free the VMs; may be called again."""
+        if self._started:
+            lib.dwc_engine_stop(self.core)
+            atexit.unregister(self.close)
+            self._started = False
+        self.replicas.close()
+
+    @property
+    def exit(self) -> Any:
+        """The committed exit (`struct dwc_exit`) that ended the last element."""
+        return self.core.checkpoint_exit
+
+    def answer(self, data: bytes) -> None:
+        """What a device says to the committed read; the replicas get it with the next element."""
+        lib.dwc_engine_answer(self.core, data, len(data))
+
+    def request_stop(self) -> None:
+        lib.dwc_engine_request_stop(self.core)
+
+    def run(self, elements: int = 0) -> Stop:
+        """Run until somebody is needed, or until `elements` more are committed."""
+        self.core.elements_limit = self.core.stats.committed + elements if elements else 0
+        while True:
+            committed = self.core.stats.committed
+            status = check("run element", lib.dwc_engine_run(self.core))
+            if self.core.stats.committed != committed:
+                self._attempt = 0
+            if status == lib.DWC_DIVERGED:
+                if not self._diverged():
+                    return Stop.DIVERGENCE
+            elif status == lib.DWC_SLICE_UP:
+                self._end_slice()
+            elif status == lib.DWC_EXIT_PYTHON and self.sites.serves(self.exit):
+                self.sites.answer()
+            else:
+                return STOPS[status]
+
+    def _rollback(self, everything: bool = False) -> None:
+        check("rollback", lib.dwc_engine_rollback(self.core, everything))
+
+    def _diverged(self) -> bool:
+        """Explain, roll back, restart. False when restarts are used up."""
+        self._attempt += 1
+        record = describe(self.core, self._attempt)
+        merged = merge_accessed_bits(self.core, record)
+        if merged:
+            self.counts.accessed_bits += merged
+            record.cause = Cause.ACCESSED_BIT
+        # the second time around an upset in a page that nothing has written is the suspect: all of RAM
+        self._rollback(everything=self._attempt > 1)
+        if record.cause is Cause.UNEXPLAINED:
+            record.cause = self._explain(record)
+        self.counts.divergences[record.cause] += 1
+        self.last = record
+        if self._on_divergence:
+            self._on_divergence(record)
+        return self._attempt <= self.config.max_restarts
+
+    def _explain(self, record: Divergence) -> Cause:
+        if self.expect_fault:
+            self.expect_fault = False
+            return Cause.INJECTED
+        if record.exits == (lib.KVM_EXIT_IRQ_WINDOW_OPEN,) * 2 and "rip" in record.registers:
+            return Cause.IRQ_WINDOW
+        site = stepping.find_time_site(self.core, LEARN_STEPS)
+        self._rollback()
+        if site is None:
+            return Cause.UNEXPLAINED
+        self.sites.learn(*site)
+        record.detail["site_gpa"] = site[0]
+        return Cause.TIME
+
+    def _end_slice(self) -> None:
+        """No natural end while an interrupt is due, and no counter: run a few instructions of the
+        element again, single-stepped in both replicas, and make that the element."""
+        core = self.core
+        core.patience_ns = min(2 * core.patience_ns, PATIENCE_MAX_NS)
+        self._rollback()
+        first = stepping.run_steps(core, 0, SLICE_STEPS)
+        if first is not None and stepping.run_steps(core, 1, first) == first:
+            for index in (0, 1):
+                check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(core.replicas, index)))
+            status = check("compare", lib.dwc_engine_compare_commit(core))
+            if status == 0:
+                self._commit_steps(first)
+                return
+        self.counts.discarded_steps += 1
+        self._rollback()
+
+    def _commit_steps(self, instructions: int) -> None:
+        core = self.core
+        core.checkpoint_exit.reason = lib.KVM_EXIT_DEBUG
+        core.has_pending_io = 0
+        core.retrying = 0
+        core.inputs.sets_rdx = 0
+        core.stats.committed += 1
+        core.stats.by_end[lib.KVM_EXIT_DEBUG] += 1
+        self.counts.stepped_elements += 1
+        self.counts.stepped_instructions += instructions
+        if self.config.clock is Clock.VIRTUAL:
+            # the time of the run that was thrown away: it is what made the interrupt due
+            core.guest_ns += core.patience_ns // core.clock_divisor
+
+    @property
+    def protected(self) -> bool:
+        return self.config.strategy is not Strategy.OFF
+
+
+STOPS = {
+    lib.DWC_EXIT_PYTHON: Stop.EXIT,
+    lib.DWC_CONSOLE: Stop.CONSOLE,
+    lib.DWC_STOPPED: Stop.STOPPED,
+    lib.DWC_IDLE: Stop.IDLE,
+    lib.DWC_ELEMENT_LIMIT: Stop.LIMIT,
+    lib.DWC_ATTENTION: Stop.ATTENTION,
+}

@@ -1,0 +1,56 @@
+"""Look at guest code through a replica: bytes at a linear address, instructions that matter here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+
+PAGE = 4096
+PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
+RDTSC = b"\x0f\x31"
+RDTSCP = b"\x0f\x01\xf9"
+
+# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these show, lose or block it.
+UNSAFE_ONE = frozenset(b"\x9c\xcf\xcc\xcd\xce\xf1\x8e\x17\xf4")
+UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x07", b"\x0f\x34", b"\x0f\x35"))
+
+
+def translate(vcpu_fd: int, linear: int) -> int | None:
+    """Guest physical address of a linear address, by KVM's walk of the guest's tables."""
+    request = ffi.new("struct kvm_translation *", {"linear_address": linear})
+    if lib.dwc_ioctl(vcpu_fd, lib.KVM_TRANSLATE, request) < 0 or not request.valid:
+        return None
+    return int(request.physical_address)
+
+
+def read_code(replica: Any, ram_bytes: int, linear: int, length: int = 15) -> bytes:
+    """Up to `length` bytes of guest code; shorter where the next page is not mapped."""
+    out = b""
+    while len(out) < length:
+        gpa = translate(replica.vcpu_fd, linear + len(out))
+        if gpa is None or gpa >= ram_bytes:
+            break
+        count = min(length - len(out), PAGE - gpa % PAGE, ram_bytes - gpa)
+        out += bytes(ffi.buffer(replica.ram + gpa, count))
+    return out
+
+
+def opcode(code: bytes) -> bytes:
+    """`code` without legacy and REX prefixes (64-bit mode)."""
+    i = 0
+    while i < len(code) and code[i] in PREFIXES:
+        i += 1
+    return code[i:]
+
+
+def unsafe_to_step(code: bytes) -> bool:
+    op = opcode(code)
+    return not op or op[0] in UNSAFE_ONE or op[:2] in UNSAFE_TWO
+
+
+def is_time_read(code: bytes) -> int:
+    """Length of RDTSC or RDTSCP at the start of `code`, or 0."""
+    if code.startswith(RDTSC):
+        return len(RDTSC)
+    return len(RDTSCP) if code.startswith(RDTSCP) else 0

@@ -1,0 +1,54 @@
+"""The accessed-bit normaliser: a processor may set A speculatively (SDM 3A 5.10.2.3), so page tables
+of two right replicas can differ in it. Only bit 5 of entries in pages reachable as tables counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element.divergence import Divergence, page_differences
+
+PRESENT, ACCESSED, PAGE_SIZE = 1 << 0, 1 << 5, 1 << 7
+ADDRESS = 0x000F_FFFF_FFFF_F000
+
+
+def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int = 4) -> set[int]:
+    """Guest physical addresses of all page-table pages reachable from CR3 (long mode)."""
+    found: set[int] = set()
+    level = {cr3 & ADDRESS}
+    for depth in range(levels):
+        level = {gpa for gpa in level if gpa + lib.DWC_PAGE <= ram_bytes} - found
+        found |= level
+        following: set[int] = set()
+        if depth < levels - 1:
+            for gpa in level:
+                entries = ffi.cast("uint64_t *", ram + gpa)
+                for i in range(512):
+                    entry = int(entries[i])
+                    if entry & PRESENT and not entry & PAGE_SIZE:
+                        following.add(entry & ADDRESS)
+        level = following
+    return found
+
+
+def merge_accessed_bits(engine: Any, record: Divergence) -> int:
+    """If memory alone differs, and only in accessed bits of page tables, set them everywhere.
+
+    The bits are OR-ed into both replicas and the checkpoint, so that the restarted element agrees.
+    Returns how many entries were merged (0: not such a case).
+    """
+    if record.groups != ["memory"] or len(record.pages) != engine.diff_count:
+        return 0
+    replica = engine.replicas[0]
+    words = [(gpa + offset, a, b) for gpa in record.pages for offset, a, b in page_differences(engine, gpa)]
+    if any(a ^ b != ACCESSED for _, a, b in words):
+        return 0
+    tables = table_pages(replica.ram, engine.ram_bytes, int(replica.state.sregs.cr3))
+    if not tables.issuperset(record.pages):
+        return 0
+    for gpa, a, b in words:
+        base = ffi.cast("uint64_t *", engine.checkpoint_ram + gpa)[0]
+        if (base | ACCESSED) == (a | b):  # the rest of the entry is as in the checkpoint
+            merged = ffi.new("uint64_t *", a | b)
+            lib.dwc_memory_write(engine, gpa, ffi.cast("uint8_t *", merged), 8)
+    return len(words)

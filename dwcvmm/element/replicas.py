@@ -1,0 +1,160 @@
+"""Make the replicas: VMs with their own RAM and one vCPU each, and the checkpoint's RAM."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.hostprobe import probe
+from dwcvmm.errors import HostError
+from dwcvmm.kvm.ioctl import check
+from dwcvmm.kvm.system import System
+from dwcvmm.kvm.vcpu import Vcpu
+from dwcvmm.kvm.vm import Vm
+from dwcvmm.machine.cpuid import apply_policy
+
+PAGE = 4096
+VGA_HOLE = (0xA0000, 0xC0000)
+# outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
+IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
+
+# MSRs that a guest can change by itself and that no other register group holds. TSC is left out:
+# it runs on between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
+SAVED_MSRS = (
+    0x174, 0x175, 0x176,  # SYSENTER_CS, ESP, EIP
+    0x277,  # PAT
+    0x1A0,  # MISC_ENABLE
+    0x48,  # SPEC_CTRL
+    0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084,  # STAR, LSTAR, CSTAR, FMASK
+    0xC0000102,  # KERNEL_GS_BASE
+)  # fmt: skip
+
+REQUIRED = {
+    "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
+    "KVM_CAP_IMMEDIATE_EXIT": "kernel 4.13 or later",
+    "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": "kernel 5.3 or later",
+}
+
+
+class Replicas:
+    """Owns the VMs and memories behind one `struct dwc_engine`."""
+
+    def __init__(self, system: System, ram_bytes: int, config: EngineConfig) -> None:
+        for name, remedy in REQUIRED.items():
+            if not system.check_extension(getattr(lib, name)):
+                raise HostError(f"this KVM has no {name}", f"use {remedy}")
+        self.system = system
+        self.config = config
+        self.engine: Any = ffi.new("struct dwc_engine *")
+        self._keep: list[Any] = []
+        self.host = probe(system)
+        self.vms: list[Vm] = []
+        self.vcpus: list[Vcpu] = []
+        engine = self.engine
+        engine.strategy = {
+            Strategy.OFF: lib.DWC_OFF,
+            Strategy.SEQUENTIAL: lib.DWC_SEQUENTIAL,
+            Strategy.PARALLEL: lib.DWC_PARALLEL,
+        }[config.strategy]
+        engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
+        engine.out_rip_after = self.host.out_rip_after
+        engine.ram_bytes = ram_bytes
+        engine.clock_divisor = config.clock_divisor
+        engine.patience_ns = engine.patience_base_ns = config.patience_ns
+        engine.idle_limit = config.hot_idle_elements
+        engine.uart_base = 0x3F8
+        engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
+        slots = [(0, VGA_HOLE[0]), (VGA_HOLE[1], ram_bytes - VGA_HOLE[1])]
+        engine.nslots = len(slots)
+        self.ram = self._memory(ram_bytes)
+        memories = [self.ram]
+        if config.strategy is not Strategy.OFF:
+            memories.append(self._memory(ram_bytes))
+            engine.checkpoint_ram = ffi.from_buffer("uint8_t[]", self._memory(ram_bytes))
+        cpuid = apply_policy(system.supported_cpuid())
+        cpus = self._cpus()
+        for index, memory in enumerate(memories):
+            self._make(engine.replicas[index], memory, slots, cpuid)
+            engine.replicas[index].cpu = cpus[index]
+        self._choose_msrs()
+
+    def _array(self, ctype: str, count: int) -> Any:
+        array = ffi.new(ctype, count)
+        self._keep.append(array)
+        return array
+
+    def _memory(self, size_bytes: int) -> mmap.mmap:
+        memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._keep.append(memory)
+        return memory
+
+    def _cpus(self) -> tuple[int, int]:
+        """A CPU for each replica; -1 leaves the choice to the host."""
+        if self.config.cpus:
+            return self.config.cpus
+        allowed = sorted(os.sched_getaffinity(0))
+        if self.config.strategy is not Strategy.PARALLEL or len(allowed) < 2:
+            return (-1, -1)
+        return (allowed[0], allowed[1])
+
+    def _make(self, replica: Any, memory: mmap.mmap, slots: list[tuple[int, int]], cpuid: Any) -> None:
+        vm = self.system.create_vm()
+        self.vms.append(vm)
+        if self.system.check_extension(lib.KVM_CAP_SET_TSS_ADDR):
+            vm.set_identity_map_addr(IDENTITY_MAP)
+            vm.set_tss_addr(TSS)
+        flags = 0
+        if self.config.strategy is not Strategy.OFF:
+            vm.enable_manual_dirty_log()
+            flags = lib.KVM_MEM_LOG_DIRTY_PAGES
+        if self.system.check_extension(lib.KVM_CAP_EXCEPTION_PAYLOAD):
+            # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
+            vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
+        replica.ram = ffi.from_buffer("uint8_t[]", memory)
+        hva = int(ffi.cast("uintptr_t", replica.ram))
+        for number, (gpa, size) in enumerate(slots):
+            slot = replica.slots[number]
+            slot.gpa, slot.size = gpa, size
+            slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
+            slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
+            vm.set_memslot(number, gpa, size, hva + gpa, flags)
+        vcpu = vm.create_vcpu()
+        self.vcpus.append(vcpu)
+        vcpu.set_cpuid(cpuid)
+        if self.config.strategy is not Strategy.OFF:
+            vcpu.sync_registers()
+        replica.vm_fd, replica.vcpu_fd, replica.run = vm.fd, vcpu.fd, vcpu.run_page
+        replica.engine = self.engine
+
+    def _choose_msrs(self) -> None:
+        available = set(self.system.msr_indices())
+        readable = self.vcpus[0].get_msrs([m for m in SAVED_MSRS if m in available])
+        # a host may let an MSR be read and not written back: then it could not be restored
+        writable = [m for m, value in readable.items() if self.vcpus[0].set_msr(m, value)]
+        self.engine.msr_count = len(writable)
+        for i, index in enumerate(writable):
+            self.engine.msr_index[i] = index
+
+    def take_checkpoint(self) -> None:
+        """The state before the first element: replica A's, copied to B and the checkpoint."""
+        engine = self.engine
+        if self.config.strategy is Strategy.OFF:
+            return
+        a = engine.replicas[0]
+        for target in (engine.replicas[1].ram, engine.checkpoint_ram):
+            ffi.memmove(target, a.ram, engine.ram_bytes)
+        for group in ("sregs", "regs"):
+            self.vcpus[1].set(group, self.vcpus[0].get(group))
+        for index in (0, 1):
+            check("KVM_GET_REGS", lib.dwc_state_prime(ffi.addressof(engine.replicas, index)))
+        a_pointer = ffi.addressof(engine.replicas, 0)
+        check("KVM_GET_XSAVE", lib.dwc_state_get(a_pointer, ffi.addressof(engine, "checkpoint")))
+
+    def close(self) -> None:
+        while self.vcpus:
+            self.vcpus.pop().close()
+        while self.vms:
+            self.vms.pop().close()

@@ -1,0 +1,1 @@
+"""KVM bindings: one method an ioctl, no policy."""

@@ -1,0 +1,1 @@
+"""The virtual PC around the vCPU."""

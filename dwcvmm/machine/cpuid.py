@@ -1,0 +1,78 @@
+"""CPUID policy: what the guest may see, and why each hidden bit is hidden.
+
+Hidden is what would make two runs of an element differ, or what an interrupt controller in
+userspace cannot give. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpuid.rst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HiddenBit:
+    leaf: int
+    subleaf: int
+    register: str
+    bit: int
+    name: str
+    reason: str
+
+
+TIME = "reads a clock that runs on inside an element"
+RANDOM = "returns a different value in each run"
+NO_LAPIC = "needs the in-kernel interrupt controller"
+XSAVE = "writes XSTATE_BV, which may differ between equal register files, to guest memory"
+TSX = "aborts depend on caches and interrupts"
+WAIT = "ends at a time of the host's choosing"
+
+HIDDEN = (
+    HiddenBit(0x1, 0, "edx", 4, "TSC", TIME),
+    HiddenBit(0x1, 0, "ecx", 3, "MONITOR", WAIT),
+    HiddenBit(0x1, 0, "ecx", 15, "PDCM", "no performance counters are shown"),
+    HiddenBit(0x1, 0, "ecx", 21, "X2APIC", NO_LAPIC),
+    HiddenBit(0x1, 0, "ecx", 24, "TSC_DEADLINE", NO_LAPIC),
+    HiddenBit(0x1, 0, "ecx", 30, "RDRAND", RANDOM),
+    HiddenBit(0x1, 0, "ecx", 31, "HYPERVISOR", "no paravirtual interface is offered"),
+    HiddenBit(0x1, 0, "edx", 12, "MTRR", "has no effect on this memory, and would be 20 more MSRs to compare"),
+    HiddenBit(0x1, 0, "edx", 9, "APIC", "there is no local APIC yet: 8259 and 8254 only"),
+    HiddenBit(0x1, 0, "edx", 28, "HTT", "one vCPU"),
+    HiddenBit(0x7, 0, "ebx", 1, "TSC_ADJUST", TIME),
+    HiddenBit(0x7, 0, "ebx", 4, "HLE", TSX),
+    HiddenBit(0x7, 0, "ebx", 11, "RTM", TSX),
+    HiddenBit(0x7, 0, "ebx", 18, "RDSEED", RANDOM),
+    HiddenBit(0x7, 0, "ecx", 5, "WAITPKG", WAIT),
+    HiddenBit(0x7, 0, "ecx", 22, "RDPID", "reads TSC_AUX, useless without RDTSCP"),
+    HiddenBit(0x7, 0, "edx", 13, "TSX_FORCE_ABORT", TSX),
+    HiddenBit(0xD, 1, "eax", 0, "XSAVEOPT", XSAVE),
+    HiddenBit(0xD, 1, "eax", 1, "XSAVEC", XSAVE),
+    HiddenBit(0xD, 1, "eax", 3, "XSAVES", XSAVE),
+    HiddenBit(0x80000001, 0, "edx", 27, "RDTSCP", TIME),
+    HiddenBit(0x80000001, 0, "ecx", 2, "SVM", "nested virtualisation has hidden state"),
+    HiddenBit(0x1, 0, "ecx", 5, "VMX", "nested virtualisation has hidden state"),
+    HiddenBit(0x80000001, 0, "ecx", 29, "MWAITX", WAIT),
+    HiddenBit(0x80000007, 0, "edx", 8, "INVARIANT_TSC", TIME),
+)
+
+# whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
+HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
+HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
+
+
+def apply_policy(table: Any) -> Any:
+    """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
+    kept = 0
+    for i in range(table.nent):
+        entry = table.entries[i]
+        if entry.function in HIDDEN_LEAVES or entry.function in HYPERVISOR_LEAVES:
+            continue
+        for hidden in HIDDEN:
+            if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index):
+                setattr(entry, hidden.register, getattr(entry, hidden.register) & ~(1 << hidden.bit))
+        if entry.function == 1:
+            entry.ebx &= 0xFFFF  # APIC id 0, one logical processor
+        table.entries[kept] = entry
+        kept += 1
+    table.nent = kept
+    return table

@@ -1,0 +1,159 @@
+"""The virtual PC: replicas, memory, buses, devices, and how a guest's end becomes an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.boot import entry
+from dwcvmm.boot.loader import load_guest
+from dwcvmm.devices.cmos import Cmos
+from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.engine import Engine, Stop
+from dwcvmm.element.replicas import Replicas
+from dwcvmm.errors import InternalError
+from dwcvmm.kvm.system import System
+from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus
+from dwcvmm.machine.memory import GuestMemory, check_size
+
+EPOCH = 1_700_000_000  # the RTC at guest time 0: runs repeat
+PM1A_CNT, I8042, CMOS, DEBUG_EXIT = 0x604, 0x60, 0x70, 0xF4
+
+
+class Outcome(StrEnum):
+    POWEROFF = "poweroff"
+    REBOOT = "reboot"
+    HALT = "halt"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    DIVERGENCE_STOP = "divergence_stop"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass
+class MachineConfig:
+    kernel: Path
+    initrd: Path | None = None
+    cmdline: str = ""
+    memory_bytes: int = 256 << 20
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+class Machine:
+    """A guest ready to run. `on_console` gets the guest's serial output as it appears."""
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        on_console: Callable[[bytes], None],
+        on_divergence: Callable[[Divergence], None] | None = None,
+        system: System | None = None,
+    ) -> None:
+        self.config = config
+        self.outcome: Outcome | None = None
+        self.guest_status = 0  # what the guest wrote to the debug exit
+        self._on_console = on_console
+        ram_bytes = check_size(config.memory_bytes)
+        self.replicas = Replicas(system or System(), ram_bytes, config.engine)
+        self.core: Any = self.replicas.engine
+        self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
+        start = load_guest(self.memory, config.kernel, config.initrd, config.cmdline)
+        entry.apply(start, self.memory, self.replicas.vcpus[0])
+        self.engine = Engine(self.replicas, on_divergence)
+        self.ports, self.mmio = Bus(PORTS), Bus(PHYSICAL)
+        self.ports.add(PM1A_CNT, 2, PowerControl(lambda: self._end(Outcome.POWEROFF)))
+        self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
+        self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
+        self.ports.add(CMOS, 2, Cmos(self._epoch_seconds, ram_bytes))
+        self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+
+    def _fetch(self, gpa: int, length: int) -> bytes:
+        return bytes(ffi.buffer(self.core.replicas[0].ram + gpa, length))
+
+    def _store(self, gpa: int, data: bytes) -> None:
+        # before the first element only replica A has content; take_checkpoint() copies it
+        if lib.dwc_memory_write(self.core, gpa, data, len(data)):
+            raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
+
+    def _epoch_seconds(self) -> int:
+        return EPOCH + int(self.core.guest_ns) // 1_000_000_000
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = self.outcome or outcome
+
+    def _debug_exit(self, value: int) -> None:
+        self.guest_status = value
+        self._end(Outcome.POWEROFF)
+
+    def start(self) -> None:
+        """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
+        self.engine.start()
+
+    def run(self, elements: int = 0) -> Outcome | None:
+        """Run to the guest's end, or None after so many more elements or a requested stop."""
+        while self.outcome is None:
+            stop = self.engine.run(elements)
+            self._drain()
+            if stop in (Stop.LIMIT, Stop.STOPPED):
+                return None
+            if stop is Stop.DIVERGENCE:
+                self._end(Outcome.DIVERGENCE_STOP)
+            elif stop is Stop.IDLE:
+                self._end(Outcome.HALT)
+            elif stop is Stop.EXIT:
+                self._serve(self.engine.exit)
+        return self.outcome
+
+    def _drain(self) -> None:
+        uart = ffi.addressof(self.core, "uart")
+        while uart.tx_count:
+            buffer = ffi.new("uint8_t[]", uart.tx_count)
+            count = lib.dwc_uart_drain(uart, buffer, len(buffer))
+            self._on_console(bytes(ffi.buffer(buffer, count)))
+
+    def _serve(self, exit_: Any) -> None:
+        if exit_.reason == lib.KVM_EXIT_IO:
+            self._access(self.ports, exit_.port, exit_)
+        elif exit_.reason == lib.KVM_EXIT_MMIO:
+            self._access(self.mmio, exit_.gpa, exit_)
+        elif exit_.reason == lib.KVM_EXIT_HLT:
+            self._end(Outcome.HALT)
+        else:
+            self._end(Outcome.CRASH)
+
+    def _access(self, bus: Bus, address: int, exit_: Any) -> None:
+        data = bytes(ffi.buffer(exit_.data, exit_.size * exit_.count))
+        answer = b""
+        for at in range(0, len(data), exit_.size):
+            if exit_.is_write:
+                bus.write(address, exit_.size, int.from_bytes(data[at : at + exit_.size], "little"))
+            else:
+                answer += bus.read(address, exit_.size).to_bytes(exit_.size, "little")
+        if answer:
+            self.engine.answer(answer)
+
+    @property
+    def protected(self) -> bool:
+        return self.config.engine.strategy is not Strategy.OFF
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class _Shifted:
+    """One register of a device whose registers are apart on the bus."""
+
+    def __init__(self, device: KeyboardController, offset: int) -> None:
+        self._device, self._offset = device, offset
+
+    def read(self, offset: int, size: int) -> int:
+        return self._device.read(self._offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._device.write(self._offset, size, value)

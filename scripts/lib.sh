@@ -1,0 +1,45 @@
+# What the scripts share: install what is missing, say what is done. Sourced, not run.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+say() { printf '\033[1m>\033[0m %s\n' "$*" >&2; }
+[ -z "${NO_COLOR:-}" ] && [ -t 2 ] || say() { printf '> %s\n' "$*" >&2; }
+
+# need COMMAND PACKAGE ...: install Debian packages unless the command (or file) is there
+need() {
+  local what=$1
+  shift
+  if command -v "$what" >/dev/null 2>&1 || [ -e "$what" ]; then return; fi
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    say "installing $*"
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; } \
+      >"$root/build/apt.log" 2>&1 || { tail -5 "$root/build/apt.log" >&2; exit 4; }
+  else
+    echo "$what is missing: install $* (Debian package names)" >&2
+    exit 4
+  fi
+}
+
+# A virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
+prepare_python() {
+  local extras=$1 python="" stamp candidate
+  mkdir -p "$root/build"
+  need gcc gcc libc6-dev
+  need /usr/include/linux/kvm.h linux-libc-dev
+  for candidate in python3.13 python3.12 python3.11 python3; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      python=$candidate
+      break
+    fi
+  done
+  if [ -z "$python" ]; then
+    need /nonexistent python3 python3-venv python3-dev
+    python=python3
+  fi
+  need "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
+  stamp=$(cd "$root" && cat pyproject.toml setup.py cbits/* 2>/dev/null | sha256sum | cut -d' ' -f1)-$extras
+  if [ "$(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
+  say "building the virtual environment .venv"
+  [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
+  "$root/.venv/bin/pip" install -q --disable-pip-version-check -e "$root[$extras]" >"$root/build/pip.log" 2>&1 \
+    || { tail -20 "$root/build/pip.log" >&2; exit 4; }
+  echo "$stamp" >"$root/.venv/dwcvmm-stamp"
+}

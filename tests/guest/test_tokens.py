@@ -1,0 +1,20 @@
+"""Every guest prints its token under every strategy, and nothing diverges."""
+
+import pytest
+from conftest import ROOT, Booted
+
+from dwcvmm.element.config import Strategy
+from dwcvmm.machine.machine import Outcome
+
+GUESTS = ("ports", "rep", "mmio", "untouched", "ring3", "triple")
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("guest", GUESTS)
+def test_token(boot, guest: str, strategy: Strategy) -> None:
+    booted: Booted = boot(guest, strategy)
+    outcome = booted.machine.run()
+    assert booted.output == (ROOT / "guest-images" / guest / "token").read_text()
+    assert outcome is (Outcome.CRASH if guest == "triple" else Outcome.POWEROFF)
+    assert booted.machine.guest_status == 0
+    assert booted.divergences == []

@@ -28,7 +28,7 @@ void dwc_pic_write(struct dwc_pic *pic, uint16_t port, uint8_t value);
 struct dwc_pit_channel {
 	uint32_t reload; /* 1 to 65536 */
 	uint64_t start_ns;
-	uint8_t mode, access, write_high, read_high, low_byte, latched, status_latched, status, gate, counting;
+	uint8_t mode, access, write_high, read_high, low_byte, latched, status_latched, status, gate, counting, null_count;
 	uint16_t latch;
 };
 

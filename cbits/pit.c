@@ -85,6 +85,7 @@ void dwc_pit_init(struct dwc_pit *pit)
 		pit->channel[i].mode = 3;
 		pit->channel[i].access = 3;
 		pit->channel[i].gate = i != 2;
+		pit->channel[i].counting = i != 2; /* as firmware leaves it: 18.2 Hz, masked in the 8259 */
 	}
 }
 
@@ -121,6 +122,7 @@ static void load(struct dwc_pit *pit, unsigned index, uint16_t value, uint64_t n
 	if (c->mode == 2 && c->reload == 1)
 		c->reload = 2; /* the data sheet forbids a count of 1 here */
 	c->start_ns = now_ns;
+	c->null_count = 0;
 	c->counting = c->gate && c->mode != 1 && c->mode != 5;
 	if (index == 0)
 		pit->edges_taken = 0;
@@ -144,7 +146,7 @@ static void read_back(struct dwc_pit *pit, uint8_t value, uint64_t now_ns)
 		if (!(value & 0x20))
 			latch_count(c, now_ns);
 		if (!(value & 0x10) && !c->status_latched) {
-			c->status = (uint8_t)(output(c, now_ns) << 7 | (!c->counting) << 6 | c->access << 4 | c->mode << 1);
+			c->status = (uint8_t)(output(c, now_ns) << 7 | c->null_count << 6 | c->access << 4 | c->mode << 1);
 			c->status_latched = 1;
 		}
 	}
@@ -169,6 +171,7 @@ static void control(struct dwc_pit *pit, uint8_t value, uint64_t now_ns)
 	if (c->mode > 5)
 		c->mode -= 4; /* bit 2 is ignored for modes 2 and 3 */
 	c->counting = c->write_high = c->read_high = c->latched = c->status_latched = 0;
+	c->null_count = 1;
 	if (index == 0)
 		pit->edges_taken = 0;
 }

@@ -6,7 +6,7 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
-SOURCES = ("host", "state", "replica", "pages", "platform", "element", "pic", "pit", "uart")
+SOURCES = ("host", "state", "replica", "pages", "platform", "element", "step", "pic", "pit", "uart")
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.
 PREAMBLE = """
@@ -23,5 +23,5 @@ ffibuilder.set_source(
     sources=[f"cbits/{name}.c" for name in SOURCES],
     include_dirs=["cbits"],
     depends=[*(f"cbits/{name}" for name in CDEFS), "cbits/core.h", "cbits/devices.h"],
-    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
 )

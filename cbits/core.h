@@ -17,6 +17,8 @@
 #define DWC_MAX_SLOTS 4
 #define DWC_MAX_MSRS 64
 #define DWC_MAX_DIFFS 64
+#define DWC_MAX_SITES 256
+#define DWC_TIME_PORT 0xf5 /* nothing on a PC lives here */
 #define DWC_IO_BYTES 4096
 
 /* What two replicas can disagree about; a bit each, so that one element can name several. */
@@ -111,6 +113,12 @@ struct dwc_inputs {
 	uint64_t rdx;
 };
 
+/* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
+struct dwc_search {
+	uint64_t limit, steps, gpa;
+	uint32_t length; /* of the instruction found; 0: none */
+};
+
 struct dwc_stats {
 	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
@@ -127,10 +135,13 @@ struct dwc_engine {
 	struct dwc_exit checkpoint_exit;
 	struct dwc_inputs inputs;
 	int has_pending_io; /* the checkpoint stands at an I/O exit whose instruction is not finished */
+	int has_xcrs;
 	uint32_t msr_count;
 	uint32_t msr_index[DWC_MAX_MSRS];
 	uint8_t *idle; /* a page: elements since its content changed while it stayed writable */
 	uint32_t idle_limit;
+	uint32_t *changed; /* page numbers, of this element; as many as RAM has pages */
+	uint32_t changed_count, cold_count;
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns, patience_base_ns; /* how long an element may keep a due interrupt waiting */
@@ -141,6 +152,11 @@ struct dwc_engine {
 	struct dwc_pit pit;
 	struct dwc_uart uart;
 	uint16_t uart_base;
+	/* learned time sites: RDTSC replaced by a trap (step.c) */
+	uint32_t site_count;
+	uint64_t site_gpa[DWC_MAX_SITES];
+	uint64_t site_reads;
+	struct dwc_search search;
 	/* the last divergence */
 	uint32_t diff;
 	uint32_t diff_count;
@@ -184,6 +200,11 @@ int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *
 void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
+/* step.c */
+int dwc_set_stepping(struct dwc_replica *r, int on);
+int dwc_find_time_site(struct dwc_engine *e, int replica);
+int dwc_time_site_answer(struct dwc_engine *e);
+
 /* element.c */
 int dwc_engine_start(struct dwc_engine *e);
 void dwc_engine_stop(struct dwc_engine *e);
@@ -191,7 +212,7 @@ int dwc_engine_run(struct dwc_engine *e);
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
 int dwc_engine_rollback(struct dwc_engine *e, int all);
 int dwc_engine_step(struct dwc_engine *e, int replica);
-int dwc_engine_compare_commit(struct dwc_engine *e);
+int dwc_engine_commit(struct dwc_engine *e);
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
 void dwc_engine_request_stop(struct dwc_engine *e);
 void dwc_engine_request_attention(struct dwc_engine *e);

@@ -140,8 +140,7 @@ static int finish_instruction_later(const struct dwc_engine *e, const struct dwc
 	return x->reason == KVM_EXIT_MMIO;
 }
 
-/* Compare what both replicas show now; equal: it becomes the checkpoint. */
-int dwc_engine_compare_commit(struct dwc_engine *e)
+static int compare_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
 	uint64_t from = dwc_now_ns();
@@ -159,15 +158,17 @@ int dwc_engine_compare_commit(struct dwc_engine *e)
 	return 0;
 }
 
-static int commit(struct dwc_engine *e)
+/* Compare what both replicas show now; equal: it becomes the checkpoint. */
+int dwc_engine_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e);
 	int err;
 
-	if (e->strategy != DWC_OFF && (err = dwc_engine_compare_commit(e)))
+	if (e->strategy != DWC_OFF && (err = compare_commit(e)))
 		return err;
 	e->checkpoint_exit = a->exit;
 	e->has_pending_io = finish_instruction_later(e, &a->exit);
+	e->retrying = 0;
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
 	/* it grew when an element had to be cut short: a guest that computes must get on between ticks */
@@ -215,6 +216,8 @@ static int act(struct dwc_engine *e)
 
 	switch (x->reason) {
 	case KVM_EXIT_IO:
+		if (dwc_time_site_answer(e))
+			return 0;
 		if (!dwc_platform_io(e, x, e->inputs.io_data))
 			return DWC_EXIT_PYTHON;
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
@@ -255,7 +258,7 @@ int dwc_engine_run(struct dwc_engine *e)
 			advance_clock(e, replica_a(e)->ended_ns - replica_a(e)->started_ns);
 			continue;
 		}
-		if (status || (status = commit(e)))
+		if (status || (status = dwc_engine_commit(e)))
 			return status;
 		from = dwc_now_ns();
 		status = act(e);

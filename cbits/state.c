@@ -26,12 +26,14 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 
 	out->regs = r->run->s.regs.regs;
 	out->sregs = r->run->s.regs.sregs;
+	/* sync regs set bits here and never clear them (__get_sregs in x86.c); EVENTS has the same, in time */
+	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
 	out->events = r->run->s.regs.events;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XSAVE, &out->xsave)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
 		return (int)err;
-	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
+	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
 		return (int)err;
 	out->msrs.count = r->engine->msr_count;
 	for (uint32_t i = 0; i < out->msrs.count; i++)
@@ -65,7 +67,7 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 		return (int)err;
 	if ((uint32_t)err != s.msrs.count)
 		return -ENXIO;
-	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
+	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0)
 		return (int)err;
@@ -100,8 +102,7 @@ static int same_sregs(const struct kvm_sregs *a, const struct kvm_sregs *b, stru
 			return 0;
 	return a->gdt.base == b->gdt.base && a->gdt.limit == b->gdt.limit && a->idt.base == b->idt.base &&
 	       a->idt.limit == b->idt.limit && a->cr0 == b->cr0 && a->cr2 == b->cr2 && a->cr3 == b->cr3 &&
-	       a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer && a->apic_base == b->apic_base &&
-	       !memcmp(a->interrupt_bitmap, b->interrupt_bitmap, sizeof a->interrupt_bitmap);
+	       a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer && a->apic_base == b->apic_base;
 }
 
 /* By value: bytes 464-511 belong to software, and XSTATE_BV (512-575) may differ between two

@@ -45,9 +45,7 @@ def boot(guests: Path) -> Iterator[Callable[[str, Strategy], Booted]]:
     def start(name: str, strategy: Strategy) -> Booted:
         chunks: list[bytes] = []
         divergences: list[Divergence] = []
-        config = MachineConfig(
-            guests / f"{name}.bin", memory_bytes=16 << 20, engine=EngineConfig(strategy=strategy)
-        )
+        config = MachineConfig(guests / f"{name}.bin", memory_bytes=16 << 20, engine=EngineConfig(strategy=strategy))
         machine = Machine(config, chunks.append, divergences.append)
         booted.append(Booted(machine, chunks, divergences))
         machine.start()

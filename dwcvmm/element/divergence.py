@@ -36,6 +36,21 @@ REGISTERS = (
     *("rip", "rflags"),
 )
 
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+SEGMENT_FIELDS = ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g", "avl", "unusable")
+CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
+TABLES = ("gdt", "idt")
+
+
+def special_registers(sregs: Any) -> dict[str, int]:
+    """The fields of a kvm_sregs by name: "cr3", "cs.base", "gdt.limit"."""
+    values = {name: int(getattr(sregs, name)) for name in CONTROL}
+    for segment in SEGMENTS:
+        values |= {f"{segment}.{field}": int(getattr(getattr(sregs, segment), field)) for field in SEGMENT_FIELDS}
+    for table in TABLES:
+        values |= {f"{table}.{field}": int(getattr(getattr(sregs, table), field)) for field in ("base", "limit")}
+    return values
+
 
 @dataclass
 class Divergence:
@@ -59,6 +74,8 @@ def describe(engine: Any, attempt: int) -> Divergence:
         for name in REGISTERS
         if getattr(a.state.regs, name) != getattr(b.state.regs, name)
     }
+    special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
+    registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
     return Divergence(
         element=int(engine.stats.committed),
         groups=[name for bit, name in NAMES.items() if engine.diff & bit],

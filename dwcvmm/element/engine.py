@@ -19,8 +19,8 @@ from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.timesites import TimeSites
 from dwcvmm.kvm.ioctl import check
 
-LEARN_STEPS = 3000
-SLICE_STEPS = 64
+SLICE_STEPS, WINDOW_STEPS = 64, 32
+WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MAX_NS = 2_000_000_000
 
 
@@ -44,6 +44,8 @@ class Counts:
     stepped_elements: int = 0
     stepped_instructions: int = 0
     discarded_steps: int = 0
+    catch_ups: int = 0
+    catch_up_instructions: int = 0
     accessed_bits: int = 0
 
 
@@ -108,8 +110,6 @@ class Engine:
                     return Stop.DIVERGENCE
             elif status == lib.DWC_SLICE_UP:
                 self._end_slice()
-            elif status == lib.DWC_EXIT_PYTHON and self.sites.serves(self.exit):
-                self.sites.answer()
             else:
                 return STOPS[status]
 
@@ -118,6 +118,8 @@ class Engine:
 
     def _diverged(self) -> bool:
         """Explain, roll back, restart. False when restarts are used up."""
+        if self._catch_up_window():
+            return True
         self._attempt += 1
         record = describe(self.core, self._attempt)
         merged = merge_accessed_bits(self.core, record)
@@ -138,46 +140,56 @@ class Engine:
         if self.expect_fault:
             self.expect_fault = False
             return Cause.INJECTED
-        if record.exits == (lib.KVM_EXIT_IRQ_WINDOW_OPEN,) * 2 and "rip" in record.registers:
+        if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
-        site = stepping.find_time_site(self.core, LEARN_STEPS)
+        site = self.sites.search()
         self._rollback()
         if site is None:
             return Cause.UNEXPLAINED
-        self.sites.learn(*site)
-        record.detail["site_gpa"] = site[0]
+        self.sites.patch()
+        record.detail["site_gpa"] = site
         return Cause.TIME
+
+    def _catch_up_window(self) -> bool:
+        """The window opened at different instructions (a host interrupt can move it): let the one
+        behind come up, and commit there."""
+        core = self.core
+        a, b = core.replicas[0], core.replicas[1]
+        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.regs.rip == b.state.regs.rip or self._attempt:
+            return False
+        steps = stepping.catch_up(core, WINDOW_STEPS)
+        if steps is None:
+            return False
+        a.exit.reason = b.exit.reason = lib.KVM_EXIT_IRQ_WINDOW_OPEN
+        if not self._commit_stepped():
+            return False
+        self.counts.catch_ups += 1
+        self.counts.catch_up_instructions += steps
+        return True
+
+    def _commit_stepped(self) -> bool:
+        """Compare and commit where steps have brought both replicas."""
+        for index in (0, 1):
+            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, index)))
+        return check("commit", lib.dwc_engine_commit(self.core)) == 0
 
     def _end_slice(self) -> None:
         """No natural end while an interrupt is due, and no counter: run a few instructions of the
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
+        waited_ns = core.patience_ns
         core.patience_ns = min(2 * core.patience_ns, PATIENCE_MAX_NS)
         self._rollback()
         first = stepping.run_steps(core, 0, SLICE_STEPS)
-        if first is not None and stepping.run_steps(core, 1, first) == first:
-            for index in (0, 1):
-                check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(core.replicas, index)))
-            status = check("compare", lib.dwc_engine_compare_commit(core))
-            if status == 0:
-                self._commit_steps(first)
-                return
+        if first is not None and stepping.run_steps(core, 1, first) == first and self._commit_stepped():
+            self.counts.stepped_elements += 1
+            self.counts.stepped_instructions += first
+            if self.config.clock is Clock.VIRTUAL:
+                # the time of the run that was thrown away: it is what made the interrupt due
+                core.guest_ns += waited_ns // core.clock_divisor
+            return
         self.counts.discarded_steps += 1
         self._rollback()
-
-    def _commit_steps(self, instructions: int) -> None:
-        core = self.core
-        core.checkpoint_exit.reason = lib.KVM_EXIT_DEBUG
-        core.has_pending_io = 0
-        core.retrying = 0
-        core.inputs.sets_rdx = 0
-        core.stats.committed += 1
-        core.stats.by_end[lib.KVM_EXIT_DEBUG] += 1
-        self.counts.stepped_elements += 1
-        self.counts.stepped_instructions += instructions
-        if self.config.clock is Clock.VIRTUAL:
-            # the time of the run that was thrown away: it is what made the interrupt due
-            core.guest_ns += core.patience_ns // core.clock_divisor
 
     @property
     def protected(self) -> bool:

@@ -8,6 +8,7 @@ from dwcvmm._core import ffi, lib
 
 PAGE = 4096
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
+STI = b"\xfb"
 RDTSC = b"\x0f\x31"
 RDTSCP = b"\x0f\x01\xf9"
 

@@ -8,11 +8,12 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.divergence import Divergence, page_differences
 
+CR4_LA57 = 1 << 12
 PRESENT, ACCESSED, PAGE_SIZE = 1 << 0, 1 << 5, 1 << 7
 ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
-def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int = 4) -> set[int]:
+def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
     """Guest physical addresses of all page-table pages reachable from CR3 (long mode)."""
     found: set[int] = set()
     level = {cr3 & ADDRESS}
@@ -43,7 +44,8 @@ def merge_accessed_bits(engine: Any, record: Divergence) -> int:
     words = [(gpa + offset, a, b) for gpa in record.pages for offset, a, b in page_differences(engine, gpa)]
     if any(a ^ b != ACCESSED for _, a, b in words):
         return 0
-    tables = table_pages(replica.ram, engine.ram_bytes, int(replica.state.sregs.cr3))
+    sregs = replica.state.sregs
+    tables = table_pages(replica.ram, engine.ram_bytes, int(sregs.cr3), 5 if sregs.cr4 & CR4_LA57 else 4)
     if not tables.issuperset(record.pages):
         return 0
     for gpa, a, b in words:

@@ -67,6 +67,8 @@ class Replicas:
         engine.idle_limit = config.hot_idle_elements
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
+        engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
+        engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
         slots = [(0, VGA_HOLE[0]), (VGA_HOLE[1], ram_bytes - VGA_HOLE[1])]
         engine.nslots = len(slots)
         self.ram = self._memory(ram_bytes)

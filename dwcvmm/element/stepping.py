@@ -1,4 +1,4 @@
-"""Single steps: to find a time instruction, and to end an element where no counter can."""
+"""Single steps: to end an element where no counter can, and to bring two replicas to the same instruction."""
 
 from __future__ import annotations
 
@@ -9,73 +9,75 @@ from dwcvmm.element import guestcode
 from dwcvmm.kvm.ioctl import check
 
 
-def set_stepping(replica: Any, on: bool) -> None:
-    """Arm (again: POPF and exceptions disarm it) or switch off single steps."""
-    debug = ffi.new("struct kvm_guest_debug *")
-    debug.control = lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP if on else 0
-    check("KVM_SET_GUEST_DEBUG", lib.dwc_ioctl(replica.vcpu_fd, lib.KVM_SET_GUEST_DEBUG, debug))
+class Stepper:
+    """Steps one replica; single steps are off again when the `with` block ends."""
 
+    def __init__(self, engine: Any, index: int) -> None:
+        self._engine, self._index = engine, index
+        self.replica = engine.replicas[index]
 
-def rip_linear(replica: Any) -> int:
-    """RIP as a linear address; only real mode and odd segments have a CS base."""
-    return int(replica.state.regs.rip + replica.state.sregs.cs.base)
+    def __enter__(self) -> Stepper:
+        self.replica.run.request_interrupt_window = 0
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(ffi.addressof(self._engine.replicas, self._index), 0))
 
-def step(engine: Any, index: int) -> bool:
-    """One instruction of replica `index`; False if it ended in anything but a debug exit."""
-    replica = engine.replicas[index]
-    set_stepping(replica, True)
-    status = check("KVM_RUN", lib.dwc_engine_step(engine, index))
-    return status == 0 and replica.exit.reason == lib.KVM_EXIT_DEBUG
+    def code(self) -> bytes:
+        state = self.replica.state
+        # only real mode and odd segments have a CS base
+        linear = int(state.regs.rip + state.sregs.cs.base)
+        return guestcode.read_code(self.replica, self._engine.ram_bytes, linear)
 
-
-def find_time_site(engine: Any, limit: int) -> tuple[int, int] | None:
-    """(gpa, length) of the first RDTSC/RDTSCP that replica A meets from the checkpoint on.
-
-    The replicas must stand at the checkpoint (after a rollback), and must be rolled back again
-    afterwards: stepping leaves traces in the guest.
-    """
-    replica = engine.replicas[0]
-    check("inputs", lib.dwc_engine_resume_inputs(engine, 0))
-    replica.run.request_interrupt_window = 0
-    try:
-        for _ in range(limit):
-            if not step(engine, 0):
-                return None
-            linear = rip_linear(replica)
-            code = guestcode.read_code(replica, engine.ram_bytes, linear, 3)
-            length = guestcode.is_time_read(code)
-            if length:
-                gpa = guestcode.translate(replica.vcpu_fd, linear)
-                return None if gpa is None else (gpa, length)
-        return None
-    finally:
-        set_stepping(replica, False)
+    def step(self) -> bool:
+        """One instruction; False if it ended in anything but a debug exit."""
+        replica = ffi.addressof(self._engine.replicas, self._index)
+        # armed each time: POPF, IRET and exceptions of the guest disarm it
+        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(replica, 1))
+        status = check("KVM_RUN", lib.dwc_engine_step(self._engine, self._index))
+        return status == 0 and replica.exit.reason == lib.KVM_EXIT_DEBUG
 
 
 def run_steps(engine: Any, index: int, limit: int) -> int | None:
-    """Run replica `index` for up to `limit` instructions, ending where an element may end.
+    """Run replica `index` from the checkpoint for up to `limit` instructions, ending where an element may end.
 
     Returns the number of instructions, or None if the run must be discarded: it met an exit, or an
     instruction that single steps change.
     """
     if engine.inputs.vector >= 0:
         return None  # the injection would push TF with the interrupted RFLAGS
-    replica = engine.replicas[index]
     check("inputs", lib.dwc_engine_resume_inputs(engine, index))
-    replica.run.request_interrupt_window = 0
-    try:
+    with Stepper(engine, index) as stepper:
         done = 0
         after_sti = False
         while done < limit or after_sti:
             if done:
-                code = guestcode.read_code(replica, engine.ram_bytes, rip_linear(replica))
+                code = stepper.code()
                 if guestcode.unsafe_to_step(code) or guestcode.is_time_read(code):
                     return None if after_sti else done
-                after_sti = guestcode.opcode(code)[:1] == b"\xfb"
-            if not step(engine, index):
+                after_sti = guestcode.opcode(code)[:1] == guestcode.STI
+            if not stepper.step():
                 return None
             done += 1
         return done
-    finally:
-        set_stepping(replica, False)
+
+
+def catch_up(engine: Any, limit: int) -> int | None:
+    """Two replicas ended at different instructions, and nobody knows which one is behind: step one,
+    then the other, until all their registers agree.
+
+    Returns the number of steps, or None (roll back). Equal registers are not proof: memory has to be
+    compared as at any end.
+    """
+    steps = 0
+    for index, most in ((0, limit), (1, 2 * limit)):
+        with Stepper(engine, index) as stepper:
+            for _ in range(most):
+                code = stepper.code()
+                if guestcode.unsafe_to_step(code) or guestcode.is_time_read(code) or not stepper.step():
+                    break
+                steps += 1
+                a, b = (ffi.addressof(replica.state) for replica in engine.replicas)
+                if not lib.dwc_state_compare(a, b, ffi.addressof(engine.stats)):
+                    return steps
+    return None

@@ -24,6 +24,7 @@ from dwcvmm.machine.memory import GuestMemory, check_size
 
 EPOCH = 1_700_000_000  # the RTC at guest time 0: runs repeat
 PM1A_CNT, I8042, CMOS, DEBUG_EXIT = 0x604, 0x60, 0x70, 0xF4
+PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
 class Outcome(StrEnum):
@@ -67,7 +68,8 @@ class Machine:
         entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, on_divergence)
         self.ports, self.mmio = Bus(PORTS), Bus(PHYSICAL)
-        self.ports.add(PM1A_CNT, 2, PowerControl(lambda: self._end(Outcome.POWEROFF)))
+        self.ports.add(PM1A_CNT, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
+        self.mmio.add(PORTS_IN_MEMORY + PM1A_CNT, 2, power)
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(CMOS, 2, Cmos(self._epoch_seconds, ram_bytes))

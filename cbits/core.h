@@ -1,10 +1,14 @@
 /* The mechanism of double execution: two replicas, a checkpoint, and the loop that runs elements.
  * Functions return 0 or a positive status, and -errno when the host refused something. */
 #ifndef DWC_CORE_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* cpu_set_t */
+#endif
 #define DWC_CORE_H
 
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -103,6 +107,8 @@ struct dwc_replica {
 	atomic_uint job_posted, job_done;
 	timer_t timer;
 	int has_timer;
+	cpu_set_t cpus_before; /* of a thread that is the caller's: given back at the end */
+	sigset_t signals_before;
 };
 
 struct dwc_inputs {
@@ -146,12 +152,15 @@ struct dwc_engine {
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns, patience_base_ns; /* how long an element may keep a due interrupt waiting */
 	uint64_t host_base_ns; /* nonzero: the guest clock follows the host from here */
+	int halted;     /* after HLT, until an interrupt is pending */
+	int idle_waits; /* idle time passes at the host's pace, even of a virtual clock */
 	atomic_int stop, attention;
 	/* devices in C */
 	struct dwc_pic pic;
 	struct dwc_pit pit;
 	struct dwc_uart uart;
 	uint16_t uart_base;
+	int has_backlog; /* input waits for room in the UART */
 	/* learned time sites: RDTSC replaced by a trap (step.c) */
 	uint32_t site_count;
 	uint64_t site_gpa[DWC_MAX_SITES];

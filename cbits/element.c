@@ -7,6 +7,7 @@
 
 #define NS_PER_S 1000000000ull
 #define IDLE_SLICE_NS 5000000ull
+#define DRAIN_ELEMENTS 1024
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
 static struct dwc_replica *replica_b(struct dwc_engine *e) { return &e->replicas[1]; }
@@ -178,35 +179,34 @@ int dwc_engine_commit(struct dwc_engine *e)
 	return 0;
 }
 
-/* HLT: the virtual clock jumps to the next interrupt, the host clock is waited for. */
+/* After HLT: only an interrupt ends it. The virtual clock jumps to the next timer interrupt; it is
+ * waited for with the host clock, and where somebody sits at the console. Waits in short pieces, so
+ * that the caller sees requests. */
 static int idle(struct dwc_engine *e)
 {
+	struct timespec pause = { 0, IDLE_SLICE_NS };
 	uint64_t deadline;
 
-	if (!replica_a(e)->run->if_flag)
-		return DWC_EXIT_PYTHON;
 	dwc_platform_tick(e);
-	if (dwc_pic_pending(&e->pic))
+	if (dwc_pic_pending(&e->pic)) {
+		e->halted = 0;
 		return 0;
+	}
 	deadline = dwc_platform_deadline(e);
-	if (deadline == UINT64_MAX)
+	if (deadline == UINT64_MAX && !e->idle_waits)
 		return DWC_IDLE;
-	if (!e->host_base_ns) {
+	if (!e->host_base_ns && !e->idle_waits) {
 		if (deadline > e->guest_ns)
 			e->guest_ns = deadline;
 		return 0;
 	}
-	while (!atomic_load(&e->stop) && !atomic_load(&e->attention)) {
-		uint64_t now = dwc_now_ns() - e->host_base_ns;
-		struct timespec pause = { 0, IDLE_SLICE_NS };
-
-		e->guest_ns = now;
-		if (now >= deadline)
-			break;
-		if (deadline - now < IDLE_SLICE_NS)
-			pause.tv_nsec = (long)(deadline - now);
-		nanosleep(&pause, NULL);
-	}
+	if (deadline - e->guest_ns < IDLE_SLICE_NS)
+		pause.tv_nsec = (long)(deadline - e->guest_ns);
+	nanosleep(&pause, NULL);
+	if (e->host_base_ns)
+		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else
+		e->guest_ns += (uint64_t)pause.tv_nsec;
 	return 0;
 }
 
@@ -222,7 +222,8 @@ static int act(struct dwc_engine *e)
 			return DWC_EXIT_PYTHON;
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
 	case KVM_EXIT_HLT:
-		return idle(e);
+		e->halted = replica_a(e)->run->if_flag;
+		return e->halted ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		return 0;
 	default:
@@ -234,8 +235,11 @@ static int boundary(struct dwc_engine *e)
 {
 	if (atomic_load(&e->stop))
 		return DWC_STOPPED;
-	if (atomic_exchange(&e->attention, 0))
+	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->uart.rx_count))
 		return DWC_ATTENTION;
+	/* what has no newline yet: a prompt, before the guest waits; dots, now and then */
+	if (e->uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+		return DWC_CONSOLE;
 	if (e->elements_limit && e->stats.committed >= e->elements_limit)
 		return DWC_ELEMENT_LIMIT;
 	return 0;
@@ -249,6 +253,12 @@ int dwc_engine_run(struct dwc_engine *e)
 	for (;;) {
 		if ((status = boundary(e)))
 			return status;
+		if (e->halted) {
+			if ((status = idle(e)))
+				return status;
+			if (e->halted)
+				continue;
+		}
 		if (!e->retrying)
 			choose_inputs(e);
 		status = execute(e);

@@ -1,5 +1,4 @@
 /* One replica: the thread that owns its vCPU, and KVM_RUN up to an exit. */
-#define _GNU_SOURCE
 #include "core.h"
 
 #include <errno.h>
@@ -41,6 +40,8 @@ static int own(struct dwc_replica *r)
 	struct itimerspec period = { { 0, KICK_PERIOD_NS }, { 0, KICK_PERIOD_NS } };
 	sigset_t set;
 
+	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
+		return -errno;
 	if (r->cpu >= 0) {
 		cpu_set_t cpus;
 		CPU_ZERO(&cpus);
@@ -51,7 +52,7 @@ static int own(struct dwc_replica *r)
 	/* all signals but the kick belong to the main thread: an element is never cut by one */
 	sigfillset(&set);
 	sigdelset(&set, KICK_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
 	kicked_run = r->run;
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
@@ -130,6 +131,8 @@ void dwc_replica_stop(struct dwc_replica *r)
 	} else if (r->has_timer) {
 		timer_delete(r->timer);
 		kicked_run = NULL;
+		sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
+		pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 	}
 	r->has_timer = 0;
 }

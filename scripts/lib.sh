@@ -18,7 +18,7 @@ need() {
   fi
 }
 
-# A virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
+# prepare_python EXTRA: a virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
 prepare_python() {
   local extras=$1 python="" stamp candidate
   mkdir -p "$root/build"
@@ -36,10 +36,10 @@ prepare_python() {
   fi
   need "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
   stamp=$(cd "$root" && cat pyproject.toml setup.py cbits/* 2>/dev/null | sha256sum | cut -d' ' -f1)-$extras
-  if [ "$(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
+  case $(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null) in "$stamp"*) return ;; esac
   say "building the virtual environment .venv"
   [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
-  "$root/.venv/bin/pip" install -q --disable-pip-version-check -e "$root[$extras]" >"$root/build/pip.log" 2>&1 \
+  "$root/.venv/bin/pip" install -q --disable-pip-version-check -e "$root${extras:+[$extras]}" >"$root/build/pip.log" 2>&1 \
     || { tail -20 "$root/build/pip.log" >&2; exit 4; }
   echo "$stamp" >"$root/.venv/dwcvmm-stamp"
 }

@@ -12,6 +12,7 @@ GDT = 0x1000
 PAGE_TABLES = 0x2000
 STACK = 0x90000
 CODE, DATA = 0x10, 0x18
+USER_DATA, USER_CODE = 0x2B, 0x33
 
 # descriptors: base 0, limit 4 GiB, accessed; ring 3 ones for guests that go there
 CODE64_0, DATA_0, DATA_3, CODE64_3 = (

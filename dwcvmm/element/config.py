@@ -24,10 +24,10 @@ class EngineConfig:
     strategy: Strategy = Strategy.SEQUENTIAL
     slice_ns: int = 200_000
     clock: Clock = Clock.VIRTUAL
-    clock_divisor: int = 1
+    clock_divisor: int | None = None  # None: by what an exit costs here
     # Without a progress counter an element can only be cut by running it again single-stepped, so
     # an interrupt that is due waits this long for a natural end.
     patience_ns: int = 20_000_000
-    hot_idle_elements: int = 16
+    hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     cpus: tuple[int, int] | None = None

@@ -77,12 +77,16 @@ class Engine:
         atexit.register(self.close)
         self._started = True
 
-    def close(self) -> None:
-        """Stop the threads and free the VMs; may be called again."""
+    def release(self) -> None:
+        """Stop threads and timers; the VMs stay, to be looked at. On the thread that called start()."""
         if self._started:
             lib.dwc_engine_stop(self.core)
             atexit.unregister(self.close)
             self._started = False
+
+    def close(self) -> None:
+        """Stop the threads and free the VMs; may be called again."""
+        self.release()
         self.replicas.close()
 
     @property

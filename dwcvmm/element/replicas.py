@@ -62,9 +62,9 @@ class Replicas:
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
         engine.ram_bytes = ram_bytes
-        engine.clock_divisor = config.clock_divisor
+        engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         engine.patience_ns = engine.patience_base_ns = config.patience_ns
-        engine.idle_limit = config.hot_idle_elements
+        engine.idle_limit = config.hot_idle_elements or self.host.hot_idle_elements
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)

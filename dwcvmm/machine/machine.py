@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ from dwcvmm.element.engine import Engine, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import InternalError
 from dwcvmm.kvm.system import System
+from dwcvmm.machine import postmortem
 from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus
 from dwcvmm.machine.memory import GuestMemory, check_size
 
@@ -59,7 +61,9 @@ class Machine:
         self.config = config
         self.outcome: Outcome | None = None
         self.guest_status = 0  # what the guest wrote to the debug exit
+        self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
         self._on_console = on_console
+        self._input, self._input_lock = bytearray(), threading.Lock()
         ram_bytes = check_size(config.memory_bytes)
         self.replicas = Replicas(system or System(), ram_bytes, config.engine)
         self.core: Any = self.replicas.engine
@@ -103,14 +107,48 @@ class Machine:
             stop = self.engine.run(elements)
             self._drain()
             if stop in (Stop.LIMIT, Stop.STOPPED):
-                return None
+                return self.outcome
             if stop is Stop.DIVERGENCE:
                 self._end(Outcome.DIVERGENCE_STOP)
             elif stop is Stop.IDLE:
                 self._end(Outcome.HALT)
+            elif stop is Stop.ATTENTION:
+                self._feed()
+                if self.on_attention:
+                    self.on_attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
         return self.outcome
+
+    def send_input(self, data: bytes) -> None:
+        """Bytes for the serial port, from any thread; they wait for room in its FIFO."""
+        with self._input_lock:
+            self._input += data
+        self.request_attention()
+
+    def request_attention(self) -> None:
+        """From any thread: come back from C at the next element's end."""
+        lib.dwc_engine_request_attention(self.core)
+
+    def wait_when_idle(self) -> None:
+        """Let the guest's idle time pass at the host's pace: somebody sits at the console."""
+        self.core.idle_waits = 1
+
+    def end(self, outcome: Outcome) -> None:
+        """From any thread: stop the guest, with this outcome unless it has one already."""
+        self._end(outcome)
+        self.engine.request_stop()
+
+    def describe(self) -> str:
+        """A post-mortem of replica A; on the thread that runs the machine, while it does not run."""
+        return postmortem.describe(self.core, self.replicas.vcpus[0])
+
+    def _feed(self) -> None:
+        uart = ffi.addressof(self.core, "uart")
+        with self._input_lock:
+            taken = lib.dwc_uart_receive(uart, bytes(self._input), len(self._input))
+            del self._input[:taken]
+            self.core.has_backlog = bool(self._input)
 
     def _drain(self) -> None:
         uart = ffi.addressof(self.core, "uart")

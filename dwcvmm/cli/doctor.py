@@ -1,0 +1,32 @@
+"""`dwcvmm doctor`: can this host run guests, how well, and what would help."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from dwcvmm.errors import ExitCode
+from dwcvmm.report.findings import Finding, Level, examine
+
+MARKS = {Level.OK: "ok  ", Level.NOTE: "note", Level.FAIL: "FAIL"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON on stdout.")
+def doctor(as_json: bool) -> int:
+    """Examine this host. Exit code 4 if it cannot run guests."""
+    findings = examine()
+    fit = all(finding.level is not Level.FAIL for finding in findings)
+    if as_json:
+        document = {"schema": "dwcvmm-doctor/1", "fit": fit, "findings": findings}
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    else:
+        for finding in findings:
+            click.echo(_line(finding))
+        click.echo("this host can run guests" if fit else "this host cannot run guests")
+    return ExitCode.OK if fit else ExitCode.HOST_UNFIT
+
+
+def _line(finding: Finding) -> str:
+    text = f"{MARKS[finding.level]}  {finding.name}: {finding.detail}"
+    return f"{text}; {finding.remedy}" if finding.remedy else text

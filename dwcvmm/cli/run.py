@@ -1,0 +1,143 @@
+"""`dwcvmm run`: a guest from its kernel file to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dwcvmm.cli.units import Duration, Size
+from dwcvmm.console.session import Output, Session
+from dwcvmm.element.config import Clock, EngineConfig, Strategy
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.report import schema
+from dwcvmm.report.build import build_report
+from dwcvmm.report.events import EventLog
+from dwcvmm.report.summary import summarise
+
+# what a stock kernel needs to know about a PC without ACPI and local APIC, and with a hidden TSC
+LINUX_DEFAULTS = (
+    "console=ttyS0 earlyprintk=serial nokaslr panic=-1 acpi=off noapic nolapic lpj=1000000 "
+    "mitigations=off edd=off reboot=k"
+)
+US, MS, DAY = 1_000, 1_000_000, 86_400_000_000_000
+EXIT_CODES = {
+    Outcome.POWEROFF: ExitCode.OK,
+    Outcome.REBOOT: ExitCode.OK,
+    Outcome.HALT: ExitCode.OK,
+    Outcome.TIMEOUT: ExitCode.TIMEOUT,
+    Outcome.CRASH: ExitCode.GUEST_FAILED,
+    Outcome.DIVERGENCE_STOP: ExitCode.DIVERGENCE_STOP,
+    Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
+}
+
+
+def default_strategy() -> Strategy:
+    return Strategy.PARALLEL if len(os.sched_getaffinity(0)) >= 2 else Strategy.SEQUENTIAL
+
+
+def open_console(name: str) -> tuple[int | None, int | None]:
+    """(output, input) file descriptors; `name` is stdio, none, or a file for the output."""
+    if name == "stdio":
+        return sys.stdout.fileno(), None if sys.stdin is None or sys.stdin.closed else sys.stdin.fileno()
+    if name == "none":
+        return None, None
+    try:
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), None
+    except OSError as error:
+        raise ConfigError(f"console {name}: {error.strerror}") from error
+
+
+def check_writable(path: Path | None) -> None:
+    """An hour's run must not end with a report that cannot be written."""
+    if path is None:
+        return
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigError(f"cannot write the report to {path}: {error.strerror}") from error
+
+
+@click.command()
+@click.option(
+    "--kernel", required=True, type=click.Path(path_type=Path), help="bzImage, ELF vmlinux or flat image (.bin)."
+)
+@click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk.")
+@click.option("--append", default="", help="Added to the kernel's command line.")
+@click.option(
+    "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
+)
+@click.option(
+    "--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest; three times that is used."
+)
+@click.option(
+    "--strategy",
+    type=click.Choice([s.value for s in Strategy]),
+    help="Default: parallel with two CPUs, else sequential.",
+)
+@click.option(
+    "--slice",
+    "slice_ns",
+    type=Duration(50 * US, 10 * MS),
+    default="200us",
+    show_default=True,
+    help="Longest element wanted.",
+)
+@click.option(
+    "--clock",
+    type=click.Choice([c.value for c in Clock]),
+    default="virtual",
+    show_default=True,
+    help="Guest clock: moved by the time e1 took, or following the host.",
+)
+@click.option(
+    "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
+@click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="Report of a run with --strategy off, for the penalty."
+)
+@click.option("--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after so long (seconds without unit).")
+@click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary.")
+def run(
+    kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
+    slice_ns: int, clock: str, clock_divisor: int | None, report: Path | None, events: Path | None,
+    baseline: Path | None, timeout: int | None, console: str, quiet: bool,
+) -> int:  # fmt: skip
+    """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
+    base = schema.load(baseline) if baseline else None
+    check_writable(report)
+    engine = EngineConfig(
+        strategy=Strategy(strategy) if strategy else default_strategy(),
+        slice_ns=slice_ns,
+        clock=Clock(clock),
+        clock_divisor=clock_divisor,
+    )
+    command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
+    config = MachineConfig(kernel, initrd, command_line, memory, engine)
+    output_fd, input_fd = open_console(console)
+    output, log = Output(output_fd), EventLog(events)
+    machine = Machine(config, output.write, lambda record: log.divergence(record, int(machine.core.guest_ns)))
+    output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
+    session = Session(machine, input_fd, timeout / 1e9 if timeout else None)
+    log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
+    try:
+        session.run()
+    finally:
+        result = build_report(machine, session.wall_s, base)
+        log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+        log.close()
+        if report:
+            report.write_bytes(schema.encode(result))
+        machine.close()
+    if not quiet:
+        click.echo(summarise(result), err=True)
+    outcome = Outcome(result.outcome)
+    if outcome is Outcome.POWEROFF and result.guest.status:
+        return ExitCode.GUEST_FAILED
+    return EXIT_CODES[outcome]

@@ -1,0 +1,46 @@
+"""Option types: durations and sizes with units."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Duration(click.ParamType[int]):
+    """ "200us", "1.5ms", "10s" -> nanoseconds, between two bounds (ns)."""
+
+    name = "duration"
+
+    def __init__(self, least_ns: int, most_ns: int, bare: str | None = None) -> None:
+        self._least, self._most, self._bare = least_ns, most_ns, bare
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s)?", str(value))
+        unit = (match[2] or self._bare) if match else None
+        if not match or not unit:
+            self.fail(f"{value!r} is no duration: a number and one of {', '.join(NS)}", param, ctx)
+        ns = round(float(match[1]) * NS[unit])
+        if not self._least <= ns <= self._most:
+            self.fail(f"{value} is not between {self._least} ns and {self._most} ns", param, ctx)
+        return ns
+
+
+class Size(click.ParamType[int]):
+    """ "256M", "1G", "512" (MiB) -> bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
+        if not match:
+            self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
+        return int(match[1]) * BYTES[match[2].upper()]

@@ -1,0 +1,46 @@
+"""The escape key of the interactive console: Ctrl-a and a letter, as in QEMU and screen."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+ESCAPE = 0x01  # Ctrl-a
+
+HELP = """\
+Ctrl-a x       end the guest and leave
+Ctrl-a c       a Python shell on the stopped machine (end it with Ctrl-d)
+Ctrl-a s       status
+Ctrl-a h       this help
+Ctrl-a Ctrl-a  send Ctrl-a to the guest
+"""
+
+
+class Key(Enum):
+    EXIT = "x"
+    SHELL = "c"
+    STATUS = "s"
+    HELP = "h"
+
+
+class KeyParser:
+    """Splits what was typed into bytes for the guest and commands; remembers a Ctrl-a at the end."""
+
+    def __init__(self) -> None:
+        self._escaped = False
+
+    def feed(self, data: bytes) -> tuple[bytes, list[Key]]:
+        """(bytes for the guest, commands in order). An unknown letter after Ctrl-a is dropped."""
+        out = bytearray()
+        commands: list[Key] = []
+        for byte in data:
+            if not self._escaped:
+                self._escaped = byte == ESCAPE
+                if not self._escaped:
+                    out.append(byte)
+                continue
+            self._escaped = False
+            if byte == ESCAPE:
+                out.append(byte)
+            elif chr(byte) in {key.value for key in Key}:
+                commands.append(Key(chr(byte)))
+        return bytes(out), commands

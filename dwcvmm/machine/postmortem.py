@@ -1,0 +1,82 @@
+"""What is left of a guest that cannot go on: the exit by name, registers, code, page walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import capstone
+
+from dwcvmm._core import ffi
+from dwcvmm.element import guestcode
+from dwcvmm.kvm.vcpu import Vcpu
+from dwcvmm.machine.exits import exit_name
+
+REASONS = {
+    "shutdown": "triple fault: an exception while a double fault was delivered",
+    "internal_error": "KVM could not emulate an instruction",
+    "fail_entry": "the processor refused to enter the guest",
+    "hlt": "HLT with interrupts off",
+}
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{i}" for i in range(8, 16)))
+LEVELS = ("PML5E", "PML4E", "PDPTE", "PDE", "PTE")
+CR0_PG, CR4_LA57, EFER_LMA = 1 << 31, 1 << 12, 1 << 10
+PRESENT, LARGE, ADDRESS = 1, 1 << 7, 0x000F_FFFF_FFFF_F000
+
+
+def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> list[str]:
+    """One line a level of a long-mode walk of `linear`, until it is mapped or not present (SDM 3A 4.5)."""
+    lines: list[str] = []
+    table = cr3 & ADDRESS
+    for level in range(levels, 0, -1):
+        index = linear >> (12 + 9 * (level - 1)) & 0x1FF
+        entry = read_u64(table + 8 * index)
+        name = LEVELS[len(LEVELS) - level]
+        lines.append(f"{name:5} {index:3} at {table + 8 * index:#x} = {entry:#018x}")
+        if not entry & PRESENT:
+            lines.append("      not present")
+            break
+        if level in (2, 3) and entry & LARGE:
+            break
+        table = entry & ADDRESS
+    return lines
+
+
+def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[str]:
+    mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
+    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    lines = [
+        f"{i.address:#x}: {i.bytes.hex(' '):24} {i.mnemonic} {i.op_str}".rstrip()
+        for i in engine.disasm(code, address, count)
+    ]
+    return lines or [f"{address:#x}: {code.hex(' ') or 'not mapped'}"]
+
+
+def describe(core: Any, vcpu: Vcpu) -> str:
+    """The post-mortem of replica A as it stands, many lines of text."""
+    regs, sregs = vcpu.get("regs"), vcpu.get("sregs")
+    exit_ = core.checkpoint_exit
+    name = exit_name(int(exit_.reason))
+    lines = [f"exit {name}" + (f" ({REASONS[name]})" if name in REASONS else "") + f", info {int(exit_.info):#x}"]
+    lines.append(f"rip {regs.rip:#018x}  rflags {regs.rflags:#x}  cpl {sregs.cs.dpl}")
+    values = [f"{register:>3} {getattr(regs, register):#018x}" for register in GENERAL]
+    lines += ["  ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
+    lines.append(
+        f"cr0 {sregs.cr0:#x}  cr2 {sregs.cr2:#x}  cr3 {sregs.cr3:#x}  cr4 {sregs.cr4:#x}  efer {sregs.efer:#x}"
+    )
+    lines.append(
+        f"cs {sregs.cs.selector:#x}  ss {sregs.ss.selector:#x}  tr {sregs.tr.selector:#x}  "
+        f"gdt {sregs.gdt.base:#x}+{sregs.gdt.limit:#x}  idt {sregs.idt.base:#x}+{sregs.idt.limit:#x}"
+    )
+    linear = int(regs.rip) + int(sregs.cs.base)
+    bits = 64 if sregs.cs.l else 32 if sregs.cs.db else 16
+    lines += disassemble(guestcode.read_code(core.replicas[0], int(core.ram_bytes), linear, 48), linear, bits)
+
+    def read_u64(gpa: int) -> int:
+        if gpa + 8 > core.ram_bytes:
+            return 0
+        return int.from_bytes(ffi.buffer(core.replicas[0].ram + gpa, 8)[:], "little")
+
+    if sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA:
+        lines += page_walk(read_u64, int(sregs.cr3), linear, 5 if sregs.cr4 & CR4_LA57 else 4)
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""The element benchmark: guest-images/ring3 under every strategy, interleaved, medians."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.errors import ConfigError
+from dwcvmm.machine.machine import Machine, MachineConfig
+
+GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
+PARAMETERS = b"DWCP"
+MEMORY_BYTES = 16 << 20
+WARM_UP, MEASURED = 50, 300
+CALIBRATION_ITERATIONS = 100_000
+PROTECTED = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Times in us an element, medians over the rounds. `work_us`: its plain time less that of an empty element."""
+
+    strategy: str
+    work_us: float
+    dirty_pages: int
+    plain_us: float
+    dwc_us: float
+    penalty_percent: float
+    penalty_min: float
+    penalty_max: float
+    compare_commit_us_per_page: float | None
+
+
+def prepare(image: bytes, iterations: int, pages: int, elements: int) -> bytes:
+    at = image.index(PARAMETERS) + len(PARAMETERS)
+    values = b"".join(v.to_bytes(4, "little") for v in (iterations, pages, elements))
+    return image[:at] + values + image[at + len(values) :]
+
+
+def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int) -> tuple[float, float]:
+    """(us an element, us of compare and commit an element)."""
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(prepare(image, iterations, pages, WARM_UP + MEASURED + 10))
+        file.flush()
+        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=EngineConfig(strategy=strategy))
+        machine = Machine(config, lambda data: None)
+    try:
+        machine.start()
+        machine.run(WARM_UP)
+        compare_before = machine.core.stats.compare_ns
+        started = time.perf_counter_ns()
+        machine.run(MEASURED)
+        took = time.perf_counter_ns() - started
+        return took / MEASURED / 1000, (machine.core.stats.compare_ns - compare_before) / MEASURED / 1000
+    finally:
+        machine.close()
+
+
+def measure(work_us: int, page_counts: list[int], rounds: int) -> list[Row]:
+    """One row a strategy and page count. Raises ConfigError if the guest was not built."""
+    try:
+        image = GUEST.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{GUEST} is missing: run guest-images/build.sh") from error
+    empty, _ = run_once(image, Strategy.OFF, 1, 0)
+    loaded, _ = run_once(image, Strategy.OFF, CALIBRATION_ITERATIONS, 0)
+    iterations = max(1, round(work_us * CALIBRATION_ITERATIONS / max(loaded - empty, 0.001)))
+    times: dict[tuple[Strategy, int], list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for pages in page_counts:
+            for strategy in Strategy:
+                times.setdefault((strategy, pages), []).append(run_once(image, strategy, iterations, pages))
+    return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in PROTECTED]
+
+
+def _row(
+    times: dict[tuple[Strategy, int], list[tuple[float, float]]],
+    strategy: Strategy,
+    pages: int,
+    empty: float,
+    least: int,
+) -> Row:
+    plain = [t for t, _ in times[Strategy.OFF, pages]]
+    dwc = [t for t, _ in times[strategy, pages]]
+    compare = statistics.median(c for _, c in times[strategy, pages])
+    base = statistics.median(c for _, c in times[strategy, least])
+    # each round against its own plain run: what slows the machine down slows both
+    penalties = [100 * (d - p) / p for d, p in zip(dwc, plain, strict=True)]
+    return Row(
+        strategy=strategy.value,
+        work_us=statistics.median(plain) - empty,
+        dirty_pages=pages,
+        plain_us=statistics.median(plain),
+        dwc_us=statistics.median(dwc),
+        penalty_percent=statistics.median(penalties),
+        penalty_min=min(penalties),
+        penalty_max=max(penalties),
+        compare_commit_us_per_page=(compare - base) / (pages - least) if pages > least else None,
+    )
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,114 @@
+"""From a machine that has run to its report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from dwcvmm.element.config import Strategy
+from dwcvmm.element.divergence import Cause
+from dwcvmm.machine.exits import exit_name
+from dwcvmm.machine.machine import Machine, Outcome
+from dwcvmm.report import schema
+
+NS = 1e9
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
+def host_facts(machine: Machine) -> schema.HostFacts:
+    host = machine.replicas.host
+    return schema.HostFacts(
+        kvm_module=host.module,
+        kernel=os.uname().release,
+        cpu=cpu_model(),
+        cpus=len(os.sched_getaffinity(0)),
+        shadow_paging=host.shadow_paging,
+        exit_ns=host.exit_ns,
+    )
+
+
+def guest_facts(machine: Machine) -> schema.GuestFacts:
+    config, core = machine.config, machine.core
+    return schema.GuestFacts(
+        kernel=str(config.kernel),
+        kernel_sha256=hashlib.sha256(config.kernel.read_bytes()).hexdigest(),
+        initrd=str(config.initrd) if config.initrd else None,
+        command_line=config.cmdline,
+        memory_bytes=config.memory_bytes,
+        status=machine.guest_status,
+        time_sites=int(core.site_count),
+        time_reads=int(core.site_reads),
+        clock=config.engine.clock.value,
+        clock_divisor=int(core.clock_divisor),
+    )
+
+
+def by_end(counts: Mapping[int, int]) -> dict[str, int]:
+    return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
+
+
+def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None = None) -> schema.Report:
+    """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty."""
+    core, counts, config = machine.core, machine.engine.counts, machine.config.engine
+    stats = core.stats
+    phases = [
+        float(getattr(stats, f"{n}_ns")) / NS for n in ("first_run", "second_run", "compare", "rollback", "device")
+    ]
+    outcome = machine.outcome or Outcome.INTERRUPTED
+    broken = outcome in (Outcome.CRASH, Outcome.DIVERGENCE_STOP)
+    return schema.Report(
+        schema=schema.SCHEMA,
+        version=version("dwcvmm"),
+        outcome=outcome.value,
+        strategy=config.strategy.value,
+        slice_ns=config.slice_ns,
+        wall_s=wall_s,
+        guest_s=float(core.guest_ns) / NS,
+        elements=schema.Elements(
+            committed=int(stats.committed),
+            by_end=by_end({i: int(stats.by_end[i]) for i in range(64)}),
+            unprotected=int(stats.committed) if config.strategy is Strategy.OFF else 0,
+        ),
+        divergences=schema.Divergences(
+            total=sum(counts.divergences.values()),
+            by_cause={str(cause): n for cause, n in sorted(counts.divergences.items())},
+            unexplained=counts.divergences[Cause.UNEXPLAINED],
+        ),
+        normalised={
+            "rflags_rf": int(stats.normalised_rf),
+            "unusable_segment": int(stats.normalised_unusable),
+            "accessed_bit": counts.accessed_bits,
+        },
+        rollbacks=int(stats.rollbacks),
+        pages=schema.Pages(
+            compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)
+        ),
+        phases_s=schema.Phases(
+            first_run=phases[0],
+            second_run=phases[1],
+            compare_commit=phases[2],
+            rollback=phases[3],
+            device=phases[4],
+            other=max(0.0, wall_s - sum(phases)),
+        ),
+        stepping=schema.Stepping(
+            elements=counts.stepped_elements,
+            instructions=counts.stepped_instructions,
+            discarded=counts.discarded_steps,
+            window_catch_ups=counts.catch_ups,
+            window_catch_up_instructions=counts.catch_up_instructions,
+        ),
+        host=host_facts(machine),
+        guest=guest_facts(machine),
+        penalty_percent=100 * (wall_s - baseline.wall_s) / baseline.wall_s if baseline else None,
+        post_mortem=machine.describe() if broken else None,
+    )

@@ -1,0 +1,118 @@
+"""The report file, `dwcvmm-report/1`: fields, units, meaning. docs/report.md is for readers; this is the contract.
+
+Decoding is strict: an unknown field or a wrong type is an error (`load`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.errors import ConfigError
+
+SCHEMA = "dwcvmm-report/1"
+
+
+class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    committed: int
+    by_end: dict[str, int]  # KVM exit names; "debug" are elements ended by single steps
+    unprotected: int  # committed without comparison: 0 unless strategy is off
+
+
+class Divergences(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    total: int
+    by_cause: dict[str, int]
+    unexplained: int
+
+
+class Pages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    compared: int
+    copied: int  # content changed: copied to the checkpoint
+    hot_max: int  # most pages compared in one element
+
+
+class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Seconds of wall time. With `parallel`, second_run is what had to be waited for after e1."""
+
+    first_run: float
+    second_run: float
+    compare_commit: float
+    rollback: float
+    device: float
+    other: float
+
+
+class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Elements ended or aligned by single steps, where no counter does it."""
+
+    elements: int
+    instructions: int
+    discarded: int
+    window_catch_ups: int
+    window_catch_up_instructions: int
+
+
+class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    kvm_module: str
+    kernel: str
+    cpu: str
+    cpus: int
+    shadow_paging: bool
+    exit_ns: int  # a port output and back, median
+
+
+class GuestFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    kernel: str
+    kernel_sha256: str
+    initrd: str | None
+    command_line: str
+    memory_bytes: int
+    status: int  # what it wrote to the debug exit
+    time_sites: int  # RDTSC instructions replaced by a trap
+    time_reads: int
+    clock: str
+    clock_divisor: int
+
+
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    schema: str
+    version: str
+    outcome: str
+    strategy: str
+    slice_ns: int
+    wall_s: float
+    guest_s: float
+    elements: Elements
+    divergences: Divergences
+    normalised: dict[str, int]
+    rollbacks: int
+    pages: Pages
+    phases_s: Phases
+    stepping: Stepping
+    host: HostFacts
+    guest: GuestFacts
+    penalty_percent: float | None = None  # over the wall time of --baseline
+    post_mortem: str | None = None
+
+
+def encode(report: Report) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def load(path: Path) -> Report:
+    """Read a report; raises ConfigError if it is not one."""
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error
+    if report.schema != SCHEMA:
+        raise ConfigError(f"{path} has schema {report.schema}, not {SCHEMA}")
+    return report
+
+
+def json_schema() -> bytes:
+    """JSON Schema of the report, for other tools."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Report)), indent=2) + b"\n"

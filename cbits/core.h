@@ -135,6 +135,7 @@ struct dwc_stats {
 struct dwc_engine {
 	struct dwc_replica replicas[2];
 	int strategy, flush, nslots, out_rip_after;
+	int exact_windows; /* an interrupt window ends an element at an architectural point */
 	uint64_t ram_bytes;
 	uint8_t *checkpoint_ram;
 	struct dwc_state checkpoint;

@@ -54,7 +54,7 @@ static void choose_inputs(struct dwc_engine *e)
 	    (e->strategy == DWC_OFF || replica_b(e)->run->ready_for_interrupt_injection))
 		e->inputs.vector = dwc_pic_acknowledge(&e->pic);
 	else
-		e->inputs.window = 1;
+		e->inputs.window = e->strategy == DWC_OFF || e->exact_windows;
 }
 
 /* How long the element may run before somebody has to be let in: until the next timer interrupt,
@@ -63,7 +63,7 @@ static uint64_t time_limit(struct dwc_engine *e)
 {
 	uint64_t deadline = dwc_platform_deadline(e), left;
 
-	if (e->inputs.window)
+	if (dwc_pic_pending(&e->pic))
 		return e->patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->patience_ns;
@@ -286,7 +286,8 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 
 static int job_restore(struct dwc_replica *r)
 {
-	return dwc_state_set(r, &r->engine->checkpoint, r->engine->flush == DWC_FLUSH_PGE);
+	r->state = r->engine->checkpoint;
+	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
 }
 
 /* Back at the checkpoint's I/O exit: let the instruction exit again, without asking the device. */

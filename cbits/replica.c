@@ -249,6 +249,9 @@ int dwc_replica_feed(struct dwc_replica *r)
 			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
 	}
 	if (e->inputs.sets_rdx) {
+		/* no register may be set while the IN is pending; this run leaves the sync regs behind it */
+		if ((err = dwc_replica_complete(r)))
+			return (int)err;
 		r->run->s.regs.regs.rdx = e->inputs.rdx;
 		r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
 	}

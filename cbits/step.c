@@ -63,6 +63,16 @@ static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, 
 	return code[1] == 0x01 && code[2] == 0xf9 ? 3 : 0;
 }
 
+/* Looks at the registers of the last exit (sync regs). */
+static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
+{
+	const struct kvm_sync_regs *now = &r->run->s.regs;
+	uint64_t linear = now->regs.rip + now->sregs.cs.base;
+
+	s->length = time_read_length(r, page, linear);
+	return s->length && code_gpa(r, page, linear, &s->gpa);
+}
+
 static int job_find(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -71,8 +81,9 @@ static int job_find(struct dwc_replica *r)
 	int err = 0;
 
 	run->request_interrupt_window = 0;
+	if (!r->engine->has_pending_io && at_time_read(r, &page, s))
+		return 0;
 	for (s->steps = 0; s->steps < s->limit; s->steps++) {
-		uint64_t linear;
 		long ran;
 
 		/* POPF, IRET and exceptions of the guest disarm it */
@@ -82,12 +93,8 @@ static int job_find(struct dwc_replica *r)
 			run->immediate_exit = 0;
 		if (ran < 0 || run->exit_reason != KVM_EXIT_DEBUG)
 			break;
-		linear = run->s.regs.regs.rip + run->s.regs.sregs.cs.base;
-		s->length = time_read_length(r, &page, linear);
-		if (s->length) {
-			code_gpa(r, &page, linear, &s->gpa);
+		if (at_time_read(r, &page, s))
 			break;
-		}
 		if (atomic_load(&r->engine->stop))
 			break;
 	}

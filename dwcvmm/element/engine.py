@@ -19,7 +19,7 @@ from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.timesites import TimeSites
 from dwcvmm.kvm.ioctl import check
 
-SLICE_STEPS, WINDOW_STEPS = 64, 32
+SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MAX_NS = 2_000_000_000
 
@@ -184,8 +184,9 @@ class Engine:
         waited_ns = core.patience_ns
         core.patience_ns = min(2 * core.patience_ns, PATIENCE_MAX_NS)
         self._rollback()
-        first = stepping.run_steps(core, 0, SLICE_STEPS)
-        if first is not None and stepping.run_steps(core, 1, first) == first and self._commit_stepped():
+        waits = bool(lib.dwc_pic_pending(ffi.addressof(core, "pic")))  # and could not be injected at the start
+        first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
+        if first is not None and stepping.run_steps(core, 1, first, waits) == first and self._commit_stepped():
             self.counts.stepped_elements += 1
             self.counts.stepped_instructions += first
             if self.config.clock is Clock.VIRTUAL:

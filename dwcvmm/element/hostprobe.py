@@ -22,7 +22,10 @@ TWO_DIMENSIONAL = {"kvm_intel": "ept", "kvm_amd": "npt"}
 PROBE_BYTES, PROBE_AT = 2 << 20, 0x100000
 OUT_80 = b"\xe6\x80"
 NOPS = b"\x90" * 8
+BACK = b"\xeb\xfc"  # jmp to the OUT before it
 EXITS_TIMED = 31
+STI = b"\xfb"
+WINDOW_TRIALS = 5
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
@@ -31,11 +34,13 @@ LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov e
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
     `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
+    `exact_windows`: an interrupt window exits at the first instruction that allows it.
     `exit_ns`: median time of a port output and back."""
 
     module: str
     shadow_paging: bool
     out_rip_after: bool
+    exact_windows: bool
     exit_ns: int
 
     @property
@@ -116,7 +121,7 @@ class Probe:
 
     def port_output(self) -> tuple[bool, int]:
         """(RIP stands behind an OUT at its exit, median ns of such an exit)."""
-        self.load(OUT_80 * (EXITS_TIMED + 1))
+        self.load(OUT_80 + BACK)
         self.vcpu.run()
         after = int(self.vcpu.get("regs").rip) != PROBE_AT
         times = []
@@ -126,13 +131,27 @@ class Probe:
             times.append(time.perf_counter_ns() - started)
         return after, int(statistics.median(times))
 
+    def window_is_exact(self) -> bool:
+        """Whether a window asked for under CLI exits behind the STI and the instruction in its shadow."""
+        for lead in range(WINDOW_TRIALS):
+            self.load(b"\x90" * lead + STI + NOPS + OUT_80)
+            self.vcpu.run_page.request_interrupt_window = 1
+            reason = self.vcpu.run()
+            at = int(self.vcpu.get("regs").rip)
+            self.vcpu.run_page.request_interrupt_window = 0
+            if reason != lib.KVM_EXIT_IRQ_WINDOW_OPEN or at != PROBE_AT + lead + 2:
+                return False
+        return True
+
 
 def probe(system: System) -> HostKind:
     """Run a few OUTs in a VM of its own: where does RIP stand, what does an exit cost?"""
     with Probe(system) as trial:
         after, exit_ns = trial.port_output()
+    with Probe(system) as trial:
+        windows = trial.window_is_exact()
     module = kvm_module()
-    return HostKind(module, uses_shadow_paging(module), after, exit_ns)
+    return HostKind(module, uses_shadow_paging(module), after, windows, exit_ns)
 
 
 class Abilities:

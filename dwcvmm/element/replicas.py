@@ -61,6 +61,7 @@ class Replicas:
         }[config.strategy]
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
+        engine.exact_windows = self.host.exact_windows
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         engine.patience_ns = engine.patience_base_ns = config.patience_ns

@@ -8,6 +8,8 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element import guestcode
 from dwcvmm.kvm.ioctl import check
 
+LONGEST_INSTRUCTION = 15
+
 
 class Stepper:
     """Steps one replica; single steps are off again when the `with` block ends."""
@@ -34,15 +36,30 @@ class Stepper:
         replica = ffi.addressof(self._engine.replicas, self._index)
         # armed each time: POPF, IRET and exceptions of the guest disarm it
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(replica, 1))
+        before_rip, before_rsp = int(replica.state.regs.rip), int(replica.state.regs.rsp)
         status = check("KVM_RUN", lib.dwc_engine_step(self._engine, self._index))
-        return status == 0 and replica.exit.reason == lib.KVM_EXIT_DEBUG
+        return (
+            status == 0
+            and replica.exit.reason == lib.KVM_EXIT_DEBUG
+            and not self._took_exception(before_rip, before_rsp)
+        )
+
+    @property
+    def interruptible(self) -> bool:
+        return bool(self.replica.run.ready_for_interrupt_injection)
+
+    def _took_exception(self, before_rip: int, before_rsp: int) -> bool:
+        """An exception pushed RFLAGS with TF, at least five words: no branch moves RSP so far down."""
+        regs = self.replica.state.regs
+        jumped = not before_rip <= regs.rip <= before_rip + LONGEST_INSTRUCTION
+        return bool(jumped and regs.rsp < before_rsp - 8)
 
 
-def run_steps(engine: Any, index: int, limit: int) -> int | None:
+def run_steps(engine: Any, index: int, limit: int, to_interruptible: bool = False) -> int | None:
     """Run replica `index` from the checkpoint for up to `limit` instructions, ending where an element may end.
 
     Returns the number of instructions, or None if the run must be discarded: it met an exit, or an
-    instruction that single steps change.
+    instruction that single steps change. `to_interruptible`: end as soon as an interrupt can be injected.
     """
     if engine.inputs.vector >= 0:
         return None  # the injection would push TF with the interrupted RFLAGS
@@ -51,6 +68,8 @@ def run_steps(engine: Any, index: int, limit: int) -> int | None:
         done = 0
         after_sti = False
         while done < limit or after_sti:
+            if to_interruptible and done and stepper.interruptible:
+                return done
             if done:
                 code = stepper.code()
                 if guestcode.unsafe_to_step(code) or guestcode.is_time_read(code):

@@ -93,6 +93,12 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "not in ring 3: an element that computes there without an exit cannot be cut short",
     )
     yield _choice(
+        "irq_window",
+        kind.exact_windows,
+        "an interrupt window exits at the first instruction that allows it",
+        "inexact: a due interrupt waits for a natural end, or for single steps",
+    )
+    yield _choice(
         "tsc_scaling",
         bool(system.check_extension(lib.KVM_CAP_TSC_CONTROL)),
         "present",

@@ -2,20 +2,13 @@
 ; The parameters lie behind the first jump, for whoever loads the image to change.
 %include "common.inc"
 DIRTY_AT equ 0x400000
-USER_STACK equ 0x3f0000
         jmp short start
         align 8
         db "DWCP"
 iterations: dd 1000
 pages:      dd 10
 elements:   dd 100
-start:  push qword 0x2b         ; SS of ring 3
-        push qword USER_STACK
-        push qword 0x3002       ; IOPL 3: OUT without an exception
-        push qword 0x33
-        lea rax, [rel user]
-        push rax
-        iretq
+start:  enter_ring3 user
 user:   mov r12d, [rel elements]
         mov rbx, 0x123456789abcdef
 .element:

@@ -4,34 +4,25 @@
 testbed_packages() {
   need qemu-system-x86_64 qemu-system-x86
   need cpio cpio
+  need depmod kmod
 }
-
-modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console netfs fscache 9pnet
-  9pnet_virtio 9p overlay irqbypass ccp kvm kvm-amd"
 
 # Kernel and initramfs, made once.
 testbed_prepare() {
-  local kernel tree=$cache/tree module path
-  [ -s "$cache/amd-initramfs" ] && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd-init" ] && return
+  [ -s "$cache/amd-initramfs" ] && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd-init" ] \
+    && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd.sh" ] && return
   say "preparing the amd testbed (kernel package, initramfs)"
-  apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -q >/dev/null
-  kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1)
-  for package in "$kernel" busybox-static; do
-    compgen -G "$cache/${package}_*.deb" >/dev/null || (cd "$cache" && apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null)
-    dpkg -x "$cache/$package"_*.deb "$tree"
-  done
-  cp "$tree"/boot/vmlinuz-* "$cache/vmlinuz"
-  rm -rf "$cache/initramfs" && mkdir -p "$cache/initramfs"/{bin,dev,proc,sys,lower,upper,new,modules}
-  cp "$tree/bin/busybox" "$cache/initramfs/bin/"
-  install -m 755 "$root/scripts/testbeds/amd-init" "$cache/initramfs/init"
-  for module in $modules; do
-    path=$(find "$tree/lib/modules" -name "$module.ko*" | head -1)
-    [ -z "$path" ] && continue # built in
-    cp "$path" "$cache/initramfs/modules/"
-    basename "$path" >>"$cache/initramfs/modules/order"
-  done
-  (cd "$cache/initramfs" && find . | cpio --quiet -o -H newc) >"$cache/amd-initramfs"
-  rm -rf "$tree" "$cache/initramfs"
+  unpack_kernel "$cache/tree"
+  cp "$cache/tree"/boot/vmlinuz-* "$cache/vmlinuz"
+  make_initramfs "$cache/tree" "$root/scripts/testbeds/amd-init" "$cache/amd-initramfs" \
+    virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd
+  rm -rf "$cache/tree"
+}
+
+# What runs in the machine before the command: see hold_kvm.py.
+testbed_before() {
+  echo 'exec 9< <(exec .venv/bin/python scripts/testbeds/hold_kvm.py)'
+  echo 'read -r _ <&9; exec 9<&-'
 }
 
 # No ERMS: emulated, REP MOVSB is a loop of bytes, and the kernel copies a bitmap each element by it. No

@@ -1,0 +1,52 @@
+; Page tables that change: a linear page is mapped to one of four frames in turn, written and read back.
+; A stale translation, as a rollback without a TLB flush leaves it, gives a wrong sum.
+%include "common.inc"
+ROUNDS  equ 300
+LINEAR  equ 0x8000000000        ; PML4 entry 1, free in the identity map
+PDPT    equ 0x500000
+PD      equ 0x501000
+PT      equ 0x502000
+FRAMES  equ 0x600000
+        mov rdi, PDPT           ; empty tables, hung into the PML4 at CR3
+        xor eax, eax
+        mov ecx, 3 * 512
+        rep stosq
+        mov rbx, cr3
+        mov qword [rbx + 8], PDPT + 7
+        mov qword [PDPT], PD + 7
+        mov qword [PD], PT + 7
+        xor r12, r12            ; round
+        xor r13, r13            ; sum of what was read
+.round: mov rax, r12            ; next frame
+        and eax, 3
+        shl rax, 12
+        add rax, FRAMES
+        mov rdx, rax
+        or rdx, 7
+        mov [PT], rdx
+        mov rsi, LINEAR
+        test r12b, 4            ; flush in both ways
+        jz .all
+        invlpg [rsi]
+        jmp .use
+.all:   mov rcx, cr3
+        mov cr3, rcx
+.use:   add r13, [rsi]          ; what this frame got four rounds ago
+        lea rcx, [r12 * 8 + 3]
+        mov [rsi], rcx
+        cmp rcx, [rax]          ; by the identity map
+        jne .bad
+        mov al, r12b
+        out POST, al
+        inc r12
+        cmp r12, ROUNDS
+        jb .round
+        print token
+        mov rbx, r13
+        call print_hex
+        finish 0
+.bad:   print stale
+        finish 1
+token:  db "paging: OK ", 0
+stale:  db "paging: stale translation", 10, 0
+        library

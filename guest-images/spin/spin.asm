@@ -1,0 +1,34 @@
+; Computing with interrupts on and no exit at all: only timer interrupts can end it.
+%include "common.inc"
+TICKS   equ 6
+        gate 0x20, timer
+        load_idt
+        start_pic
+        start_pit 59659         ; 20 Hz
+        xor r15d, r15d
+        xor ebx, ebx
+        sti
+.spin:  inc rbx
+        imul rdx, rbx, 0x5851f42d
+        mov [rel last], rdx
+        cmp r15d, TICKS
+        jb .spin
+        cli
+        print token
+        finish 0
+timer:  push rax
+        push rdx
+        push rsi
+        inc r15d
+        print tick
+        end_of_interrupt
+        pop rsi
+        pop rdx
+        pop rax
+        iretq
+token:  db "spin: OK", 10, 0
+tick:   db "tick", 10, 0
+        align 8
+last:   dq 0
+        library
+        interrupt_table

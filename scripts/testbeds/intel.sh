@@ -1,0 +1,111 @@
+# kvm_intel inside bochs: one CPU, EPT, unrestricted guest, TSC scaling, no PMU. Sourced by scripts/testbed.
+# No shared file system there: the project and its Python go in on one disk, what changed in build/ comes back on another.
+
+testbed_packages() {
+  need /usr/share/bochs/BIOS-bochs-latest bochsbios
+  need /usr/share/vgabios/vgabios.bin vgabios
+  need /usr/lib/ISOLINUX/isolinux.bin isolinux
+  need /usr/lib/syslinux/modules/bios/ldlinux.c32 syslinux-common
+  need xorriso xorriso
+  need mke2fs e2fsprogs
+  need cpio cpio
+  need depmod kmod
+}
+
+# Kernel, initramfs and boot CD, made once.
+testbed_prepare() {
+  scripts_bochs=$("$root/scripts/testbeds/bochs.sh" "$cache/bochs")
+  [ -s "$cache/intel.iso" ] && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel-init" ] \
+    && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel.sh" ] && return
+  say "preparing the intel testbed (kernel package, boot CD)"
+  local iso=$cache/iso
+  unpack_kernel "$cache/tree"
+  rm -rf "$iso" && mkdir -p "$iso"
+  cp "$cache/tree"/boot/vmlinuz-* "$iso/vmlinuz"
+  make_initramfs "$cache/tree" "$root/scripts/testbeds/intel-init" "$iso/initramfs" ata_piix sd_mod crc32c_generic ext4 kvm-intel
+  cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$iso/"
+  cat >"$iso/isolinux.cfg" <<CONFIG
+default l
+label l
+ kernel /vmlinuz
+ append initrd=/initramfs console=ttyS1 quiet panic=1 mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 random.trust_cpu=on nmi_watchdog=0 tsc_early_khz=3000000
+CONFIG
+  xorriso -as mkisofs -quiet -o "$cache/intel.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
+    -boot-info-table "$iso" 2>"$cache/xorriso.log" || { tail -5 "$cache/xorriso.log" >&2; exit 4; }
+  rm -rf "$iso" "$cache/tree"
+}
+
+# copy_with_libraries TREE FILE ...: files and the shared objects they need, at their own paths
+copy_with_libraries() {
+  local tree=$1
+  shift
+  { printf '%s\n' "$@"; ldd "$@" 2>/dev/null | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) (.*/\1/p'; } \
+    | sort -u | cpio --quiet -pdmuL "$tree" 2>/dev/null
+}
+
+# The root file system of the machine: busybox, bash, this project, the Python that its .venv uses.
+make_root_disk() {
+  local tree=$run/tree python prefix
+  python=$(readlink -f "$root/.venv/bin/python")
+  prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
+  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed} "$tree$root"
+  (cd "$root" && tar c --exclude=./.git --exclude=./build/testbed --exclude=./build/ks --exclude='*/packages' \
+    --exclude='*/mypy' --exclude='*/mypyc' --exclude='./.venv/bin/ruff' --exclude=__pycache__ --exclude='./.*_cache' \
+    --exclude='*.deb' .) | tar x -C "$tree$root"
+  (cd / && tar c --exclude=__pycache__ --exclude=site-packages --exclude=dist-packages --exclude='python3*/test' \
+    --exclude='*/idlelib' --exclude='*/tkinter' --exclude='*.a' ".$("$python" -c 'import os; print(os.path.dirname(os.__file__))')") \
+    | tar x -C "$tree"
+  # shellcheck disable=SC2046 # names without blanks
+  copy_with_libraries "$tree" "$python" /bin/bash \
+    $(find "$("$python" -c 'import os; print(os.path.dirname(os.__file__))')/lib-dynload" "$root/.venv/lib" "$root/dwcvmm" -name '*.so')
+  [ -e "$tree$prefix" ] || mkdir -p "$tree$prefix"
+  cp "$(command -v busybox)" "$tree/bin/"
+  for name in sh cat cp grep tee mkdir rm mv ls env sed head tail sleep dirname basename nproc uname timeout seq dmesg ln mktemp id; do
+    ln -sf /bin/busybox "$tree/bin/$name"
+  done
+  ln -sf /bin/busybox "$tree/usr/bin/env"
+  cp "$run/command" "$tree/run-testbed/command"
+  printf '%s' "$root" >"$tree/run-testbed/root"
+  # cylinders of 16 heads and 63 sectors: bochs wants whole ones
+  truncate -s $((2000 * 516096)) "$run/root.img"
+  mke2fs -q -F -t ext4 -O ^has_journal -d "$tree" "$run/root.img" 2>"$run/mke2fs.log" \
+    || { cat "$run/mke2fs.log" >&2; exit 4; }
+  rm -rf "$tree"
+}
+
+testbed_run() {
+  make_root_disk
+  truncate -s $((130 * 516096)) "$run/result.img"
+  cat >"$run/bochsrc" <<CONFIG
+config_interface: textconfig
+display_library: nogui
+cpu: model=corei7_skylake_x, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+memory: guest=2048, host=2048
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/vgabios/vgabios.bin
+pci: enabled=1, chipset=i440fx
+ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+ata0-master: type=disk, path=$run/root.img, mode=flat
+ata0-slave: type=disk, path=$run/result.img, mode=flat
+ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
+ata1-master: type=cdrom, path=$cache/intel.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev=$run/output
+com2: enabled=1, mode=file, dev=$run/console
+log: $run/bochs.log
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+clock: sync=none, time0=1700000000
+CONFIG
+  "$scripts_bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
+}
+
+# What came back: the exit code, and the files of build/ that are new.
+testbed_finish() {
+  mkdir -p "$run/result"
+  (cd "$run/result" && cpio --quiet -idm <"$run/result.img" 2>/dev/null) || return 0
+  [ -s "$run/result/exit-code" ] && mv "$run/result/exit-code" "$run/exit-code"
+  [ ! -d "$run/result/build" ] || cp -a "$run/result/build/." "$root/build/"
+}

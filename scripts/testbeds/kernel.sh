@@ -1,0 +1,41 @@
+# Debian's full kernel and an initramfs of busybox, modules and one script. Sourced by scripts/testbed.
+
+# unpack_kernel TREE: the kernel package and busybox, downloaded once
+unpack_kernel() {
+  local tree=$1 kernel package
+  apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -q >/dev/null
+  kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1)
+  for package in "$kernel" busybox-static; do
+    compgen -G "$cache/${package}_*.deb" >/dev/null \
+      || (cd "$cache" && apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null)
+    dpkg -x "$cache/$package"_*.deb "$tree"
+  done
+  depmod -b "$tree" "$(ls "$tree/lib/modules")"
+}
+
+# module_closure TREE NAME ...: file names of modules and what they need, in the order to load them
+module_closure() {
+  local tree=$1 dep
+  dep=$(echo "$tree"/lib/modules/*/modules.dep)
+  shift
+  for name in "$@"; do
+    # modules.dep names what a module needs behind it, the last one to be loaded first
+    awk -v "name=$name" '{ split($1, path, ":"); file = path[1]; sub(".*/", "", file) }
+      file == name ".ko" || file == name ".ko.xz" { for (i = NF; i > 1; i--) print $i; print path[1] }' "$dep"
+  done | awk '!seen[$0]++'
+}
+
+# make_initramfs TREE INIT FILE MODULE ...: names of modules that are built in are skipped
+make_initramfs() {
+  local tree=$1 init=$2 file=$3 top=$cache/initramfs path
+  shift 3
+  rm -rf "$top" && mkdir -p "$top"/{bin,dev,proc,sys,lower,upper,new,modules}
+  cp "$tree/bin/busybox" "$top/bin/"
+  install -m 755 "$init" "$top/init"
+  for path in $(module_closure "$tree" "$@"); do
+    cp "$tree"/lib/modules/*/"$path" "$top/modules/"
+    basename "$path" >>"$top/modules/order"
+  done
+  (cd "$top" && find . | cpio --quiet -o -H newc) >"$file"
+  rm -rf "$top"
+}

@@ -49,6 +49,7 @@ enum dwc_status {
 	DWC_IDLE,            /* HLT, and no interrupt can come from a device in C */
 	DWC_ELEMENT_LIMIT,   /* the number of elements asked for is committed */
 	DWC_ATTENTION,       /* another thread has something for the devices */
+	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 };
 
 enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL };
@@ -135,7 +136,9 @@ struct dwc_stats {
 struct dwc_engine {
 	struct dwc_replica replicas[2];
 	int strategy, flush, nslots, out_rip_after;
+	int spin_turns;    /* how long a thread looks for work before it sleeps: 0 on one CPU */
 	int exact_windows; /* an interrupt window ends an element at an architectural point */
+	int waiting;       /* elements that a due interrupt could not be injected into, where they are not */
 	uint64_t ram_bytes;
 	uint8_t *checkpoint_ram;
 	struct dwc_state checkpoint;

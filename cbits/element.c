@@ -7,6 +7,7 @@
 
 #define NS_PER_S 1000000000ull
 #define IDLE_SLICE_NS 5000000ull
+#define WAITING_ELEMENTS 32
 #define DRAIN_ELEMENTS 1024
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
@@ -48,13 +49,17 @@ static void choose_inputs(struct dwc_engine *e)
 	pending = dwc_pic_pending(&e->pic);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	if (!pending)
+	if (!pending) {
+		e->waiting = 0;
 		return;
+	}
 	if (replica_a(e)->run->ready_for_interrupt_injection &&
 	    (e->strategy == DWC_OFF || replica_b(e)->run->ready_for_interrupt_injection))
 		e->inputs.vector = dwc_pic_acknowledge(&e->pic);
+	else if (e->strategy == DWC_OFF || e->exact_windows)
+		e->inputs.window = 1;
 	else
-		e->inputs.window = e->strategy == DWC_OFF || e->exact_windows;
+		e->waiting++;
 }
 
 /* How long the element may run before somebody has to be let in: until the next timer interrupt,
@@ -261,6 +266,10 @@ int dwc_engine_run(struct dwc_engine *e)
 		}
 		if (!e->retrying)
 			choose_inputs(e);
+		if (e->waiting > WAITING_ELEMENTS) {
+			e->waiting = 0;
+			return DWC_WAITING;
+		}
 		status = execute(e);
 		e->retrying = 0;
 		if (status == DWC_SLICE_UP && e->strategy == DWC_OFF) {

@@ -11,7 +11,6 @@
 
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 2000000
-#define SPIN_TURNS 20000 /* a futex wake costs as much as a short element: spin first */
 
 static __thread struct kvm_run *kicked_run;
 
@@ -74,10 +73,11 @@ static void futex_wake(atomic_uint *word)
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static void await(atomic_uint *word, unsigned wanted)
+/* A futex wake costs as much as a short element: spin first. */
+static void await(struct dwc_replica *r, atomic_uint *word, unsigned wanted)
 {
 	for (;;) {
-		for (int i = 0; i < SPIN_TURNS; i++) {
+		for (int i = 0; i < r->engine->spin_turns; i++) {
 			if (atomic_load(word) == wanted)
 				return;
 			__builtin_ia32_pause();
@@ -97,7 +97,7 @@ static void *serve(void *argument)
 	for (unsigned turn = 0;; turn++) {
 		atomic_store(&r->job_done, turn + 1);
 		futex_wake(&r->job_done);
-		await(&r->job_posted, turn + 1);
+		await(r, &r->job_posted, turn + 1);
 		if (!r->job)
 			break;
 		r->job_result = r->job(r);
@@ -119,7 +119,7 @@ int dwc_replica_start(struct dwc_replica *r)
 		r->has_thread = 0;
 		return -EAGAIN;
 	}
-	await(&r->job_done, 1);
+	await(r, &r->job_done, 1);
 	return r->job_result;
 }
 
@@ -146,7 +146,7 @@ void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 
 int dwc_replica_wait(struct dwc_replica *r)
 {
-	await(&r->job_done, atomic_load(&r->job_posted) + 1);
+	await(r, &r->job_done, atomic_load(&r->job_posted) + 1);
 	return r->job_result;
 }
 

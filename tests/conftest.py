@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"
 
 
+needs_kvm = pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="doctor: cannot open /dev/kvm")
+
+
 @dataclass
 class Booted:
     """A machine, what its guest printed, and what diverged."""

@@ -16,6 +16,7 @@ PAGE = 4096
 LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
 E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
+BARE_VERSION, BARE_CMDLINE_LIMIT = 0x20F, 2047  # what a vmlinux without a header takes
 EBDA, BIOS = 0x9FC00, 0xF0000
 
 
@@ -44,38 +45,47 @@ def load_bzimage(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, c
     if needed > memory.size_bytes:
         raise GuestImageError(path, f"needs {-(-needed >> 20)} MiB of memory, there are {memory.size_bytes >> 20}")
     memory.write(target, code)
+    params = linux_boot_params(memory, path, image, initrd, cmdline, needed)
+    return CpuEntry(Mode.PROTECTED32, target, rsi=params)
+
+
+def linux_boot_params(
+    memory: GuestMemory, path: Path, image: bytes | None, initrd: bytes, cmdline: str, kernel_end: int
+) -> int:
+    """Write boot_params, initrd and command line; `image` is a bzImage, or None for a bare vmlinux.
+
+    Returns the guest physical address of boot_params.
+    """
     params = bytearray(PAGE)
-    header_end = 0x202 + image[0x201]
-    params[HEADER:header_end] = image[HEADER:header_end]
+    top, limit = memory.size_bytes, BARE_CMDLINE_LIMIT
+    if image is None:
+        params[0x1FE:0x200], params[0x202:0x206] = b"\x55\xaa", b"HdrS"
+        struct.pack_into("<H", params, 0x206, BARE_VERSION)
+    else:
+        header_end = 0x202 + image[0x201]
+        params[HEADER:header_end] = image[HEADER:header_end]
+        top, limit = min(top, _field(image, 0x22C, "I") + 1), _field(image, 0x238, "I")
     params[0x210] = 0xFF  # type_of_loader: undefined
-    _place_initrd(memory, path, image, params, initrd, needed)
-    _place_cmdline(memory, path, image, params, cmdline)
+    if initrd:
+        struct.pack_into("<II", params, 0x218, place_initrd(memory, path, initrd, kernel_end, top), len(initrd))
+    text = cmdline.encode()
+    if len(text) > limit:
+        raise GuestImageError(path, f"the command line has {len(text)} bytes, this kernel takes {limit}")
+    memory.write(CMDLINE, text + b"\0")
+    struct.pack_into("<I", params, 0x228, CMDLINE)
     _place_e820(memory, params)
     memory.write(BOOT_PARAMS, bytes(params))
-    return CpuEntry(Mode.PROTECTED32, target, rsi=BOOT_PARAMS)
+    return BOOT_PARAMS
 
 
-def _place_initrd(
-    memory: GuestMemory, path: Path, image: bytes, params: bytearray, initrd: bytes, kernel_end: int
-) -> None:
-    if not initrd:
-        return
-    top = min(memory.size_bytes, _field(image, 0x22C, "I") + 1)
+def place_initrd(memory: GuestMemory, path: Path, initrd: bytes, kernel_end: int, top: int) -> int:
+    """Put the initrd as high as it may be; returns its address."""
     address = (top - len(initrd)) // PAGE * PAGE
     if address < kernel_end:
         room = max(0, top - kernel_end)
         raise GuestImageError(path, f"the initrd has {len(initrd)} bytes, {room} are free above the kernel")
     memory.write(address, initrd)
-    struct.pack_into("<II", params, 0x218, address, len(initrd))
-
-
-def _place_cmdline(memory: GuestMemory, path: Path, image: bytes, params: bytearray, cmdline: str) -> None:
-    text = cmdline.encode()
-    limit = _field(image, 0x238, "I")
-    if len(text) > limit:
-        raise GuestImageError(path, f"the command line has {len(text)} bytes, this kernel takes {limit}")
-    memory.write(CMDLINE, text + b"\0")
-    struct.pack_into("<I", params, 0x228, CMDLINE)
+    return address
 
 
 def _place_e820(memory: GuestMemory, params: bytearray) -> None:

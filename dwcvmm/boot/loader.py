@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from dwcvmm.boot.bzimage import is_bzimage, load_bzimage
+from dwcvmm.boot.elf import is_elf, load_elf
 from dwcvmm.boot.entry import CpuEntry
 from dwcvmm.boot.flat import load_flat
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory, GuestMemoryError
 
-FOREIGN = {b"\x7fELF": "an ELF file, which is not supported yet", b"\x1f\x8b": "a gzip file: unpack it first"}
+FOREIGN = {b"\x1f\x8b": "a gzip file: unpack it first"}
 
 
 def read_image(path: Path) -> bytes:
@@ -21,14 +22,17 @@ def read_image(path: Path) -> bytes:
 
 
 def load_guest(memory: GuestMemory, kernel: Path, initrd: Path | None = None, cmdline: str = "") -> CpuEntry:
-    """Load `kernel` by its content: a Linux bzImage, or a flat image where the name ends in .bin.
+    """Load `kernel` by its content: a Linux bzImage, an ELF file, or a flat image where the name ends in .bin.
 
     Raises GuestImageError for what cannot be booted.
     """
     image = read_image(kernel)
     try:
+        disk = read_image(initrd) if initrd else b""
         if is_bzimage(image):
-            return load_bzimage(memory, kernel, image, read_image(initrd) if initrd else b"", cmdline)
+            return load_bzimage(memory, kernel, image, disk, cmdline)
+        if is_elf(image):
+            return load_elf(memory, kernel, image, disk, cmdline)
         if kernel.suffix == ".bin" and image:
             return load_flat(memory, image)
     except GuestMemoryError as error:
@@ -38,4 +42,4 @@ def load_guest(memory: GuestMemory, kernel: Path, initrd: Path | None = None, cm
     for magic, what in FOREIGN.items():
         if image.startswith(magic):
             raise GuestImageError(kernel, what)
-    raise GuestImageError(kernel, "neither a Linux bzImage nor a flat image (.bin)")
+    raise GuestImageError(kernel, "neither a Linux bzImage nor an ELF file nor a flat image (.bin)")

@@ -113,7 +113,11 @@ class Engine:
                 if not self._diverged():
                     return Stop.DIVERGENCE
             elif status == lib.DWC_SLICE_UP:
-                self._end_slice()
+                waited_ns = self.core.patience_ns
+                self.core.patience_ns = min(2 * waited_ns, PATIENCE_MAX_NS)
+                self._end_by_steps(waited_ns)
+            elif status == lib.DWC_WAITING:
+                self._end_by_steps(0)
             else:
                 return STOPS[status]
 
@@ -177,12 +181,10 @@ class Engine:
             check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, index)))
         return check("commit", lib.dwc_engine_commit(self.core)) == 0
 
-    def _end_slice(self) -> None:
-        """No natural end while an interrupt is due, and no counter: run a few instructions of the
+    def _end_by_steps(self, waited_ns: int) -> None:
+        """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
-        waited_ns = core.patience_ns
-        core.patience_ns = min(2 * core.patience_ns, PATIENCE_MAX_NS)
         self._rollback()
         waits = bool(lib.dwc_pic_pending(ffi.addressof(core, "pic")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)

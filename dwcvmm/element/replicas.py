@@ -32,6 +32,8 @@ SAVED_MSRS = (
     0xC0000102,  # KERNEL_GS_BASE
 )  # fmt: skip
 
+SPIN_TURNS = 20_000  # about 0.3 ms
+
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
     "KVM_CAP_IMMEDIATE_EXIT": "kernel 4.13 or later",
@@ -61,6 +63,7 @@ class Replicas:
         }[config.strategy]
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
+        engine.spin_turns = SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0
         engine.exact_windows = self.host.exact_windows
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor

@@ -17,14 +17,18 @@ FRAMES  equ 0x600000
         mov qword [PD], PT + 7
         xor r12, r12            ; round
         xor r13, r13            ; sum of what was read
-.round: mov rax, r12            ; next frame
+.round: mov rsi, LINEAR
+        test r12, r12
+        jz .change
+        add r13, [rsi]          ; by the mapping of the round before: a rollback must bring it back
+.change:
+        mov rax, r12            ; next frame
         and eax, 3
         shl rax, 12
         add rax, FRAMES
         mov rdx, rax
         or rdx, 7
         mov [PT], rdx
-        mov rsi, LINEAR
         test r12b, 4            ; flush in both ways
         jz .all
         invlpg [rsi]

@@ -12,6 +12,14 @@ REPLICAS = [0, 1]
 DIRTY_PAGE = 0x400000
 
 
+def flip(booted, replica: int, register: str, bit: int) -> None:
+    vcpu = booted.machine.replicas.vcpus[replica]
+    regs = vcpu.get("regs")
+    setattr(regs, register, getattr(regs, register) ^ bit)
+    booted.machine.engine.expect_fault = True
+    vcpu.set("regs", regs)
+
+
 def finish(booted, guest: str) -> None:
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == (ROOT / "guest-images" / guest / "token").read_text()
@@ -23,14 +31,21 @@ def finish(booted, guest: str) -> None:
 def test_register(boot, strategy, replica: int, register: str) -> None:
     booted = boot("ports", strategy)
     assert booted.machine.run(elements=100) is None
-    vcpu = booted.machine.replicas.vcpus[replica]
-    regs = vcpu.get("regs")
-    setattr(regs, register, getattr(regs, register) ^ 1 << 3)
-    booted.machine.engine.expect_fault = True
-    vcpu.set("regs", regs)
+    flip(booted, replica, register, 1 << 3)
     finish(booted, "ports")
     assert [d.cause for d in booted.divergences] == [Cause.INJECTED]
     assert booted.machine.core.stats.rollbacks == 1
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize(("guest", "register"), [("fpu", "r12"), ("paging", "r13"), ("smc", "r13")])
+def test_restart_starts_from_the_old_state(boot, strategy, guest: str, register: str) -> None:
+    """The restarted element needs the FPU registers, translations and code of the checkpoint, not those it left."""
+    booted = boot(guest, strategy)
+    assert booted.machine.run(elements=50) is None
+    flip(booted, 1, register, 1 << 4)
+    finish(booted, guest)
+    assert [d.cause for d in booted.divergences] == [Cause.INJECTED]
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)

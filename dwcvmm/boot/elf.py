@@ -1,0 +1,99 @@
+"""ELF kernels: by the PVH entry if there is one, else a 64-bit vmlinux.
+
+PVH: Xen's docs/misc/pvh.pandoc and include/public/arch-x86/hvm/start_info.h; Linux arch/x86/platform/pvh/head.S.
+64-bit entry: kernel Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import NoteSegment
+
+from dwcvmm.boot.bzimage import BIOS, CMDLINE, E820_RAM, E820_RESERVED, EBDA, LOAD, linux_boot_params, place_initrd
+from dwcvmm.boot.entry import CpuEntry, Mode
+from dwcvmm.errors import GuestImageError
+from dwcvmm.machine.memory import GuestMemory
+
+MAGIC = b"\x7fELF"
+EM_386, EM_X86_64 = 3, 62
+XEN_ELFNOTE_PHYS32_ENTRY = 18
+START_INFO, MODULE_LIST, MEMORY_MAP = 0x6000, 0x6080, 0x6100
+START_MAGIC, START_VERSION = 0x336EC578, 1
+
+
+def is_elf(image: bytes) -> bool:
+    return image.startswith(MAGIC)
+
+
+def load_elf(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
+    """Load the segments at their physical addresses. Raises GuestImageError for what is not an x86 kernel."""
+    try:
+        elf = ELFFile(io.BytesIO(image))
+        machine = elf.header["e_machine"]
+        if machine not in ("EM_X86_64", "EM_386"):
+            raise GuestImageError(path, f"an ELF file for {machine}: not x86")
+        segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        pvh_entry = _pvh_entry(elf)
+        entry = int(elf.header["e_entry"])
+    except (ELFError, ConstructError, struct.error, KeyError, AttributeError, UnicodeDecodeError, MemoryError) as error:
+        raise GuestImageError(path, f"truncated or damaged ELF file: {error}") from error
+    if not segments:
+        raise GuestImageError(path, "an ELF file without segments to load: an object file?")
+    end = max(_place(memory, path, image, segment) for segment in segments)
+    if pvh_entry is not None:
+        return _pvh(memory, path, pvh_entry, end, initrd, cmdline)
+    if machine != "EM_X86_64":
+        raise GuestImageError(path, "a 32-bit ELF file without a PVH entry")
+    params = linux_boot_params(memory, path, None, initrd, cmdline, end)
+    return CpuEntry(Mode.LONG64, entry, rsi=params)
+
+
+def _place(memory: GuestMemory, path: Path, image: bytes, segment: Any) -> int:
+    """Copy one segment; returns its end in guest memory."""
+    start, in_file, in_memory = int(segment["p_paddr"]), int(segment["p_filesz"]), int(segment["p_memsz"])
+    offset = int(segment["p_offset"])
+    if offset + in_file > len(image):
+        raise GuestImageError(path, f"truncated: a segment ends at {offset + in_file:#x}", len(image))
+    if start + in_memory > memory.size_bytes:
+        raise GuestImageError(path, f"needs {-(-(start + in_memory) >> 20)} MiB of memory")
+    memory.write(start, image[offset : offset + in_file])
+    return start + in_memory
+
+
+def _pvh_entry(elf: ELFFile) -> int | None:
+    for segment in elf.iter_segments():
+        if not isinstance(segment, NoteSegment):
+            continue
+        for note in segment.iter_notes():
+            if note["n_name"] == "Xen" and note["n_type"] == XEN_ELFNOTE_PHYS32_ENTRY:
+                description = note["n_descdata"]
+                return int.from_bytes(description[:8], "little")
+    return None
+
+
+def _pvh(memory: GuestMemory, path: Path, entry: int, kernel_end: int, initrd: bytes, cmdline: str) -> CpuEntry:
+    modules = 0
+    if initrd:
+        address = place_initrd(memory, path, initrd, kernel_end, memory.size_bytes)
+        memory.write(MODULE_LIST, struct.pack("<QQQQ", address, len(initrd), 0, 0))
+        modules = 1
+    memory.write(CMDLINE, cmdline.encode() + b"\0")
+    regions = (
+        (0, EBDA, E820_RAM),
+        (EBDA, 0xA0000 - EBDA, E820_RESERVED),
+        (BIOS, LOAD - BIOS, E820_RESERVED),
+        (LOAD, memory.size_bytes - LOAD, E820_RAM),
+    )
+    memory.write(MEMORY_MAP, b"".join(struct.pack("<QQII", *region, 0) for region in regions))
+    info = struct.pack(
+        "<IIIIQQQQII", START_MAGIC, START_VERSION, 0, modules, MODULE_LIST, CMDLINE, 0, MEMORY_MAP, len(regions), 0
+    )
+    memory.write(START_INFO, info)
+    return CpuEntry(Mode.PROTECTED32, entry, rbx=START_INFO)

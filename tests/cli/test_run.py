@@ -1,0 +1,227 @@
+"""The command as people use it: outcomes, exit codes, bad input, signals, a terminal, no terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+from conftest import ROOT, needs_kvm
+
+from dwcvmm.errors import ExitCode
+from dwcvmm.report.schema import load
+
+COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
+
+
+def dwcvmm(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    options = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL} | options
+    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, **options)
+
+
+def start_spinning(guests: Path, report: Path, **options) -> subprocess.Popen[bytes]:
+    """A guest that waits for ever, once its run is under way."""
+    image = report.with_suffix(".bin")
+    image.write_bytes(b"\xb0\x41\x66\xba\xf8\x03\xee\xb0\x0a\xee\xeb\xfe")  # prints "A\n", then jmp $
+    run = ["run", "--kernel", str(image), "--memory", "16M", "--strategy", "off", "--report", str(report)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
+    process = subprocess.Popen([*COMMAND, *run], cwd=ROOT, **options)
+    assert process.stdout and process.stdout.readline() == b"A\n"
+    return process
+
+
+@needs_kvm
+def test_guest_output_on_stdout_summary_on_stderr(guests: Path, tmp_path: Path) -> None:
+    report, events = tmp_path / "r.json", tmp_path / "e.ndjson"
+    result = dwcvmm(
+        *("run", "--kernel", guests / "ports.bin", "--memory", "16M", "--strategy", "sequential"),
+        *("--report", report, "--events", events),
+    )
+    assert result.returncode == ExitCode.OK
+    assert result.stdout == (ROOT / "guest-images" / "ports" / "token").read_text()
+    assert "committed" in result.stderr
+    written = load(report)
+    assert written.outcome == "poweroff"
+    assert written.elements.committed == sum(written.elements.by_end.values())
+    assert written.elements.unprotected == 0
+    assert [json.loads(line)["event"] for line in events.read_text().splitlines()] == ["start", "end"]
+
+
+@needs_kvm
+def test_crash_has_a_post_mortem_and_exit_code_1(guests: Path) -> None:
+    result = dwcvmm("run", "--kernel", guests / "triple.bin", "--memory", "16M", "--strategy", "off")
+    assert result.returncode == ExitCode.GUEST_FAILED
+    for words in ("triple fault", "rip 0x", "cr3", "PML4E"):
+        assert words in result.stderr
+
+
+@needs_kvm
+def test_timeout(guests: Path, tmp_path: Path) -> None:
+    process = start_spinning(guests, tmp_path / "r.json")
+    process.kill()
+    process.wait()
+    result = dwcvmm("run", "--kernel", tmp_path / "r.bin", "--memory", "16M", "--timeout", "0.5", "--strategy", "off")
+    assert result.returncode == ExitCode.TIMEOUT
+
+
+@needs_kvm
+def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
+    off, protected = tmp_path / "off.json", tmp_path / "seq.json"
+    common = ("run", "--kernel", guests / "ports.bin", "--memory", "16M")
+    dwcvmm(*common, "--strategy", "off", "--report", off)
+    dwcvmm(*common, "--strategy", "sequential", "--report", protected, "--baseline", off)
+    assert load(off).elements.unprotected == load(off).elements.committed
+    assert load(protected).penalty_percent > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--kernel", "/no/such/file"], ExitCode.CONFIG, "No such file"),
+        (["--kernel", "/"], ExitCode.CONFIG, "Is a directory"),
+        (["--kernel", "README.md"], ExitCode.CONFIG, "neither a Linux bzImage"),
+        (["--kernel", "truncated"], ExitCode.CONFIG, "truncated"),
+        (["--kernel", "arm"], ExitCode.CONFIG, "ARM64"),
+        (["--kernel", "good.bin", "--memory", "1M"], ExitCode.CONFIG, "memory of"),
+        (["--kernel", "good.bin", "--memory", "16M", "--report", "/no/such/dir/r"], ExitCode.CONFIG, "report"),
+        (["--kernel", "good.bin", "--memory", "16M", "--baseline", "README.md"], ExitCode.CONFIG, "is not a"),
+        (["--kernel", "good.bin", "--strategy", "triple"], ExitCode.USAGE, "triple"),
+        (["--kernel", "good.bin", "--slice", "1s"], ExitCode.USAGE, "--slice"),
+        (["--kernel", "good.bin", "--memory", "lots"], ExitCode.USAGE, "--memory"),
+        ([], ExitCode.USAGE, "--kernel"),
+    ],
+)
+@needs_kvm
+def test_bad_input(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    (tmp_path / "truncated").write_bytes(bytes(0x202) + b"HdrS" + bytes(10))
+    (tmp_path / "arm").write_bytes(bytes(56) + b"ARM\x64" + bytes(100))
+    (tmp_path / "good.bin").write_bytes(b"\xf4")
+    (tmp_path / "README.md").write_text("# not a kernel\n" * 100)
+    result = subprocess.run([*COMMAND, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("errno_name", "words"), [("ENOENT", "cannot open /dev/kvm"), ("EACCES", "join the kvm group")]
+)
+def test_without_kvm_the_error_names_the_remedy(tmp_path: Path, errno_name: str, words: str) -> None:
+    """os.open is the one call between the tool and the device; as root no permission can be missing."""
+    (tmp_path / "good.bin").write_bytes(b"\xf4")
+    program = (
+        "import errno, os\n"
+        "def refuse(path, *rest, real=os.open, **more):\n"
+        "    if path == '/dev/kvm':\n"
+        f"        raise OSError(errno.{errno_name}, os.strerror(errno.{errno_name}))\n"
+        "    return real(path, *rest, **more)\n"
+        "os.open = refuse\n"
+        "from dwcvmm.cli.main import main; main()\n"
+    )
+    for arguments in (["run", "--kernel", "good.bin"], ["doctor"], ["doctor", "--json"]):
+        command = [sys.executable, "-c", program, *arguments]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert result.returncode == ExitCode.HOST_UNFIT
+        assert words in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@needs_kvm
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_end_the_run_and_the_report_is_written(guests: Path, tmp_path: Path, number: int) -> None:
+    process = start_spinning(guests, tmp_path / "r.json")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED, errors
+    assert load(tmp_path / "r.json").outcome == "interrupted"
+
+
+@needs_kvm
+def test_closed_stdout_ends_the_run_and_the_report_is_written(guests: Path, tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    image = tmp_path / "chatter.bin"
+    image.write_bytes(b"\xb0\x0a\x66\xba\xf8\x03\xee\xeb\xfd")  # newlines for ever
+    run = ["run", "--kernel", str(image), "--memory", "16M", "--strategy", "off", "--report", str(tmp_path / "r.json")]
+    process = subprocess.Popen([*COMMAND, *run], cwd=ROOT, stdout=write_end, stdin=subprocess.DEVNULL)
+    os.close(write_end)
+    assert os.read(read_end, 1) == b"\n"
+    os.close(read_end)
+    assert process.wait(timeout=30) == ExitCode.INTERRUPTED
+    assert load(tmp_path / "r.json").outcome == "interrupted"
+
+
+@needs_kvm
+def test_keys_on_a_terminal(guests: Path, tmp_path: Path) -> None:
+    """Raw while the guest runs, Ctrl-c goes to the guest, Ctrl-a x leaves, the terminal is as before."""
+    import termios
+
+    image = tmp_path / "wait.bin"
+    image.write_bytes(b"\xb0\x41\x66\xba\xf8\x03\xee\xb0\x0a\xee\xeb\xfe")
+    run = ["run", "--kernel", str(image), "--memory", "16M", "--strategy", "off"]
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], *run], cwd=str(ROOT), timeout=30, encoding="utf-8")
+    before = termios.tcgetattr(child.child_fd)
+    child.expect("Ctrl-a h shows the keys")
+    child.expect("A\r\n")
+    child.send("\x03")
+    child.send("\x01h")
+    child.expect("send Ctrl-a to the guest")
+    child.send("\x01s")
+    child.expect("elements")
+    child.send("\x01x")
+    child.expect("interrupted after")
+    child.expect(pexpect.EOF)
+    assert termios.tcgetattr(child.child_fd) == before
+    child.close()
+    assert child.exitstatus == ExitCode.INTERRUPTED
+
+
+@needs_kvm
+def test_input_reaches_the_serial_port(tmp_path: Path) -> None:
+    """An echo guest: everything typed comes back, up to a newline; far more than the FIFO holds."""
+    image = tmp_path / "echo.bin"
+    # wait: in LSR; test 1; jz wait; in RBR; out THR; cmp al, 10; jne wait; out 0xf4 with 0
+    image.write_bytes(
+        b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xf7\x66\xba\xf8\x03\xec\xee\x3c\x0a\x75\xed\x30\xc0\xe6\xf4\xeb\xfe"
+    )
+    text = "the quick brown fox jumps over the lazy dog " * 20 + "\n"
+    result = dwcvmm("run", "--kernel", image, "--memory", "16M", "--strategy", "off", stdin=None, input=text)
+    assert result.stdout == text
+    assert result.returncode == ExitCode.OK
+
+
+@needs_kvm
+def test_doctor_json() -> None:
+    result = dwcvmm("doctor", "--json")
+    document = json.loads(result.stdout)
+    assert document["schema"] == "dwcvmm-doctor/1"
+    names = {finding["name"] for finding in document["findings"]}
+    assert {"kvm", "backend", "kernel_code", "single_step", "irq_window", "pmu"} <= names
+    assert result.returncode == (ExitCode.OK if document["fit"] else ExitCode.HOST_UNFIT)
+
+
+@needs_kvm
+def test_bench_rows(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    result = dwcvmm("bench", "elements", "--json", out, "--pages", "0,5", "--rounds", "1", "--work-us", "50")
+    assert result.returncode == ExitCode.OK, result.stderr
+    rows = json.loads(out.read_text())
+    assert [(row["strategy"], row["dirty_pages"]) for row in rows] == [
+        (strategy, pages) for pages in (0, 5) for strategy in ("sequential", "parallel")
+    ]
+    for row in rows:
+        assert row["plain_us"] > 0
+        assert row["dwc_us"] > 0
+
+
+def test_help_and_version() -> None:
+    started = time.monotonic()
+    assert "run" in dwcvmm("--help").stdout
+    assert dwcvmm("--version").returncode == 0
+    assert dwcvmm("nonsense").returncode == ExitCode.USAGE
+    assert time.monotonic() - started < 60

@@ -1,0 +1,101 @@
+"""Loaders against files that are cut short, too large, or something else."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_machine_parts import MIB, memory_of
+
+from dwcvmm.boot.entry import Mode
+from dwcvmm.boot.loader import load_guest
+from dwcvmm.errors import GuestImageError
+
+CODE = b"\x90" * 4096
+
+
+def bzimage(version: int = 0x20F, init_size: int = 1 * MIB, code: bytes = CODE) -> bytes:
+    image = bytearray(1024)
+    image[0x1F1] = 1  # one setup sector
+    struct.pack_into("<I", image, 0x1F4, len(code) // 16)
+    image[0x201] = 0x66
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, version)
+    image[0x211] = 1
+    struct.pack_into("<I", image, 0x22C, 0x7FFFFFFF)
+    struct.pack_into("<I", image, 0x238, 255)
+    struct.pack_into("<Q", image, 0x258, 1 * MIB)
+    struct.pack_into("<I", image, 0x260, init_size)
+    return bytes(image) + code
+
+
+def load(tmp_path: Path, image: bytes, initrd: bytes | None = None, cmdline: str = "", name: str = "kernel"):
+    memory, ram = memory_of(8 * MIB)
+    kernel = tmp_path / name
+    kernel.write_bytes(image)
+    disk = tmp_path / "initrd"
+    if initrd is not None:
+        disk.write_bytes(initrd)
+    return load_guest(memory, kernel, disk if initrd is not None else None, cmdline), ram
+
+
+def test_bzimage_is_placed_as_the_boot_protocol_says(tmp_path: Path) -> None:
+    start, ram = load(tmp_path, bzimage(), initrd=b"disk" * 1000, cmdline="quiet")
+    params = ram[start.rsi : start.rsi + 4096]
+    address, size = struct.unpack_from("<II", params, 0x218)
+    assert (start.mode, start.rip, size) == (Mode.PROTECTED32, 1 * MIB, 4000)
+    assert ram[address : address + size] == b"disk" * 1000
+    assert address >= 2 * MIB, "above the kernel's init_size"
+    (command_line,) = struct.unpack_from("<I", params, 0x228)
+    assert ram[command_line : command_line + 6] == b"quiet\0"
+    regions = [struct.unpack_from("<QQI", params, 0x2D0 + 20 * i) for i in range(params[0x1E8])]
+    assert (1 * MIB, 7 * MIB, 1) in regions
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (bzimage()[:0x230], "truncated"),
+        (bzimage()[:-100], "truncated"),
+        (bzimage(version=0x203), "boot protocol 2.03"),
+        (bzimage(init_size=100 * MIB), "needs 101 MiB"),
+        (b"", "neither"),
+        (b"\x1f\x8b" + bytes(100), "gzip"),
+        (bytes(56) + b"ARM\x64" + bytes(100), "ARM64"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 183) + bytes(100), "not x86"),
+        (b"\x7fELF\x02\x01\x01", "truncated"),
+    ],
+)
+def test_images_that_cannot_be_booted(tmp_path: Path, image: bytes, words: str) -> None:
+    with pytest.raises(GuestImageError, match=words):
+        load(tmp_path, image)
+
+
+def test_initrd_larger_than_memory(tmp_path: Path) -> None:
+    with pytest.raises(GuestImageError, match="initrd has"):
+        load(tmp_path, bzimage(), initrd=bytes(7 * MIB))
+
+
+def test_command_line_too_long(tmp_path: Path) -> None:
+    with pytest.raises(GuestImageError, match="takes 255"):
+        load(tmp_path, bzimage(), cmdline="x" * 256)
+
+
+def test_flat_image_larger_than_memory(tmp_path: Path) -> None:
+    with pytest.raises(GuestImageError, match="does not fit"):
+        load(tmp_path, bytes(9 * MIB), name="big.bin")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=1200), st.integers(0, 1100))
+def test_damaged_headers_load_or_are_refused(tmp_path: Path, noise: bytes, at: int) -> None:
+    image = bytearray(bzimage())
+    image[at : at + len(noise)] = noise
+    try:
+        start, _ = load(tmp_path, bytes(image))
+    except GuestImageError:
+        return
+    assert 0 <= start.rip < 8 * MIB

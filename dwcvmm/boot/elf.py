@@ -11,8 +11,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
@@ -23,7 +21,7 @@ from dwcvmm.machine.memory import GuestMemory
 
 MAGIC = b"\x7fELF"
 EM_386, EM_X86_64 = 3, 62
-XEN_ELFNOTE_PHYS32_ENTRY = 18
+XEN_ELFNOTE_PHYS32_ENTRY = "18"  # pyelftools knows names for GNU's types only
 START_INFO, MODULE_LIST, MEMORY_MAP = 0x6000, 0x6080, 0x6100
 START_MAGIC, START_VERSION = 0x336EC578, 1
 
@@ -36,14 +34,14 @@ def load_elf(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdli
     """Load the segments at their physical addresses. Raises GuestImageError for what is not an x86 kernel."""
     try:
         elf = ELFFile(io.BytesIO(image))
-        machine = elf.header["e_machine"]
-        if machine not in ("EM_X86_64", "EM_386"):
-            raise GuestImageError(path, f"an ELF file for {machine}: not x86")
+        machine, entry = str(elf.header["e_machine"]), int(elf.header["e_entry"])
         segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
         pvh_entry = _pvh_entry(elf)
-        entry = int(elf.header["e_entry"])
-    except (ELFError, ConstructError, struct.error, KeyError, AttributeError, UnicodeDecodeError, MemoryError) as error:
+    except Exception as error:
+        # on damaged files pyelftools raises whatever it comes across: its own, struct's, OverflowError, ...
         raise GuestImageError(path, f"truncated or damaged ELF file: {error}") from error
+    if machine not in ("EM_X86_64", "EM_386"):
+        raise GuestImageError(path, f"an ELF file for {machine}: not x86")
     if not segments:
         raise GuestImageError(path, "an ELF file without segments to load: an object file?")
     end = max(_place(memory, path, image, segment) for segment in segments)
@@ -72,7 +70,7 @@ def _pvh_entry(elf: ELFFile) -> int | None:
         if not isinstance(segment, NoteSegment):
             continue
         for note in segment.iter_notes():
-            if note["n_name"] == "Xen" and note["n_type"] == XEN_ELFNOTE_PHYS32_ENTRY:
+            if note["n_name"] == "Xen" and str(note["n_type"]) == XEN_ELFNOTE_PHYS32_ENTRY:
                 description = note["n_descdata"]
                 return int.from_bytes(description[:8], "little")
     return None

@@ -9,7 +9,7 @@ from typing import Any
 from dwcvmm.machine.memory import GuestMemory
 
 GDT = 0x1000
-PAGE_TABLES = 0x2000
+PAGE_TABLES = 0x8000  # six pages; boot_params and the like lie below
 STACK = 0x90000
 CODE, DATA = 0x10, 0x18
 USER_DATA, USER_CODE = 0x2B, 0x33

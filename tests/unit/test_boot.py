@@ -99,3 +99,49 @@ def test_damaged_headers_load_or_are_refused(tmp_path: Path, noise: bytes, at: i
     except GuestImageError:
         return
     assert 0 <= start.rip < 8 * MIB
+
+
+def elf(machine: int = 62, note: bytes = b"", entry: int = 1 * MIB) -> bytes:
+    """An ELF64 with one segment of code at 1 MiB and, if given, a note."""
+    segments = 2 if note else 1
+    offset = 64 + 56 * segments
+    header = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, entry, 64, 0, 0, 64, 56, segments, 64, 0, 0)
+    )
+    load_header = struct.pack("<IIQQQQQQ", 1, 7, offset, 1 * MIB, 1 * MIB, len(CODE), len(CODE) + 100, 4096)
+    note_header = struct.pack("<IIQQQQQQ", 4, 4, offset + len(CODE), 0, 0, len(note), len(note), 4) if note else b""
+    return header + load_header + note_header + CODE + note
+
+
+def pvh_note(entry: int) -> bytes:
+    return struct.pack("<III", 4, 4, 18) + b"Xen\0" + struct.pack("<I", entry)
+
+
+def test_elf_with_pvh_entry(tmp_path: Path) -> None:
+    start, ram = load(tmp_path, elf(note=pvh_note(1 * MIB + 16)), initrd=b"disk", cmdline="quiet")
+    assert (start.mode, start.rip) == (Mode.PROTECTED32, 1 * MIB + 16)
+    magic, version, _, modules, module_list, command_line = struct.unpack_from("<IIIIQQ", ram, start.rbx)
+    assert (magic, version, modules) == (0x336EC578, 1, 1)
+    assert ram[command_line : command_line + 6] == b"quiet\0"
+    address, size = struct.unpack_from("<QQ", ram, module_list)
+    assert ram[address : address + size] == b"disk"
+
+
+def test_elf_without_pvh_enters_in_64_bit_mode(tmp_path: Path) -> None:
+    start, ram = load(tmp_path, elf(), cmdline="quiet")
+    assert (start.mode, start.rip) == (Mode.LONG64, 1 * MIB)
+    assert ram[1 * MIB : 1 * MIB + 4] == CODE[:4]
+    assert ram[start.rsi + 0x202 : start.rsi + 0x206] == b"HdrS"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=100), st.integers(4, 300))
+def test_damaged_elf_headers_load_or_are_refused(tmp_path: Path, noise: bytes, at: int) -> None:
+    image = bytearray(elf(note=pvh_note(1 * MIB)))
+    image[at : at + len(noise)] = noise
+    try:
+        load(tmp_path, bytes(image))
+    except GuestImageError:
+        return

@@ -24,6 +24,7 @@
 #define DWC_MAX_SITES 256
 #define DWC_TIME_PORT 0xf5 /* nothing on a PC lives here */
 #define DWC_IO_BYTES 4096
+#define DWC_LOG_ELEMENTS 32
 
 /* What two replicas can disagree about; a bit each, so that one element can name several. */
 enum dwc_diff {
@@ -60,7 +61,8 @@ struct dwc_msrs {
 	struct kvm_msr_entry entries[DWC_MAX_MSRS];
 };
 
-/* Every piece of vCPU state that is saved, compared and restored (docs/state-table.md). */
+/* Every piece of vCPU state that is saved, compared and restored (docs/state-table.md). The first three
+ * groups come with each KVM_RUN, the others cost an ioctl each and are read at checkpoints only. */
 struct dwc_state {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
@@ -113,11 +115,11 @@ struct dwc_replica {
 };
 
 struct dwc_inputs {
-	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit of the checkpoint */
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
 	int window;                    /* an interrupt window was asked for */
 	int sets_rdx;                  /* the exit is a learned time site: EDX comes with the answer */
 	uint64_t rdx;
+	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
 /* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
@@ -126,8 +128,14 @@ struct dwc_search {
 	uint32_t length; /* of the instruction found; 0: none */
 };
 
+/* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
+struct dwc_logged {
+	struct dwc_inputs inputs;
+	struct dwc_exit exit;
+};
+
 struct dwc_stats {
-	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
+	uint64_t committed, checkpoints, rollbacks, replayed, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
@@ -142,9 +150,16 @@ struct dwc_engine {
 	uint64_t ram_bytes;
 	uint8_t *checkpoint_ram;
 	struct dwc_state checkpoint;
-	struct dwc_exit checkpoint_exit;
+	struct dwc_exit checkpoint_exit; /* the exit at which the checkpoint stands */
+	int checkpoint_pending_io;
+	/* elements committed since: compared in all but the groups that cost an ioctl, inputs logged */
+	struct dwc_logged log[DWC_LOG_ELEMENTS];
+	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
+	const struct dwc_exit *expected;      /* in a replay */
+	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
+	struct dwc_exit exit;                 /* of the last committed element */
 	struct dwc_inputs inputs;
-	int has_pending_io; /* the checkpoint stands at an I/O exit whose instruction is not finished */
+	int has_pending_io; /* it is an I/O exit whose instruction is not finished */
 	int has_xcrs;
 	uint32_t msr_count;
 	uint32_t msr_index[DWC_MAX_MSRS];
@@ -187,8 +202,10 @@ int dwc_install_kick(void);
 /* state.c */
 int dwc_state_prime(struct dwc_replica *r);
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out);
+void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
 uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
+uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 
 /* replica.c */
 int dwc_replica_start(struct dwc_replica *r);
@@ -202,7 +219,7 @@ int dwc_replica_feed(struct dwc_replica *r);
 
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);
-uint32_t dwc_pages_compare(struct dwc_engine *e);
+uint32_t dwc_pages_compare(struct dwc_engine *e, int with_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);
@@ -226,6 +243,7 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 int dwc_engine_rollback(struct dwc_engine *e, int all);
 int dwc_engine_step(struct dwc_engine *e, int replica);
 int dwc_engine_commit(struct dwc_engine *e);
+int dwc_engine_checkpoint(struct dwc_engine *e);
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
 void dwc_engine_request_stop(struct dwc_engine *e);
 void dwc_engine_request_attention(struct dwc_engine *e);

@@ -8,6 +8,7 @@
 #define NS_PER_S 1000000000ull
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
+#define REPLAY_NS (10 * NS_PER_S) /* no logged element took longer than the patience */
 #define DRAIN_ELEMENTS 1024
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
@@ -128,15 +129,29 @@ static int execute(struct dwc_engine *e)
 	return 0;
 }
 
+static uint64_t data_length(const struct dwc_exit *x)
+{
+	uint64_t length = x->reason == KVM_EXIT_MMIO ? 8 : (uint64_t)x->size * x->count;
+
+	return length < sizeof x->data ? length : sizeof x->data;
+}
+
+static void copy_exit(struct dwc_exit *to, const struct dwc_exit *from)
+{
+	memcpy(to, from, offsetof(struct dwc_exit, data) + data_length(from));
+}
+
+/* Inputs of the element after the exit e->exit: there is as much data as that asked for. */
+static void copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
+{
+	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + data_length(&e->exit));
+}
+
 static int same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
 {
-	uint64_t length = a->reason == KVM_EXIT_MMIO ? 8 : (uint64_t)a->size * a->count;
-
 	if (memcmp(a, b, offsetof(struct dwc_exit, data)))
 		return 0;
-	if (length > sizeof a->data)
-		length = sizeof a->data;
-	return !a->is_write || !memcmp(a->data, b->data, length);
+	return !a->is_write || !memcmp(a->data, b->data, data_length(a));
 }
 
 static int finish_instruction_later(const struct dwc_engine *e, const struct dwc_exit *x)
@@ -146,33 +161,64 @@ static int finish_instruction_later(const struct dwc_engine *e, const struct dwc
 	return x->reason == KVM_EXIT_MMIO;
 }
 
+static int job_read_state(struct dwc_replica *r)
+{
+	return dwc_state_get(r, &r->state);
+}
+
+/* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
+ * instruction by themselves can be replayed: behind any other stands a checkpoint. */
+static int replayable(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || x->reason == KVM_EXIT_HLT;
+}
+
+static int compare(struct dwc_engine *e, int all)
+{
+	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
+
+	e->diff = same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
+	e->diff |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
+	e->diff |= dwc_pages_compare(e, all);
+	return e->diff ? DWC_DIVERGED : 0;
+}
+
+/* Compare what both replicas show now. Equal: the element is committed, as the checkpoint or to the log. */
 static int compare_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
-	uint64_t from = dwc_now_ns();
-	int err;
+	int all = e->checkpoint_due || !replayable(&a->exit), err;
 
-	e->diff = same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
-	e->diff |= dwc_state_compare(&a->state, &b->state, &e->stats);
-	e->diff |= dwc_pages_compare(e);
-	if (e->diff)
-		return DWC_DIVERGED;
-	e->checkpoint = a->state;
-	if ((err = dwc_pages_commit(e)))
+	if (all && !e->checkpoint_due &&
+	    ((err = dwc_replica_call(a, job_read_state)) || (err = dwc_replica_call(b, job_read_state))))
 		return err;
-	e->stats.compare_ns += dwc_now_ns() - from;
-	return 0;
+	if ((err = compare(e, all)))
+		return err;
+	if (!all) {
+		copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
+		copy_exit(&e->log[e->log_count++].exit, &a->exit);
+		return 0;
+	}
+	e->checkpoint = a->state;
+	copy_exit(&e->checkpoint_exit, &a->exit);
+	e->checkpoint_pending_io = finish_instruction_later(e, &a->exit);
+	e->log_count = 0;
+	e->stats.checkpoints++;
+	return dwc_pages_commit(e);
 }
 
-/* Compare what both replicas show now; equal: it becomes the checkpoint. */
+/* The end of an element, whoever brought the replicas there. DWC_DIVERGED: nothing has happened. */
 int dwc_engine_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e);
+	uint64_t from = dwc_now_ns();
 	int err;
 
 	if (e->strategy != DWC_OFF && (err = compare_commit(e)))
 		return err;
-	e->checkpoint_exit = a->exit;
+	e->stats.compare_ns += dwc_now_ns() - from;
+	e->checkpoint_due = e->log_count + 1 >= e->checkpoint_every;
+	copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = finish_instruction_later(e, &a->exit);
 	e->retrying = 0;
 	e->stats.committed++;
@@ -182,6 +228,27 @@ int dwc_engine_commit(struct dwc_engine *e)
 	e->inputs.sets_rdx = 0;
 	advance_clock(e, a->ended_ns - a->started_ns);
 	return 0;
+}
+
+/* Make the last committed state the checkpoint, before the VMM changes guest memory: the change must
+ * not reach elements that a later rollback replays. Both replicas stand there, restored or committed. */
+int dwc_engine_checkpoint(struct dwc_engine *e)
+{
+	int err;
+
+	if (!e->log_count)
+		return 0;
+	for (int i = 0; i < 2; i++)
+		if ((err = dwc_pages_harvest(&e->replicas[i])) || (err = dwc_replica_call(&e->replicas[i], job_read_state)))
+			return err;
+	if ((err = compare(e, 1)))
+		return err;
+	e->checkpoint = replica_a(e)->state;
+	copy_exit(&e->checkpoint_exit, &e->exit);
+	e->checkpoint_pending_io = e->has_pending_io;
+	e->log_count = 0;
+	e->stats.checkpoints++;
+	return dwc_pages_commit(e);
 }
 
 /* After HLT: only an interrupt ends it. The virtual clock jumps to the next timer interrupt; it is
@@ -217,7 +284,7 @@ static int idle(struct dwc_engine *e)
 
 static int act(struct dwc_engine *e)
 {
-	const struct dwc_exit *x = &e->checkpoint_exit;
+	const struct dwc_exit *x = &e->exit;
 
 	switch (x->reason) {
 	case KVM_EXIT_IO:
@@ -299,38 +366,70 @@ static int job_restore(struct dwc_replica *r)
 	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
 }
 
-/* Back at the checkpoint's I/O exit: let the instruction exit again, without asking the device. */
+/* Run to the exit that is known to come (expected): the I/O exit at which the checkpoint stands, whose
+ * instruction exits again without the device being asked, or the end of a logged element. */
 static int job_reach_exit(struct dwc_replica *r)
 {
 	int status;
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
-	status = dwc_replica_run(r, NS_PER_S);
+	status = dwc_replica_run(r, REPLAY_NS);
 	if (status < 0)
 		return status;
-	return status == 0 && same_exit(&r->exit, &r->engine->checkpoint_exit) ? 0 : -EPROTO;
+	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : -EPROTO;
 }
 
-/* Both replicas back to the checkpoint. The element's inputs stay, so that it can run again. */
+static int job_replay(struct dwc_replica *r)
+{
+	int err = dwc_replica_feed(r);
+
+	return err ? err : job_reach_exit(r);
+}
+
+static int both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
+{
+	int err = dwc_replica_call(replica_a(e), job);
+
+	return err ? err : dwc_replica_call(replica_b(e), job);
+}
+
+/* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
+static int replay(struct dwc_engine *e)
+{
+	int err;
+
+	copy_exit(&e->exit, &e->checkpoint_exit);
+	e->has_pending_io = e->checkpoint_pending_io;
+	e->expected = &e->checkpoint_exit;
+	if (e->has_pending_io && (err = both(e, job_reach_exit)))
+		return err;
+	for (uint32_t i = 0; i < e->log_count; i++) {
+		copy_inputs(e, &e->inputs, &e->log[i].inputs);
+		e->expected = &e->log[i].exit;
+		if ((err = both(e, job_replay)))
+			return err;
+		copy_exit(&e->exit, &e->log[i].exit);
+		e->has_pending_io = finish_instruction_later(e, &e->exit);
+		e->stats.replayed++;
+	}
+	return 0;
+}
+
+/* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again. */
 int dwc_engine_rollback(struct dwc_engine *e, int all)
 {
+	struct dwc_inputs inputs = e->inputs;
 	uint64_t from = dwc_now_ns();
 	int err;
 
-	for (int i = 0; i < 2; i++)
-		if ((err = dwc_replica_call(&e->replicas[i], dwc_replica_complete)))
-			return err;
-	if ((err = dwc_pages_rollback(e, all)))
+	if ((err = both(e, dwc_replica_complete)) || (err = dwc_pages_rollback(e, all)))
 		return err;
 	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
 		return err;
-	for (int i = 0; i < 2; i++) {
-		if ((err = dwc_replica_call(&e->replicas[i], job_restore)))
-			return err;
-		if (e->has_pending_io && (err = dwc_replica_call(&e->replicas[i], job_reach_exit)))
-			return err;
-	}
+	if ((err = both(e, job_restore)) || (err = replay(e)))
+		return err;
+	e->inputs = inputs;
 	e->retrying = 1;
 	e->stats.rollbacks++;
 	e->stats.rollback_ns += dwc_now_ns() - from;
@@ -360,6 +459,7 @@ int dwc_engine_start(struct dwc_engine *e)
 
 	if ((err = dwc_install_kick()))
 		return err;
+	e->checkpoint_due = e->checkpoint_every <= 1;
 	replica_b(e)->has_thread = e->strategy == DWC_PARALLEL;
 	for (int i = 0; i < count; i++) {
 		e->replicas[i].engine = e;

@@ -44,12 +44,19 @@ static uint64_t words(const struct dwc_slot *s)
 					      once_ = 1;                                                \
 				     once_; once_ = 0)
 
-/* One pass over the three copies of a page: do the replicas differ, and did the content change? No
+/* One pass over the copies of a page: do the replicas differ, and (pc) did the content change? No
  * early exit: equal pages are the rule, and without one the compiler makes wide loads of it. */
 static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc, uint64_t *differ, uint64_t *changed)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb, *c = (const uint64_t *)pc;
 	uint64_t ab = 0, ac = 0;
+
+	if (!pc) {
+		for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++)
+			ab |= a[i] ^ b[i];
+		*differ = ab;
+		return;
+	}
 
 	for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++) {
 		ab |= a[i] ^ b[i];
@@ -66,8 +73,9 @@ static void forget_cold(struct dwc_engine *e)
 	e->cold_count = 0;
 }
 
-/* Compare the pages of both logs; leaves the changed and the cold ones for the commit. */
-uint32_t dwc_pages_compare(struct dwc_engine *e)
+/* Compare the pages of both logs. With the checkpoint: leave the changed and the cold ones for the commit.
+ * Nothing leaves the logs between checkpoints, so they name all that a rollback must bring back. */
+uint32_t dwc_pages_compare(struct dwc_engine *e, int with_checkpoint)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 	uint64_t compared = 0, differ, changed;
@@ -78,12 +86,14 @@ uint32_t dwc_pages_compare(struct dwc_engine *e)
 		uint8_t *idle = &e->idle[gpa / DWC_PAGE];
 
 		compared++;
-		compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
+		compare_page(a + gpa, b + gpa, with_checkpoint ? e->checkpoint_ram + gpa : NULL, &differ, &changed);
 		if (differ) {
 			if (e->diff_count < DWC_MAX_DIFFS)
 				e->diff_gpa[e->diff_count] = gpa;
 			e->diff_count++;
 		}
+		if (!with_checkpoint)
+			continue;
 		if (changed) {
 			e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
 			*idle = 0;

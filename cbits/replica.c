@@ -218,7 +218,12 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_SLICE_UP;
 	}
 	describe_exit(r);
-	return e->strategy == DWC_OFF ? 0 : dwc_state_get(r, &r->state);
+	if (e->strategy == DWC_OFF)
+		return 0;
+	if (e->checkpoint_due)
+		return dwc_state_get(r, &r->state);
+	dwc_state_get_synced(r, &r->state);
+	return 0;
 }
 
 /* Finish the instruction of a pending I/O or MMIO without running the guest on (KVM api.rst,
@@ -239,7 +244,7 @@ int dwc_replica_complete(struct dwc_replica *r)
 int dwc_replica_feed(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
-	struct dwc_exit *x = &e->checkpoint_exit;
+	struct dwc_exit *x = &e->exit;
 	long err;
 
 	if (e->has_pending_io && !x->is_write) {

@@ -20,15 +20,22 @@ int dwc_state_prime(struct dwc_replica *r)
 	return 0;
 }
 
+/* What KVM_RUN left in the run page. */
+void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out)
+{
+	out->regs = r->run->s.regs.regs;
+	out->sregs = r->run->s.regs.sregs;
+	out->events = r->run->s.regs.events;
+	/* sync regs set bits here and never clear them (__get_sregs in x86.c); EVENTS has the same, in time */
+	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
+}
+
+/* All groups. */
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 {
 	long err;
 
-	out->regs = r->run->s.regs.regs;
-	out->sregs = r->run->s.regs.sregs;
-	/* sync regs set bits here and never clear them (__get_sregs in x86.c); EVENTS has the same, in time */
-	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
-	out->events = r->run->s.regs.events;
+	dwc_state_get_synced(r, out);
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XSAVE, &out->xsave)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
@@ -114,7 +121,7 @@ static int same_xsave(const struct kvm_xsave *a, const struct kvm_xsave *b)
 	return !memcmp(pa, pb, 464) && !memcmp(pa + 576, pb + 576, sizeof a->region - 576);
 }
 
-uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats)
+uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats)
 {
 	uint32_t diff = 0;
 
@@ -132,6 +139,13 @@ uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_
 		diff |= DWC_DIFF_SREGS;
 	if (memcmp(&a->events, &b->events, sizeof a->events))
 		diff |= DWC_DIFF_EVENTS;
+	return diff;
+}
+
+uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats)
+{
+	uint32_t diff = dwc_state_compare_synced(a, b, stats);
+
 	if (!same_xsave(&a->xsave, &b->xsave))
 		diff |= DWC_DIFF_XSAVE;
 	if (memcmp(a->msrs.entries, b->msrs.entries, a->msrs.count * sizeof a->msrs.entries[0]))

@@ -63,11 +63,9 @@ static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, 
 	return code[1] == 0x01 && code[2] == 0xf9 ? 3 : 0;
 }
 
-/* Looks at the registers of the last exit (sync regs). */
 static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
 {
-	const struct kvm_sync_regs *now = &r->run->s.regs;
-	uint64_t linear = now->regs.rip + now->sregs.cs.base;
+	uint64_t linear = r->state.regs.rip + r->state.sregs.cs.base;
 
 	s->length = time_read_length(r, page, linear);
 	return s->length && code_gpa(r, page, linear, &s->gpa);
@@ -93,6 +91,7 @@ static int job_find(struct dwc_replica *r)
 			run->immediate_exit = 0;
 		if (ran < 0 || run->exit_reason != KVM_EXIT_DEBUG)
 			break;
+		dwc_state_get_synced(r, &r->state);
 		if (at_time_read(r, &page, s))
 			break;
 		if (atomic_load(&r->engine->stop))
@@ -119,8 +118,8 @@ int dwc_find_time_site(struct dwc_engine *e, int replica)
  * same twice. The guest may have put other code with the same port there since: look at the address. */
 int dwc_time_site_answer(struct dwc_engine *e)
 {
-	const struct dwc_exit *x = &e->checkpoint_exit;
-	const struct dwc_state *s = &e->checkpoint;
+	const struct dwc_exit *x = &e->exit;
+	const struct dwc_state *s = &e->replicas[0].state;
 	uint64_t gpa, value;
 	uint32_t low;
 

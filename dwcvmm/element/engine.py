@@ -92,7 +92,7 @@ class Engine:
     @property
     def exit(self) -> Any:
         """The committed exit (`struct dwc_exit`) that ended the last element."""
-        return self.core.checkpoint_exit
+        return self.core.exit
 
     def answer(self, data: bytes) -> None:
         """What a device says to the committed read; the replicas get it with the next element."""

@@ -9,7 +9,7 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import probe
-from dwcvmm.errors import HostError
+from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.kvm.vcpu import Vcpu
@@ -68,7 +68,10 @@ class Replicas:
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         engine.patience_ns = engine.patience_base_ns = config.patience_ns
-        engine.idle_limit = config.hot_idle_elements or self.host.hot_idle_elements
+        if not 1 <= config.checkpoint_every <= lib.DWC_LOG_ELEMENTS:
+            raise ConfigError(f"a checkpoint every {config.checkpoint_every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
+        engine.checkpoint_every = config.checkpoint_every
+        engine.idle_limit = config.hot_idle_checkpoints or self.host.hot_idle_checkpoints
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)

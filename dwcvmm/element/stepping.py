@@ -97,6 +97,6 @@ def catch_up(engine: Any, limit: int) -> int | None:
                     break
                 steps += 1
                 a, b = (ffi.addressof(replica.state) for replica in engine.replicas)
-                if not lib.dwc_state_compare(a, b, ffi.addressof(engine.stats)):
+                if not lib.dwc_state_compare_synced(a, b, ffi.addressof(engine.stats)):
                     return steps
     return None

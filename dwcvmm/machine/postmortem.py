@@ -55,7 +55,7 @@ def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[st
 def describe(core: Any, vcpu: Vcpu) -> str:
     """The post-mortem of replica A as it stands, many lines of text."""
     regs, sregs = vcpu.get("regs"), vcpu.get("sregs")
-    exit_ = core.checkpoint_exit
+    exit_ = core.exit
     name = exit_name(int(exit_.reason))
     lines = [f"exit {name}" + (f" ({REASONS[name]})" if name in REASONS else "") + f", info {int(exit_.info):#x}"]
     lines.append(f"rip {regs.rip:#018x}  rflags {regs.rflags:#x}  cpl {sregs.cs.dpl}")

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define KICK_SIGNAL (SIGRTMIN + 4)
-#define KICK_PERIOD_NS 2000000
+#define KICK_PERIOD_NS 5000000
 
 static __thread struct kvm_run *kicked_run;
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Assemble the tiny guests: build.sh [OUT], by default build/guests.
+# Assemble the tiny guests that are not up to date: build.sh [OUT], by default build/guests.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../build/guests}
-if ! command -v nasm >/dev/null; then
-  [ "$(id -u)" = 0 ] || { echo "nasm is missing: install the package nasm" >&2; exit 4; }
-  apt-get install -y -q --no-install-recommends nasm >/dev/null
-fi
 mkdir -p "$out"
 for source in "$here"/*/*.asm; do
-  nasm -f bin -I "$here/" -o "$out/$(basename "$source" .asm).bin" "$source"
+  image=$out/$(basename "$source" .asm).bin
+  [ "$image" -nt "$source" ] && [ "$image" -nt "$here/common.inc" ] && continue
+  if ! command -v nasm >/dev/null; then
+    [ "$(id -u)" = 0 ] || { echo "nasm is missing: install the package nasm" >&2; exit 4; }
+    apt-get install -y -q --no-install-recommends nasm >/dev/null
+  fi
+  nasm -f bin -I "$here/" -o "$image" "$source"
 done

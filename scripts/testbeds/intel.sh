@@ -97,7 +97,7 @@ panic: action=fatal
 error: action=ignore
 info: action=ignore
 debug: action=ignore
-clock: sync=none, time0=1700000000
+clock: sync=none, time0=$(date +%s)
 CONFIG
   "$scripts_bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
 }

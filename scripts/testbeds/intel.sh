@@ -48,7 +48,7 @@ make_root_disk() {
   local tree=$run/tree python prefix
   python=$(readlink -f "$root/.venv/bin/python")
   prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
-  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed} "$tree$root"
+  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed,new} "$tree$root"
   (cd "$root" && tar c --exclude=./.git --exclude=./build/testbed --exclude=./build/ks --exclude='*/packages' \
     --exclude='*/mypy' --exclude='*/mypyc' --exclude='./.venv/bin/ruff' --exclude=__pycache__ --exclude='./.*_cache' \
     --exclude='*.deb' .) | tar x -C "$tree$root"

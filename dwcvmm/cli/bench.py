@@ -29,13 +29,14 @@ def bench() -> None:
     show_default=True,
     help="Interleaved repetitions; medians are shown.",
 )
-def elements(json_path: Path | None, work_us: int, pages: str, rounds: int) -> None:
+@click.option("--checkpoint-every", type=click.IntRange(1, 32), default=1, show_default=True, help="As of dwcvmm run.")
+def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int) -> None:
     """Elements of ring-3 computing that write a number of pages: each strategy against off, in one run."""
     try:
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
-    rows = measure(work_us, page_counts, rounds)
+    rows = measure(work_us, page_counts, rounds, checkpoint_every)
     click.echo(HEADER)
     for row in rows:
         click.echo(_line(row))

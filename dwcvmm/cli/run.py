@@ -96,6 +96,13 @@ def check_writable(path: Path | None) -> None:
 @click.option(
     "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
 )
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1, 32),
+    default=1,
+    show_default=True,
+    help="Elements between checkpoints, for guests that read no TSC (docs/decisions/0002).",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
@@ -106,7 +113,8 @@ def check_writable(path: Path | None) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
-    slice_ns: int, clock: str, clock_divisor: int | None, report: Path | None, events: Path | None,
+    slice_ns: int, clock: str, clock_divisor: int | None, checkpoint_every: int,
+    report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
@@ -117,6 +125,7 @@ def run(
         slice_ns=slice_ns,
         clock=Clock(clock),
         clock_divisor=clock_divisor,
+        checkpoint_every=checkpoint_every,
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
     config = MachineConfig(kernel, initrd, command_line, memory, engine)

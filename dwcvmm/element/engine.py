@@ -154,6 +154,9 @@ class Engine:
         self._rollback()
         if site is None:
             return Cause.UNEXPLAINED
+        # the replayed elements may have read time themselves, and then differ: replay again
+        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
+            self._rollback()
         self.sites.patch()
         record.detail["site_gpa"] = site
         return Cause.TIME

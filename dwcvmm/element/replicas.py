@@ -71,7 +71,8 @@ class Replicas:
         if not 1 <= config.checkpoint_every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {config.checkpoint_every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
         engine.checkpoint_every = config.checkpoint_every
-        engine.idle_limit = config.hot_idle_checkpoints or self.host.hot_idle_checkpoints
+        hot_idle_elements = config.hot_idle_elements or self.host.hot_idle_elements
+        engine.idle_limit = max(1, hot_idle_elements // config.checkpoint_every)
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)

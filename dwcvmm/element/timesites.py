@@ -38,7 +38,6 @@ class TimeSites:
 
     def patch(self) -> None:
         """Put the trap where the last search ended, in both replicas and the checkpoint."""
-        check("checkpoint", lib.dwc_engine_checkpoint(self._engine))
         gpa, length = self._engine.search.gpa, self._engine.search.length
         code = TRAP + NOP * (length - len(TRAP))
         if lib.dwc_memory_write(self._engine, gpa, code, len(code)):

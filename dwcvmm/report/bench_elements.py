@@ -41,12 +41,14 @@ def prepare(image: bytes, iterations: int, pages: int, elements: int) -> bytes:
     return image[:at] + values + image[at + len(values) :]
 
 
-def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int) -> tuple[float, float]:
+def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1) -> tuple[float, float]:
     """(us an element, us of compare and commit an element)."""
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(prepare(image, iterations, pages, WARM_UP + MEASURED + 10))
         file.flush()
-        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=EngineConfig(strategy=strategy))
+        config = MachineConfig(
+            Path(file.name), memory_bytes=MEMORY_BYTES, engine=EngineConfig(strategy=strategy, checkpoint_every=every)
+        )
         machine = Machine(config, lambda data: None)
     try:
         machine.start()
@@ -60,7 +62,7 @@ def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int) -> t
         machine.close()
 
 
-def measure(work_us: int, page_counts: list[int], rounds: int) -> list[Row]:
+def measure(work_us: int, page_counts: list[int], rounds: int, every: int) -> list[Row]:
     """One row a strategy and page count. Raises ConfigError if the guest was not built."""
     try:
         image = GUEST.read_bytes()
@@ -73,7 +75,7 @@ def measure(work_us: int, page_counts: list[int], rounds: int) -> list[Row]:
     for _ in range(rounds):
         for pages in page_counts:
             for strategy in Strategy:
-                times.setdefault((strategy, pages), []).append(run_once(image, strategy, iterations, pages))
+                times.setdefault((strategy, pages), []).append(run_once(image, strategy, iterations, pages, every))
     return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in PROTECTED]
 
 

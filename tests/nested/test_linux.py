@@ -13,6 +13,9 @@ from dwcvmm.report.schema import load
 from dwcvmm.report.verdict import complaints
 
 
+MACHINE_DIED = 125  # the emulator ended, which says nothing about the guest in it (docs/testbeds.md)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.skipif("DWCVMM_TESTBED" in os.environ, reason="inside a testbed already")
 @pytest.mark.skipif(
@@ -28,7 +31,10 @@ def test_linux_boots_in_the_amd_testbed() -> None:
         *("--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio", "--strategy", "parallel"),
         *("--report", report, "--timeout", "600s"),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    for _ in range(2):
+        result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if result.returncode != MACHINE_DIED:
+            break
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert "DWCVMM-INIT-OK Linux" in result.stdout
     assert complaints(load(report)) == []

@@ -12,7 +12,6 @@ from conftest import ROOT
 from dwcvmm.report.schema import load
 from dwcvmm.report.verdict import complaints
 
-
 MACHINE_DIED = 125  # the emulator ended, which says nothing about the guest in it (docs/testbeds.md)
 
 

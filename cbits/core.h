@@ -124,7 +124,7 @@ struct dwc_inputs {
 
 /* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
 struct dwc_search {
-	uint64_t limit, steps, gpa;
+	uint64_t limit, gpa;
 	uint32_t length; /* of the instruction found; 0: none */
 };
 
@@ -135,7 +135,7 @@ struct dwc_logged {
 };
 
 struct dwc_stats {
-	uint64_t committed, checkpoints, rollbacks, replayed, pages_compared, pages_hot_max, pages_copied;
+	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
@@ -151,7 +151,6 @@ struct dwc_engine {
 	uint8_t *checkpoint_ram;
 	struct dwc_state checkpoint;
 	struct dwc_exit checkpoint_exit; /* the exit at which the checkpoint stands */
-	int checkpoint_pending_io;
 	/* elements committed since: compared in all but the groups that cost an ioctl, inputs logged */
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */

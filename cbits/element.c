@@ -161,6 +161,13 @@ static int finish_instruction_later(const struct dwc_engine *e, const struct dwc
 	return x->reason == KVM_EXIT_MMIO;
 }
 
+static int both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
+{
+	int err = dwc_replica_call(replica_a(e), job);
+
+	return err ? err : dwc_replica_call(replica_b(e), job);
+}
+
 static int job_read_state(struct dwc_replica *r)
 {
 	return dwc_state_get(r, &r->state);
@@ -183,28 +190,30 @@ static int compare(struct dwc_engine *e, int all)
 	return e->diff ? DWC_DIVERGED : 0;
 }
 
+/* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. */
+static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
+{
+	e->checkpoint = replica_a(e)->state;
+	copy_exit(&e->checkpoint_exit, exit);
+	e->log_count = 0;
+	return dwc_pages_commit(e);
+}
+
 /* Compare what both replicas show now. Equal: the element is committed, as the checkpoint or to the log. */
 static int compare_commit(struct dwc_engine *e)
 {
-	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
-	int all = e->checkpoint_due || !replayable(&a->exit), err;
+	const struct dwc_exit *exit = &replica_a(e)->exit;
+	int all = e->checkpoint_due || !replayable(exit), err;
 
-	if (all && !e->checkpoint_due &&
-	    ((err = dwc_replica_call(a, job_read_state)) || (err = dwc_replica_call(b, job_read_state))))
+	if (all && !e->checkpoint_due && (err = both(e, job_read_state)))
 		return err;
 	if ((err = compare(e, all)))
 		return err;
-	if (!all) {
-		copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
-		copy_exit(&e->log[e->log_count++].exit, &a->exit);
-		return 0;
-	}
-	e->checkpoint = a->state;
-	copy_exit(&e->checkpoint_exit, &a->exit);
-	e->checkpoint_pending_io = finish_instruction_later(e, &a->exit);
-	e->log_count = 0;
-	e->stats.checkpoints++;
-	return dwc_pages_commit(e);
+	if (all)
+		return take_checkpoint(e, exit);
+	copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
+	copy_exit(&e->log[e->log_count++].exit, exit);
+	return 0;
 }
 
 /* The end of an element, whoever brought the replicas there. DWC_DIVERGED: nothing has happened. */
@@ -238,17 +247,9 @@ int dwc_engine_checkpoint(struct dwc_engine *e)
 
 	if (!e->log_count)
 		return 0;
-	for (int i = 0; i < 2; i++)
-		if ((err = dwc_pages_harvest(&e->replicas[i])) || (err = dwc_replica_call(&e->replicas[i], job_read_state)))
-			return err;
-	if ((err = compare(e, 1)))
+	if ((err = both(e, dwc_pages_harvest)) || (err = both(e, job_read_state)) || (err = compare(e, 1)))
 		return err;
-	e->checkpoint = replica_a(e)->state;
-	copy_exit(&e->checkpoint_exit, &e->exit);
-	e->checkpoint_pending_io = e->has_pending_io;
-	e->log_count = 0;
-	e->stats.checkpoints++;
-	return dwc_pages_commit(e);
+	return take_checkpoint(e, &e->exit);
 }
 
 /* After HLT: only an interrupt ends it. The virtual clock jumps to the next timer interrupt; it is
@@ -387,20 +388,13 @@ static int job_replay(struct dwc_replica *r)
 	return err ? err : job_reach_exit(r);
 }
 
-static int both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
-{
-	int err = dwc_replica_call(replica_a(e), job);
-
-	return err ? err : dwc_replica_call(replica_b(e), job);
-}
-
 /* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
 static int replay(struct dwc_engine *e)
 {
 	int err;
 
 	copy_exit(&e->exit, &e->checkpoint_exit);
-	e->has_pending_io = e->checkpoint_pending_io;
+	e->has_pending_io = finish_instruction_later(e, &e->exit);
 	e->expected = &e->checkpoint_exit;
 	if (e->has_pending_io && (err = both(e, job_reach_exit)))
 		return err;
@@ -411,7 +405,6 @@ static int replay(struct dwc_engine *e)
 			return err;
 		copy_exit(&e->exit, &e->log[i].exit);
 		e->has_pending_io = finish_instruction_later(e, &e->exit);
-		e->stats.replayed++;
 	}
 	return 0;
 }

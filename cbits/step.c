@@ -81,7 +81,7 @@ static int job_find(struct dwc_replica *r)
 	run->request_interrupt_window = 0;
 	if (!r->engine->has_pending_io && at_time_read(r, &page, s))
 		return 0;
-	for (s->steps = 0; s->steps < s->limit; s->steps++) {
+	for (uint64_t step = 0; step < s->limit; step++) {
 		long ran;
 
 		/* POPF, IRET and exceptions of the guest disarm it */

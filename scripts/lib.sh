@@ -18,6 +18,18 @@ need() {
   fi
 }
 
+# fetch_package DIRECTORY NAME TREE: download a Debian package unless it is there, and unpack it
+fetch_package() {
+  compgen -G "$1/$2_*.deb" >/dev/null || (cd "$1" && apt-get download -q -o APT::Sandbox::User=root "$2" >/dev/null)
+  dpkg -x "$1/$2"_*.deb "$3"
+}
+
+# kernel_package NAME: the package that a meta package like linux-image-amd64 stands for
+kernel_package() {
+  apt-cache show "$1" >/dev/null 2>&1 || apt-get update -q >/dev/null
+  apt-cache depends "$1" | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1
+}
+
 # prepare_python EXTRA: a virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
 prepare_python() {
   local extras=$1 python="" stamp candidate

@@ -88,13 +88,18 @@ def place_initrd(memory: GuestMemory, path: Path, initrd: bytes, kernel_end: int
     return address
 
 
-def _place_e820(memory: GuestMemory, params: bytearray) -> None:
-    table = [
+def memory_map(memory: GuestMemory) -> list[tuple[int, int, int]]:
+    """(start, length, E820 type) of each region, as firmware would tell it."""
+    return [
         (0, EBDA, E820_RAM),
         (EBDA, 0xA0000 - EBDA, E820_RESERVED),
         (BIOS, LOAD - BIOS, E820_RESERVED),
         (LOAD, memory.size_bytes - LOAD, E820_RAM),
     ]
+
+
+def _place_e820(memory: GuestMemory, params: bytearray) -> None:
+    table = memory_map(memory)
     params[E820_COUNT] = len(table)
     for i, (start, length, kind) in enumerate(table):
         struct.pack_into("<QQI", params, E820_TABLE + 20 * i, start, length, kind)

@@ -14,13 +14,12 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
-from dwcvmm.boot.bzimage import BIOS, CMDLINE, E820_RAM, E820_RESERVED, EBDA, LOAD, linux_boot_params, place_initrd
+from dwcvmm.boot.bzimage import CMDLINE, linux_boot_params, memory_map, place_initrd
 from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory
 
 MAGIC = b"\x7fELF"
-EM_386, EM_X86_64 = 3, 62
 XEN_ELFNOTE_PHYS32_ENTRY = "18"  # pyelftools knows names for GNU's types only
 START_INFO, MODULE_LIST, MEMORY_MAP = 0x6000, 0x6080, 0x6100
 START_MAGIC, START_VERSION = 0x336EC578, 1
@@ -83,12 +82,7 @@ def _pvh(memory: GuestMemory, path: Path, entry: int, kernel_end: int, initrd: b
         memory.write(MODULE_LIST, struct.pack("<QQQQ", address, len(initrd), 0, 0))
         modules = 1
     memory.write(CMDLINE, cmdline.encode() + b"\0")
-    regions = (
-        (0, EBDA, E820_RAM),
-        (EBDA, 0xA0000 - EBDA, E820_RESERVED),
-        (BIOS, LOAD - BIOS, E820_RESERVED),
-        (LOAD, memory.size_bytes - LOAD, E820_RAM),
-    )
+    regions = memory_map(memory)
     memory.write(MEMORY_MAP, b"".join(struct.pack("<QQII", *region, 0) for region in regions))
     info = struct.pack(
         "<IIIIQQQQII", START_MAGIC, START_VERSION, 0, modules, MODULE_LIST, CMDLINE, 0, MEMORY_MAP, len(regions), 0

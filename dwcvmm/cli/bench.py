@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.cli.units import checkpoint_every
 from dwcvmm.report.bench_elements import Row, measure, write_rows
 
 HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
@@ -29,7 +30,7 @@ def bench() -> None:
     show_default=True,
     help="Interleaved repetitions; medians are shown.",
 )
-@click.option("--checkpoint-every", type=click.IntRange(1, 32), default=1, show_default=True, help="As of dwcvmm run.")
+@checkpoint_every
 def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int) -> None:
     """Elements of ring-3 computing that write a number of pages: each strategy against off, in one run."""
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.findings import Finding, Level, examine
+from dwcvmm.report.pretty import pretty_json
 
 MARKS = {Level.OK: "ok  ", Level.NOTE: "note", Level.FAIL: "FAIL"}
 
@@ -19,7 +19,7 @@ def doctor(as_json: bool) -> int:
     fit = all(finding.level is not Level.FAIL for finding in findings)
     if as_json:
         document = {"schema": "dwcvmm-doctor/1", "fit": fit, "findings": findings}
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        click.echo(pretty_json(document), nl=False)
     else:
         for finding in findings:
             click.echo(_line(finding))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.cli.units import Duration, Size
+from dwcvmm.cli.units import Duration, Size, checkpoint_every
 from dwcvmm.console.session import Output, Session
 from dwcvmm.element.config import Clock, EngineConfig, Strategy
 from dwcvmm.errors import ConfigError, ExitCode
@@ -96,13 +96,7 @@ def check_writable(path: Path | None) -> None:
 @click.option(
     "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
 )
-@click.option(
-    "--checkpoint-every",
-    type=click.IntRange(1, 32),
-    default=1,
-    show_default=True,
-    help="Elements between checkpoints, for guests that read no TSC (docs/decisions/0002).",
-)
+@checkpoint_every
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(

@@ -1,4 +1,4 @@
-"""Option types: durations and sizes with units."""
+"""Option types, durations and sizes with units, and an option that two commands have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import click
+
+from dwcvmm._core import lib
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -44,3 +46,12 @@ class Size(click.ParamType[int]):
         if not match:
             self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
         return int(match[1]) * BYTES[match[2].upper()]
+
+
+checkpoint_every = click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
+    default=1,
+    show_default=True,
+    help="Elements between checkpoints, for guests that read no TSC (docs/decisions/0002).",
+)

@@ -13,6 +13,11 @@ PRESENT, ACCESSED, PAGE_SIZE = 1 << 0, 1 << 5, 1 << 7
 ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
+def table_levels(sregs: Any) -> int:
+    """Depth of long-mode page tables by CR4.LA57."""
+    return 5 if sregs.cr4 & CR4_LA57 else 4
+
+
 def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
     """Guest physical addresses of all page-table pages reachable from CR3 (long mode)."""
     found: set[int] = set()
@@ -45,7 +50,7 @@ def merge_accessed_bits(engine: Any, record: Divergence) -> int:
     if any(a ^ b != ACCESSED for _, a, b in words):
         return 0
     sregs = replica.state.sregs
-    tables = table_pages(replica.ram, engine.ram_bytes, int(sregs.cr3), 5 if sregs.cr4 & CR4_LA57 else 4)
+    tables = table_pages(replica.ram, engine.ram_bytes, int(sregs.cr3), table_levels(sregs))
     if not tables.issuperset(record.pages):
         return 0
     for gpa, a, b in words:

@@ -8,7 +8,9 @@ from typing import Any
 import capstone
 
 from dwcvmm._core import ffi
+from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element import guestcode
+from dwcvmm.element.pagetables import ADDRESS, PAGE_SIZE, PRESENT, table_levels
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.machine.exits import exit_name
 
@@ -20,8 +22,6 @@ REASONS = {
 }
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{i}" for i in range(8, 16)))
 LEVELS = ("PML5E", "PML4E", "PDPTE", "PDE", "PTE")
-CR0_PG, CR4_LA57, EFER_LMA = 1 << 31, 1 << 12, 1 << 10
-PRESENT, LARGE, ADDRESS = 1, 1 << 7, 0x000F_FFFF_FFFF_F000
 
 
 def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> list[str]:
@@ -36,7 +36,7 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
         if not entry & PRESENT:
             lines.append("      not present")
             break
-        if level in (2, 3) and entry & LARGE:
+        if level in (2, 3) and entry & PAGE_SIZE:
             break
         table = entry & ADDRESS
     return lines
@@ -78,5 +78,5 @@ def describe(core: Any, vcpu: Vcpu) -> str:
         return int.from_bytes(ffi.buffer(core.replicas[0].ram + gpa, 8)[:], "little")
 
     if sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA:
-        lines += page_walk(read_u64, int(sregs.cr3), linear, 5 if sregs.cr4 & CR4_LA57 else 4)
+        lines += page_walk(read_u64, int(sregs.cr3), linear, table_levels(sregs))
     return "\n".join(lines)

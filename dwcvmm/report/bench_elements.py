@@ -12,6 +12,7 @@ import msgspec
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine.machine import Machine, MachineConfig
+from dwcvmm.report.pretty import pretty_json
 
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
@@ -107,6 +108,6 @@ def _row(
 
 def write_rows(path: Path, rows: list[Row]) -> None:
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+        path.write_bytes(pretty_json(rows))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.errors import ConfigError
+from dwcvmm.report.pretty import pretty_json
 
 SCHEMA = "dwcvmm-report/1"
 
@@ -97,7 +98,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def encode(report: Report) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    return pretty_json(report)
 
 
 def load(path: Path) -> Report:
@@ -115,4 +116,4 @@ def load(path: Path) -> Report:
 
 def json_schema() -> bytes:
     """JSON Schema of the report, for other tools."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Report)), indent=2) + b"\n"
+    return pretty_json(msgspec.json.schema(Report))

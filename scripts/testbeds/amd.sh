@@ -1,5 +1,5 @@
 # kvm_amd inside QEMU TCG: Debian's full kernel, the host's root read-only over 9p. Sourced by scripts/testbed.
-# Wanted: $root, $run (a directory of our own), $command_file, $timeout, $verbose
+# Wanted: $root, $cache, $run (a directory of its own)
 
 testbed_packages() {
   need qemu-system-x86_64 qemu-system-x86

@@ -14,7 +14,7 @@ testbed_packages() {
 
 # Kernel, initramfs and boot CD, made once.
 testbed_prepare() {
-  scripts_bochs=$("$root/scripts/testbeds/bochs.sh" "$cache/bochs")
+  bochs=$("$root/scripts/testbeds/bochs.sh" "$cache/bochs")
   [ -s "$cache/intel.iso" ] && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel-init" ] \
     && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel.sh" ] && return
   say "preparing the intel testbed (kernel package, boot CD)"
@@ -45,20 +45,19 @@ copy_with_libraries() {
 
 # The root file system of the machine: busybox, bash, this project, the Python that its .venv uses.
 make_root_disk() {
-  local tree=$run/tree python prefix
+  local tree=$run/tree python library
   python=$(readlink -f "$root/.venv/bin/python")
-  prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
+  library=$("$python" -c 'import os; print(os.path.dirname(os.__file__))')
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed,new} "$tree$root"
-  (cd "$root" && tar c --exclude=./.git --exclude=./build/testbed --exclude=./build/ks --exclude='*/packages' \
+  (cd "$root" && tar c --exclude=./.git --exclude=./build/testbed --exclude='*/packages' \
     --exclude='*/mypy' --exclude='*/mypyc' --exclude='./.venv/bin/ruff' --exclude=__pycache__ --exclude='./.*_cache' \
     --exclude='*.deb' .) | tar x -C "$tree$root"
   (cd / && tar c --exclude=__pycache__ --exclude=site-packages --exclude=dist-packages --exclude='python3*/test' \
-    --exclude='*/idlelib' --exclude='*/tkinter' --exclude='*.a' ".$("$python" -c 'import os; print(os.path.dirname(os.__file__))')") \
+    --exclude='*/idlelib' --exclude='*/tkinter' --exclude='*.a' ".$library") \
     | tar x -C "$tree"
   # shellcheck disable=SC2046 # names without blanks
   copy_with_libraries "$tree" "$python" /bin/bash \
-    $(find "$("$python" -c 'import os; print(os.path.dirname(os.__file__))')/lib-dynload" "$root/.venv/lib" "$root/dwcvmm" -name '*.so')
-  [ -e "$tree$prefix" ] || mkdir -p "$tree$prefix"
+    $(find "$library/lib-dynload" "$root/.venv/lib" "$root/dwcvmm" -name '*.so')
   cp "$(command -v busybox)" "$tree/bin/"
   for name in sh cat cp grep tee mkdir rm mv ls env sed head tail sleep dirname basename nproc uname timeout seq dmesg ln mktemp id; do
     ln -sf /bin/busybox "$tree/bin/$name"
@@ -99,7 +98,7 @@ info: action=ignore
 debug: action=ignore
 clock: sync=none, time0=$(date +%s)
 CONFIG
-  "$scripts_bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
+  "$bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
 }
 
 # What came back: the exit code, and the files of build/ that are new.

@@ -2,14 +2,9 @@
 
 # unpack_kernel TREE: the kernel package and busybox, downloaded once
 unpack_kernel() {
-  local tree=$1 kernel package
-  apt-cache show linux-image-amd64 >/dev/null 2>&1 || apt-get update -q >/dev/null
-  kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1)
-  for package in "$kernel" busybox-static; do
-    compgen -G "$cache/${package}_*.deb" >/dev/null \
-      || (cd "$cache" && apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null)
-    dpkg -x "$cache/$package"_*.deb "$tree"
-  done
+  local tree=$1
+  fetch_package "$cache" "$(kernel_package linux-image-amd64)" "$tree"
+  fetch_package "$cache" busybox-static "$tree"
   depmod -b "$tree" "$(ls "$tree/lib/modules")"
 }
 

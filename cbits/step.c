@@ -9,6 +9,25 @@
 #include <string.h>
 
 #define LONGEST 3 /* RDTSCP */
+#define TRAP_BYTES 2
+#define VECTORS 256
+#define EFER_LMA (1u << 10)
+#define MSR_SYSENTER_EIP 0x176
+#define MSR_LSTAR 0xc0000082
+#define MSR_CSTAR 0xc0000083
+
+static const uint8_t trap[TRAP_BYTES] = { 0xe6, DWC_TIME_PORT }; /* OUT imm8, al */
+
+/* Where a kernel is entered, and what stood there before the trap. */
+struct entry {
+	uint64_t linear, gpa;
+	uint8_t code[TRAP_BYTES];
+};
+
+struct entries {
+	struct entry entry[VECTORS + 3];
+	unsigned count;
+};
 
 int dwc_set_stepping(struct dwc_replica *r, int on)
 {
@@ -71,32 +90,119 @@ static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dw
 	return s->length && code_gpa(r, page, linear, &s->gpa);
 }
 
+/* Interrupts, exceptions and system calls clear TF on their way in, and what they enter would run
+ * freely: an OUT stands there during the search. In ring 0 it exits everywhere; QEMU TCG neither
+ * intercepts INT3 nor loads the debug registers at VMRUN, and kvm_pvm keeps a request to halt. */
+static void add_entry(struct dwc_replica *r, struct entries *entries, uint64_t linear)
+{
+	struct entry *entry = &entries->entry[entries->count];
+
+	for (unsigned i = 0; i < entries->count; i++)
+		if (entries->entry[i].linear == linear)
+			return;
+	if (!linear || !translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
+		return;
+	entry->linear = linear;
+	memcpy(entry->code, r->ram + entry->gpa, TRAP_BYTES);
+	memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
+	entries->count++;
+}
+
+/* SDM vol. 3A 6.14.1: gates of the 64-bit IDT are 16 bytes, the offset lies in three pieces. */
+static void add_gates(struct dwc_replica *r, struct entries *entries)
+{
+	const struct kvm_dtable *idt = &r->state.sregs.idt;
+	uint64_t gpa, gate[2];
+
+	for (uint32_t at = 0; at < VECTORS * sizeof gate && at + sizeof gate - 1 <= idt->limit; at += sizeof gate) {
+		if (!translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->ram_bytes)
+			continue;
+		memcpy(gate, r->ram + gpa, sizeof gate);
+		add_entry(r, entries, (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32);
+	}
+}
+
+static void set_entries(struct dwc_replica *r, struct entries *entries)
+{
+	const struct dwc_msrs *msrs = &r->engine->checkpoint.msrs;
+
+	entries->count = 0;
+	if (!(r->state.sregs.efer & EFER_LMA))
+		return;
+	add_gates(r, entries);
+	for (uint32_t i = 0; i < msrs->count; i++)
+		if (msrs->entries[i].index == MSR_LSTAR || msrs->entries[i].index == MSR_CSTAR ||
+		    msrs->entries[i].index == MSR_SYSENTER_EIP)
+			add_entry(r, entries, msrs->entries[i].data);
+}
+
+static void clear_entries(struct dwc_replica *r, const struct entries *entries)
+{
+	for (unsigned i = entries->count; i--;)
+		memcpy(r->ram + entries->entry[i].gpa, entries->entry[i].code, TRAP_BYTES);
+}
+
+static const struct entry *entry_of_exit(const struct dwc_replica *r, const struct entries *entries)
+{
+	const struct kvm_run *run = r->run;
+	uint64_t rip = run->s.regs.regs.rip - (r->engine->out_rip_after ? TRAP_BYTES : 0);
+
+	if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT || run->io.port != DWC_TIME_PORT)
+		return NULL;
+	for (unsigned i = 0; i < entries->count; i++)
+		if (entries->entry[i].linear == rip)
+			return &entries->entry[i];
+	return NULL;
+}
+
+/* At the trap: finish its OUT, and stand before what it replaced. */
+static int enter(struct dwc_replica *r, const struct entry *entry)
+{
+	int err;
+
+	if ((err = dwc_set_stepping(r, 0)) || (err = dwc_replica_complete(r)))
+		return err;
+	r->run->s.regs.regs.rip = entry->linear;
+	r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+	memcpy(r->ram + entry->gpa, entry->code, TRAP_BYTES);
+	return 0;
+}
+
+static int run_a_step(struct dwc_replica *r)
+{
+	long ran;
+
+	while ((ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL)) == -EINTR || ran == -EAGAIN)
+		r->run->immediate_exit = 0;
+	return (int)ran;
+}
+
 static int job_find(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
+	const struct entry *entry = NULL;
 	struct code_page page = { 0, 0, 0 };
-	struct kvm_run *run = r->run;
+	struct entries entries;
 	int err = 0;
 
-	run->request_interrupt_window = 0;
+	r->run->request_interrupt_window = 0;
 	if (!r->engine->has_pending_io && at_time_read(r, &page, s))
 		return 0;
-	for (uint64_t step = 0; step < s->limit; step++) {
-		long ran;
-
-		/* POPF, IRET and exceptions of the guest disarm it */
-		if ((err = dwc_set_stepping(r, 1)) < 0)
+	set_entries(r, &entries);
+	for (uint64_t i = 0; i < s->limit && !atomic_load(&r->engine->stop); i++) {
+		/* POPF and IRET of the guest disarm it */
+		if ((err = dwc_set_stepping(r, 1)) < 0 || (err = run_a_step(r)) < 0)
 			break;
-		while ((ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL)) == -EINTR || ran == -EAGAIN)
-			run->immediate_exit = 0;
-		if (ran < 0 || run->exit_reason != KVM_EXIT_DEBUG)
+		if (entry)
+			memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
+		entry = entry_of_exit(r, &entries);
+		if (entry ? (err = enter(r, entry)) < 0 : r->run->exit_reason != KVM_EXIT_DEBUG)
 			break;
 		dwc_state_get_synced(r, &r->state);
 		if (at_time_read(r, &page, s))
 			break;
-		if (atomic_load(&r->engine->stop))
-			break;
 	}
+	clear_entries(r, &entries);
 	dwc_set_stepping(r, 0);
 	return err;
 }

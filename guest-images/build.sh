@@ -9,7 +9,7 @@ for source in "$here"/*/*.asm; do
   [ "$image" -nt "$source" ] && [ "$image" -nt "$here/common.inc" ] && continue
   if ! command -v nasm >/dev/null; then
     [ "$(id -u)" = 0 ] || { echo "nasm is missing: install the package nasm" >&2; exit 4; }
-    apt-get install -y -q --no-install-recommends nasm >/dev/null
+    apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends nasm >/dev/null
   fi
   nasm -f bin -I "$here/" -o "$image" "$source"
 done

@@ -10,7 +10,7 @@ need() {
   if command -v "$what" >/dev/null 2>&1 || [ -e "$what" ]; then return; fi
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     say "installing $*"
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; } \
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends "$@"; } \
       >"$root/build/apt.log" 2>&1 || { tail -5 "$root/build/apt.log" >&2; exit 4; }
   else
     echo "$what is missing: install $* (Debian package names)" >&2

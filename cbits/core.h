@@ -50,6 +50,7 @@ enum dwc_status {
 	DWC_IDLE,            /* HLT, and no interrupt can come from a device in C */
 	DWC_ELEMENT_LIMIT,   /* the number of elements asked for is committed */
 	DWC_ATTENTION,       /* another thread has something for the devices */
+	DWC_UNREPEATABLE,    /* a rollback cannot reach the last committed state: it read time, or the checkpoint is damaged */
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 };
 
@@ -135,7 +136,7 @@ struct dwc_logged {
 };
 
 struct dwc_stats {
-	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
+	uint64_t committed, rollbacks, replays_again, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
@@ -155,6 +156,8 @@ struct dwc_engine {
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
 	const struct dwc_exit *expected;      /* in a replay */
+	struct dwc_state committed;           /* the synced groups of the last logged element, */
+	uint64_t memory_sum, committed_sum;   /* and its pages: a replay must arrive at these */
 	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
 	struct dwc_exit exit;                 /* of the last committed element */
 	struct dwc_inputs inputs;
@@ -218,7 +221,7 @@ int dwc_replica_feed(struct dwc_replica *r);
 
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);
-uint32_t dwc_pages_compare(struct dwc_engine *e, int with_checkpoint);
+uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);

@@ -10,6 +10,7 @@
 #define WAITING_ELEMENTS 32
 #define REPLAY_NS (10 * NS_PER_S) /* no logged element took longer than the patience */
 #define DRAIN_ELEMENTS 1024
+#define REPLAY_TRIES 64
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
 static struct dwc_replica *replica_b(struct dwc_engine *e) { return &e->replicas[1]; }
@@ -213,6 +214,8 @@ static int compare_commit(struct dwc_engine *e)
 		return take_checkpoint(e, exit);
 	copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	copy_exit(&e->log[e->log_count++].exit, exit);
+	dwc_state_get_synced(replica_a(e), &e->committed);
+	e->committed_sum = e->memory_sum;
 	return 0;
 }
 
@@ -376,9 +379,9 @@ static int job_reach_exit(struct dwc_replica *r)
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, REPLAY_NS);
-	if (status < 0)
+	if (status < 0 || status == DWC_STOPPED)
 		return status;
-	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : -EPROTO;
+	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
 }
 
 static int job_replay(struct dwc_replica *r)
@@ -386,6 +389,19 @@ static int job_replay(struct dwc_replica *r)
 	int err = dwc_replica_feed(r);
 
 	return err ? err : job_reach_exit(r);
+}
+
+/* Both replicas must have arrived where the last logged element was committed. */
+static int arrived(struct dwc_engine *e)
+{
+	int err;
+
+	if ((err = both(e, dwc_pages_harvest)))
+		return err;
+	if (compare(e, 0) || e->memory_sum != e->committed_sum ||
+	    dwc_state_compare_synced(&replica_a(e)->state, &e->committed, &e->stats))
+		return DWC_UNREPEATABLE;
+	return 0;
 }
 
 /* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
@@ -406,22 +422,39 @@ static int replay(struct dwc_engine *e)
 		copy_exit(&e->exit, &e->log[i].exit);
 		e->has_pending_io = finish_instruction_later(e, &e->exit);
 	}
-	return 0;
+	return e->log_count ? arrived(e) : 0;
 }
 
-/* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again. */
-int dwc_engine_rollback(struct dwc_engine *e, int all)
+static int restore(struct dwc_engine *e, int all)
 {
-	struct dwc_inputs inputs = e->inputs;
-	uint64_t from = dwc_now_ns();
 	int err;
 
 	if ((err = both(e, dwc_replica_complete)) || (err = dwc_pages_rollback(e, all)))
 		return err;
 	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
 		return err;
-	if ((err = both(e, job_restore)) || (err = replay(e)))
+	return both(e, job_restore);
+}
+
+/* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again.
+ * An element of the log may have read time without any effect that differed; replayed, it can take another
+ * way (Linux' get_any_partial() looks at get_cycles() % 1024): then once more. */
+int dwc_engine_rollback(struct dwc_engine *e, int all)
+{
+	struct dwc_inputs inputs = e->inputs;
+	uint64_t from = dwc_now_ns();
+	uint32_t diff = e->diff;
+	int err, tries = 0;
+
+	do {
+		if ((err = restore(e, all)))
+			return err;
+		err = replay(e);
+	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);
+	if (err)
 		return err;
+	e->stats.replays_again += (uint64_t)tries;
+	e->diff = diff;
 	e->inputs = inputs;
 	e->retrying = 1;
 	e->stats.rollbacks++;

@@ -44,19 +44,12 @@ static uint64_t words(const struct dwc_slot *s)
 					      once_ = 1;                                                \
 				     once_; once_ = 0)
 
-/* One pass over the copies of a page: do the replicas differ, and (pc) did the content change? No
+/* One pass over the copies of a page: do the replicas differ, and did the content change? No
  * early exit: equal pages are the rule, and without one the compiler makes wide loads of it. */
 static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc, uint64_t *differ, uint64_t *changed)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb, *c = (const uint64_t *)pc;
 	uint64_t ab = 0, ac = 0;
-
-	if (!pc) {
-		for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++)
-			ab |= a[i] ^ b[i];
-		*differ = ab;
-		return;
-	}
 
 	for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++) {
 		ab |= a[i] ^ b[i];
@@ -66,6 +59,20 @@ static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc
 	*changed = ac;
 }
 
+/* Four lanes, so that multiplications overlap. The place is part of it. */
+static uint64_t page_sum(const uint8_t *page, uint64_t gpa)
+{
+	const uint64_t *words = (const uint64_t *)page, odd = 0x9e3779b97f4a7c15;
+	uint64_t lane[4] = { gpa + 1, gpa + 2, gpa + 3, gpa + 4 };
+
+	for (unsigned i = 0; i < DWC_PAGE / sizeof *words; i += 4)
+		for (unsigned j = 0; j < 4; j++) {
+			lane[j] = (lane[j] ^ words[i + j]) * odd;
+			lane[j] ^= lane[j] >> 32;
+		}
+	return lane[0] ^ lane[1] * 3 ^ lane[2] * 5 ^ lane[3] * 7;
+}
+
 static void forget_cold(struct dwc_engine *e)
 {
 	for (int i = 0; e->cold_count && i < e->nslots; i++)
@@ -73,27 +80,32 @@ static void forget_cold(struct dwc_engine *e)
 	e->cold_count = 0;
 }
 
-/* Compare the pages of both logs. With the checkpoint: leave the changed and the cold ones for the commit.
- * Nothing leaves the logs between checkpoints, so they name all that a rollback must bring back. */
-uint32_t dwc_pages_compare(struct dwc_engine *e, int with_checkpoint)
+/* Compare the pages of both logs. At a checkpoint: leave the changed and the cold ones for the commit.
+ * Else: sum up what is not as in the checkpoint, so that a replay can be seen to arrive at the same. Nothing
+ * leaves the logs between checkpoints, so they name all that a rollback must bring back. */
+uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 	uint64_t compared = 0, differ, changed;
 
 	e->diff_count = e->changed_count = 0;
+	e->memory_sum = 0;
 	forget_cold(e);
 	FOR_EACH_DIRTY(e, slot, gpa) {
 		uint8_t *idle = &e->idle[gpa / DWC_PAGE];
 
 		compared++;
-		compare_page(a + gpa, b + gpa, with_checkpoint ? e->checkpoint_ram + gpa : NULL, &differ, &changed);
+		compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
 		if (differ) {
 			if (e->diff_count < DWC_MAX_DIFFS)
 				e->diff_gpa[e->diff_count] = gpa;
 			e->diff_count++;
 		}
-		if (!with_checkpoint)
+		if (!at_checkpoint) {
+			if (changed)
+				e->memory_sum += page_sum(a + gpa, gpa);
 			continue;
+		}
 		if (changed) {
 			e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
 			*idle = 0;

@@ -29,8 +29,8 @@ class EngineConfig:
     # an interrupt that is due waits this long for a natural end.
     patience_ns: int = 20_000_000
     # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
-    # than 1 makes a rollback replay elements, which is exact only if those read no TSC that is not a learned site.
-    checkpoint_every: int = 1
+    # than 1 makes a rollback replay elements, until it arrives at the registers and the memory that were committed.
+    checkpoint_every: int = 16
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     cpus: tuple[int, int] | None = None

@@ -33,7 +33,14 @@ class Stop(Enum):
     IDLE = auto()
     LIMIT = auto()
     ATTENTION = auto()
-    DIVERGENCE = auto()  # more than max_restarts in a row
+    DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback that could not be done
+
+
+class _RollbackFailed(Exception):
+    """The replicas stand anywhere: the run is over."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
 
 
 @dataclass
@@ -104,6 +111,12 @@ class Engine:
     def run(self, elements: int = 0) -> Stop:
         """Run until somebody is needed, or until `elements` more are committed."""
         self.core.elements_limit = self.core.stats.committed + elements if elements else 0
+        try:
+            return self._run()
+        except _RollbackFailed as failure:
+            return failure.stop
+
+    def _run(self) -> Stop:
         while True:
             committed = self.core.stats.committed
             status = check("run element", lib.dwc_engine_run(self.core))
@@ -122,7 +135,9 @@ class Engine:
                 return STOPS[status]
 
     def _rollback(self, everything: bool = False) -> None:
-        check("rollback", lib.dwc_engine_rollback(self.core, everything))
+        status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
+        if status:
+            raise _RollbackFailed(Stop.STOPPED if status == lib.DWC_STOPPED else Stop.DIVERGENCE)
 
     def _diverged(self) -> bool:
         """Explain, roll back, restart. False when restarts are used up."""

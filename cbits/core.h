@@ -18,6 +18,7 @@
 #include "devices.h"
 
 #define DWC_PAGE 4096u
+#define DWC_RFLAGS_RF (1ull << 16)
 #define DWC_MAX_SLOTS 4
 #define DWC_MAX_MSRS 64
 #define DWC_MAX_DIFFS 64
@@ -158,6 +159,8 @@ struct dwc_engine {
 	const struct dwc_exit *expected;      /* in a replay */
 	struct dwc_state committed;           /* the synced groups of the last logged element, */
 	uint64_t memory_sum, committed_sum;   /* and its pages: a replay must arrive at these */
+	uint32_t *committed_pages, committed_count;
+	uint8_t *listed; /* a page: 1 while it is checked whether it is among them */
 	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
 	struct dwc_exit exit;                 /* of the last committed element */
 	struct dwc_inputs inputs;
@@ -167,7 +170,7 @@ struct dwc_engine {
 	uint32_t msr_index[DWC_MAX_MSRS];
 	uint8_t *idle; /* a page: elements since its content changed while it stayed writable */
 	uint32_t idle_limit;
-	uint32_t *changed; /* page numbers, of this element; as many as RAM has pages */
+	uint32_t *changed; /* page numbers, of this element (in the log: all written); as many as RAM has pages */
 	uint32_t changed_count, cold_count;
 	/* time */
 	uint64_t guest_ns, clock_divisor;
@@ -220,8 +223,11 @@ int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
 
 /* pages.c */
+void dwc_pages_prepare(void);
 int dwc_pages_harvest(struct dwc_replica *r);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
+void dwc_pages_log(struct dwc_engine *e);
+int dwc_pages_arrived(struct dwc_engine *e);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);

@@ -215,7 +215,7 @@ static int compare_commit(struct dwc_engine *e)
 	copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	copy_exit(&e->log[e->log_count++].exit, exit);
 	dwc_state_get_synced(replica_a(e), &e->committed);
-	e->committed_sum = e->memory_sum;
+	dwc_pages_log(e);
 	return 0;
 }
 
@@ -398,8 +398,8 @@ static int arrived(struct dwc_engine *e)
 
 	if ((err = both(e, dwc_pages_harvest)))
 		return err;
-	if (compare(e, 0) || e->memory_sum != e->committed_sum ||
-	    dwc_state_compare_synced(&replica_a(e)->state, &e->committed, &e->stats))
+	if (dwc_state_compare_synced(&replica_a(e)->state, &replica_b(e)->state, &e->stats) ||
+	    dwc_state_compare_synced(&replica_a(e)->state, &e->committed, &e->stats) || !dwc_pages_arrived(e))
 		return DWC_UNREPEATABLE;
 	return 0;
 }
@@ -485,6 +485,7 @@ int dwc_engine_start(struct dwc_engine *e)
 
 	if ((err = dwc_install_kick()))
 		return err;
+	dwc_pages_prepare();
 	e->checkpoint_due = e->checkpoint_every <= 1;
 	replica_b(e)->has_thread = e->strategy == DWC_PARALLEL;
 	for (int i = 0; i < count; i++) {

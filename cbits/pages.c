@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#define WIDE __attribute__((target_clones("avx2", "default")))
 #define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
 
 int dwc_pages_harvest(struct dwc_replica *r)
@@ -46,7 +47,7 @@ static uint64_t words(const struct dwc_slot *s)
 
 /* One pass over the copies of a page: do the replicas differ, and did the content change? No
  * early exit: equal pages are the rule, and without one the compiler makes wide loads of it. */
-static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc, uint64_t *differ, uint64_t *changed)
+WIDE static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc, uint64_t *differ, uint64_t *changed)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb, *c = (const uint64_t *)pc;
 	uint64_t ab = 0, ac = 0;
@@ -59,18 +60,38 @@ static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc
 	*changed = ac;
 }
 
-/* Four lanes, so that multiplications overlap. The place is part of it. */
-static uint64_t page_sum(const uint8_t *page, uint64_t gpa)
-{
-	const uint64_t *words = (const uint64_t *)page, odd = 0x9e3779b97f4a7c15;
-	uint64_t lane[4] = { gpa + 1, gpa + 2, gpa + 3, gpa + 4 };
+static uint32_t sum_key[DWC_PAGE / sizeof(uint32_t)];
 
-	for (unsigned i = 0; i < DWC_PAGE / sizeof *words; i += 4)
-		for (unsigned j = 0; j < 4; j++) {
-			lane[j] = (lane[j] ^ words[i + j]) * odd;
-			lane[j] ^= lane[j] >> 32;
-		}
-	return lane[0] ^ lane[1] * 3 ^ lane[2] * 5 ^ lane[3] * 7;
+void dwc_pages_prepare(void)
+{
+	uint64_t x = 0x9e3779b97f4a7c15;
+
+	for (unsigned i = 0; i < DWC_PAGE / sizeof *sum_key; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		sum_key[i] = (uint32_t)(x >> 16);
+	}
+}
+
+/* NH of UMAC (Black et al., CRYPTO '99): a multiplication for eight bytes, wide ones, and two different
+ * pages have the same sum with a probability of 2^-32. The place is part of it. */
+WIDE static uint64_t page_sum(const uint8_t *page, uint64_t gpa)
+{
+	const uint32_t *w = (const uint32_t *)page;
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < DWC_PAGE / sizeof *w; i += 2)
+		sum += (uint64_t)(w[i] + sum_key[i]) * (uint32_t)(w[i + 1] + sum_key[i + 1]);
+	return (sum ^ gpa) * 0x9e3779b97f4a7c15;
+}
+
+WIDE static uint64_t difference(const uint8_t *pa, const uint8_t *pb)
+{
+	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb;
+	uint64_t ab = 0;
+
+	for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++)
+		ab |= a[i] ^ b[i];
+	return ab;
 }
 
 static void forget_cold(struct dwc_engine *e)
@@ -80,9 +101,27 @@ static void forget_cold(struct dwc_engine *e)
 	e->cold_count = 0;
 }
 
+static void age(struct dwc_engine *e, int slot, uint64_t gpa, uint64_t changed)
+{
+	uint8_t *idle = &e->idle[gpa / DWC_PAGE];
+
+	if (changed) {
+		e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
+		*idle = 0;
+	} else if (*idle < UINT8_MAX) {
+		++*idle;
+	}
+	if (*idle >= e->idle_limit) {
+		uint64_t page = (gpa - e->replicas[0].slots[slot].gpa) / DWC_PAGE;
+
+		e->replicas[0].slots[slot].cold[page / 64] |= 1ull << (page % 64);
+		e->cold_count++;
+	}
+}
+
 /* Compare the pages of both logs. At a checkpoint: leave the changed and the cold ones for the commit.
- * Else: sum up what is not as in the checkpoint, so that a replay can be seen to arrive at the same. Nothing
- * leaves the logs between checkpoints, so they name all that a rollback must bring back. */
+ * Else: list and sum them, so that a replay can be seen to arrive at the same. Nothing leaves the logs
+ * between checkpoints, so they name all that a rollback must bring back. */
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
@@ -92,37 +131,56 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 	e->memory_sum = 0;
 	forget_cold(e);
 	FOR_EACH_DIRTY(e, slot, gpa) {
-		uint8_t *idle = &e->idle[gpa / DWC_PAGE];
-
 		compared++;
-		compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
+		if (at_checkpoint) {
+			compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
+			age(e, slot, gpa, changed);
+		} else {
+			differ = difference(a + gpa, b + gpa);
+			e->memory_sum += page_sum(a + gpa, gpa);
+			e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
+		}
 		if (differ) {
 			if (e->diff_count < DWC_MAX_DIFFS)
 				e->diff_gpa[e->diff_count] = gpa;
 			e->diff_count++;
-		}
-		if (!at_checkpoint) {
-			if (changed)
-				e->memory_sum += page_sum(a + gpa, gpa);
-			continue;
-		}
-		if (changed) {
-			e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
-			*idle = 0;
-		} else if (*idle < UINT8_MAX) {
-			++*idle;
-		}
-		if (*idle >= e->idle_limit) {
-			uint64_t page = (gpa - e->replicas[0].slots[slot].gpa) / DWC_PAGE;
-
-			e->replicas[0].slots[slot].cold[page / 64] |= 1ull << (page % 64);
-			e->cold_count++;
 		}
 	}
 	e->stats.pages_compared += compared;
 	if (compared > e->stats.pages_hot_max)
 		e->stats.pages_hot_max = compared;
 	return e->diff_count ? DWC_DIFF_MEMORY : 0;
+}
+
+/* An element goes to the log: keep what the compare listed. */
+void dwc_pages_log(struct dwc_engine *e)
+{
+	uint32_t *free_list = e->committed_pages;
+
+	e->committed_pages = e->changed;
+	e->committed_count = e->changed_count;
+	e->committed_sum = e->memory_sum;
+	e->changed = free_list;
+}
+
+/* After a replay: the listed pages add up to the same again, and all others are as in the checkpoint. */
+int dwc_pages_arrived(struct dwc_engine *e)
+{
+	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
+	uint64_t sum = 0;
+	int same = 1;
+
+	for (uint32_t i = 0; i < e->committed_count; i++) {
+		sum += page_sum(a + (uint64_t)e->committed_pages[i] * DWC_PAGE, (uint64_t)e->committed_pages[i] * DWC_PAGE);
+		e->listed[e->committed_pages[i]] = 1;
+	}
+	FOR_EACH_DIRTY(e, slot, gpa)
+		if (difference(a + gpa, b + gpa) ||
+		    (!e->listed[gpa / DWC_PAGE] && difference(a + gpa, e->checkpoint_ram + gpa)))
+			same = 0;
+	for (uint32_t i = 0; i < e->committed_count; i++)
+		e->listed[e->committed_pages[i]] = 0;
+	return same && sum == e->committed_sum;
 }
 
 static int clear_cold(struct dwc_engine *e)

@@ -240,6 +240,25 @@ int dwc_replica_complete(struct dwc_replica *r)
 	return err == -EINTR || err >= 0 ? 0 : (int)err;
 }
 
+/* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
+ * replica, or in the first run and not in a replay. Between instructions it has no meaning: clear it. */
+static int inject(struct dwc_replica *r, uint32_t vector)
+{
+	struct kvm_interrupt interrupt = { vector };
+	struct kvm_regs *regs = &r->run->s.regs.regs;
+	long err;
+
+	if (r->engine->strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF) {
+		/* no register may be set while an exit is pending */
+		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))
+			return (int)err;
+		regs->rflags &= ~DWC_RFLAGS_RF;
+		r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	}
+	err = dwc_ioctl(r->vcpu_fd, KVM_INTERRUPT, &interrupt);
+	return err < 0 ? (int)err : 0;
+}
+
 /* Give the device's answer to a pending read, and the interrupt that starts the element. */
 int dwc_replica_feed(struct dwc_replica *r)
 {
@@ -261,9 +280,5 @@ int dwc_replica_feed(struct dwc_replica *r)
 		r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
 	}
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
-	if (e->inputs.vector < 0)
-		return 0;
-	struct kvm_interrupt interrupt = { (uint32_t)e->inputs.vector };
-	err = dwc_ioctl(r->vcpu_fd, KVM_INTERRUPT, &interrupt);
-	return err < 0 ? (int)err : 0;
+	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define RFLAGS_RF (1ull << 16)
 #define CR4_PGE (1ull << 7)
 
 /* Before the first KVM_RUN nothing has filled the run page's copy of these groups. */
@@ -129,7 +128,7 @@ uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, stru
 		struct kvm_regs masked = b->regs;
 
 		/* VM exits save RF as interrupt delivery would (SDM 3C 28.3.3) */
-		masked.rflags = (masked.rflags & ~RFLAGS_RF) | (a->regs.rflags & RFLAGS_RF);
+		masked.rflags = (masked.rflags & ~DWC_RFLAGS_RF) | (a->regs.rflags & DWC_RFLAGS_RF);
 		if (memcmp(&a->regs, &masked, sizeof masked))
 			diff |= DWC_DIFF_REGS;
 		else

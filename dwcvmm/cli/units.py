@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dwcvmm._core import lib
+from dwcvmm.element.config import EngineConfig
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -51,7 +52,7 @@ class Size(click.ParamType[int]):
 checkpoint_every = click.option(
     "--checkpoint-every",
     type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
-    default=1,
+    default=EngineConfig.checkpoint_every,
     show_default=True,
-    help="Elements between checkpoints, for guests that read no TSC (docs/decisions/0002).",
+    help="Elements between checkpoints (docs/decisions/0002).",
 )

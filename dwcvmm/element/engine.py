@@ -126,9 +126,9 @@ class Engine:
                 if not self._diverged():
                     return Stop.DIVERGENCE
             elif status == lib.DWC_SLICE_UP:
-                waited_ns = self.core.patience_ns
-                self.core.patience_ns = min(2 * waited_ns, PATIENCE_MAX_NS)
-                self._end_by_steps(waited_ns)
+                a = self.core.replicas[0]
+                self.core.patience_ns = min(2 * self.core.patience_ns, PATIENCE_MAX_NS)
+                self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
             elif status == lib.DWC_WAITING:
                 self._end_by_steps(0)
             else:

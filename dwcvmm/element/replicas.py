@@ -75,7 +75,9 @@ class Replicas:
         engine.idle_limit = max(1, hot_idle_elements // config.checkpoint_every)
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
+        engine.listed = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
+        engine.committed_pages = self._array("uint32_t[]", ram_bytes // PAGE)
         engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
         slots = [(0, VGA_HOLE[0]), (VGA_HOLE[1], ram_bytes - VGA_HOLE[1])]
         engine.nslots = len(slots)

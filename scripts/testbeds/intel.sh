@@ -1,4 +1,5 @@
-# kvm_intel inside bochs: one CPU, EPT, unrestricted guest, TSC scaling, no PMU. Sourced by scripts/testbed.
+# kvm_intel inside bochs: one CPU, EPT, unrestricted guest, TSC scaling, no PMU unless $pmu says how it deviates.
+# Sourced by scripts/testbed.
 # No shared file system there: the project and its Python go in on one disk, what changed in build/ comes back on another.
 
 testbed_packages() {
@@ -14,7 +15,7 @@ testbed_packages() {
 
 # Kernel, initramfs and boot CD, made once.
 testbed_prepare() {
-  bochs=$("$root/scripts/testbeds/bochs.sh" "$cache/bochs")
+  bochs=$("$root/scripts/testbeds/bochs/build.sh" "$cache/bochs")
   [ -s "$cache/intel.iso" ] && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel-init" ] \
     && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel.sh" ] && return
   say "preparing the intel testbed (kernel package, boot CD)"
@@ -98,7 +99,7 @@ info: action=ignore
 debug: action=ignore
 clock: sync=none, time0=$(date +%s)
 CONFIG
-  "$bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
+  ${pmu:+env "BOCHS_PMU=$pmu"} "$bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
 }
 
 # What came back: the exit code, and the files of build/ that are new.

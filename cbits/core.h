@@ -26,6 +26,8 @@
 #define DWC_TIME_PORT 0xf5 /* nothing on a PC lives here */
 #define DWC_IO_BYTES 4096
 #define DWC_LOG_ELEMENTS 32
+#define DWC_HISTOGRAM 24
+#define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
 /* What two replicas can disagree about; a bit each, so that one element can name several. */
 enum dwc_diff {
@@ -51,6 +53,7 @@ enum dwc_status {
 	DWC_IDLE,            /* HLT, and no interrupt can come from a device in C */
 	DWC_ELEMENT_LIMIT,   /* the number of elements asked for is committed */
 	DWC_ATTENTION,       /* another thread has something for the devices */
+	DWC_SLICE_END,       /* of one replica: its counter kicked it out (never comes to Python) */
 	DWC_UNREPEATABLE,    /* a rollback cannot reach the last committed state: it read time, or the checkpoint is damaged */
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 };
@@ -104,6 +107,10 @@ struct dwc_replica {
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
+	/* the progress counter; counts are since it was armed */
+	int counter_fd;
+	uint64_t budget, count_base, move;
+	atomic_int overflowed;
 	/* the thread that owns this vCPU, where it is not the caller's */
 	pthread_t thread;
 	int has_thread;
@@ -126,7 +133,8 @@ struct dwc_inputs {
 
 /* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
 struct dwc_search {
-	uint64_t limit, gpa;
+	uint64_t limit, steps, gpa;
+	uint32_t exit_reason; /* that ended it */
 	uint32_t length; /* of the instruction found; 0: none */
 };
 
@@ -140,6 +148,8 @@ struct dwc_stats {
 	uint64_t committed, rollbacks, replays_again, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable;
+	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
+	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM], longest_ns;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
 };
 
@@ -172,6 +182,14 @@ struct dwc_engine {
 	uint32_t idle_limit;
 	uint32_t *changed; /* page numbers, of this element (in the log: all written); as many as RAM has pages */
 	uint32_t changed_count, cold_count;
+	/* slices */
+	int counting;             /* there is a progress counter */
+	int agreed;               /* the element's ends were compared already: a slice end */
+	int arm, rearm;           /* this element starts a new slice; it must, the counts are void */
+	uint32_t counter_type;    /* perf_event_attr */
+	uint64_t counter_config;
+	uint64_t slice_ns, budget, slice_used_ns; /* guest time since the counters were armed */
+	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns, patience_base_ns; /* how long an element may keep a due interrupt waiting */
@@ -221,6 +239,19 @@ int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
+int dwc_replica_read_state(struct dwc_replica *r);
+
+/* counter.c */
+int dwc_counter_open(struct dwc_replica *r);
+void dwc_counter_close(struct dwc_replica *r);
+int dwc_counter_arm(struct dwc_replica *r, uint64_t budget);
+int dwc_counter_extend(struct dwc_replica *r, uint64_t more);
+int dwc_counter_read(struct dwc_replica *r, uint64_t *count);
+int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count);
+
+/* align.c */
+int dwc_align(struct dwc_engine *e);
+int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 
 /* pages.c */
 void dwc_pages_prepare(void);
@@ -239,6 +270,7 @@ void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
 /* step.c */
+int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
 int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_find_time_site(struct dwc_engine *e, int replica);
 int dwc_time_site_answer(struct dwc_engine *e);

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #define NS_PER_S 1000000000ull
+#define NS_PER_MS 1000000ull
+#define LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
 #define REPLAY_NS (10 * NS_PER_S) /* no logged element took longer than the patience */
@@ -14,6 +16,13 @@
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
 static struct dwc_replica *replica_b(struct dwc_engine *e) { return &e->replicas[1]; }
+
+static int both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
+{
+	int err = dwc_replica_call(replica_a(e), job);
+
+	return err ? err : dwc_replica_call(replica_b(e), job);
+}
 
 static int job_continue(struct dwc_replica *r)
 {
@@ -28,6 +37,8 @@ static int job_element(struct dwc_replica *r)
 {
 	int err;
 
+	if (r->engine->arm && (err = dwc_counter_arm(r, r->engine->budget)))
+		return err;
 	r->started_ns = dwc_now_ns();
 	if ((err = dwc_replica_feed(r)))
 		return err;
@@ -64,6 +75,30 @@ static void choose_inputs(struct dwc_engine *e)
 		e->waiting++;
 }
 
+/* A slice is counted over several elements, so that a short one costs no system call: the counters are armed
+ * again once half of it is used. The budget follows what was counted in that time. */
+static int plan_slice(struct dwc_engine *e)
+{
+	uint64_t count;
+	int err;
+
+	e->arm = 0;
+	if (!e->counting || (!e->rearm && e->slice_used_ns < e->slice_ns / 2))
+		return 0;
+	if (!e->rearm) {
+		if ((err = dwc_counter_read(replica_a(e), &count)))
+			return err;
+		e->events_per_ms = (e->events_per_ms + count * NS_PER_MS / e->slice_used_ns) / 2;
+	}
+	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
+	if (e->budget < LEAST_BUDGET)
+		e->budget = LEAST_BUDGET;
+	e->arm = 1;
+	e->rearm = 0;
+	e->slice_used_ns = 0;
+	return 0;
+}
+
 /* How long the element may run before somebody has to be let in: until the next timer interrupt,
  * at least the patience, at most a second (input from outside). */
 static uint64_t time_limit(struct dwc_engine *e)
@@ -94,12 +129,39 @@ static int extend(struct dwc_engine *e, struct dwc_replica *r)
 	return DWC_DIVERGED;
 }
 
+/* Both ended, one of them or both by its counter. */
+static int align(struct dwc_engine *e, int first, int second)
+{
+	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
+	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
+	int status;
+
+	if (first && second)
+		status = dwc_align(e);
+	else
+		status = dwc_align_to_natural(first ? a : b, e->budget + LEAST_BUDGET);
+	if (!status && e->agreed)
+		for (int i = 0; i < 2; i++) {
+			memset(&e->replicas[i].exit, 0, offsetof(struct dwc_exit, data));
+			e->replicas[i].exit.reason = KVM_EXIT_INTR;
+		}
+	else if (!status)
+		status = both(e, dwc_pages_harvest);
+	/* the time of the way to the common point is not the guest's */
+	a->ended_ns = ended_ns;
+	a->started_ns = started_ns;
+	return status;
+}
+
 static int execute(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
 	int first, second;
 
-	a->limit_ns = b->limit_ns = time_limit(e);
+	e->agreed = 0;
+	if ((first = plan_slice(e)))
+		return first;
+	a->limit_ns = b->limit_ns = e->counting ? 0 : time_limit(e);
 	if (e->strategy == DWC_PARALLEL)
 		dwc_replica_post(b, job_element);
 	first = job_element(a);
@@ -112,7 +174,7 @@ static int execute(struct dwc_engine *e)
 		second = dwc_replica_wait(b);
 		e->stats.second_run_ns += dwc_now_ns() - waited_from;
 	} else {
-		if (first)
+		if (first && first != DWC_SLICE_END)
 			return first;
 		second = dwc_replica_call(b, job_element);
 		e->stats.second_run_ns += b->ended_ns - b->started_ns;
@@ -121,6 +183,11 @@ static int execute(struct dwc_engine *e)
 		return first < 0 ? first : second;
 	if (first == DWC_STOPPED || second == DWC_STOPPED)
 		return DWC_STOPPED;
+	e->slice_used_ns += a->ended_ns - a->started_ns;
+	if (a->ended_ns - a->started_ns > e->stats.longest_ns)
+		e->stats.longest_ns = a->ended_ns - a->started_ns;
+	if (first == DWC_SLICE_END || second == DWC_SLICE_END)
+		return align(e, first, second);
 	if (first == DWC_SLICE_UP && second == DWC_SLICE_UP)
 		return DWC_SLICE_UP;
 	if (first == DWC_SLICE_UP)
@@ -162,18 +229,6 @@ static int finish_instruction_later(const struct dwc_engine *e, const struct dwc
 	return x->reason == KVM_EXIT_MMIO;
 }
 
-static int both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
-{
-	int err = dwc_replica_call(replica_a(e), job);
-
-	return err ? err : dwc_replica_call(replica_b(e), job);
-}
-
-static int job_read_state(struct dwc_replica *r)
-{
-	return dwc_state_get(r, &r->state);
-}
-
 /* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
  * instruction by themselves can be replayed: behind any other stands a checkpoint. */
 static int replayable(const struct dwc_exit *x)
@@ -206,7 +261,9 @@ static int compare_commit(struct dwc_engine *e)
 	const struct dwc_exit *exit = &replica_a(e)->exit;
 	int all = e->checkpoint_due || !replayable(exit), err;
 
-	if (all && !e->checkpoint_due && (err = both(e, job_read_state)))
+	if (e->agreed)
+		return take_checkpoint(e, exit);
+	if (all && !e->checkpoint_due && (err = both(e, dwc_replica_read_state)))
 		return err;
 	if ((err = compare(e, all)))
 		return err;
@@ -250,7 +307,7 @@ int dwc_engine_checkpoint(struct dwc_engine *e)
 
 	if (!e->log_count)
 		return 0;
-	if ((err = both(e, dwc_pages_harvest)) || (err = both(e, job_read_state)) || (err = compare(e, 1)))
+	if ((err = both(e, dwc_pages_harvest)) || (err = both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
 		return err;
 	return take_checkpoint(e, &e->exit);
 }
@@ -301,6 +358,7 @@ static int act(struct dwc_engine *e)
 		e->halted = replica_a(e)->run->if_flag;
 		return e->halted ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
+	case KVM_EXIT_INTR: /* the slice was used up */
 		return 0;
 	default:
 		return DWC_EXIT_PYTHON;
@@ -378,7 +436,9 @@ static int job_reach_exit(struct dwc_replica *r)
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
-	status = dwc_replica_run(r, REPLAY_NS);
+	do
+		status = dwc_replica_run(r, REPLAY_NS);
+	while (status == DWC_SLICE_END); /* what the counters say is void after a rollback */
 	if (status < 0 || status == DWC_STOPPED)
 		return status;
 	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
@@ -454,6 +514,7 @@ int dwc_engine_rollback(struct dwc_engine *e, int all)
 	if (err)
 		return err;
 	e->stats.replays_again += (uint64_t)tries;
+	e->rearm = 1;
 	e->diff = diff;
 	e->inputs = inputs;
 	e->retrying = 1;
@@ -486,21 +547,23 @@ int dwc_engine_start(struct dwc_engine *e)
 	if ((err = dwc_install_kick()))
 		return err;
 	dwc_pages_prepare();
+	e->rearm = 1;
 	e->checkpoint_due = e->checkpoint_every <= 1;
-	replica_b(e)->has_thread = e->strategy == DWC_PARALLEL;
+	/* a counter counts in every VM that its thread runs: one thread for each */
+	replica_b(e)->has_thread = e->strategy == DWC_PARALLEL || (e->strategy == DWC_SEQUENTIAL && e->counting);
 	for (int i = 0; i < count; i++) {
 		e->replicas[i].engine = e;
 		e->replicas[i].index = i;
 	}
 	if ((err = dwc_replica_start(replica_a(e))))
 		return err;
-	return e->strategy == DWC_PARALLEL ? dwc_replica_start(replica_b(e)) : 0;
+	return replica_b(e)->has_thread ? dwc_replica_start(replica_b(e)) : 0;
 }
 
 void dwc_engine_stop(struct dwc_engine *e)
 {
 	dwc_replica_stop(replica_a(e));
-	if (e->strategy == DWC_PARALLEL)
+	if (replica_b(e)->has_thread)
 		dwc_replica_stop(replica_b(e));
 }
 

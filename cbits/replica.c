@@ -12,14 +12,16 @@
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
 
-static __thread struct kvm_run *kicked_run;
+static __thread struct dwc_replica *kicked;
 
 /* Setting immediate_exit closes the race between a look at the clock and the entry to KVM_RUN. */
 static void on_kick(int signal)
 {
-	(void)signal;
-	if (kicked_run)
-		kicked_run->immediate_exit = 1;
+	if (!kicked)
+		return;
+	if (signal == DWC_OVERFLOW_SIGNAL)
+		atomic_store(&kicked->overflowed, 1);
+	kicked->run->immediate_exit = 1;
 }
 
 int dwc_install_kick(void)
@@ -28,7 +30,7 @@ int dwc_install_kick(void)
 
 	memset(&action, 0, sizeof action);
 	action.sa_handler = on_kick;
-	return sigaction(KICK_SIGNAL, &action, NULL) ? -errno : 0;
+	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
 /* Called on the owning thread. A periodic kick costs a fault-free element no system call, where a
@@ -38,6 +40,7 @@ static int own(struct dwc_replica *r)
 	struct sigevent event;
 	struct itimerspec period = { { 0, KICK_PERIOD_NS }, { 0, KICK_PERIOD_NS } };
 	sigset_t set;
+	int err;
 
 	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
 		return -errno;
@@ -51,8 +54,11 @@ static int own(struct dwc_replica *r)
 	/* all signals but the kick belong to the main thread: an element is never cut by one */
 	sigfillset(&set);
 	sigdelset(&set, KICK_SIGNAL);
+	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
-	kicked_run = r->run;
+	kicked = r;
+	if (r->engine->counting && (err = dwc_counter_open(r)))
+		return err;
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
@@ -104,7 +110,8 @@ static void *serve(void *argument)
 	}
 	if (r->has_timer)
 		timer_delete(r->timer);
-	kicked_run = NULL;
+	dwc_counter_close(r);
+	kicked = NULL;
 	return NULL;
 }
 
@@ -130,7 +137,8 @@ void dwc_replica_stop(struct dwc_replica *r)
 		pthread_join(r->thread, NULL);
 	} else if (r->has_timer) {
 		timer_delete(r->timer);
-		kicked_run = NULL;
+		dwc_counter_close(r);
+		kicked = NULL;
 		sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
 		pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 	}
@@ -197,8 +205,23 @@ static void describe_exit(struct dwc_replica *r)
 	}
 }
 
-/* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_UP when the time
- * is over, DWC_STOPPED on request; an interrupted run goes on where it was. */
+/* A slice ends by the count; by time as well, where the guest has become slow, or the signal was lost. */
+static int slice_is_over(struct dwc_replica *r)
+{
+	uint64_t count;
+	int err, kicked_by_counter = atomic_exchange(&r->overflowed, 0);
+
+	if ((err = dwc_counter_read(r, &count)))
+		return err;
+	if (count >= r->budget || (!kicked_by_counter && r->ended_ns - r->started_ns > r->engine->slice_ns * 3 / 2)) {
+		dwc_state_get_synced(r, &r->state);
+		return DWC_SLICE_END;
+	}
+	return 0;
+}
+
+/* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_END when the counter is over its
+ * budget, DWC_SLICE_UP when the time is over, DWC_STOPPED on request; an interrupted run goes on where it was. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
@@ -214,6 +237,8 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		r->run->immediate_exit = 0;
 		if (atomic_load(&e->stop))
 			return DWC_STOPPED;
+		if (e->counting && (err = slice_is_over(r)))
+			return (int)err;
 		if (limit_ns && r->ended_ns - r->started_ns >= limit_ns)
 			return DWC_SLICE_UP;
 	}
@@ -224,6 +249,11 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		return dwc_state_get(r, &r->state);
 	dwc_state_get_synced(r, &r->state);
 	return 0;
+}
+
+int dwc_replica_read_state(struct dwc_replica *r)
+{
+	return dwc_state_get(r, &r->state);
 }
 
 /* Finish the instruction of a pending I/O or MMIO without running the guest on (KVM api.rst,

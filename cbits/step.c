@@ -38,7 +38,8 @@ int dwc_set_stepping(struct dwc_replica *r, int on)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
 }
 
-static int translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
+/* Guest physical address of a linear one; 0 where nothing in RAM is mapped. */
+int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 {
 	struct kvm_translation t;
 
@@ -62,7 +63,7 @@ static int code_gpa(struct dwc_replica *r, struct code_page *page, uint64_t line
 
 	if (!page->valid || page->linear != start) {
 		page->linear = start;
-		page->valid = translate(r, start, &page->gpa);
+		page->valid = dwc_translate(r, start, &page->gpa);
 	}
 	*gpa = page->gpa + (linear - start);
 	return page->valid;
@@ -100,7 +101,7 @@ static void add_entry(struct dwc_replica *r, struct entries *entries, uint64_t l
 	for (unsigned i = 0; i < entries->count; i++)
 		if (entries->entry[i].linear == linear)
 			return;
-	if (!linear || !translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
+	if (!linear || !dwc_translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
 		return;
 	entry->linear = linear;
 	memcpy(entry->code, r->ram + entry->gpa, TRAP_BYTES);
@@ -115,7 +116,7 @@ static void add_gates(struct dwc_replica *r, struct entries *entries)
 	uint64_t gpa, gate[2];
 
 	for (uint32_t at = 0; at < VECTORS * sizeof gate && at + sizeof gate - 1 <= idt->limit; at += sizeof gate) {
-		if (!translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->ram_bytes)
+		if (!dwc_translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->ram_bytes)
 			continue;
 		memcpy(gate, r->ram + gpa, sizeof gate);
 		add_entry(r, entries, (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32);
@@ -189,7 +190,7 @@ static int job_find(struct dwc_replica *r)
 	if (!r->engine->has_pending_io && at_time_read(r, &page, s))
 		return 0;
 	set_entries(r, &entries);
-	for (uint64_t i = 0; i < s->limit && !atomic_load(&r->engine->stop); i++) {
+	for (s->steps = 0; s->steps < s->limit && !atomic_load(&r->engine->stop); s->steps++) {
 		/* POPF and IRET of the guest disarm it */
 		if ((err = dwc_set_stepping(r, 1)) < 0 || (err = run_a_step(r)) < 0)
 			break;
@@ -202,6 +203,7 @@ static int job_find(struct dwc_replica *r)
 		if (at_time_read(r, &page, s))
 			break;
 	}
+	s->exit_reason = r->run->exit_reason;
 	clear_entries(r, &entries);
 	dwc_set_stepping(r, 0);
 	return err;
@@ -231,7 +233,7 @@ int dwc_time_site_answer(struct dwc_engine *e)
 
 	if (!e->site_count || x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1)
 		return 0;
-	if (!translate(&e->replicas[0], s->regs.rip + s->sregs.cs.base, &gpa))
+	if (!dwc_translate(&e->replicas[0], s->regs.rip + s->sregs.cs.base, &gpa))
 		return 0;
 	for (uint32_t i = 0; i < e->site_count; i++) {
 		if (e->site_gpa[i] != gpa)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dwcvmm.element.progress import Event
+
 
 class Strategy(StrEnum):
     OFF = "off"
@@ -23,6 +25,7 @@ class EngineConfig:
 
     strategy: Strategy = Strategy.SEQUENTIAL
     slice_ns: int = 200_000
+    progress: Event | None = None  # what slices are counted by; None: what the self-test believes
     clock: Clock = Clock.VIRTUAL
     clock_divisor: int | None = None  # None: by what an exit costs here
     # Without a progress counter an element can only be cut by running it again single-stepped, so

@@ -18,6 +18,7 @@ from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.timesites import TimeSites
 from dwcvmm.kvm.ioctl import check
+from dwcvmm.machine.exits import exit_name
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
@@ -166,6 +167,10 @@ class Engine:
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
         site = self.sites.search()
+        if site is None:
+            search, state = self.core.search, self.core.replicas[0].state
+            record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
+            record.detail["search"] |= {"rip": int(state.regs.rip)}
         self._rollback()
         if site is None:
             return Cause.UNEXPLAINED

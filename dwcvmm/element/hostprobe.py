@@ -12,6 +12,7 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot import entry
+from dwcvmm.element.progress import Event, Progress, self_test
 from dwcvmm.errors import KvmError
 from dwcvmm.kvm.system import System
 from dwcvmm.machine.cpuid import apply_policy
@@ -118,6 +119,14 @@ class Probe:
         except KvmError:
             return False
         return stopped and int(self.vcpu.get("regs").rip) == PROBE_AT + 1
+
+    def progress(self, wanted: Event | None) -> Progress:
+        """The progress counter: the first of instructions and branches that passes, or the wanted one."""
+        for event in (wanted,) if wanted else (Event.INSTRUCTIONS, Event.BRANCHES):
+            found = self_test(event, self.vcpu, lambda: self.load(LOOP + OUT_80), 2 * LOOP_TURNS + 1, LOOP_TURNS)
+            if found or event is wanted:
+                return found
+        return found
 
     def port_output(self) -> tuple[bool, int]:
         """(RIP stands behind an OUT at its exit, median ns of such an exit)."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.hostprobe import probe
+from dwcvmm.element.hostprobe import Probe, probe
+from dwcvmm.element.progress import Event, Progress
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
@@ -33,6 +34,7 @@ SAVED_MSRS = (
 )  # fmt: skip
 
 SPIN_TURNS = 20_000  # about 0.3 ms
+FIRST_EVENTS_PER_MS = 1_000_000  # until a slice was measured
 
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
@@ -67,6 +69,7 @@ class Replicas:
         engine.exact_windows = self.host.exact_windows
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
+        self._choose_progress(engine)
         engine.patience_ns = engine.patience_base_ns = config.patience_ns
         if not 1 <= config.checkpoint_every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {config.checkpoint_every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
@@ -92,6 +95,20 @@ class Replicas:
             self._make(engine.replicas[index], memory, slots, cpuid)
             engine.replicas[index].cpu = cpus[index]
         self._choose_msrs()
+
+    def _choose_progress(self, engine: Any) -> None:
+        config = self.config
+        engine.slice_ns = config.slice_ns
+        if config.strategy is Strategy.OFF or config.progress is Event.NONE:
+            self.progress = Progress(Event.NONE, "not wanted")
+            return
+        with Probe(self.system) as trial:
+            self.progress = trial.progress(config.progress)
+        if config.progress and not self.progress:
+            raise HostError(f"cannot count {config.progress}: {self.progress.reason}", self.progress.remedy)
+        engine.counting = bool(self.progress)
+        engine.counter_type, engine.counter_config = self.progress.perf_type, self.progress.config
+        engine.events_per_ms = FIRST_EVENTS_PER_MS
 
     def _array(self, ctype: str, count: int) -> Any:
         array = ffi.new(ctype, count)

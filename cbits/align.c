@@ -1,0 +1,235 @@
+/* The exact stop: both replicas were kicked out of the guest by their counters, some instructions late
+ * and not equally late. The one behind is brought to where the other stands: by its counter over a long
+ * way, then by a breakpoint at the other's RIP. Equal registers and equal memory are the proof; counts
+ * say only who is behind and when to give up (docs/progress.md). */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define TRIES 24
+#define SKID 512 /* stop short of the other by this much; a longer skid costs another try */
+#define MOVE_ON 24
+#define COUNT_TOLERANCE 64 /* equal registers with counts further apart are another turn of a loop */
+#define NATURAL 1
+
+static struct dwc_replica *other(struct dwc_replica *r)
+{
+	return &r->engine->replicas[!r->index];
+}
+
+static int set_breakpoint(struct dwc_replica *r, uint64_t linear)
+{
+	struct kvm_guest_debug debug;
+
+	memset(&debug, 0, sizeof debug);
+	if (linear) {
+		debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+		debug.arch.debugreg[0] = linear;
+		debug.arch.debugreg[7] = 2; /* G0, instruction execution */
+	}
+	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
+}
+
+/* Without RF the instruction at the breakpoint would hit it again (SDM 3B 18.3.1.1). */
+static void resume_past(struct dwc_replica *r)
+{
+	r->run->s.regs.regs.rflags |= DWC_RFLAGS_RF;
+	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+}
+
+static uint64_t linear_rip(const struct dwc_replica *r)
+{
+	return r->state.regs.rip + r->state.sregs.cs.base;
+}
+
+/* An interrupt shadow blocks breakpoints, and a REP instruction is entered many times at one RIP. */
+static int is_target(struct dwc_replica *r)
+{
+	uint8_t code[2] = { 0, 0 };
+	uint64_t gpa;
+
+	if (r->state.events.interrupt.shadow)
+		return 0;
+	for (unsigned i = 0; i < sizeof code; i++)
+		if (dwc_translate(r, linear_rip(r) + i, &gpa))
+			code[i] = r->ram[gpa];
+	return code[0] != 0xf2 && code[0] != 0xf3 && !(code[0] == 0x66 && (code[1] == 0xf2 || code[1] == 0xf3));
+}
+
+/* Run until `more` is counted. Returns DWC_SLICE_END, NATURAL (an exit of the guest's own), or an error. */
+static int job_move(struct dwc_replica *r)
+{
+	int status;
+
+	if ((status = dwc_counter_extend(r, r->move)))
+		return status;
+	r->started_ns = dwc_now_ns();
+	status = dwc_replica_run(r, 0);
+	return status ? status : NATURAL;
+}
+
+static int move(struct dwc_replica *r, uint64_t more)
+{
+	r->move = more;
+	return dwc_replica_call(r, job_move);
+}
+
+/* The other has ended by itself: so must this one, soon. */
+int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
+{
+	int status = move(r, limit);
+
+	if (status == NATURAL)
+		return 0;
+	if (status != DWC_SLICE_END)
+		return status;
+	r->engine->diff = DWC_DIFF_HANG;
+	return DWC_DIVERGED;
+}
+
+/* Does all state agree here? Compares memory, so only where registers already do. */
+static int agree(struct dwc_engine *e)
+{
+	int err;
+
+	if (dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
+		return 0;
+	for (int i = 0; i < 2; i++)
+		if ((err = dwc_replica_call(&e->replicas[i], dwc_pages_harvest)) ||
+		    (err = dwc_replica_call(&e->replicas[i], dwc_replica_read_state)))
+			return err;
+	return !dwc_state_compare(&e->replicas[0].state, &e->replicas[1].state, &e->stats) && !dwc_pages_compare(e, 1);
+}
+
+static int near(uint64_t a, uint64_t b)
+{
+	return (a > b ? a - b : b - a) <= COUNT_TOLERANCE;
+}
+
+/* To the next hit of the breakpoint: 0, or as job_move(). */
+static int job_to_breakpoint(struct dwc_replica *r)
+{
+	int status = dwc_counter_extend(r, r->move);
+
+	if (status)
+		return status;
+	r->started_ns = dwc_now_ns();
+	if (r->state.regs.rip == other(r)->state.regs.rip)
+		resume_past(r);
+	status = dwc_replica_run(r, 0);
+	if (status)
+		return status;
+	r->engine->stats.debug_exits += r->exit.reason == KVM_EXIT_DEBUG;
+	return r->exit.reason == KVM_EXIT_DEBUG ? 0 : NATURAL;
+}
+
+enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
+
+/* From hit to hit until it agrees with the leader. */
+static int catch_up(struct dwc_replica *behind, uint64_t distance)
+{
+	struct dwc_replica *leader = other(behind);
+	uint64_t mine, theirs;
+	int err, status;
+
+	if ((err = dwc_counter_read(leader, &theirs)) || (err = set_breakpoint(behind, linear_rip(leader))))
+		return err;
+	behind->move = distance + SKID + COUNT_TOLERANCE;
+	for (;;) {
+		status = dwc_replica_call(behind, job_to_breakpoint);
+		if (status < 0 || status == DWC_STOPPED)
+			break;
+		if (status) {
+			status = status == NATURAL ? ENDED : OVERRUN;
+			break;
+		}
+		if ((status = dwc_counter_read(behind, &mine)))
+			break;
+		if (near(mine, theirs) && (status = agree(behind->engine))) {
+			status = status < 0 ? status : CAUGHT_UP;
+			break;
+		}
+		if (mine > theirs + SKID) {
+			status = OVERRUN;
+			break;
+		}
+	}
+	err = set_breakpoint(behind, 0);
+	return err ? err : status;
+}
+
+/* Bucket n counts values below 2^n (and not below 2^(n-1)). */
+static void tally(uint64_t *histogram, uint64_t value)
+{
+	unsigned bucket = value ? 64 - (unsigned)__builtin_clzll(value) : 0;
+
+	histogram[bucket < DWC_HISTOGRAM ? bucket : DWC_HISTOGRAM - 1]++;
+}
+
+static int settle(struct dwc_engine *e, uint64_t *counts)
+{
+	for (int i = 0; i < 2; i++) {
+		int err = dwc_counter_read(&e->replicas[i], &counts[i]);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Both were kicked: make them stand at the same instruction. 0: they do (by state), or both ended by themselves;
+ * e->agreed tells which. DWC_DIVERGED: no point was found. */
+int dwc_align(struct dwc_engine *e)
+{
+	uint64_t counts[2], distance;
+	int err;
+
+	e->agreed = 0;
+	for (int try = 0; try < TRIES; try++) {
+		struct dwc_replica *leader, *behind;
+
+		if ((err = settle(e, counts)))
+			return err;
+		distance = counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0];
+		if (!try) {
+			tally(e->stats.distance, distance);
+			tally(e->stats.lateness, counts[0] > e->replicas[0].budget ? counts[0] - e->replicas[0].budget : 0);
+		}
+		if (near(counts[0], counts[1]) && (err = agree(e))) {
+			e->agreed = err > 0;
+			return err < 0 ? err : 0;
+		}
+		leader = &e->replicas[counts[1] > counts[0]];
+		behind = other(leader);
+		/* nobody can be brought here, or this point did not work out */
+		if (!is_target(leader) || try % 4 == 3) {
+			if ((err = move(leader, MOVE_ON + 7 * (unsigned)try)) == NATURAL)
+				return dwc_align_to_natural(behind, distance + e->budget + SKID);
+			if (err != DWC_SLICE_END)
+				return err;
+			continue;
+		}
+		if (distance > 2 * SKID) {
+			if ((err = move(behind, distance - SKID)) == NATURAL)
+				return dwc_align_to_natural(leader, e->budget + SKID);
+			if (err != DWC_SLICE_END)
+				return err;
+			continue;
+		}
+		e->stats.catch_ups++;
+		switch (err = catch_up(behind, distance)) {
+		case CAUGHT_UP:
+			e->agreed = 1;
+			return 0;
+		case ENDED:
+			return dwc_align_to_natural(leader, e->budget + SKID);
+		case OVERRUN:
+			continue;
+		default:
+			return err;
+		}
+	}
+	e->diff = DWC_DIFF_HANG;
+	return DWC_DIVERGED;
+}

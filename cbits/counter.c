@@ -1,0 +1,100 @@
+/* The progress counter: a perf event on the thread that owns a vCPU, counting in the guest only. Its
+ * overflow makes KVM_RUN return, some instructions late (docs/progress.md). The count is a guide: that
+ * two replicas stand at the same point is shown by their state alone. */
+#include "core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/perf_event.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define NEVER (1ull << 40)
+
+/* On the owning thread. Returns 0 or -errno: ENOENT and EOPNOTSUPP (no PMU, or no such event), EACCES,
+ * EBUSY (a mediated vPMU has it). */
+int dwc_counter_open(struct dwc_replica *r)
+{
+	struct perf_event_attr attr;
+	struct f_owner_ex owner = { F_OWNER_TID, (int)syscall(SYS_gettid) };
+
+	memset(&attr, 0, sizeof attr);
+	attr.size = sizeof attr;
+	attr.type = r->engine->counter_type;
+	attr.config = r->engine->counter_config;
+	attr.sample_period = NEVER;
+	attr.disabled = 1;
+	attr.pinned = 1; /* a counter that is shared by time says nothing */
+	attr.exclude_host = 1;
+	attr.exclude_hv = 1;
+	r->counter_fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	if (r->counter_fd < 0) {
+		r->counter_fd = 0;
+		return -errno;
+	}
+	if (fcntl(r->counter_fd, F_SETOWN_EX, &owner) || fcntl(r->counter_fd, F_SETSIG, DWC_OVERFLOW_SIGNAL) ||
+	    fcntl(r->counter_fd, F_SETFL, O_ASYNC | O_NONBLOCK))
+		return -errno;
+	return 0;
+}
+
+void dwc_counter_close(struct dwc_replica *r)
+{
+	if (r->counter_fd)
+		close(r->counter_fd);
+	r->counter_fd = 0;
+}
+
+/* Count from zero, and interrupt at `budget`. ENABLE and not REFRESH: it counts on behind the overflow. */
+int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
+{
+	if (ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) || ioctl(r->counter_fd, PERF_EVENT_IOC_RESET, 0) ||
+	    ioctl(r->counter_fd, PERF_EVENT_IOC_PERIOD, &budget) || ioctl(r->counter_fd, PERF_EVENT_IOC_ENABLE, 0))
+		return -errno;
+	r->budget = budget;
+	r->count_base = 0;
+	return 0;
+}
+
+/* Go on counting, and interrupt after so many more. The period starts anew: what was counted is kept here. */
+int dwc_counter_extend(struct dwc_replica *r, uint64_t more)
+{
+	uint64_t count;
+	int err;
+
+	if ((err = dwc_counter_read(r, &count)) || (err = dwc_counter_arm(r, more)))
+		return err;
+	r->count_base = count;
+	r->budget = count + more;
+	return 0;
+}
+
+/* What was counted since dwc_counter_arm(). ENODEV: a pinned event that could not be scheduled reads nothing. */
+int dwc_counter_read(struct dwc_replica *r, uint64_t *count)
+{
+	ssize_t got = read(r->counter_fd, count, sizeof *count);
+
+	if (got != sizeof *count)
+		return got < 0 ? -errno : -ENODEV;
+	*count += r->count_base;
+	return 0;
+}
+
+/* The self-test's run: count one entry of a vCPU that belongs to this thread. Returns 1 if the overflow ended
+ * it, 0 if the guest did, or -errno. */
+int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count)
+{
+	int err = dwc_counter_open(r);
+	long ran = 0;
+
+	if (!err && !(err = dwc_counter_arm(r, budget))) {
+		ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+		err = dwc_counter_read(r, count);
+	}
+	dwc_counter_close(r);
+	if (err)
+		return err;
+	return ran == -EINTR ? 1 : (int)ran;
+}

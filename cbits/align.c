@@ -8,9 +8,11 @@
 #include <string.h>
 
 #define TRIES 24
-#define SKID 512 /* stop short of the other by this much; a longer skid costs another try */
+#define SKID 192 /* stop short of the other by this much; a longer skid costs another try */
 #define MOVE_ON 24
-#define COUNT_TOLERANCE 64 /* equal registers with counts further apart are another turn of a loop */
+#define NOISE 1024 /* equal registers with counts further apart are another turn of a loop */
+#define NOISE_A_STOP 2 /* many CPUs count too much at each VM entry */
+#define GIVE_UP 512
 #define NATURAL 1
 
 static struct dwc_replica *other(struct dwc_replica *r)
@@ -102,9 +104,9 @@ static int agree(struct dwc_engine *e)
 	return !dwc_state_compare(&e->replicas[0].state, &e->replicas[1].state, &e->stats) && !dwc_pages_compare(e, 1);
 }
 
-static int near(uint64_t a, uint64_t b)
+static int near(uint64_t a, uint64_t b, uint64_t stops)
 {
-	return (a > b ? a - b : b - a) <= COUNT_TOLERANCE;
+	return (a > b ? a - b : b - a) <= NOISE + NOISE_A_STOP * stops;
 }
 
 /* To the next hit of the breakpoint: 0, or as job_move(). */
@@ -126,17 +128,17 @@ static int job_to_breakpoint(struct dwc_replica *r)
 
 enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
 
-/* From hit to hit until it agrees with the leader. */
-static int catch_up(struct dwc_replica *behind, uint64_t distance)
+/* From hit to hit until it agrees with the leader. When it is beyond by more than noise can explain, it was ahead. */
+static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 {
 	struct dwc_replica *leader = other(behind);
-	uint64_t mine, theirs;
-	int err, status;
+	uint64_t last, most_stops = theirs - mine + GIVE_UP; /* each is an instruction on, at least */
+	int err, status = OVERRUN;
 
-	if ((err = dwc_counter_read(leader, &theirs)) || (err = set_breakpoint(behind, linear_rip(leader))))
+	if ((err = set_breakpoint(behind, linear_rip(leader))))
 		return err;
-	behind->move = distance + SKID + COUNT_TOLERANCE;
-	for (;;) {
+	for (uint64_t stops = 0; stops < most_stops && mine < (last = theirs + GIVE_UP + NOISE_A_STOP * stops); stops++) {
+		behind->move = last - mine;
 		status = dwc_replica_call(behind, job_to_breakpoint);
 		if (status < 0 || status == DWC_STOPPED)
 			break;
@@ -146,14 +148,11 @@ static int catch_up(struct dwc_replica *behind, uint64_t distance)
 		}
 		if ((status = dwc_counter_read(behind, &mine)))
 			break;
-		if (near(mine, theirs) && (status = agree(behind->engine))) {
+		if (near(mine, theirs, stops + 1) && (status = agree(behind->engine))) {
 			status = status < 0 ? status : CAUGHT_UP;
 			break;
 		}
-		if (mine > theirs + SKID) {
-			status = OVERRUN;
-			break;
-		}
+		status = OVERRUN;
 	}
 	err = set_breakpoint(behind, 0);
 	return err ? err : status;
@@ -196,7 +195,7 @@ int dwc_align(struct dwc_engine *e)
 			tally(e->stats.distance, distance);
 			tally(e->stats.lateness, counts[0] > e->replicas[0].budget ? counts[0] - e->replicas[0].budget : 0);
 		}
-		if (near(counts[0], counts[1]) && (err = agree(e))) {
+		if (near(counts[0], counts[1], 0) && (err = agree(e))) {
 			e->agreed = err > 0;
 			return err < 0 ? err : 0;
 		}
@@ -218,7 +217,7 @@ int dwc_align(struct dwc_engine *e)
 			continue;
 		}
 		e->stats.catch_ups++;
-		switch (err = catch_up(behind, distance)) {
+		switch (err = catch_up(behind, counts[behind->index], counts[leader->index])) {
 		case CAUGHT_UP:
 			e->agreed = 1;
 			return 0;

@@ -245,6 +245,7 @@ int dwc_replica_read_state(struct dwc_replica *r);
 int dwc_counter_open(struct dwc_replica *r);
 void dwc_counter_close(struct dwc_replica *r);
 int dwc_counter_arm(struct dwc_replica *r, uint64_t budget);
+int dwc_counter_disarm(struct dwc_replica *r);
 int dwc_counter_extend(struct dwc_replica *r, uint64_t more);
 int dwc_counter_read(struct dwc_replica *r, uint64_t *count);
 int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count);

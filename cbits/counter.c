@@ -58,6 +58,12 @@ int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
 	return 0;
 }
 
+/* No overflows: the replica is restored, and replays what comes by itself. */
+int dwc_counter_disarm(struct dwc_replica *r)
+{
+	return ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) ? -errno : 0;
+}
+
 /* Go on counting, and interrupt after so many more. The period starts anew: what was counted is kept here. */
 int dwc_counter_extend(struct dwc_replica *r, uint64_t more)
 {

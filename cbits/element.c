@@ -75,21 +75,27 @@ static void choose_inputs(struct dwc_engine *e)
 		e->waiting++;
 }
 
+static int measure_rate(struct dwc_engine *e)
+{
+	uint64_t count;
+	int err = dwc_counter_read(replica_a(e), &count);
+
+	if (!err && e->slice_used_ns)
+		e->events_per_ms = (e->events_per_ms + count * NS_PER_MS / e->slice_used_ns) / 2;
+	return err;
+}
+
 /* A slice is counted over several elements, so that a short one costs no system call: the counters are armed
  * again once half of it is used. The budget follows what was counted in that time. */
 static int plan_slice(struct dwc_engine *e)
 {
-	uint64_t count;
 	int err;
 
 	e->arm = 0;
 	if (!e->counting || (!e->rearm && e->slice_used_ns < e->slice_ns / 2))
 		return 0;
-	if (!e->rearm) {
-		if ((err = dwc_counter_read(replica_a(e), &count)))
-			return err;
-		e->events_per_ms = (e->events_per_ms + count * NS_PER_MS / e->slice_used_ns) / 2;
-	}
+	if (!e->rearm && (err = measure_rate(e)))
+		return err;
 	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
 	if (e->budget < LEAST_BUDGET)
 		e->budget = LEAST_BUDGET;
@@ -136,6 +142,9 @@ static int align(struct dwc_engine *e, int first, int second)
 	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
 	int status;
 
+	if (!e->rearm && (status = measure_rate(e)))
+		return status;
+	e->rearm = 1;
 	if (first && second)
 		status = dwc_align(e);
 	else
@@ -438,7 +447,7 @@ static int job_reach_exit(struct dwc_replica *r)
 	r->started_ns = dwc_now_ns();
 	do
 		status = dwc_replica_run(r, REPLAY_NS);
-	while (status == DWC_SLICE_END); /* what the counters say is void after a rollback */
+	while (status == DWC_SLICE_END); /* by time: what comes is known */
 	if (status < 0 || status == DWC_STOPPED)
 		return status;
 	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
@@ -489,6 +498,8 @@ static int restore(struct dwc_engine *e, int all)
 {
 	int err;
 
+	if (e->counting && ((err = dwc_counter_disarm(replica_a(e))) || (err = dwc_counter_disarm(replica_b(e)))))
+		return err;
 	if ((err = both(e, dwc_replica_complete)) || (err = dwc_pages_rollback(e, all)))
 		return err;
 	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))

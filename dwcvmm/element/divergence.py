@@ -13,6 +13,7 @@ class Cause(StrEnum):
     TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
     IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
     ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
+    ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas
     INJECTED = "injected"  # a test put a fault there
     UNEXPLAINED = "unexplained"
 

@@ -166,6 +166,8 @@ class Engine:
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
+        if record.groups == ["hang"]:
+            return Cause.ALIGNMENT
         site = self.sites.search()
         if site is None:
             search, state = self.core.search, self.core.replicas[0].state

@@ -6,7 +6,10 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
-SOURCES = ("host", "state", "replica", "pages", "platform", "element", "counter", "align", "step", "pic", "pit", "uart")
+SOURCES = (
+    *("host", "state", "replica", "pages", "platform", "element", "step"),
+    *("counter", "align", "tsc", "pic", "pit", "uart"),
+)
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.
 PREAMBLE = """

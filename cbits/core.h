@@ -111,6 +111,9 @@ struct dwc_replica {
 	int counter_fd;
 	uint64_t budget, count_base, move;
 	atomic_int overflowed;
+	/* the frozen TSC: host tick and guest value that the offset is set for */
+	uint64_t tsc_tick, tsc_value, tsc_usual_ns;
+	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, where it is not the caller's */
 	pthread_t thread;
 	int has_thread;
@@ -128,6 +131,7 @@ struct dwc_inputs {
 	int window;                    /* an interrupt window was asked for */
 	int sets_rdx;                  /* the exit is a learned time site: EDX comes with the answer */
 	uint64_t rdx;
+	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
@@ -150,6 +154,7 @@ struct dwc_stats {
 	uint64_t normalised_rf, normalised_unusable;
 	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
 	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM], longest_ns;
+	uint64_t tick_waits;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
 };
 
@@ -189,6 +194,9 @@ struct dwc_engine {
 	uint32_t counter_type;    /* perf_event_attr */
 	uint64_t counter_config;
 	uint64_t slice_ns, budget, slice_used_ns; /* guest time since the counters were armed */
+	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs */
+	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
+	uint32_t tsc_bits;
 	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
 	/* time */
 	uint64_t guest_ns, clock_divisor;
@@ -249,6 +257,11 @@ int dwc_counter_disarm(struct dwc_replica *r);
 int dwc_counter_extend(struct dwc_replica *r, uint64_t more);
 int dwc_counter_read(struct dwc_replica *r, uint64_t *count);
 int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count);
+
+/* tsc.c */
+void dwc_tsc_choose(struct dwc_engine *e);
+int dwc_tsc_enter(struct dwc_replica *r);
+void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 
 /* align.c */
 int dwc_align(struct dwc_engine *e);

@@ -40,6 +40,7 @@ static int job_element(struct dwc_replica *r)
 	if (r->engine->arm && (err = dwc_counter_arm(r, r->engine->budget)))
 		return err;
 	r->started_ns = dwc_now_ns();
+	r->tick_crossed = 0;
 	if ((err = dwc_replica_feed(r)))
 		return err;
 	return job_continue(r);
@@ -58,6 +59,7 @@ static void choose_inputs(struct dwc_engine *e)
 {
 	int pending;
 
+	dwc_tsc_choose(e);
 	dwc_platform_tick(e);
 	pending = dwc_pic_pending(&e->pic);
 	e->inputs.vector = -1;

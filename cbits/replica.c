@@ -227,9 +227,13 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 	struct dwc_engine *e = r->engine;
 
 	for (;;) {
-		long err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+		long err = dwc_tsc_enter(r);
 
+		if (err)
+			return (int)err;
+		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
+		dwc_tsc_exit(r, r->ended_ns - r->started_ns);
 		if (err >= 0)
 			break;
 		if (err != -EINTR && err != -EAGAIN)

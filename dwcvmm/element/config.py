@@ -28,6 +28,7 @@ class EngineConfig:
     progress: Event | None = None  # what slices are counted by; None: what the self-test believes
     clock: Clock = Clock.VIRTUAL
     clock_divisor: int | None = None  # None: by what an exit costs here
+    freeze_tsc: bool = True  # where the host can: TSC scaling
     # Without a progress counter an element can only be cut by running it again single-stepped, so
     # an interrupt that is due waits this long for a natural end.
     patience_ns: int = 20_000_000

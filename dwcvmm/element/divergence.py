@@ -11,6 +11,7 @@ from dwcvmm._core import ffi, lib
 
 class Cause(StrEnum):
     TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
+    TSC_TICK = "tsc_tick"  # the frozen TSC ticked inside the element; it is run again
     IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
     ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
     ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas

@@ -23,6 +23,7 @@ from dwcvmm.machine.exits import exit_name
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MAX_NS = 2_000_000_000
+TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
 class Stop(Enum):
@@ -146,6 +147,8 @@ class Engine:
             return True
         self._attempt += 1
         record = describe(self.core, self._attempt)
+        if any(replica.tick_crossed for replica in self.core.replicas):
+            record.detail["tick"] = True
         merged = merge_accessed_bits(self.core, record)
         if merged:
             self.counts.accessed_bits += merged
@@ -168,6 +171,8 @@ class Engine:
             return Cause.IRQ_WINDOW
         if record.groups == ["hang"]:
             return Cause.ALIGNMENT
+        if record.detail.get("tick") and self._attempt < TICK_RETRIES:
+            return Cause.TSC_TICK
         site = self.sites.search()
         if site is None:
             search, state = self.core.search, self.core.replicas[0].state

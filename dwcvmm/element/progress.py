@@ -61,8 +61,8 @@ MODELS = (
           0x11C4, 125, "pin to performance cores"),
     Model(INTEL, 6, _models(0x37, 0x4A, 0x4D, 0x4C, 0x5C, 0x5F, 0x7A, 0x86, 0x96, 0x9C, 0xAF, 0xB6), "Silvermont to "
           "Sierra Forest", 0x7EC4, 100, "erratum SRF7 and its like: overcount at each VM entry and exit"),
-    Model(AMD, 0x17, ANY_MODEL, "Zen, Zen 2", 0xD1, 10_000, "unbounded skid; SpecLockMap off; VMRUN counts as a branch"),
-    Model(AMD, 0x19, ANY_MODEL, "Zen 3, Zen 4", 0xD1, 10_000, "unbounded skid; SpecLockMap off; VMRUN counts as a branch"),
+    Model(AMD, 0x17, ANY_MODEL, "Zen, Zen 2", 0xD1, 10_000, "unbounded skid; SpecLockMap off; VMRUN is a branch"),
+    Model(AMD, 0x19, ANY_MODEL, "Zen 3, Zen 4", 0xD1, 10_000, "unbounded skid; SpecLockMap off; VMRUN is a branch"),
     Model(AMD, 0x1A, ANY_MODEL, "Zen 5", 0xD1, 10_000, "unbounded skid; VMRUN counts as branch"),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
 from dwcvmm.errors import ConfigError, HostError
@@ -95,6 +96,20 @@ class Replicas:
             self._make(engine.replicas[index], memory, slots, cpuid)
             engine.replicas[index].cpu = cpus[index]
         self._choose_msrs()
+        self._freeze_tsc()
+
+    def _freeze_tsc(self) -> None:
+        self.frozen_tsc: FrozenTsc | None = None
+        if self.config.strategy is Strategy.OFF or not self.config.freeze_tsc:
+            return
+        if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):
+            return
+        frozen = [freeze(vcpu, self.host.module) for vcpu in self.vcpus]
+        if frozen[0] and all(frozen) and all(stands_still(vcpu) for vcpu in self.vcpus):
+            self.frozen_tsc = frozen[0]
+            engine = self.engine
+            engine.tsc_ratio, engine.tsc_bits = frozen[0].ratio, frozen[0].bits
+            engine.tsc_host_khz = frozen[0].host_khz
 
     def _choose_progress(self, engine: Any) -> None:
         config = self.config

@@ -1,7 +1,8 @@
 """Patch an unpacked bochs 3.0 source tree: python3 patch.py TREE
 
-Adds the PMU of pmu.cc (here are only its hooks), a settable seed, and mends two faults: host interrupts while a
-guest runs that was entered with IF = 0, and RF of an EPT violation in the delivery of an event. Every replacement is checked: a tree of another version stops here with the text not found.
+Adds the PMU of pmu.cc (here are only its hooks) and a settable seed, and mends two faults: host interrupts while a
+guest runs that was entered with IF = 0, and RF of an EPT violation in the delivery of an event. Every replacement
+is checked: a tree of another version stops here with the text that was not found.
 SPDX-License-Identifier: LGPL-2.0-or-later, as bochs itself.
 """
 
@@ -173,7 +174,8 @@ edit(
         "  BX_CPU_THIS_PTR in_vmx_guest = true;\n  handleInterruptMaskChange();\n"
         "  if (vm->vmentry_ctrls.LOAD_PERF_GLOBAL_CTRL_MSR()) {\n"
         "    pmu_set_global_ctrl(VMread64(VMCS_64BIT_GUEST_IA32_PERF_GLOBAL_CTRL), 1);\n"
-        "    pmu_deviate(PMU_ENTRY);\n    if (vm->vmentry_interr_info & 0x80000000) pmu_deviate(PMU_INTERRUPT);\n  }\n\n"
+        "    pmu_deviate(PMU_ENTRY);\n"
+        "    if (vm->vmentry_interr_info & 0x80000000) pmu_deviate(PMU_INTERRUPT);\n  }\n\n"
         "  unmask",
     ),
 )

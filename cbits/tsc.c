@@ -1,0 +1,76 @@
+/* Time that stands still: with TSC scaling the guest's TSC runs at 1 kHz, and its offset is set so that both
+ * replicas read the same value all through an element (docs/progress.md). Its ticks are the host's:
+ * guest TSC = (host TSC * ratio >> bits) + offset, so an element that would run into one waits for it. */
+#include "core.h"
+
+#include <x86intrin.h>
+
+#define NS_PER_MS 1000000ull
+#define LONGEST_WAIT_NS (900 * 1000ull)
+
+static uint64_t scaled(const struct dwc_engine *e, uint64_t host)
+{
+	return (uint64_t)((unsigned __int128)host * e->tsc_ratio >> e->tsc_bits);
+}
+
+static int set_offset(struct dwc_replica *r, uint64_t offset)
+{
+	struct kvm_device_attr attribute = { 0, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, (uint64_t)(uintptr_t)&offset };
+
+	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute);
+}
+
+/* The guest's TSC for the next element, an input like any other: 1 GHz on the guest clock, and as it was
+ * while the host is in the same tick, which costs no system call. */
+void dwc_tsc_choose(struct dwc_engine *e)
+{
+	uint64_t tick;
+
+	if (!e->tsc_ratio)
+		return;
+	tick = scaled(e, __rdtsc());
+	if (tick == e->tsc_tick)
+		return;
+	e->tsc_tick = tick;
+	e->inputs.tsc = e->guest_ns > e->inputs.tsc ? e->guest_ns : e->inputs.tsc + 1;
+}
+
+/* Before each entry, on the owning thread. Elements are about as long as the ones before. */
+int dwc_tsc_enter(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	uint64_t host, tick, need_ns, left;
+	int err;
+
+	if (!e->tsc_ratio)
+		return 0;
+	need_ns = 2 * r->tsc_usual_ns;
+	if (need_ns > LONGEST_WAIT_NS)
+		need_ns = LONGEST_WAIT_NS;
+	host = __rdtsc();
+	tick = scaled(e, host);
+	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->tsc_bits) / e->tsc_ratio) - host;
+	if (left < need_ns * e->tsc_host_khz / NS_PER_MS) {
+		while (scaled(e, __rdtsc()) == tick)
+			__builtin_ia32_pause();
+		tick = scaled(e, __rdtsc());
+		e->stats.tick_waits++;
+	}
+	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
+		return 0;
+	if ((err = set_offset(r, e->inputs.tsc - tick)) < 0)
+		return err;
+	r->tsc_tick = tick;
+	r->tsc_value = e->inputs.tsc;
+	return 0;
+}
+
+/* After each exit: did the guest see a tick? */
+void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
+{
+	if (!r->engine->tsc_ratio)
+		return;
+	r->tsc_usual_ns += (ran_ns > r->tsc_usual_ns ? ran_ns - r->tsc_usual_ns : 0) / 4;
+	r->tsc_usual_ns -= (ran_ns < r->tsc_usual_ns ? r->tsc_usual_ns - ran_ns : 0) / 16;
+	r->tick_crossed |= scaled(r->engine, __rdtsc()) != r->tsc_tick;
+}

@@ -1,0 +1,43 @@
+"""The guest's TSC at 1 kHz, on hosts that scale it; the rest is cbits/tsc.c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dwcvmm.errors import KvmError
+from dwcvmm.kvm.vcpu import Vcpu
+
+IA32_TSC = 0x10
+SLOW_KHZ = 1
+FRACTION_BITS = {"kvm_intel": 48, "kvm_amd": 32}  # vmx.c and svm.c: tsc_scaling_ratio_frac_bits
+TRIALS = 8
+PROBED_OFFSET = 1 << 40
+
+
+@dataclass(frozen=True)
+class FrozenTsc:
+    """KVM multiplies the host's TSC by ratio / 2**bits (x86.c, set_tsc_khz)."""
+
+    ratio: int
+    bits: int
+    host_khz: int
+
+
+def freeze(vcpu: Vcpu, module: str) -> FrozenTsc | None:
+    """Slow the vCPU's TSC down; None where the host does not scale it, or not as computed here."""
+    bits = FRACTION_BITS.get(module)
+    if bits is None:
+        return None
+    try:
+        host_khz = vcpu.tsc_khz()
+        vcpu.set_tsc_khz(SLOW_KHZ)
+        vcpu.tsc_offset(PROBED_OFFSET)
+    except KvmError:
+        return None
+    return FrozenTsc((SLOW_KHZ << bits) // host_khz, bits, host_khz)
+
+
+def stands_still(vcpu: Vcpu) -> bool:
+    """Whether the TSC read twice is nearly always the same, and near its offset's."""
+    values = [vcpu.get_msrs([IA32_TSC]).get(IA32_TSC, 0) for _ in range(TRIALS)]
+    return len(set(values)) < TRIALS // 2

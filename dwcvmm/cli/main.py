@@ -8,6 +8,7 @@ import sys
 import click
 
 from dwcvmm.cli.bench import bench
+from dwcvmm.cli.check import check
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.run import run
 from dwcvmm.errors import DwcVmmError, ExitCode
@@ -22,6 +23,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(doctor)
 cli.add_command(bench)
+cli.add_command(check)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ ROUNDS  equ 40
         shl rdx, 32
         or rax, rdx
         cmp rax, r14
-        jbe .bad
+        jb .bad                 ; equal where the TSC stands still
         sub rax, r14
         add r13, rax
         mov [rel sum], r13

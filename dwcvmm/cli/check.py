@@ -1,0 +1,53 @@
+"""`dwcvmm check`: how deterministic a guest is here, and what slice ends take."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from dwcvmm.cli.run import MS, US, default_strategy
+from dwcvmm.cli.units import Duration
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.progress import Event
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.report.check import as_json, check_guest, picture
+from dwcvmm.report.events import EventLog
+
+PROTECTED = [Strategy.SEQUENTIAL.value, Strategy.PARALLEL.value]
+
+
+@click.command()
+@click.option("--guest", required=True, help="A tiny guest of guest-images/, by its name.")
+@click.option("--elements", type=click.IntRange(1), default=10_000, show_default=True, help="Elements to commit.")
+@click.option("--strategy", type=click.Choice(PROTECTED), help="Default: parallel with two CPUs, else sequential.")
+@click.option("--slice", "slice_ns", type=Duration(50 * US, 10 * MS), default="200us", show_default=True)
+@click.option(
+    "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON.")
+@click.option("--events", type=click.Path(path_type=Path), help="Write each divergence as a line of JSON.")
+def check(
+    guest: str, elements: int, strategy: str | None, slice_ns: int, progress: str | None, json_path: Path | None,
+    events: Path | None,
+) -> int:  # fmt: skip
+    """Run a guest and report divergences by cause, the distance of the two stops, skid, elements per second."""
+    engine = EngineConfig(
+        strategy=Strategy(strategy) if strategy else default_strategy(),
+        slice_ns=slice_ns,
+        progress=Event(progress) if progress else None,
+    )
+    log = EventLog(events)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            totals = check_guest(guest, elements, engine, Path(scratch), log)
+    finally:
+        log.close()
+    click.echo(picture(totals))
+    if json_path:
+        try:
+            json_path.write_bytes(as_json(totals))
+        except OSError as error:
+            raise ConfigError(f"cannot write {json_path}: {error.strerror}") from error
+    return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)

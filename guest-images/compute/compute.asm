@@ -1,0 +1,123 @@
+; Computing without any exit, in rounds: integers, SSE, REP instructions, page-table changes, system calls,
+; self-modifying code. Ends by a sum that depends on all of it. The number of rounds lies behind the first jump.
+%include "common.inc"
+MSR_EFER equ 0xc0000080
+MSR_STAR equ 0xc0000081
+MSR_LSTAR equ 0xc0000082
+MSR_FMASK equ 0xc0000084
+LINEAR  equ 0x8000000000        ; PML4 entry 1, free in the identity map
+PDPT    equ 0x500000
+PD      equ 0x501000
+PT      equ 0x502000
+FRAMES  equ 0x600000
+BUFFER  equ 0x700000
+%macro write_msr 2              ; MSR, value below 4 GiB
+        mov ecx, %1
+        mov eax, %2
+        xor edx, edx
+        wrmsr
+%endmacro
+        jmp short start
+        align 8
+        db "DWCR"
+rounds: dd 6
+start:  mov rax, cr4
+        or eax, 0x600           ; OSFXSR, OSXMMEXCPT
+        mov cr4, rax
+        mov ecx, MSR_EFER
+        rdmsr
+        or eax, 1               ; SCE
+        wrmsr
+        mov ecx, MSR_STAR
+        xor eax, eax
+        mov edx, 0x00230010
+        wrmsr
+        write_msr MSR_LSTAR, system_call
+        write_msr MSR_FMASK, 0x700
+        mov rdi, PDPT           ; empty tables, hung into the PML4 at CR3
+        xor eax, eax
+        mov ecx, 3 * 512
+        rep stosq
+        mov rbx, cr3
+        mov qword [rbx + 8], PDPT + 7
+        mov qword [PDPT], PD + 7
+        mov qword [PD], PT + 7
+        mov r12d, [rel rounds]
+        mov r13, 0x123456789abcdef
+.round:
+        mov ecx, 1500           ; integers
+.work:  imul r13, r13, 0x5851f42d
+        add r13, rcx
+        rol r13, 7
+        dec ecx
+        jnz .work
+
+        movq xmm0, r13          ; SSE
+        mov ecx, 100
+.sse:   movdqa xmm1, xmm0
+        paddq xmm0, xmm1
+        pxor xmm0, [rel mask]
+        psrlq xmm1, 3
+        paddd xmm0, xmm1
+        dec ecx
+        jnz .sse
+        movq rax, xmm0
+        xor r13, rax
+
+        mov rdi, BUFFER         ; REP
+        mov rax, r13
+        mov ecx, 300
+        rep stosq
+        mov rsi, BUFFER + 3
+        mov rdi, BUFFER + 0x2000
+        mov ecx, 777
+        rep movsb
+        mov rdi, BUFFER
+        mov al, 0x5a
+        mov ecx, 200
+        repne scasb
+        add r13, rcx
+
+        mov r14d, 8             ; page tables
+.remap: mov eax, r13d
+        add eax, r14d
+        and eax, 3
+        shl eax, 12
+        add eax, FRAMES + 7
+        mov [PT], rax
+        mov rsi, LINEAR
+        invlpg [rsi]
+        add [rsi], r13
+        xor r13, [rsi]
+        dec r14d
+        jnz .remap
+
+        mov r14d, 8             ; system calls
+.call:  syscall
+        dec r14d
+        jnz .call
+
+        mov [rel .patched + 2], r13d     ; self-modifying code
+        jmp .patched
+        align 16
+.patched:
+        mov r15d, 0             ; 41 bf imm32
+        add r13, r15
+        dec r12d
+        jnz .round
+        mov rbx, r13
+        print token
+        call print_hex
+        mov al, 0
+        out DEBUGEXIT, al
+        jmp $
+system_call:
+        add r13, rcx
+        rol r13, 3
+        push r11
+        popfq
+        jmp rcx
+token:  db "compute: OK ", 0
+        align 16
+mask:   dq 0x0f1e2d3c4b5a6978, 0x8796a5b4c3d2e1f0
+        library

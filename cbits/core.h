@@ -151,7 +151,7 @@ struct dwc_logged {
 struct dwc_stats {
 	uint64_t committed, rollbacks, replays_again, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
-	uint64_t normalised_rf, normalised_unusable;
+	uint64_t normalised_rf, normalised_unusable, normalised_replay;
 	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
 	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM], longest_ns;
 	uint64_t tick_waits;
@@ -272,7 +272,7 @@ void dwc_pages_prepare(void);
 int dwc_pages_harvest(struct dwc_replica *r);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 void dwc_pages_log(struct dwc_engine *e);
-int dwc_pages_arrived(struct dwc_engine *e);
+int dwc_pages_arrived(struct dwc_engine *e, int exactly);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);

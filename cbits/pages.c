@@ -163,8 +163,9 @@ void dwc_pages_log(struct dwc_engine *e)
 	e->changed = free_list;
 }
 
-/* After a replay: the listed pages add up to the same again, and all others are as in the checkpoint. */
-int dwc_pages_arrived(struct dwc_engine *e)
+/* After a replay: the replicas agree; exactly: the listed pages add up to the same again, and all others are as
+ * in the checkpoint. */
+int dwc_pages_arrived(struct dwc_engine *e, int exactly)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 	uint64_t sum = 0;
@@ -176,11 +177,11 @@ int dwc_pages_arrived(struct dwc_engine *e)
 	}
 	FOR_EACH_DIRTY(e, slot, gpa)
 		if (difference(a + gpa, b + gpa) ||
-		    (!e->listed[gpa / DWC_PAGE] && difference(a + gpa, e->checkpoint_ram + gpa)))
+		    (exactly && !e->listed[gpa / DWC_PAGE] && difference(a + gpa, e->checkpoint_ram + gpa)))
 			same = 0;
 	for (uint32_t i = 0; i < e->committed_count; i++)
 		e->listed[e->committed_pages[i]] = 0;
-	return same && sum == e->committed_sum;
+	return same && (!exactly || sum == e->committed_sum);
 }
 
 static int clear_cold(struct dwc_engine *e)

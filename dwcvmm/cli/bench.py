@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli.units import checkpoint_every
+from dwcvmm.cli.worker import interruptible
 from dwcvmm.report.bench_elements import Row, measure, write_rows
 
 HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
@@ -37,7 +38,7 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
-    rows = measure(work_us, page_counts, rounds, checkpoint_every)
+    rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every))
     click.echo(HEADER)
     for row in rows:
         click.echo(_line(row))

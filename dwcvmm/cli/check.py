@@ -9,6 +9,7 @@ import click
 
 from dwcvmm.cli.run import MS, US, default_strategy
 from dwcvmm.cli.units import Duration
+from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
@@ -41,7 +42,7 @@ def check(
     log = EventLog(events)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            totals = check_guest(guest, elements, engine, Path(scratch), log)
+            totals = interruptible(lambda: check_guest(guest, elements, engine, Path(scratch), log))
     finally:
         log.close()
     click.echo(picture(totals))

@@ -225,3 +225,27 @@ def test_help_and_version() -> None:
     assert dwcvmm("--version").returncode == 0
     assert dwcvmm("nonsense").returncode == ExitCode.USAGE
     assert time.monotonic() - started < 60
+
+
+@needs_kvm
+@pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_check_can_be_interrupted(guests: Path, signal_: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()", "check", "--guest", "ring3"]
+    process = subprocess.Popen([*command, "--elements", "100000000"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(2)
+        assert process.poll() is None
+        process.send_signal(signal_)
+        assert process.wait(10) == code
+    finally:
+        process.kill()
+
+
+@needs_kvm
+def test_check_reports(guests: Path, tmp_path: Path) -> None:
+    result = tmp_path / "check.json"
+    command = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()", "check", "--guest", "rep"]
+    subprocess.run([*command, "--elements", "300", "--json", result], cwd=ROOT, check=True)
+    found = json.loads(result.read_text())
+    assert (found["schema"], found["elements"], found["unexplained"]) == ("dwcvmm-check/1", 300, 0)
+    assert sum(found["by_end"].values()) == 300

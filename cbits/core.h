@@ -287,6 +287,7 @@ uint64_t dwc_platform_deadline(struct dwc_engine *e);
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
 int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_find_time_site(struct dwc_engine *e, int replica);
+int dwc_scan_time_site(struct dwc_engine *e, int replica);
 int dwc_time_site_answer(struct dwc_engine *e);
 
 /* element.c */

@@ -6,10 +6,13 @@
 #include "core.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LONGEST 3 /* RDTSCP */
 #define TRAP_BYTES 2
+#define MOST_TRAPS (1u << 20)
+#define SCAN_NS 10000000000ull
 #define VECTORS 256
 #define EFER_LMA (1u << 10)
 #define MSR_SYSENTER_EIP 0x176
@@ -220,6 +223,73 @@ int dwc_find_time_site(struct dwc_engine *e, int replica)
 	if ((err = dwc_replica_call(r, dwc_replica_feed)))
 		return err;
 	return dwc_replica_call(r, job_find);
+}
+
+/* Replace every RDTSC and RDTSCP in RAM, or what looks like one, by a trap; returns how many. */
+static uint64_t set_traps(struct dwc_replica *r, uint64_t *gpas, uint8_t *lengths, uint64_t most)
+{
+	static const uint8_t trap_read[LONGEST] = { 0xe5, DWC_TIME_PORT, 0x90 }; /* IN eax, imm8; NOP */
+	uint8_t *at = r->ram, *end = r->ram + r->engine->ram_bytes - LONGEST;
+	uint64_t count = 0;
+
+	while (count < most && (at = memchr(at, 0x0f, (size_t)(end - at)))) {
+		lengths[count] = at[1] == 0x31 ? 2 : at[1] == 0x01 && at[2] == 0xf9 ? 3 : 0;
+		if (lengths[count]) {
+			memcpy(at, trap_read, lengths[count]);
+			gpas[count++] = (uint64_t)(at - r->ram);
+		}
+		at++;
+	}
+	return count;
+}
+
+static void clear_traps(struct dwc_replica *r, const uint64_t *gpas, const uint8_t *lengths, uint64_t count)
+{
+	static const uint8_t reads[2][LONGEST] = { { 0x0f, 0x31 }, { 0x0f, 0x01, 0xf9 } };
+
+	for (uint64_t i = 0; i < count; i++)
+		memcpy(r->ram + gpas[i], reads[lengths[i] == 3], lengths[i]);
+}
+
+static int job_scan(struct dwc_replica *r)
+{
+	struct dwc_search *s = &r->engine->search;
+	uint64_t *gpas = malloc(MOST_TRAPS * sizeof *gpas), count, gpa;
+	uint8_t *lengths = malloc(MOST_TRAPS);
+	struct kvm_run *run = r->run;
+	int err = -ENOMEM;
+
+	if (gpas && lengths) {
+		count = set_traps(r, gpas, lengths, MOST_TRAPS);
+		run->request_interrupt_window = 0;
+		r->started_ns = dwc_now_ns();
+		err = dwc_replica_run(r, SCAN_NS);
+		if (!err && r->exit.reason == KVM_EXIT_IO && !r->exit.is_write && r->exit.port == DWC_TIME_PORT &&
+		    dwc_translate(r, r->state.regs.rip + r->state.sregs.cs.base, &gpa))
+			for (uint64_t i = 0; i < count; i++)
+				if (gpas[i] == gpa) {
+					s->gpa = gpa;
+					s->length = lengths[i];
+				}
+		clear_traps(r, gpas, lengths, count);
+	}
+	free(gpas);
+	free(lengths);
+	return err < 0 ? err : 0;
+}
+
+/* The same by one free run with a trap at everything in RAM that looks like a time instruction: fast, and
+ * sure if it stops at one, for that was executed. Data that looks so is changed for the run only, like the code
+ * of ring 3, where the trap is none: then nothing is found. Roll back afterwards. */
+int dwc_scan_time_site(struct dwc_engine *e, int replica)
+{
+	struct dwc_replica *r = &e->replicas[replica];
+	int err;
+
+	e->search.length = 0;
+	if ((err = dwc_replica_call(r, dwc_replica_feed)))
+		return err;
+	return dwc_replica_call(r, job_scan);
 }
 
 /* If the committed exit is a trap of ours, answer it: a TSC of 1 GHz on the guest clock, never the

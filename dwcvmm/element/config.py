@@ -34,7 +34,7 @@ class EngineConfig:
     patience_ns: int = 20_000_000
     # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
     # than 1 makes a rollback replay elements, until it arrives at the registers and the memory that were committed.
-    checkpoint_every: int = 16
+    checkpoint_every: int = 1
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     cpus: tuple[int, int] | None = None

@@ -173,7 +173,10 @@ class Engine:
             return Cause.ALIGNMENT
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
-        site = self.sites.search()
+        site = self.sites.scan()
+        if site is None:
+            self._rollback()
+            site = self.sites.search()
         if site is None:
             search, state = self.core.search, self.core.replicas[0].state
             record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}

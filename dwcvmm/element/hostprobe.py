@@ -179,6 +179,12 @@ class Abilities:
             return (time.perf_counter_ns() - started) / (2 * LOOP_TURNS)
 
     @cached_property
+    def progress(self) -> Progress:
+        """The progress counter that slices would use."""
+        with Probe(self._system) as trial:
+            return trial.progress(None)
+
+    @cached_property
     def single_step(self) -> bool:
         with Probe(self._system) as trial:
             return trial.steps(user=False)

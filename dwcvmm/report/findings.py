@@ -17,7 +17,6 @@ from dwcvmm.errors import HostError
 from dwcvmm.kvm.system import System
 
 NATIVE_NS = 50
-PMU = Path("/sys/bus/event_source/devices/cpu")
 
 
 class Level(StrEnum):
@@ -104,11 +103,13 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "present",
         "absent: RDTSC is handled by learned sites",
     )
+    progress = abilities.progress
     yield _choice(
-        "pmu",
-        PMU.exists(),
-        "the host has a performance monitoring unit",
-        "none: elements that use up their time end by single steps",
+        "progress",
+        bool(progress),
+        progress.reason,
+        f"no counter: {progress.reason} ({progress.remedy}); elements have natural ends, and where an interrupt is due "
+        "for long, one run that is thrown away and a few single steps",
     )
     cpus = len(os.sched_getaffinity(0))
     yield _choice("cpus", cpus >= 2, f"{cpus}", "one: no parallel strategy")

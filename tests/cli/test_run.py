@@ -201,7 +201,7 @@ def test_doctor_json() -> None:
     document = json.loads(result.stdout)
     assert document["schema"] == "dwcvmm-doctor/1"
     names = {finding["name"] for finding in document["findings"]}
-    assert {"kvm", "backend", "kernel_code", "single_step", "irq_window", "pmu"} <= names
+    assert {"kvm", "backend", "kernel_code", "single_step", "irq_window", "progress"} <= names
     assert result.returncode == (ExitCode.OK if document["fit"] else ExitCode.HOST_UNFIT)
 
 

@@ -40,11 +40,6 @@ static void resume_past(struct dwc_replica *r)
 	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }
 
-static uint64_t linear_rip(const struct dwc_replica *r)
-{
-	return r->state.regs.rip + r->state.sregs.cs.base;
-}
-
 /* An interrupt shadow blocks breakpoints, and a REP instruction is entered many times at one RIP. */
 static int is_target(struct dwc_replica *r)
 {
@@ -54,7 +49,7 @@ static int is_target(struct dwc_replica *r)
 	if (r->state.events.interrupt.shadow)
 		return 0;
 	for (unsigned i = 0; i < sizeof code; i++)
-		if (dwc_translate(r, linear_rip(r) + i, &gpa))
+		if (dwc_translate(r, dwc_linear_rip(&r->state) + i, &gpa))
 			code[i] = r->ram[gpa];
 	return code[0] != 0xf2 && code[0] != 0xf3 && !(code[0] == 0x66 && (code[1] == 0xf2 || code[1] == 0xf3));
 }
@@ -135,7 +130,7 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 	uint64_t last, most_stops = theirs - mine + GIVE_UP; /* each is an instruction on, at least */
 	int err, status = OVERRUN;
 
-	if ((err = set_breakpoint(behind, linear_rip(leader))))
+	if ((err = set_breakpoint(behind, dwc_linear_rip(&leader->state))))
 		return err;
 	for (uint64_t stops = 0; stops < most_stops && mine < (last = theirs + GIVE_UP + NOISE_A_STOP * stops); stops++) {
 		behind->move = last - mine;
@@ -184,7 +179,6 @@ int dwc_align(struct dwc_engine *e)
 	uint64_t counts[2], distance;
 	int err;
 
-	e->agreed = 0;
 	for (int try = 0; try < TRIES; try++) {
 		struct dwc_replica *leader, *behind;
 

@@ -149,7 +149,7 @@ struct dwc_logged {
 };
 
 struct dwc_stats {
-	uint64_t committed, rollbacks, replays_again, pages_compared, pages_hot_max, pages_copied;
+	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable, normalised_replay;
 	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
@@ -233,6 +233,7 @@ int dwc_install_kick(void);
 /* state.c */
 int dwc_state_prime(struct dwc_replica *r);
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out);
+uint64_t dwc_linear_rip(const struct dwc_state *s);
 void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
 uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);

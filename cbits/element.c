@@ -529,7 +529,6 @@ int dwc_engine_rollback(struct dwc_engine *e, int all)
 	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
-	e->stats.replays_again += (uint64_t)tries;
 	e->stats.normalised_replay += tries >= EXACT_TRIES;
 	e->rearm = 1;
 	e->diff = diff;

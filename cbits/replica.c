@@ -69,6 +69,16 @@ static int own(struct dwc_replica *r)
 	return timer_settime(r->timer, 0, &period, NULL) ? -errno : 0;
 }
 
+/* The counterpart of own(), on the same thread. */
+static void disown(struct dwc_replica *r)
+{
+	if (r->has_timer)
+		timer_delete(r->timer);
+	r->has_timer = 0;
+	dwc_counter_close(r);
+	kicked = NULL;
+}
+
 static void futex_wait(atomic_uint *word, unsigned seen)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -108,10 +118,7 @@ static void *serve(void *argument)
 			break;
 		r->job_result = r->job(r);
 	}
-	if (r->has_timer)
-		timer_delete(r->timer);
-	dwc_counter_close(r);
-	kicked = NULL;
+	disown(r);
 	return NULL;
 }
 
@@ -136,13 +143,10 @@ void dwc_replica_stop(struct dwc_replica *r)
 		dwc_replica_post(r, NULL);
 		pthread_join(r->thread, NULL);
 	} else if (r->has_timer) {
-		timer_delete(r->timer);
-		dwc_counter_close(r);
-		kicked = NULL;
+		disown(r);
 		sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
 		pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 	}
-	r->has_timer = 0;
 }
 
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))

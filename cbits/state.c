@@ -29,6 +29,12 @@ void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out)
 	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
 }
 
+/* Where the next instruction lies: only real mode and odd segments have a CS base. */
+uint64_t dwc_linear_rip(const struct dwc_state *s)
+{
+	return s->regs.rip + s->sregs.cs.base;
+}
+
 /* All groups. */
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 {

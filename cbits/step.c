@@ -72,13 +72,8 @@ static int code_gpa(struct dwc_replica *r, struct code_page *page, uint64_t line
 	return page->valid;
 }
 
-static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, uint64_t linear)
+static uint8_t time_read_at(const uint8_t *code)
 {
-	uint8_t code[LONGEST] = { 0 };
-	uint64_t gpa;
-
-	for (unsigned i = 0; i < LONGEST && code_gpa(r, page, linear + i, &gpa); i++)
-		code[i] = r->ram[gpa];
 	if (code[0] != 0x0f)
 		return 0;
 	if (code[1] == 0x31)
@@ -86,9 +81,19 @@ static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, 
 	return code[1] == 0x01 && code[2] == 0xf9 ? 3 : 0;
 }
 
+static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, uint64_t linear)
+{
+	uint8_t code[LONGEST] = { 0 };
+	uint64_t gpa;
+
+	for (unsigned i = 0; i < LONGEST && code_gpa(r, page, linear + i, &gpa); i++)
+		code[i] = r->ram[gpa];
+	return time_read_at(code);
+}
+
 static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
 {
-	uint64_t linear = r->state.regs.rip + r->state.sregs.cs.base;
+	uint64_t linear = dwc_linear_rip(&r->state);
 
 	s->length = time_read_length(r, page, linear);
 	return s->length && code_gpa(r, page, linear, &s->gpa);
@@ -212,9 +217,7 @@ static int job_find(struct dwc_replica *r)
 	return err;
 }
 
-/* Step a replica from the checkpoint (after a rollback) to the first RDTSC or RDTSCP, at most
- * search.limit instructions. It leaves traces in the guest: roll back again. */
-int dwc_find_time_site(struct dwc_engine *e, int replica)
+static int search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *))
 {
 	struct dwc_replica *r = &e->replicas[replica];
 	int err;
@@ -222,18 +225,25 @@ int dwc_find_time_site(struct dwc_engine *e, int replica)
 	e->search.length = 0;
 	if ((err = dwc_replica_call(r, dwc_replica_feed)))
 		return err;
-	return dwc_replica_call(r, job_find);
+	return dwc_replica_call(r, job);
+}
+
+/* Step a replica from the checkpoint (after a rollback) to the first RDTSC or RDTSCP, at most
+ * search.limit instructions. It leaves traces in the guest: roll back again. */
+int dwc_find_time_site(struct dwc_engine *e, int replica)
+{
+	return search(e, replica, job_find);
 }
 
 /* Replace every RDTSC and RDTSCP in RAM, or what looks like one, by a trap; returns how many. */
-static uint64_t set_traps(struct dwc_replica *r, uint64_t *gpas, uint8_t *lengths, uint64_t most)
+static uint64_t set_traps(struct dwc_replica *r, uint64_t *gpas, uint8_t *lengths)
 {
 	static const uint8_t trap_read[LONGEST] = { 0xe5, DWC_TIME_PORT, 0x90 }; /* IN eax, imm8; NOP */
 	uint8_t *at = r->ram, *end = r->ram + r->engine->ram_bytes - LONGEST;
 	uint64_t count = 0;
 
-	while (count < most && (at = memchr(at, 0x0f, (size_t)(end - at)))) {
-		lengths[count] = at[1] == 0x31 ? 2 : at[1] == 0x01 && at[2] == 0xf9 ? 3 : 0;
+	while (count < MOST_TRAPS && (at = memchr(at, 0x0f, (size_t)(end - at)))) {
+		lengths[count] = time_read_at(at);
 		if (lengths[count]) {
 			memcpy(at, trap_read, lengths[count]);
 			gpas[count++] = (uint64_t)(at - r->ram);
@@ -256,16 +266,15 @@ static int job_scan(struct dwc_replica *r)
 	struct dwc_search *s = &r->engine->search;
 	uint64_t *gpas = malloc(MOST_TRAPS * sizeof *gpas), count, gpa;
 	uint8_t *lengths = malloc(MOST_TRAPS);
-	struct kvm_run *run = r->run;
 	int err = -ENOMEM;
 
 	if (gpas && lengths) {
-		count = set_traps(r, gpas, lengths, MOST_TRAPS);
-		run->request_interrupt_window = 0;
+		count = set_traps(r, gpas, lengths);
+		r->run->request_interrupt_window = 0;
 		r->started_ns = dwc_now_ns();
 		err = dwc_replica_run(r, SCAN_NS);
 		if (!err && r->exit.reason == KVM_EXIT_IO && !r->exit.is_write && r->exit.port == DWC_TIME_PORT &&
-		    dwc_translate(r, r->state.regs.rip + r->state.sregs.cs.base, &gpa))
+		    dwc_translate(r, dwc_linear_rip(&r->state), &gpa))
 			for (uint64_t i = 0; i < count; i++)
 				if (gpas[i] == gpa) {
 					s->gpa = gpa;
@@ -283,13 +292,7 @@ static int job_scan(struct dwc_replica *r)
  * of ring 3, where the trap is none: then nothing is found. Roll back afterwards. */
 int dwc_scan_time_site(struct dwc_engine *e, int replica)
 {
-	struct dwc_replica *r = &e->replicas[replica];
-	int err;
-
-	e->search.length = 0;
-	if ((err = dwc_replica_call(r, dwc_replica_feed)))
-		return err;
-	return dwc_replica_call(r, job_scan);
+	return search(e, replica, job_scan);
 }
 
 /* If the committed exit is a trap of ours, answer it: a TSC of 1 GHz on the guest clock, never the
@@ -297,13 +300,12 @@ int dwc_scan_time_site(struct dwc_engine *e, int replica)
 int dwc_time_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_exit *x = &e->exit;
-	const struct dwc_state *s = &e->replicas[0].state;
 	uint64_t gpa, value;
 	uint32_t low;
 
 	if (!e->site_count || x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1)
 		return 0;
-	if (!dwc_translate(&e->replicas[0], s->regs.rip + s->sregs.cs.base, &gpa))
+	if (!dwc_translate(&e->replicas[0], dwc_linear_rip(&e->replicas[0].state), &gpa))
 		return 0;
 	for (uint32_t i = 0; i < e->site_count; i++) {
 		if (e->site_gpa[i] != gpa)

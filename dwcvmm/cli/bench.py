@@ -8,7 +8,8 @@ import click
 
 from dwcvmm.cli.units import checkpoint_every
 from dwcvmm.cli.worker import interruptible
-from dwcvmm.report.bench_elements import Row, measure, write_rows
+from dwcvmm.report.bench_elements import Row, measure
+from dwcvmm.report.pretty import write_json
 
 HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
 
@@ -43,7 +44,7 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
     for row in rows:
         click.echo(_line(row))
     if json_path:
-        write_rows(json_path, rows)
+        write_json(json_path, rows)
 
 
 def _line(row: Row) -> str:

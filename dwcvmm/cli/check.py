@@ -12,17 +12,21 @@ from dwcvmm.cli.units import Duration
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.progress import Event
-from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.report.check import as_json, check_guest, picture
+from dwcvmm.errors import ExitCode
+from dwcvmm.report.bench_elements import PROTECTED
+from dwcvmm.report.check import as_document, check_guest, picture
 from dwcvmm.report.events import EventLog
-
-PROTECTED = [Strategy.SEQUENTIAL.value, Strategy.PARALLEL.value]
+from dwcvmm.report.pretty import write_json
 
 
 @click.command()
 @click.option("--guest", required=True, help="A tiny guest of guest-images/, by its name.")
 @click.option("--elements", type=click.IntRange(1), default=10_000, show_default=True, help="Elements to commit.")
-@click.option("--strategy", type=click.Choice(PROTECTED), help="Default: parallel with two CPUs, else sequential.")
+@click.option(
+    "--strategy",
+    type=click.Choice([s.value for s in PROTECTED]),
+    help="Default: parallel with two CPUs, else sequential.",
+)
 @click.option("--slice", "slice_ns", type=Duration(50 * US, 10 * MS), default="200us", show_default=True)
 @click.option(
     "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
@@ -47,8 +51,5 @@ def check(
         log.close()
     click.echo(picture(totals))
     if json_path:
-        try:
-            json_path.write_bytes(as_json(totals))
-        except OSError as error:
-            raise ConfigError(f"cannot write {json_path}: {error.strerror}") from error
+        write_json(json_path, as_document(totals))
     return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)

@@ -38,6 +38,6 @@ def freeze(vcpu: Vcpu, module: str) -> FrozenTsc | None:
 
 
 def stands_still(vcpu: Vcpu) -> bool:
-    """Whether the TSC read twice is nearly always the same, and near its offset's."""
+    """Whether reads of the TSC in a row are mostly the same."""
     values = [vcpu.get_msrs([IA32_TSC]).get(IA32_TSC, 0) for _ in range(TRIALS)]
     return len(set(values)) < TRIALS // 2

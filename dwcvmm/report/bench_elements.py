@@ -12,7 +12,6 @@ import msgspec
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine.machine import Machine, MachineConfig
-from dwcvmm.report.pretty import pretty_json
 
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
@@ -36,16 +35,17 @@ class Row(msgspec.Struct, frozen=True):
     compare_commit_us_per_page: float | None
 
 
-def prepare(image: bytes, iterations: int, pages: int, elements: int) -> bytes:
-    at = image.index(PARAMETERS) + len(PARAMETERS)
-    values = b"".join(v.to_bytes(4, "little") for v in (iterations, pages, elements))
-    return image[:at] + values + image[at + len(values) :]
+def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
+    """Put 32-bit `values` behind `mark`, where a guest reads them."""
+    at = image.index(mark) + len(mark)
+    words = b"".join(value.to_bytes(4, "little") for value in values)
+    return image[:at] + words + image[at + len(words) :]
 
 
 def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1) -> tuple[float, float]:
     """(us an element, us of compare and commit an element)."""
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
-        file.write(prepare(image, iterations, pages, WARM_UP + MEASURED + 10))
+        file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
         file.flush()
         config = MachineConfig(
             Path(file.name), memory_bytes=MEMORY_BYTES, engine=EngineConfig(strategy=strategy, checkpoint_every=every)
@@ -104,10 +104,3 @@ def _row(
         penalty_max=max(penalties),
         compare_commit_us_per_page=(compare - base) / (pages - least) if pages > least else None,
     )
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    try:
-        path.write_bytes(pretty_json(rows))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error

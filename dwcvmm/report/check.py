@@ -14,8 +14,8 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.report.bench_elements import set_parameters
 from dwcvmm.report.events import EventLog
-from dwcvmm.report.pretty import pretty_json
 
 GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
@@ -72,10 +72,7 @@ class Totals:
 
 def endless(image: bytes) -> bytes:
     """A guest that computes in rounds does so until it is stopped."""
-    if ROUNDS not in image:
-        return image
-    at = image.index(ROUNDS) + len(ROUNDS)
-    return image[:at] + ENDLESS.to_bytes(4, "little") + image[at + 4 :]
+    return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
 def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> Totals:
@@ -147,8 +144,8 @@ def picture(totals: Totals) -> str:
     return "\n".join(lines)
 
 
-def as_json(totals: Totals) -> bytes:
+def as_document(totals: Totals) -> dict[str, Any]:
     fields: dict[str, Any] = {"schema": "dwcvmm-check/1"}
     fields |= {name: getattr(totals, name) for name in totals.__dataclass_fields__}
     fields["elements_per_s"] = totals.elements_per_s
-    return pretty_json(fields)
+    return fields

@@ -1,22 +1,7 @@
 ; Computing without any exit, in rounds: integers, SSE, REP instructions, page-table changes, system calls,
 ; self-modifying code. Ends by a sum that depends on all of it. The number of rounds lies behind the first jump.
 %include "common.inc"
-MSR_EFER equ 0xc0000080
-MSR_STAR equ 0xc0000081
-MSR_LSTAR equ 0xc0000082
-MSR_FMASK equ 0xc0000084
-LINEAR  equ 0x8000000000        ; PML4 entry 1, free in the identity map
-PDPT    equ 0x500000
-PD      equ 0x501000
-PT      equ 0x502000
-FRAMES  equ 0x600000
 BUFFER  equ 0x700000
-%macro write_msr 2              ; MSR, value below 4 GiB
-        mov ecx, %1
-        mov eax, %2
-        xor edx, edx
-        wrmsr
-%endmacro
         jmp short start
         align 8
         db "DWCR"
@@ -24,24 +9,8 @@ rounds: dd 6
 start:  mov rax, cr4
         or eax, 0x600           ; OSFXSR, OSXMMEXCPT
         mov cr4, rax
-        mov ecx, MSR_EFER
-        rdmsr
-        or eax, 1               ; SCE
-        wrmsr
-        mov ecx, MSR_STAR
-        xor eax, eax
-        mov edx, 0x00230010
-        wrmsr
-        write_msr MSR_LSTAR, system_call
-        write_msr MSR_FMASK, 0x700
-        mov rdi, PDPT           ; empty tables, hung into the PML4 at CR3
-        xor eax, eax
-        mov ecx, 3 * 512
-        rep stosq
-        mov rbx, cr3
-        mov qword [rbx + 8], PDPT + 7
-        mov qword [PDPT], PD + 7
-        mov qword [PD], PT + 7
+        allow_syscall system_call
+        map_tables
         mov r12d, [rel rounds]
         mov r13, 0x123456789abcdef
 .round:

@@ -3,17 +3,7 @@
 ; The time stays in memory; the registers are the same in both replicas.
 %include "common.inc"
 ROUNDS  equ 8
-MSR_EFER equ 0xc0000080
-MSR_STAR equ 0xc0000081
-MSR_LSTAR equ 0xc0000082
-MSR_FMASK equ 0xc0000084
 NOWHERE equ 1 << 33             ; not mapped
-%macro write_msr 2              ; MSR, value below 4 GiB
-        mov ecx, %1
-        mov eax, %2
-        xor edx, edx
-        wrmsr
-%endmacro
 %macro keep_time 1              ; where to
         rdtsc
         mov [rel %1], eax
@@ -25,16 +15,7 @@ NOWHERE equ 1 << 33             ; not mapped
         gate 14, fault
         gate 0x20, timer
         load_idt
-        mov ecx, MSR_EFER
-        rdmsr
-        or eax, 1               ; SCE
-        wrmsr
-        mov ecx, MSR_STAR
-        xor eax, eax
-        mov edx, 0x00230010
-        wrmsr
-        write_msr MSR_LSTAR, system_call
-        write_msr MSR_FMASK, 0x700      ; DF, IF and TF, as Linux has it
+        allow_syscall system_call
         start_pic
         start_pit 1193
         mov r12d, ROUNDS

@@ -2,19 +2,7 @@
 ; A stale translation, as a rollback without a TLB flush leaves it, gives a wrong sum.
 %include "common.inc"
 ROUNDS  equ 300
-LINEAR  equ 0x8000000000        ; PML4 entry 1, free in the identity map
-PDPT    equ 0x500000
-PD      equ 0x501000
-PT      equ 0x502000
-FRAMES  equ 0x600000
-        mov rdi, PDPT           ; empty tables, hung into the PML4 at CR3
-        xor eax, eax
-        mov ecx, 3 * 512
-        rep stosq
-        mov rbx, cr3
-        mov qword [rbx + 8], PDPT + 7
-        mov qword [PDPT], PD + 7
-        mov qword [PD], PT + 7
+        map_tables
         xor r12, r12            ; round
         xor r13, r13            ; sum of what was read
 .round: mov rsi, LINEAR

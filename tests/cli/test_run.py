@@ -230,8 +230,8 @@ def test_help_and_version() -> None:
 @needs_kvm
 @pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_check_can_be_interrupted(guests: Path, signal_: signal.Signals, code: int) -> None:
-    command = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()", "check", "--guest", "ring3"]
-    process = subprocess.Popen([*command, "--elements", "100000000"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [*COMMAND, "check", "--guest", "ring3", "--elements", "100000000"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         time.sleep(2)
         assert process.poll() is None
@@ -244,8 +244,7 @@ def test_check_can_be_interrupted(guests: Path, signal_: signal.Signals, code: i
 @needs_kvm
 def test_check_reports(guests: Path, tmp_path: Path) -> None:
     result = tmp_path / "check.json"
-    command = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()", "check", "--guest", "rep"]
-    subprocess.run([*command, "--elements", "300", "--json", result], cwd=ROOT, check=True)
+    assert dwcvmm("check", "--guest", "rep", "--elements", "300", "--json", result).returncode == ExitCode.OK
     found = json.loads(result.read_text())
     assert (found["schema"], found["elements"], found["unexplained"]) == ("dwcvmm-check/1", 300, 0)
     assert sum(found["by_end"].values()) == 300

@@ -14,23 +14,11 @@
 #define NOISE_A_STOP 2 /* many CPUs count too much at each VM entry */
 #define GIVE_UP 512
 #define NATURAL 1
+#define DR6_B0 1u
 
 static struct dwc_replica *other(struct dwc_replica *r)
 {
 	return &r->engine->replicas[!r->index];
-}
-
-static int set_breakpoint(struct dwc_replica *r, uint64_t linear)
-{
-	struct kvm_guest_debug debug;
-
-	memset(&debug, 0, sizeof debug);
-	if (linear) {
-		debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
-		debug.arch.debugreg[0] = linear;
-		debug.arch.debugreg[7] = 2; /* G0, instruction execution */
-	}
-	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
 }
 
 /* Without RF the instruction at the breakpoint would hit it again (SDM 3B 18.3.1.1). */
@@ -117,8 +105,10 @@ static int job_to_breakpoint(struct dwc_replica *r)
 	status = dwc_replica_run(r, 0);
 	if (status)
 		return status;
-	r->engine->stats.debug_exits += r->exit.reason == KVM_EXIT_DEBUG;
-	return r->exit.reason == KVM_EXIT_DEBUG ? 0 : NATURAL;
+	if (r->exit.reason != KVM_EXIT_DEBUG || !(r->exit.info & DR6_B0)) /* a time site is an exit of the guest's own */
+		return NATURAL;
+	r->engine->stats.debug_exits++;
+	return 0;
 }
 
 enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
@@ -130,7 +120,7 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 	uint64_t last, most_stops = theirs - mine + GIVE_UP; /* each is an instruction on, at least */
 	int err, status = OVERRUN;
 
-	if ((err = set_breakpoint(behind, dwc_linear_rip(&leader->state))))
+	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&leader->state))))
 		return err;
 	for (uint64_t stops = 0; stops < most_stops && mine < (last = theirs + GIVE_UP + NOISE_A_STOP * stops); stops++) {
 		behind->move = last - mine;
@@ -149,7 +139,7 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 		}
 		status = OVERRUN;
 	}
-	err = set_breakpoint(behind, 0);
+	err = dwc_set_breakpoint(behind, 0);
 	return err ? err : status;
 }
 

@@ -7,7 +7,7 @@ from cffi import FFI
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
-    *("host", "state", "replica", "pages", "platform", "element", "step"),
+    *("host", "state", "replica", "pages", "platform", "element", "debug", "step", "sites"),
     *("counter", "align", "tsc", "pic", "pit", "uart"),
 )
 

@@ -27,6 +27,7 @@
 #define DWC_IO_BYTES 4096
 #define DWC_LOG_ELEMENTS 32
 #define DWC_HISTOGRAM 24
+#define DWC_LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
 /* What two replicas can disagree about; a bit each, so that one element can name several. */
@@ -58,6 +59,14 @@ enum dwc_status {
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 };
 
+/* What the exit is answered by. */
+enum dwc_answer {
+	DWC_ANSWER_IO,        /* what the device said, if it was asked */
+	DWC_ANSWER_TIME_PORT, /* a time site's IN: EDX as well */
+	DWC_ANSWER_TIME_TRAP, /* a time instruction that is not executed: EDX:EAX, and on behind it */
+	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
+};
+
 enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL };
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
 
@@ -86,8 +95,14 @@ struct dwc_exit {
 	uint16_t port;
 	uint32_t count; /* items (string I/O) */
 	uint64_t gpa;   /* MMIO */
-	uint64_t info;  /* internal error: suberror; fail entry: hardware reason */
+	uint64_t info;  /* debug: DR6; internal error: suberror; fail entry: hardware reason */
 	uint8_t data[DWC_IO_BYTES];
+};
+
+/* A page in either dirty log, and what its comparison found. */
+struct dwc_dirty {
+	uint32_t page; /* gpa / DWC_PAGE */
+	uint8_t differs, changed;
 };
 
 struct dwc_slot {
@@ -126,11 +141,18 @@ struct dwc_replica {
 	sigset_t signals_before;
 };
 
+/* An RDTSC or RDTSCP that was replaced by a trap (sites.c). */
+struct dwc_site {
+	uint64_t gpa;
+	uint8_t length, user;
+};
+
 struct dwc_inputs {
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
 	int window;                    /* an interrupt window was asked for */
-	int sets_rdx;                  /* the exit is a learned time site: EDX comes with the answer */
-	uint64_t rdx;
+	int answer;                    /* enum dwc_answer, besides io_data */
+	uint64_t time, next_rip;       /* of a time site */
+	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
@@ -140,6 +162,7 @@ struct dwc_search {
 	uint64_t limit, steps, gpa;
 	uint32_t exit_reason; /* that ended it */
 	uint32_t length; /* of the instruction found; 0: none */
+	int user;        /* in ring 3 */
 };
 
 /* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
@@ -151,7 +174,7 @@ struct dwc_logged {
 struct dwc_stats {
 	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
-	uint64_t normalised_rf, normalised_unusable, normalised_replay;
+	uint64_t normalised_rf, normalised_unusable;
 	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
 	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM], longest_ns;
 	uint64_t tick_waits;
@@ -172,10 +195,7 @@ struct dwc_engine {
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
 	const struct dwc_exit *expected;      /* in a replay */
-	struct dwc_state committed;           /* the synced groups of the last logged element, */
-	uint64_t memory_sum, committed_sum;   /* and its pages: a replay must arrive at these */
-	uint32_t *committed_pages, committed_count;
-	uint8_t *listed; /* a page: 1 while it is checked whether it is among them */
+	struct dwc_state committed;           /* the synced groups of the last logged element: a replay must arrive there */
 	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
 	struct dwc_exit exit;                 /* of the last committed element */
 	struct dwc_inputs inputs;
@@ -185,8 +205,10 @@ struct dwc_engine {
 	uint32_t msr_index[DWC_MAX_MSRS];
 	uint8_t *idle; /* a page: elements since its content changed while it stayed writable */
 	uint32_t idle_limit;
-	uint32_t *changed; /* page numbers, of this element (in the log: all written); as many as RAM has pages */
-	uint32_t changed_count, cold_count;
+	struct dwc_dirty *dirty; /* of this element; room for all of RAM, as in the next one */
+	uint32_t *changed;       /* page numbers: not as in the checkpoint */
+	uint32_t dirty_count, changed_count, cold_count;
+	int compare_all; /* with the checkpoint as well */
 	/* slices */
 	int counting;             /* there is a progress counter */
 	int agreed;               /* the element's ends were compared already: a slice end */
@@ -211,9 +233,11 @@ struct dwc_engine {
 	struct dwc_uart uart;
 	uint16_t uart_base;
 	int has_backlog; /* input waits for room in the UART */
-	/* learned time sites: RDTSC replaced by a trap (step.c) */
+	/* learned time sites */
+	int icebp_rip_after; /* where RIP stands at the debug exit of an ICEBP; -1: there is no such exit */
+	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
-	uint64_t site_gpa[DWC_MAX_SITES];
+	struct dwc_site sites[DWC_MAX_SITES];
 	uint64_t site_reads;
 	struct dwc_search search;
 	/* the last divergence */
@@ -233,6 +257,7 @@ int dwc_install_kick(void);
 /* state.c */
 int dwc_state_prime(struct dwc_replica *r);
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out);
+int dwc_set_regs(struct dwc_replica *r);
 uint64_t dwc_linear_rip(const struct dwc_state *s);
 void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
@@ -246,6 +271,7 @@ int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
+int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
@@ -269,11 +295,8 @@ int dwc_align(struct dwc_engine *e);
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 
 /* pages.c */
-void dwc_pages_prepare(void);
 int dwc_pages_harvest(struct dwc_replica *r);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
-void dwc_pages_log(struct dwc_engine *e);
-int dwc_pages_arrived(struct dwc_engine *e, int exactly);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);
@@ -286,12 +309,22 @@ uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
 /* step.c */
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
-int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_find_time_site(struct dwc_engine *e, int replica);
 int dwc_scan_time_site(struct dwc_engine *e, int replica);
+
+/* sites.c */
+int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int user);
 int dwc_time_site_answer(struct dwc_engine *e);
+void dwc_pass_time_read(struct dwc_engine *e, uint32_t length);
+void dwc_reflect_debug_exception(struct dwc_engine *e);
+int dwc_give_answer(struct dwc_replica *r);
+
+/* debug.c */
+int dwc_set_stepping(struct dwc_replica *r, int on);
+int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 
 /* element.c */
+uint64_t dwc_longest_ns(const struct dwc_engine *e);
 int dwc_engine_start(struct dwc_engine *e);
 void dwc_engine_stop(struct dwc_engine *e);
 int dwc_engine_run(struct dwc_engine *e);

@@ -88,15 +88,17 @@ int dwc_counter_read(struct dwc_replica *r, uint64_t *count)
 	return 0;
 }
 
-/* The self-test's run: count one entry of a vCPU that belongs to this thread. Returns 1 if the overflow ended
- * it, 0 if the guest did, or -errno. */
+/* The self-test's run: count and time (started_ns, ended_ns) one entry of a vCPU that belongs to this thread.
+ * Returns 1 if the overflow ended it, 0 if the guest did, or -errno. */
 int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count)
 {
 	int err = dwc_counter_open(r);
 	long ran = 0;
 
 	if (!err && !(err = dwc_counter_arm(r, budget))) {
+		r->started_ns = dwc_now_ns();
 		ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+		r->ended_ns = dwc_now_ns();
 		err = dwc_counter_read(r, count);
 	}
 	dwc_counter_close(r);

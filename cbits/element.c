@@ -7,13 +7,11 @@
 
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
-#define LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
 #define REPLAY_NS (10 * NS_PER_S) /* no logged element took longer than the patience */
 #define DRAIN_ELEMENTS 1024
 #define REPLAY_TRIES 64
-#define EXACT_TRIES 8
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
 static struct dwc_replica *replica_b(struct dwc_engine *e) { return &e->replicas[1]; }
@@ -38,7 +36,8 @@ static int job_element(struct dwc_replica *r)
 {
 	int err;
 
-	if (r->engine->arm && (err = dwc_counter_arm(r, r->engine->budget)))
+	if (r->engine->arm && ((err = dwc_counter_arm(r, r->engine->budget)) ||
+			       (err = dwc_replica_kick_after(r, dwc_longest_ns(r->engine)))))
 		return err;
 	r->started_ns = dwc_now_ns();
 	r->tick_crossed = 0;
@@ -78,6 +77,12 @@ static void choose_inputs(struct dwc_engine *e)
 		e->waiting++;
 }
 
+/* No element is to last longer, whatever the counter says. */
+uint64_t dwc_longest_ns(const struct dwc_engine *e)
+{
+	return e->slice_ns * 3 / 2;
+}
+
 static int measure_rate(struct dwc_engine *e)
 {
 	uint64_t count;
@@ -100,8 +105,8 @@ static int plan_slice(struct dwc_engine *e)
 	if (!e->rearm && (err = measure_rate(e)))
 		return err;
 	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
-	if (e->budget < LEAST_BUDGET)
-		e->budget = LEAST_BUDGET;
+	if (e->budget < DWC_LEAST_BUDGET)
+		e->budget = DWC_LEAST_BUDGET;
 	e->arm = 1;
 	e->rearm = 0;
 	e->slice_used_ns = 0;
@@ -151,7 +156,7 @@ static int align(struct dwc_engine *e, int first, int second)
 	if (first && second)
 		status = dwc_align(e);
 	else
-		status = dwc_align_to_natural(first ? a : b, e->budget + LEAST_BUDGET);
+		status = dwc_align_to_natural(first ? a : b, e->budget + DWC_LEAST_BUDGET);
 	if (!status && e->agreed)
 		for (int i = 0; i < 2; i++) {
 			memset(&e->replicas[i].exit, 0, offsetof(struct dwc_exit, data));
@@ -242,10 +247,11 @@ static int finish_instruction_later(const struct dwc_engine *e, const struct dwc
 }
 
 /* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
- * instruction by themselves can be replayed: behind any other stands a checkpoint. */
+ * instruction by themselves can be replayed: behind any other (a window, a slice's end) stands a checkpoint. */
 static int replayable(const struct dwc_exit *x)
 {
-	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || x->reason == KVM_EXIT_HLT;
+	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || x->reason == KVM_EXIT_HLT ||
+	       x->reason == KVM_EXIT_DEBUG;
 }
 
 static int compare(struct dwc_engine *e, int all)
@@ -284,7 +290,6 @@ static int compare_commit(struct dwc_engine *e)
 	copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	copy_exit(&e->log[e->log_count++].exit, exit);
 	dwc_state_get_synced(replica_a(e), &e->committed);
-	dwc_pages_log(e);
 	return 0;
 }
 
@@ -306,7 +311,7 @@ int dwc_engine_commit(struct dwc_engine *e)
 	e->stats.by_end[a->exit.reason & 63]++;
 	/* it grew when an element had to be cut short: a guest that computes must get on between ticks */
 	e->patience_ns -= (e->patience_ns - e->patience_base_ns) / 64;
-	e->inputs.sets_rdx = 0;
+	e->inputs.answer = DWC_ANSWER_IO;
 	advance_clock(e, a->ended_ns - a->started_ns);
 	return 0;
 }
@@ -366,6 +371,10 @@ static int act(struct dwc_engine *e)
 		if (!dwc_platform_io(e, x, e->inputs.io_data))
 			return DWC_EXIT_PYTHON;
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
+	case KVM_EXIT_DEBUG:
+		if (!dwc_time_site_answer(e))
+			dwc_reflect_debug_exception(e);
+		return 0;
 	case KVM_EXIT_HLT:
 		e->halted = replica_a(e)->run->if_flag;
 		return e->halted ? 0 : DWC_EXIT_PYTHON;
@@ -450,7 +459,7 @@ static int job_reach_exit(struct dwc_replica *r)
 	r->started_ns = dwc_now_ns();
 	do
 		status = dwc_replica_run(r, REPLAY_NS);
-	while (status == DWC_SLICE_END); /* by time: what comes is known */
+	while (status == DWC_SLICE_END && r->ended_ns - r->started_ns < REPLAY_NS); /* by time: what comes is known */
 	if (status < 0 || status == DWC_STOPPED)
 		return status;
 	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
@@ -463,23 +472,23 @@ static int job_replay(struct dwc_replica *r)
 	return err ? err : job_reach_exit(r);
 }
 
-/* Both replicas must have arrived where the last logged element was committed. If they never do exactly: all exits
- * and registers as committed and equal memory are a run of the guest that said the same to the outside. It is
- * what a page walk leaves that sets accessed bits again, after the flush. */
-static int arrived(struct dwc_engine *e, int exactly)
+/* Both replicas must have arrived where the last logged element was committed: the same to the outside (its exits),
+ * in its registers, and equal in all memory. */
+static int arrived(struct dwc_engine *e)
 {
 	int err;
 
 	if ((err = both(e, dwc_pages_harvest)))
 		return err;
-	if (dwc_state_compare_synced(&replica_a(e)->state, &replica_b(e)->state, &e->stats) ||
-	    dwc_state_compare_synced(&replica_a(e)->state, &e->committed, &e->stats) || !dwc_pages_arrived(e, exactly))
+	if ((e->diff = dwc_state_compare_synced(&replica_a(e)->state, &replica_b(e)->state, &e->stats)) ||
+	    (e->diff = dwc_state_compare_synced(&replica_a(e)->state, &e->committed, &e->stats)) ||
+	    (e->diff = dwc_pages_compare(e, 0)))
 		return DWC_UNREPEATABLE;
 	return 0;
 }
 
 /* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
-static int replay(struct dwc_engine *e, int exactly)
+static int replay(struct dwc_engine *e)
 {
 	int err;
 
@@ -496,7 +505,7 @@ static int replay(struct dwc_engine *e, int exactly)
 		copy_exit(&e->exit, &e->log[i].exit);
 		e->has_pending_io = finish_instruction_later(e, &e->exit);
 	}
-	return e->log_count ? arrived(e, exactly) : 0;
+	return e->log_count ? arrived(e) : 0;
 }
 
 static int restore(struct dwc_engine *e, int all)
@@ -525,11 +534,10 @@ int dwc_engine_rollback(struct dwc_engine *e, int all)
 	do {
 		if ((err = restore(e, all)))
 			return err;
-		err = replay(e, tries < EXACT_TRIES);
+		err = replay(e);
 	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
-	e->stats.normalised_replay += tries >= EXACT_TRIES;
 	e->rearm = 1;
 	e->diff = diff;
 	e->inputs = inputs;
@@ -562,7 +570,6 @@ int dwc_engine_start(struct dwc_engine *e)
 
 	if ((err = dwc_install_kick()))
 		return err;
-	dwc_pages_prepare();
 	e->rearm = 1;
 	e->checkpoint_due = e->checkpoint_every <= 1;
 	/* a counter counts in every VM that its thread runs: one thread for each */

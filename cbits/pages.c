@@ -11,6 +11,7 @@
 
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
+#define SHARED_PAGES 8 /* fewer are compared sooner than the other thread is told */
 
 int dwc_pages_harvest(struct dwc_replica *r)
 {
@@ -60,30 +61,6 @@ WIDE static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_
 	*changed = ac;
 }
 
-static uint32_t sum_key[DWC_PAGE / sizeof(uint32_t)];
-
-void dwc_pages_prepare(void)
-{
-	uint64_t x = 0x9e3779b97f4a7c15;
-
-	for (unsigned i = 0; i < DWC_PAGE / sizeof *sum_key; i++) {
-		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-		sum_key[i] = (uint32_t)(x >> 16);
-	}
-}
-
-/* NH of UMAC (Black et al., CRYPTO '99): a multiplication for eight bytes, wide ones, and two different
- * pages have the same sum with a probability of 2^-32. The place is part of it. */
-WIDE static uint64_t page_sum(const uint8_t *page, uint64_t gpa)
-{
-	const uint32_t *w = (const uint32_t *)page;
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < DWC_PAGE / sizeof *w; i += 2)
-		sum += (uint64_t)(w[i] + sum_key[i]) * (uint32_t)(w[i + 1] + sum_key[i + 1]);
-	return (sum ^ gpa) * 0x9e3779b97f4a7c15;
-}
-
 WIDE static uint64_t difference(const uint8_t *pa, const uint8_t *pb)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb;
@@ -101,87 +78,95 @@ static void forget_cold(struct dwc_engine *e)
 	e->cold_count = 0;
 }
 
-static void age(struct dwc_engine *e, int slot, uint64_t gpa, uint64_t changed)
+static void set_cold(struct dwc_engine *e, uint32_t page)
 {
-	uint8_t *idle = &e->idle[gpa / DWC_PAGE];
+	for (int i = 0; i < e->nslots; i++) {
+		const struct dwc_slot *s = &e->replicas[0].slots[i];
+		uint64_t at = page - s->gpa / DWC_PAGE;
+
+		if (at < s->size / DWC_PAGE)
+			s->cold[at / 64] |= 1ull << (at % 64);
+	}
+	e->cold_count++;
+}
+
+static void age(struct dwc_engine *e, uint32_t page, int changed)
+{
+	uint8_t *idle = &e->idle[page];
 
 	if (changed) {
-		e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
+		e->changed[e->changed_count++] = page;
 		*idle = 0;
 	} else if (*idle < UINT8_MAX) {
 		++*idle;
 	}
-	if (*idle >= e->idle_limit) {
-		uint64_t page = (gpa - e->replicas[0].slots[slot].gpa) / DWC_PAGE;
+	if (*idle >= e->idle_limit)
+		set_cold(e, page);
+}
 
-		e->replicas[0].slots[slot].cold[page / 64] |= 1ull << (page % 64);
-		e->cold_count++;
+/* The pages of either log, with room for a finding each. */
+static void list_dirty(struct dwc_engine *e)
+{
+	e->dirty_count = 0;
+	FOR_EACH_DIRTY(e, slot, gpa)
+		e->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);
+}
+
+/* Compare dirty pages `from` to `to` (not included). Only at a checkpoint is the checkpoint's copy of interest. */
+static void compare_share(struct dwc_engine *e, uint32_t from, uint32_t to)
+{
+	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
+	uint64_t differ, changed = 0;
+
+	for (uint32_t i = from; i < to; i++) {
+		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+
+		if (e->compare_all)
+			compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
+		else
+			differ = difference(a + gpa, b + gpa);
+		e->dirty[i].differs = differ != 0;
+		e->dirty[i].changed = changed != 0;
 	}
 }
 
-/* Compare the pages of both logs. At a checkpoint: leave the changed and the cold ones for the commit.
- * Else: list and sum them, so that a replay can be seen to arrive at the same. Nothing leaves the logs
- * between checkpoints, so they name all that a rollback must bring back. */
+static int job_compare_second_half(struct dwc_replica *r)
+{
+	compare_share(r->engine, r->engine->dirty_count / 2, r->engine->dirty_count);
+	return 0;
+}
+
+/* Compare the pages of both logs; replica B's thread takes half of them, where it waits on a CPU of its own. At a
+ * checkpoint: leave the changed and the cold ones for the commit. Nothing leaves the logs between checkpoints, so they
+ * name all that a rollback must bring back. */
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
-	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
-	uint64_t compared = 0, differ, changed;
-
 	e->diff_count = e->changed_count = 0;
-	e->memory_sum = 0;
 	forget_cold(e);
-	FOR_EACH_DIRTY(e, slot, gpa) {
-		compared++;
-		if (at_checkpoint) {
-			compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
-			age(e, slot, gpa, changed);
-		} else {
-			differ = difference(a + gpa, b + gpa);
-			e->memory_sum += page_sum(a + gpa, gpa);
-			e->changed[e->changed_count++] = (uint32_t)(gpa / DWC_PAGE);
-		}
-		if (differ) {
+	list_dirty(e);
+	e->compare_all = at_checkpoint;
+	if (e->strategy == DWC_PARALLEL && e->spin_turns && e->dirty_count >= SHARED_PAGES) {
+		dwc_replica_post(&e->replicas[1], job_compare_second_half);
+		compare_share(e, 0, e->dirty_count / 2);
+		dwc_replica_wait(&e->replicas[1]);
+	} else {
+		compare_share(e, 0, e->dirty_count);
+	}
+	for (uint32_t i = 0; i < e->dirty_count; i++) {
+		const struct dwc_dirty *d = &e->dirty[i];
+
+		if (at_checkpoint)
+			age(e, d->page, d->changed);
+		if (d->differs) {
 			if (e->diff_count < DWC_MAX_DIFFS)
-				e->diff_gpa[e->diff_count] = gpa;
+				e->diff_gpa[e->diff_count] = (uint64_t)d->page * DWC_PAGE;
 			e->diff_count++;
 		}
 	}
-	e->stats.pages_compared += compared;
-	if (compared > e->stats.pages_hot_max)
-		e->stats.pages_hot_max = compared;
+	e->stats.pages_compared += e->dirty_count;
+	if (e->dirty_count > e->stats.pages_hot_max)
+		e->stats.pages_hot_max = e->dirty_count;
 	return e->diff_count ? DWC_DIFF_MEMORY : 0;
-}
-
-/* An element goes to the log: keep what the compare listed. */
-void dwc_pages_log(struct dwc_engine *e)
-{
-	uint32_t *free_list = e->committed_pages;
-
-	e->committed_pages = e->changed;
-	e->committed_count = e->changed_count;
-	e->committed_sum = e->memory_sum;
-	e->changed = free_list;
-}
-
-/* After a replay: the replicas agree; exactly: the listed pages add up to the same again, and all others are as
- * in the checkpoint. */
-int dwc_pages_arrived(struct dwc_engine *e, int exactly)
-{
-	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
-	uint64_t sum = 0;
-	int same = 1;
-
-	for (uint32_t i = 0; i < e->committed_count; i++) {
-		sum += page_sum(a + (uint64_t)e->committed_pages[i] * DWC_PAGE, (uint64_t)e->committed_pages[i] * DWC_PAGE);
-		e->listed[e->committed_pages[i]] = 1;
-	}
-	FOR_EACH_DIRTY(e, slot, gpa)
-		if (difference(a + gpa, b + gpa) ||
-		    (exactly && !e->listed[gpa / DWC_PAGE] && difference(a + gpa, e->checkpoint_ram + gpa)))
-			same = 0;
-	for (uint32_t i = 0; i < e->committed_count; i++)
-		e->listed[e->committed_pages[i]] = 0;
-	return same && (!exactly || sum == e->committed_sum);
 }
 
 static int clear_cold(struct dwc_engine *e)

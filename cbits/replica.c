@@ -33,12 +33,19 @@ int dwc_install_kick(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
+/* The next kick comes after so long (at most the period), and then periodically again. */
+int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
+{
+	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { 0, (long)(ns < KICK_PERIOD_NS ? ns : KICK_PERIOD_NS) } };
+
+	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
+}
+
 /* Called on the owning thread. A periodic kick costs a fault-free element no system call, where a
  * timer armed for each element would cost two. */
 static int own(struct dwc_replica *r)
 {
 	struct sigevent event;
-	struct itimerspec period = { { 0, KICK_PERIOD_NS }, { 0, KICK_PERIOD_NS } };
 	sigset_t set;
 	int err;
 
@@ -66,7 +73,7 @@ static int own(struct dwc_replica *r)
 	if (timer_create(CLOCK_MONOTONIC, &event, &r->timer))
 		return -errno;
 	r->has_timer = 1;
-	return timer_settime(r->timer, 0, &period, NULL) ? -errno : 0;
+	return dwc_replica_kick_after(r, KICK_PERIOD_NS);
 }
 
 /* The counterpart of own(), on the same thread. */
@@ -198,6 +205,9 @@ static void describe_exit(struct dwc_replica *r)
 		if (x->is_write)
 			memcpy(x->data, run->mmio.data, sizeof run->mmio.data);
 		break;
+	case KVM_EXIT_DEBUG:
+		x->info = run->debug.arch.dr6;
+		break;
 	case KVM_EXIT_INTERNAL_ERROR:
 		x->info = run->internal.suberror;
 		break;
@@ -209,19 +219,20 @@ static void describe_exit(struct dwc_replica *r)
 	}
 }
 
-/* A slice ends by the count; by time as well, where the guest has become slow, or the signal was lost. */
+/* A slice ends by the count; by time as well, where the guest has become slow, or the signal was lost. But never
+ * without some progress: where an entry takes longer than a slice (an emulator), nothing would ever get done. */
 static int slice_is_over(struct dwc_replica *r)
 {
-	uint64_t count;
+	uint64_t count, ran_ns = r->ended_ns - r->started_ns, most_ns = dwc_longest_ns(r->engine);
 	int err, kicked_by_counter = atomic_exchange(&r->overflowed, 0);
 
 	if ((err = dwc_counter_read(r, &count)))
 		return err;
-	if (count >= r->budget || (!kicked_by_counter && r->ended_ns - r->started_ns > r->engine->slice_ns * 3 / 2)) {
+	if (count >= r->budget || (!kicked_by_counter && ran_ns >= most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
 		return DWC_SLICE_END;
 	}
-	return 0;
+	return ran_ns < most_ns ? dwc_replica_kick_after(r, most_ns - ran_ns + 1) : 0;
 }
 
 /* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_END when the counter is over its
@@ -310,13 +321,8 @@ int dwc_replica_feed(struct dwc_replica *r)
 		else
 			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
 	}
-	if (e->inputs.sets_rdx) {
-		/* no register may be set while the IN is pending; this run leaves the sync regs behind it */
-		if ((err = dwc_replica_complete(r)))
-			return (int)err;
-		r->run->s.regs.regs.rdx = e->inputs.rdx;
-		r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
-	}
+	if ((err = dwc_give_answer(r)))
+		return (int)err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
 	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -29,6 +29,14 @@ void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out)
 	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
 }
 
+/* Set the general registers as the run page has them. By ioctl: single steps armed afterwards are for the RIP that KVM
+ * knows then (__kvm_set_rflags), and sync regs would come too late. */
+int dwc_set_regs(struct dwc_replica *r)
+{
+	r->run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
+	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &r->run->s.regs.regs);
+}
+
 /* Where the next instruction lies: only real mode and odd segments have a CS base. */
 uint64_t dwc_linear_rip(const struct dwc_state *s)
 {
@@ -88,6 +96,10 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_VCPU_EVENTS, &s.events)) < 0)
 		return (int)err;
 	r->run->cr8 = s.sregs.cr8;
+	/* the run page goes on showing what KVM has: whoever sets a register there starts from it */
+	r->run->s.regs.regs = s.regs;
+	r->run->s.regs.sregs = s.sregs;
+	r->run->s.regs.events = s.events;
 	r->run->kvm_dirty_regs = 0;
 	return 0;
 }
@@ -117,6 +129,30 @@ static int same_sregs(const struct kvm_sregs *a, const struct kvm_sregs *b, stru
 	       a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer && a->apic_base == b->apic_base;
 }
 
+/* KVM leaves the number of the last event behind, delivered or not; whether it had to inject one again (a write fault
+ * in its delivery) is the host's business. Only what is still to be delivered is state. */
+static void drop_delivered(struct kvm_vcpu_events *events)
+{
+	if (!events->exception.injected && !events->exception.pending) {
+		memset(&events->exception, 0, sizeof events->exception);
+		events->exception_has_payload = 0;
+		events->exception_payload = 0;
+	}
+	if (!events->interrupt.injected) {
+		events->interrupt.nr = 0;
+		events->interrupt.soft = 0;
+	}
+}
+
+static int same_events(const struct kvm_vcpu_events *a, const struct kvm_vcpu_events *b)
+{
+	struct kvm_vcpu_events x = *a, y = *b;
+
+	drop_delivered(&x);
+	drop_delivered(&y);
+	return !memcmp(&x, &y, sizeof x);
+}
+
 /* By value: bytes 464-511 belong to software, and XSTATE_BV (512-575) may differ between two
  * equal register files; KVM writes the initial values of components it marks unused. */
 static int same_xsave(const struct kvm_xsave *a, const struct kvm_xsave *b)
@@ -142,7 +178,7 @@ uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, stru
 	}
 	if (!same_sregs(&a->sregs, &b->sregs, stats))
 		diff |= DWC_DIFF_SREGS;
-	if (memcmp(&a->events, &b->events, sizeof a->events))
+	if (!same_events(&a->events, &b->events))
 		diff |= DWC_DIFF_EVENTS;
 	return diff;
 }

@@ -1,8 +1,5 @@
-/* Single steps, and the time sites that they find.
- *
- * RDTSC cannot be trapped on stock KVM. Where the replicas differ, one is stepped from the checkpoint
- * to the first RDTSC, which then is replaced by IN eax, imm8: two bytes as well, and an exit on every
- * KVM wherever CPL <= IOPL. The element ends there from then on, and EDX:EAX comes from the guest clock. */
+/* The search for a time instruction. RDTSC cannot be trapped on stock KVM: where the replicas differ, one runs again from
+ * the checkpoint, freely with traps or single-stepped, to the first RDTSC or RDTSCP. What becomes of it: sites.c. */
 #include "core.h"
 
 #include <errno.h>
@@ -31,15 +28,6 @@ struct entries {
 	struct entry entry[VECTORS + 3];
 	unsigned count;
 };
-
-int dwc_set_stepping(struct dwc_replica *r, int on)
-{
-	struct kvm_guest_debug debug;
-
-	memset(&debug, 0, sizeof debug);
-	debug.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0;
-	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
-}
 
 /* Guest physical address of a linear one; 0 where nothing in RAM is mapped. */
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
@@ -96,6 +84,7 @@ static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dw
 	uint64_t linear = dwc_linear_rip(&r->state);
 
 	s->length = time_read_length(r, page, linear);
+	s->user = r->state.sregs.ss.dpl == 3;
 	return s->length && code_gpa(r, page, linear, &s->gpa);
 }
 
@@ -172,9 +161,8 @@ static int enter(struct dwc_replica *r, const struct entry *entry)
 	if ((err = dwc_set_stepping(r, 0)) || (err = dwc_replica_complete(r)))
 		return err;
 	r->run->s.regs.regs.rip = entry->linear;
-	r->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
 	memcpy(r->ram + entry->gpa, entry->code, TRAP_BYTES);
-	return 0;
+	return dwc_set_regs(r);
 }
 
 static int run_a_step(struct dwc_replica *r)
@@ -195,8 +183,12 @@ static int job_find(struct dwc_replica *r)
 	int err = 0;
 
 	r->run->request_interrupt_window = 0;
-	if (!r->engine->has_pending_io && at_time_read(r, &page, s))
-		return 0;
+	s->steps = 0;
+	if (!r->engine->has_pending_io) {
+		r->state.regs = r->run->s.regs.regs; /* as the answer has set them */
+		if (at_time_read(r, &page, s))
+			return 0;
+	}
 	set_entries(r, &entries);
 	for (s->steps = 0; s->steps < s->limit && !atomic_load(&r->engine->stop); s->steps++) {
 		/* POPF and IRET of the guest disarm it */
@@ -208,8 +200,10 @@ static int job_find(struct dwc_replica *r)
 		if (entry ? (err = enter(r, entry)) < 0 : r->run->exit_reason != KVM_EXIT_DEBUG)
 			break;
 		dwc_state_get_synced(r, &r->state);
-		if (at_time_read(r, &page, s))
+		if (at_time_read(r, &page, s)) {
+			s->steps++;
 			break;
+		}
 	}
 	s->exit_reason = r->run->exit_reason;
 	clear_entries(r, &entries);
@@ -279,6 +273,7 @@ static int job_scan(struct dwc_replica *r)
 				if (gpas[i] == gpa) {
 					s->gpa = gpa;
 					s->length = lengths[i];
+					s->user = 0; /* the IN would not have exited there */
 				}
 		clear_traps(r, gpas, lengths, count);
 	}
@@ -293,29 +288,4 @@ static int job_scan(struct dwc_replica *r)
 int dwc_scan_time_site(struct dwc_engine *e, int replica)
 {
 	return search(e, replica, job_scan);
-}
-
-/* If the committed exit is a trap of ours, answer it: a TSC of 1 GHz on the guest clock, never the
- * same twice. The guest may have put other code with the same port there since: look at the address. */
-int dwc_time_site_answer(struct dwc_engine *e)
-{
-	const struct dwc_exit *x = &e->exit;
-	uint64_t gpa, value;
-	uint32_t low;
-
-	if (!e->site_count || x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1)
-		return 0;
-	if (!dwc_translate(&e->replicas[0], dwc_linear_rip(&e->replicas[0].state), &gpa))
-		return 0;
-	for (uint32_t i = 0; i < e->site_count; i++) {
-		if (e->site_gpa[i] != gpa)
-			continue;
-		value = e->guest_ns + ++e->site_reads;
-		low = (uint32_t)value;
-		dwc_engine_answer(e, (const uint8_t *)&low, sizeof low);
-		e->inputs.sets_rdx = 1;
-		e->inputs.rdx = value >> 32;
-		return 1;
-	}
-	return 0;
 }

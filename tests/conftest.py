@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,15 +41,16 @@ def guests() -> Path:
 
 
 @pytest.fixture
-def boot(guests: Path) -> Iterator[Callable[[str, Strategy], Booted]]:
+def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
     if not Path("/dev/kvm").exists():
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []
 
-    def start(name: str, strategy: Strategy) -> Booted:
+    def start(name: str, strategy: Strategy, **options: Any) -> Booted:
         chunks: list[bytes] = []
         divergences: list[Divergence] = []
-        config = MachineConfig(guests / f"{name}.bin", memory_bytes=16 << 20, engine=EngineConfig(strategy=strategy))
+        engine = EngineConfig(strategy=strategy, **options)
+        config = MachineConfig(guests / f"{name}.bin", memory_bytes=16 << 20, engine=engine)
         machine = Machine(config, chunks.append, divergences.append)
         booted.append(Booted(machine, chunks, divergences))
         machine.start()

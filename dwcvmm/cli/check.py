@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.cli import units
 from dwcvmm.cli.run import MS, US, default_strategy
 from dwcvmm.cli.units import Duration
 from dwcvmm.cli.worker import interruptible
-from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.bench_elements import PROTECTED
@@ -28,20 +29,20 @@ from dwcvmm.report.pretty import write_json
     help="Default: parallel with two CPUs, else sequential.",
 )
 @click.option("--slice", "slice_ns", type=Duration(50 * US, 10 * MS), default="200us", show_default=True)
-@click.option(
-    "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
-)
+@units.progress
+@units.tsc
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON.")
 @click.option("--events", type=click.Path(path_type=Path), help="Write each divergence as a line of JSON.")
 def check(
-    guest: str, elements: int, strategy: str | None, slice_ns: int, progress: str | None, json_path: Path | None,
-    events: Path | None,
+    guest: str, elements: int, strategy: str | None, slice_ns: int, progress: str | None, tsc: str,
+    json_path: Path | None, events: Path | None,
 ) -> int:  # fmt: skip
     """Run a guest and report divergences by cause, the distance of the two stops, skid, elements per second."""
     engine = EngineConfig(
         strategy=Strategy(strategy) if strategy else default_strategy(),
         slice_ns=slice_ns,
         progress=Event(progress) if progress else None,
+        tsc=Tsc(tsc),
     )
     log = EventLog(events)
     try:

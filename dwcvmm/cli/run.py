@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.cli.units import Duration, Size, checkpoint_every
+from dwcvmm.cli import units
+from dwcvmm.cli.units import Duration, Size
 from dwcvmm.console.session import Output, Session
-from dwcvmm.element.config import Clock, EngineConfig, Strategy
+from dwcvmm.element.config import Clock, EngineConfig, Strategy, Tsc
+from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report import schema
@@ -96,7 +98,9 @@ def check_writable(path: Path | None) -> None:
 @click.option(
     "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
 )
-@checkpoint_every
+@units.progress
+@units.tsc
+@units.checkpoint_every
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
@@ -107,7 +111,8 @@ def check_writable(path: Path | None) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
-    slice_ns: int, clock: str, clock_divisor: int | None, checkpoint_every: int,
+    slice_ns: int, clock: str, clock_divisor: int | None,
+    progress: str | None, tsc: str, checkpoint_every: int,
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
@@ -119,6 +124,8 @@ def run(
         slice_ns=slice_ns,
         clock=Clock(clock),
         clock_divisor=clock_divisor,
+        progress=Event(progress) if progress else None,
+        tsc=Tsc(tsc),
         checkpoint_every=checkpoint_every,
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()

@@ -1,4 +1,4 @@
-"""Option types, durations and sizes with units, and an option that two commands have."""
+"""Option types, durations and sizes with units, and options that several commands have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from dwcvmm._core import lib
-from dwcvmm.element.config import EngineConfig
+from dwcvmm.element.config import EngineConfig, Tsc
+from dwcvmm.element.progress import Event
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -55,4 +56,16 @@ checkpoint_every = click.option(
     default=EngineConfig.checkpoint_every,
     show_default=True,
     help="Elements between checkpoints (docs/decisions/0002).",
+)
+
+progress = click.option(
+    "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
+)
+
+tsc = click.option(
+    "--tsc",
+    type=click.Choice([t.value for t in Tsc]),
+    default=EngineConfig.tsc.value,
+    show_default=True,
+    help="Standing still in an element where the host can (shown: in CPUID, too), or learned sites.",
 )

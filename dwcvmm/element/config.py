@@ -19,6 +19,14 @@ class Clock(StrEnum):
     HOST = "host"  # follows the host between elements
 
 
+class Tsc(StrEnum):
+    """How the guest's RDTSC is kept the same in both runs."""
+
+    AUTO = "auto"  # it stands still within an element where the host scales the TSC, else by learned sites
+    SHOWN = "shown"  # it stands still, and the guest may see it in CPUID
+    SITES = "sites"  # by learned sites
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """`clock_divisor`: guest nanoseconds are e1 nanoseconds divided by it (virtual clock only)."""
@@ -28,13 +36,13 @@ class EngineConfig:
     progress: Event | None = None  # what slices are counted by; None: what the self-test believes
     clock: Clock = Clock.VIRTUAL
     clock_divisor: int | None = None  # None: by what an exit costs here
-    freeze_tsc: bool = True  # where the host can: TSC scaling
+    tsc: Tsc = Tsc.AUTO
     # Without a progress counter an element can only be cut by running it again single-stepped, so
     # an interrupt that is due waits this long for a natural end.
     patience_ns: int = 20_000_000
     # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
-    # than 1 makes a rollback replay elements, until it arrives at the registers and the memory that were committed.
-    checkpoint_every: int = 1
+    # than 1 makes a rollback replay elements, until it arrives at the registers that were committed.
+    checkpoint_every: int = 16
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     cpus: tuple[int, int] | None = None

@@ -184,11 +184,14 @@ class Engine:
         self._rollback()
         if site is None:
             return Cause.UNEXPLAINED
+        record.detail["site_gpa"] = site
+        if not self.sites.trappable:
+            self._pass_time_read()
+            return Cause.TIME
         # the replayed elements may have read time themselves, and then differ: replay again
         while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
             self._rollback()
-        self.sites.patch()
-        record.detail["site_gpa"] = site
+        self.sites.learn()
         return Cause.TIME
 
     def _catch_up_window(self) -> bool:
@@ -212,7 +215,10 @@ class Engine:
         """Compare and commit where steps have brought both replicas."""
         for index in (0, 1):
             check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, index)))
-        return check("commit", lib.dwc_engine_commit(self.core)) == 0
+        if check("commit", lib.dwc_engine_commit(self.core)):
+            return False
+        self._attempt = 0
+        return True
 
     def _end_by_steps(self, waited_ns: int) -> None:
         """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
@@ -221,15 +227,39 @@ class Engine:
         self._rollback()
         waits = bool(lib.dwc_pic_pending(ffi.addressof(core, "pic")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
-        if first is not None and stepping.run_steps(core, 1, first, waits) == first and self._commit_stepped():
-            self.counts.stepped_elements += 1
-            self.counts.stepped_instructions += first
+        if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # the time of the run that was thrown away: it is what made the interrupt due
                 core.guest_ns += waited_ns // core.clock_divisor
             return
         self.counts.discarded_steps += 1
         self._rollback()
+
+    def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
+        """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
+        if stepping.run_steps(self.core, 1, steps, to_interruptible) != steps:
+            return False
+        for replica in self.core.replicas:
+            replica.exit.reason = lib.KVM_EXIT_INTR
+        if not self._commit_stepped():
+            return False
+        self.counts.stepped_elements += 1
+        self.counts.stepped_instructions += steps
+        return True
+
+    def _pass_time_read(self) -> None:
+        """The time instruction that the last search found can hold no trap here. Step to it: that is an element, and
+        the next one starts with what it would have read. Slow, and lively wherever single steps work."""
+        core = self.core
+        length, steps = int(core.search.length), int(core.search.steps)
+        if steps:
+            first = stepping.run_steps(core, 0, steps)
+            if not first or not self._commit_steps(first):
+                self.counts.discarded_steps += 1
+                self._rollback()
+                return
+        if self.sites.at_time_read(core.replicas[0]):
+            lib.dwc_pass_time_read(core, length)
 
     @property
     def protected(self) -> bool:

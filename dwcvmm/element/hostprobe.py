@@ -26,6 +26,7 @@ NOPS = b"\x90" * 8
 BACK = b"\xeb\xfc"  # jmp to the OUT before it
 EXITS_TIMED = 31
 STI = b"\xfb"
+ICEBP = b"\xf1"
 WINDOW_TRIALS = 5
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
@@ -35,12 +36,14 @@ LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov e
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
     `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
+    `icebp_rip_after`: the same of an ICEBP in ring 3 at its debug exit; None where it has none.
     `exact_windows`: an interrupt window exits at the first instruction that allows it.
     `exit_ns`: median time of a port output and back."""
 
     module: str
     shadow_paging: bool
     out_rip_after: bool
+    icebp_rip_after: bool | None
     exact_windows: bool
     exit_ns: int
 
@@ -120,6 +123,13 @@ class Probe:
             return False
         return stopped and int(self.vcpu.get("regs").rip) == PROBE_AT + 1
 
+    def icebp_rip_after(self) -> bool | None:
+        """Where RIP stands at the debug exit of an ICEBP in ring 3; None if there is no such exit."""
+        self.load(ICEBP + NOPS, user=True)
+        self.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_USE_HW_BP)
+        reason = self.vcpu.run()
+        return int(self.vcpu.get("regs").rip) != PROBE_AT if reason == lib.KVM_EXIT_DEBUG else None
+
     def progress(self, wanted: Event | None) -> Progress:
         """The progress counter: the first of instructions and branches that passes, or the wanted one."""
         for event in (wanted,) if wanted else (Event.INSTRUCTIONS, Event.BRANCHES):
@@ -159,8 +169,10 @@ def probe(system: System) -> HostKind:
         after, exit_ns = trial.port_output()
     with Probe(system) as trial:
         windows = trial.window_is_exact()
+    with Probe(system) as trial:
+        icebp = trial.icebp_rip_after()  # the last thing a VM does: it may end by a triple fault
     module = kvm_module()
-    return HostKind(module, uses_shadow_paging(module), after, windows, exit_ns)
+    return HostKind(module, uses_shadow_paging(module), after, icebp, windows, exit_ns)
 
 
 class Abilities:

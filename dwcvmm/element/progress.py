@@ -83,13 +83,15 @@ def this_cpu(cpuinfo: str | None = None) -> Model | None:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the self-test found. `event` is NONE where nothing can be used: `reason` and `remedy` say why."""
+    """What the self-test found. `event` is NONE where nothing can be used: `reason` and `remedy` say why.
+    `events_per_ms`: the rate of its loop, to start with."""
 
     event: Event
     reason: str
     remedy: str = ""
     perf_type: int = 0
     config: int = 0
+    events_per_ms: int = 0
 
     def __bool__(self) -> bool:
         return self.event is not Event.NONE
@@ -139,6 +141,7 @@ def self_test(event: Event, vcpu: object, load: Callable[[], None], instructions
         return Progress(
             Event.NONE, f"a loop of {expected} {event} counted {count[0]}", "use another event (--progress)"
         )
+    rate = int(count[0]) * 1_000_000 // max(1, int(replica.ended_ns - replica.started_ns))
     load()
     status = lib.dwc_counter_try(replica, expected // 2, count)
     vcpu.run_page.immediate_exit = 0  # type: ignore[attr-defined]
@@ -148,4 +151,4 @@ def self_test(event: Event, vcpu: object, load: Callable[[], None], instructions
         )
     late = int(count[0]) - expected // 2
     reason = f"{event}: a loop of {expected} counts so, within {NOISE}; an overflow came {late} late"
-    return Progress(event, reason, "", perf_type, config)
+    return Progress(event, reason, "", perf_type, config, max(1, rate))

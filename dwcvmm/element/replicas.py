@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
@@ -35,7 +35,6 @@ SAVED_MSRS = (
 )  # fmt: skip
 
 SPIN_TURNS = 20_000  # about 0.3 ms
-FIRST_EVENTS_PER_MS = 1_000_000  # until a slice was measured
 
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
@@ -66,6 +65,7 @@ class Replicas:
         }[config.strategy]
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
+        engine.icebp_rip_after = -1 if self.host.icebp_rip_after is None else self.host.icebp_rip_after
         engine.spin_turns = SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0
         engine.exact_windows = self.host.exact_windows
         engine.ram_bytes = ram_bytes
@@ -79,9 +79,8 @@ class Replicas:
         engine.idle_limit = max(1, hot_idle_elements // config.checkpoint_every)
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
-        engine.listed = self._array("uint8_t[]", ram_bytes // PAGE)
+        engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
-        engine.committed_pages = self._array("uint32_t[]", ram_bytes // PAGE)
         engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
         slots = [(0, VGA_HOLE[0]), (VGA_HOLE[1], ram_bytes - VGA_HOLE[1])]
         engine.nslots = len(slots)
@@ -90,7 +89,7 @@ class Replicas:
         if config.strategy is not Strategy.OFF:
             memories.append(self._memory(ram_bytes))
             engine.checkpoint_ram = ffi.from_buffer("uint8_t[]", self._memory(ram_bytes))
-        cpuid = apply_policy(system.supported_cpuid())
+        cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
         for index, memory in enumerate(memories):
             self._make(engine.replicas[index], memory, slots, cpuid)
@@ -100,16 +99,21 @@ class Replicas:
 
     def _freeze_tsc(self) -> None:
         self.frozen_tsc: FrozenTsc | None = None
-        if self.config.strategy is Strategy.OFF or not self.config.freeze_tsc:
+        if self.config.strategy is Strategy.OFF or self.config.tsc is Tsc.SITES:
             return
-        if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):
-            return
-        frozen = [freeze(vcpu, self.host.module) for vcpu in self.vcpus]
-        if frozen[0] and all(frozen) and all(stands_still(vcpu) for vcpu in self.vcpus):
-            self.frozen_tsc = frozen[0]
+        frozen = self._slow_tsc()
+        if frozen:
+            self.frozen_tsc = frozen
             engine = self.engine
-            engine.tsc_ratio, engine.tsc_bits = frozen[0].ratio, frozen[0].bits
-            engine.tsc_host_khz = frozen[0].host_khz
+            engine.tsc_ratio, engine.tsc_bits, engine.tsc_host_khz = frozen.ratio, frozen.bits, frozen.host_khz
+        elif self.config.tsc is Tsc.SHOWN:
+            raise HostError("a TSC that is shown must stand still, and this KVM does not scale it", "use --tsc auto")
+
+    def _slow_tsc(self) -> FrozenTsc | None:
+        if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):
+            return None
+        frozen = [freeze(vcpu, self.host.module) for vcpu in self.vcpus]
+        return frozen[0] if all(frozen) and all(stands_still(vcpu) for vcpu in self.vcpus) else None
 
     def _choose_progress(self, engine: Any) -> None:
         config = self.config
@@ -123,7 +127,7 @@ class Replicas:
             raise HostError(f"cannot count {config.progress}: {self.progress.reason}", self.progress.remedy)
         engine.counting = bool(self.progress)
         engine.counter_type, engine.counter_config = self.progress.perf_type, self.progress.config
-        engine.events_per_ms = FIRST_EVENTS_PER_MS
+        engine.events_per_ms = self.progress.events_per_ms
 
     def _array(self, ctype: str, count: int) -> Any:
         array = ffi.new(ctype, count)

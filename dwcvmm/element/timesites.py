@@ -1,6 +1,6 @@
 """Learned time sites: RDTSC replaced by a trap of the same size that exits everywhere.
 
-How they are found and answered is cbits/step.c; here is the decision to patch the guest.
+How they are found is cbits/step.c, the traps and their answers cbits/sites.c; here is the decision to patch the guest.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from dwcvmm._core import lib
-from dwcvmm.errors import InternalError
+from dwcvmm.element import guestcode
 from dwcvmm.kvm.ioctl import check
 
-TRAP = bytes((0xE5, lib.DWC_TIME_PORT))  # IN eax, imm8
-NOP = b"\x90"
 SEARCH_STEPS = 500_000
 
 
@@ -47,12 +45,18 @@ class TimeSites:
             return None
         return int(search.gpa)
 
-    def patch(self) -> None:
+    @property
+    def trappable(self) -> bool:
+        """Whether this host has a trap for the site that the last search found."""
+        return not self._engine.search.user or self._engine.icebp_rip_after >= 0
+
+    def at_time_read(self, replica: Any) -> bool:
+        """Whether the next instruction of a replica reads time: single steps may have ended before."""
+        state = replica.state
+        linear = int(state.regs.rip + state.sregs.cs.base)
+        return bool(guestcode.is_time_read(guestcode.read_code(replica, self._engine.ram_bytes, linear)))
+
+    def learn(self) -> None:
         """Put the trap where the last search ended, in both replicas and the checkpoint."""
-        gpa, length = self._engine.search.gpa, self._engine.search.length
-        code = TRAP + NOP * (length - len(TRAP))
-        if lib.dwc_memory_write(self._engine, gpa, code, len(code)):
-            raise InternalError(f"time site at {gpa:#x} is outside RAM")
-        if gpa not in list(self._engine.site_gpa[0 : self._engine.site_count]):
-            self._engine.site_gpa[self._engine.site_count] = gpa
-            self._engine.site_count += 1
+        search = self._engine.search
+        check("learn time site", lib.dwc_learn_time_site(self._engine, search.gpa, search.length, search.user))

@@ -55,20 +55,27 @@ HIDDEN = (
     HiddenBit(0x80000007, 0, "edx", 8, "INVARIANT_TSC", TIME),
 )
 
+# what a guest may see of a TSC that stands still within an element: 1 GHz on the guest clock
+TSC_BITS = ("TSC", "INVARIANT_TSC")
+TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
+
 # whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
 HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
-def apply_policy(table: Any) -> Any:
+def apply_policy(table: Any, show_tsc: bool = False) -> Any:
     """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
     kept = 0
     for i in range(table.nent):
         entry = table.entries[i]
-        if entry.function in HIDDEN_LEAVES or entry.function in HYPERVISOR_LEAVES:
+        if show_tsc and entry.function == TSC_LEAF:
+            entry.eax, entry.ebx, entry.ecx = 1, TSC_RATIO, TSC_CRYSTAL_HZ
+        elif entry.function in HIDDEN_LEAVES or entry.function in HYPERVISOR_LEAVES:
             continue
         for hidden in HIDDEN:
-            if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index):
+            shown = show_tsc and hidden.name in TSC_BITS
+            if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index) and not shown:
                 setattr(entry, hidden.register, getattr(entry, hidden.register) & ~(1 << hidden.bit))
         if entry.function == 1:
             entry.ebx &= 0xFFFF  # APIC id 0, one logical processor

@@ -87,7 +87,6 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
             "rflags_rf": int(stats.normalised_rf),
             "unusable_segment": int(stats.normalised_unusable),
             "accessed_bit": counts.accessed_bits,
-            "replay": int(stats.normalised_replay),
         },
         rollbacks=int(stats.rollbacks),
         pages=schema.Pages(

@@ -103,6 +103,12 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "present",
         "absent: RDTSC is handled by learned sites",
     )
+    yield _choice(
+        "time_trap_user",
+        kind.icebp_rip_after is not None,
+        "ICEBP in ring 3 gives a debug exit",
+        "no trap for RDTSC in ring 3: without a frozen TSC a program that uses it diverges",
+    )
     progress = abilities.progress
     yield _choice(
         "progress",

@@ -17,7 +17,7 @@ SCHEMA = "dwcvmm-report/1"
 
 class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     committed: int
-    by_end: dict[str, int]  # KVM exit names; "debug" are elements ended by single steps
+    by_end: dict[str, int]  # KVM exit names; "intr": by the slice, or single steps; "debug": time sites in ring 3
     unprotected: int  # committed without comparison: 0 unless strategy is off
 
 

@@ -38,7 +38,7 @@ def test_register(boot, strategy, replica: int, register: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize(("guest", "register"), [("fpu", "r12"), ("paging", "r13"), ("smc", "r13")])
+@pytest.mark.parametrize(("guest", "register"), [("fpu", "r12"), ("paging", "r13"), ("paging3", "r13"), ("smc", "r13")])
 def test_restart_starts_from_the_old_state(boot, strategy, guest: str, register: str) -> None:
     """The restarted element needs the FPU registers, translations and code of the checkpoint, not those it left."""
     booted = boot(guest, strategy)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.machine.exits import exit_name
@@ -49,6 +50,22 @@ def guest_facts(machine: Machine) -> schema.GuestFacts:
         time_reads=int(core.site_reads),
         clock=config.engine.clock.value,
         clock_divisor=int(core.clock_divisor),
+    )
+
+
+def slice_facts(machine: Machine) -> schema.Slices:
+    stats, replicas = machine.core.stats, machine.replicas
+    stepped = machine.engine.counts.stepped_elements
+    return schema.Slices(
+        progress=str(replicas.progress.event),
+        tsc="frozen" if replicas.frozen_tsc else "sites",
+        ended=int(stats.by_end[lib.KVM_EXIT_INTR]) - stepped,
+        catch_ups=int(stats.catch_ups),
+        debug_exits=int(stats.debug_exits),
+        count_distance=[int(n) for n in stats.distance],
+        skid=[int(n) for n in stats.lateness],
+        longest_element_us=int(stats.longest_ns) / 1000,
+        tick_waits=int(stats.tick_waits),
     )
 
 
@@ -107,6 +124,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
             window_catch_ups=counts.catch_ups,
             window_catch_up_instructions=counts.catch_up_instructions,
         ),
+        slices=slice_facts(machine),
         host=host_facts(machine),
         guest=guest_facts(machine),
         penalty_percent=100 * (wall_s - baseline.wall_s) / baseline.wall_s if baseline else None,

@@ -15,6 +15,7 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report.bench_elements import set_parameters
+from dwcvmm.report.build import slice_facts
 from dwcvmm.report.events import EventLog
 
 GUESTS = Path("build/guests")
@@ -60,14 +61,14 @@ class Totals:
         self.unexplained += counts.divergences[Cause.UNEXPLAINED]
         self.normalised.update(rflags_rf=int(stats.normalised_rf), unusable_segment=int(stats.normalised_unusable))
         self.normalised.update(accessed_bit=counts.accessed_bits)
-        for i in range(int(lib.DWC_HISTOGRAM)):
-            self.count_distance[i] += int(stats.distance[i])
-            self.skid[i] += int(stats.lateness[i])
-        self.slice_ends = self.by_end["intr"]
-        self.catch_ups += int(stats.catch_ups)
-        self.debug_exits += int(stats.debug_exits)
-        self.tick_waits += int(stats.tick_waits)
-        self.longest_element_us = max(self.longest_element_us, int(stats.longest_ns) / 1000)
+        facts = slice_facts(machine)
+        self.count_distance = [a + b for a, b in zip(self.count_distance, facts.count_distance, strict=True)]
+        self.skid = [a + b for a, b in zip(self.skid, facts.skid, strict=True)]
+        self.slice_ends += facts.ended
+        self.catch_ups += facts.catch_ups
+        self.debug_exits += facts.debug_exits
+        self.tick_waits += facts.tick_waits
+        self.longest_element_us = max(self.longest_element_us, facts.longest_element_us)
 
 
 def endless(image: bytes) -> bytes:

@@ -54,6 +54,20 @@ class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     window_catch_up_instructions: int
 
 
+class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Elements that used up their slice (docs/progress.md). Histograms: bucket n counts values below 2**n."""
+
+    progress: str  # what is counted: instructions, branches, none
+    tsc: str  # frozen, or sites
+    ended: int
+    catch_ups: int
+    debug_exits: int
+    count_distance: list[int]  # |n1 - n2|, events between the two stops
+    skid: list[int]  # events that e1 stopped late
+    longest_element_us: float
+    tick_waits: int  # elements that waited for a tick of the frozen TSC to pass
+
+
 class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kvm_module: str
     kernel: str
@@ -91,6 +105,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pages: Pages
     phases_s: Phases
     stepping: Stepping
+    slices: Slices
     host: HostFacts
     guest: GuestFacts
     penalty_percent: float | None = None  # over the wall time of --baseline

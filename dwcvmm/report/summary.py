@@ -24,6 +24,12 @@ def summarise(report: Report) -> str:
         f"compare and commit {phases.compare_commit:.2f} s, rollback {phases.rollback:.2f} s, "
         f"devices {phases.device:.2f} s, other {phases.other:.2f} s",
     ]
+    slices = report.slices
+    if slices.ended:
+        lines.append(
+            f"slices       {slices.ended} ended by {slices.progress}, "
+            f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest element {slices.longest_element_us:.0f} us; TSC {slices.tsc}"
+        )
     if report.penalty_percent is not None:
         lines.append(f"penalty      {report.penalty_percent:.1f} % over the baseline")
     if report.post_mortem:

@@ -31,6 +31,10 @@ EXAMPLE = {
     "stepping": dict.fromkeys(
         ("elements", "instructions", "discarded", "window_catch_ups", "window_catch_up_instructions"), 0
     ),
+    "slices": {
+        "progress": "instructions", "tsc": "frozen", "ended": 2, "catch_ups": 1, "debug_exits": 5,
+        "count_distance": [1, 1], "skid": [2], "longest_element_us": 210.0, "tick_waits": 3,
+    },
     "host": {"kvm_module": "k", "kernel": "6", "cpu": "c", "cpus": 2, "shadow_paging": False, "exit_ns": 1000},
     "guest": {
         "kernel": "k", "kernel_sha256": "0", "initrd": None, "command_line": "", "memory_bytes": 1, "status": 0,
@@ -86,5 +90,9 @@ def test_verdict_names_what_is_wrong() -> None:
 
 def test_summary_says_what_matters() -> None:
     text = summarise(decoded(penalty_percent=101.5))
-    for words in ("poweroff after 2.00 s", "20000 committed", "io 19000", "0 unexplained", "penalty      101.5 %"):
+    expected = (
+        *("poweroff after 2.00 s", "20000 committed", "io 19000", "2 ended by instructions, 2.5 debug exits"),
+        *("0 unexplained", "penalty      101.5 %"),
+    )
+    for words in expected:
         assert words in text

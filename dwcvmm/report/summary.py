@@ -28,7 +28,7 @@ def summarise(report: Report) -> str:
     if slices.ended:
         lines.append(
             f"slices       {slices.ended} ended by {slices.progress}, TSC {slices.tsc}, "
-            f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest element {slices.longest_element_us:.0f} us"
+            f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
     if report.penalty_percent is not None:
         lines.append(f"penalty      {report.penalty_percent:.1f} % over the baseline")

@@ -91,7 +91,7 @@ def test_verdict_names_what_is_wrong() -> None:
 def test_summary_says_what_matters() -> None:
     text = summarise(decoded(penalty_percent=101.5))
     expected = (
-        *("poweroff after 2.00 s", "20000 committed", "io 19000", "2 ended by instructions, 2.5 debug exits"),
+        *("poweroff after 2.00 s", "20000 committed", "io 19000", "2 ended by instructions", "2.5 debug exits"),
         *("0 unexplained", "penalty      101.5 %"),
     )
     for words in expected:

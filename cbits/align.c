@@ -49,6 +49,7 @@ static int job_move(struct dwc_replica *r)
 
 	if ((status = dwc_counter_extend(r, r->move)))
 		return status;
+	r->most_ns = 0;
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, 0);
 	return status ? status : NATURAL;
@@ -99,6 +100,7 @@ static int job_to_breakpoint(struct dwc_replica *r)
 
 	if (status)
 		return status;
+	r->most_ns = 0;
 	r->started_ns = dwc_now_ns();
 	if (r->state.regs.rip == other(r)->state.regs.rip)
 		resume_past(r);

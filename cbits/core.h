@@ -124,8 +124,7 @@ struct dwc_replica {
 	uint64_t ended_ns, started_ns, limit_ns;
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
-	uint64_t budget, count_base, move;
-	atomic_int overflowed;
+	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
 	/* the frozen TSC: host tick and guest value that the offset is set for */
 	uint64_t tsc_tick, tsc_value, tsc_usual_ns;
 	int tick_crossed; /* in this element */
@@ -324,7 +323,6 @@ int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 
 /* element.c */
-uint64_t dwc_longest_ns(const struct dwc_engine *e);
 int dwc_engine_start(struct dwc_engine *e);
 void dwc_engine_stop(struct dwc_engine *e);
 int dwc_engine_run(struct dwc_engine *e);

@@ -61,6 +61,8 @@ int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
 /* No overflows: the replica is restored, and replays what comes by itself. */
 int dwc_counter_disarm(struct dwc_replica *r)
 {
+	r->budget = UINT64_MAX;
+	r->most_ns = 0;
 	return ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) ? -errno : 0;
 }
 

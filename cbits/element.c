@@ -32,12 +32,20 @@ static int job_continue(struct dwc_replica *r)
 	return status;
 }
 
+/* A slice starts: no element is to last longer than one and a half, whatever the counter says. */
+static int arm(struct dwc_replica *r)
+{
+	int err = dwc_counter_arm(r, r->engine->budget);
+
+	r->most_ns = r->engine->slice_ns * 3 / 2;
+	return err ? err : dwc_replica_kick_after(r, r->most_ns);
+}
+
 static int job_element(struct dwc_replica *r)
 {
 	int err;
 
-	if (r->engine->arm && ((err = dwc_counter_arm(r, r->engine->budget)) ||
-			       (err = dwc_replica_kick_after(r, dwc_longest_ns(r->engine)))))
+	if (r->engine->arm && (err = arm(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
 	r->tick_crossed = 0;
@@ -75,12 +83,6 @@ static void choose_inputs(struct dwc_engine *e)
 		e->inputs.window = 1;
 	else
 		e->waiting++;
-}
-
-/* No element is to last longer, whatever the counter says. */
-uint64_t dwc_longest_ns(const struct dwc_engine *e)
-{
-	return e->slice_ns * 3 / 2;
 }
 
 static int measure_rate(struct dwc_engine *e)
@@ -170,6 +172,18 @@ static int align(struct dwc_engine *e, int first, int second)
 	return status;
 }
 
+/* The length of the element is the time that the replica took that the host disturbed less. */
+static void note_length(struct dwc_engine *e)
+{
+	uint64_t a_ns = replica_a(e)->ended_ns - replica_a(e)->started_ns;
+	uint64_t b_ns = replica_b(e)->ended_ns - replica_b(e)->started_ns;
+	uint64_t ns = a_ns < b_ns ? a_ns : b_ns;
+
+	e->slice_used_ns += ns;
+	if (ns > e->stats.longest_ns)
+		e->stats.longest_ns = ns;
+}
+
 static int execute(struct dwc_engine *e)
 {
 	struct dwc_replica *a = replica_a(e), *b = replica_b(e);
@@ -193,6 +207,8 @@ static int execute(struct dwc_engine *e)
 	} else {
 		if (first && first != DWC_SLICE_END)
 			return first;
+		if (first && e->arm && (second = dwc_counter_read(a, &e->budget))) /* no further than e1 got */
+			return second;
 		second = dwc_replica_call(b, job_element);
 		e->stats.second_run_ns += b->ended_ns - b->started_ns;
 	}
@@ -200,9 +216,7 @@ static int execute(struct dwc_engine *e)
 		return first < 0 ? first : second;
 	if (first == DWC_STOPPED || second == DWC_STOPPED)
 		return DWC_STOPPED;
-	e->slice_used_ns += a->ended_ns - a->started_ns;
-	if (a->ended_ns - a->started_ns > e->stats.longest_ns)
-		e->stats.longest_ns = a->ended_ns - a->started_ns;
+	note_length(e);
 	if (first == DWC_SLICE_END || second == DWC_SLICE_END)
 		return align(e, first, second);
 	if (first == DWC_SLICE_UP && second == DWC_SLICE_UP)
@@ -457,9 +471,7 @@ static int job_reach_exit(struct dwc_replica *r)
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
-	do
-		status = dwc_replica_run(r, REPLAY_NS);
-	while (status == DWC_SLICE_END && r->ended_ns - r->started_ns < REPLAY_NS); /* by time: what comes is known */
+	status = dwc_replica_run(r, REPLAY_NS);
 	if (status < 0 || status == DWC_STOPPED)
 		return status;
 	return status == 0 && same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;

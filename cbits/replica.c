@@ -17,11 +17,9 @@ static __thread struct dwc_replica *kicked;
 /* Setting immediate_exit closes the race between a look at the clock and the entry to KVM_RUN. */
 static void on_kick(int signal)
 {
-	if (!kicked)
-		return;
-	if (signal == DWC_OVERFLOW_SIGNAL)
-		atomic_store(&kicked->overflowed, 1);
-	kicked->run->immediate_exit = 1;
+	(void)signal;
+	if (kicked)
+		kicked->run->immediate_exit = 1;
 }
 
 int dwc_install_kick(void)
@@ -219,20 +217,21 @@ static void describe_exit(struct dwc_replica *r)
 	}
 }
 
-/* A slice ends by the count; by time as well, where the guest has become slow, or the signal was lost. But never
- * without some progress: where an entry takes longer than a slice (an emulator), nothing would ever get done. */
+/* A slice ends by the count (also if the signal was lost: a kick comes all the same); by time where the guest has
+ * become slow. But never without some progress: where an entry takes longer than a slice (an emulator), nothing would
+ * ever get done. */
 static int slice_is_over(struct dwc_replica *r)
 {
-	uint64_t count, ran_ns = r->ended_ns - r->started_ns, most_ns = dwc_longest_ns(r->engine);
-	int err, kicked_by_counter = atomic_exchange(&r->overflowed, 0);
+	uint64_t count, ran_ns = r->ended_ns - r->started_ns;
+	int err;
 
 	if ((err = dwc_counter_read(r, &count)))
 		return err;
-	if (count >= r->budget || (!kicked_by_counter && ran_ns >= most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
+	if (count >= r->budget || (r->most_ns && ran_ns >= r->most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
 		return DWC_SLICE_END;
 	}
-	return ran_ns < most_ns ? dwc_replica_kick_after(r, most_ns - ran_ns + 1) : 0;
+	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
 }
 
 /* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_END when the counter is over its

@@ -1,4 +1,4 @@
-; Computing without any exit, in rounds: integers, SSE, REP instructions, page-table changes, system calls,
+; Computing without any exit, in rounds: integers, SSE, AVX2 where it is, REP instructions, page-table changes, system calls,
 ; self-modifying code. Ends by a sum that depends on all of it. The number of rounds lies behind the first jump.
 %include "common.inc"
 BUFFER  equ 0x700000
@@ -9,6 +9,24 @@ rounds: dd 6
 start:  mov rax, cr4
         or eax, 0x600           ; OSFXSR, OSXMMEXCPT
         mov cr4, rax
+        mov eax, 1
+        cpuid
+        not ecx
+        test ecx, 1 << 26 | 1 << 28     ; XSAVE, AVX
+        jnz .no_avx
+        mov rax, cr4
+        or eax, 1 << 18         ; OSXSAVE
+        mov cr4, rax
+        xor ecx, ecx
+        xor edx, edx
+        mov eax, 7
+        xsetbv
+        mov eax, 7
+        cpuid
+        shr ebx, 5
+        and bl, 1
+        mov [rel avx2], bl
+.no_avx:
         allow_syscall system_call
         map_tables
         mov r12d, [rel rounds]
@@ -33,7 +51,23 @@ start:  mov rax, cr4
         movq rax, xmm0
         xor r13, rax
 
-        mov rdi, BUFFER         ; REP
+        cmp byte [rel avx2], 0
+        je .rep
+        vmovq xmm2, r13         ; both halves do the same
+        vinserti128 ymm2, ymm2, xmm2, 1
+        mov ecx, 100
+.avx:   vpsrlq ymm3, ymm2, 3
+        vpaddq ymm2, ymm2, ymm3
+        vpslld ymm4, ymm3, 1
+        vpxor ymm2, ymm2, ymm4
+        dec ecx
+        jnz .avx
+        vextracti128 xmm3, ymm2, 1
+        vpxor xmm3, xmm3, xmm2
+        vmovq rax, xmm3
+        add r13, rax            ; 0
+
+.rep:   mov rdi, BUFFER         ; REP
         mov rax, r13
         mov ecx, 300
         rep stosq
@@ -87,6 +121,8 @@ system_call:
         popfq
         jmp rcx
 token:  db "compute: OK ", 0
+        align 16
+avx2:   db 0
         align 16
 mask:   dq 0x0f1e2d3c4b5a6978, 0x8796a5b4c3d2e1f0
         library

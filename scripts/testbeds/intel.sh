@@ -56,7 +56,8 @@ make_root_disk() {
     --exclude=idlelib --exclude=tkinter --exclude=ensurepip --exclude=lib2to3 --exclude='*.opt-?.pyc' --exclude='*.a')
   local venv=(--exclude=pip --exclude=mypy --exclude=mypyc --exclude='*__mypyc*.so' --exclude=setuptools --exclude=ruff)
   sum=$({ cat "$root/scripts/testbeds/intel.sh"
-    find "$library" "$root/.venv" -path "$library/site-packages" -prune -o -name __pycache__ -prune -o -type f -printf '%p %s %T@\n' | sort; } | sha256sum | cut -c1-16)
+    find "$library" "$root/.venv" -path "$library/site-packages" -prune -o -name __pycache__ -prune \
+      -o -type f -printf '%p %s %T@\n' | sort; } | sha256sum | cut -c1-16)
   disk=$cache/intel-root-$sum.img
   [ -s "$disk" ] && return
   say "packing Python for the intel testbed"
@@ -118,10 +119,10 @@ CONFIG
   ${pmu:+env "BOCHS_PMU=$pmu"} "$bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
 }
 
-# What came back: the exit code, and the files of build/ that are new.
+# What came back: the exit code, and the files of build/ that are new. newc: not the archive that went in, if the machine died.
 testbed_finish() {
   mkdir -p "$run/result"
-  (cd "$run/result" && cpio --quiet -idm <"$run/exchange.img" 2>/dev/null) || return 0
+  (cd "$run/result" && cpio --quiet -idm -H newc <"$run/exchange.img" 2>/dev/null) || return 0
   [ -s "$run/result/exit-code" ] && mv "$run/result/exit-code" "$run/exit-code"
   [ ! -d "$run/result/build" ] || cp -a "$run/result/build/." "$root/build/"
 }

@@ -1,6 +1,7 @@
 # kvm_intel inside bochs: one CPU, EPT, unrestricted guest, TSC scaling, no PMU unless $pmu says how it deviates.
 # Sourced by scripts/testbed.
-# No shared file system there: the project and its Python go in on one disk, what changed in build/ comes back on another.
+# No shared file system there: Python goes in on one disk; the project goes in, and what is new in build/ comes out, on
+# another.
 
 testbed_packages() {
   need /usr/share/bochs/BIOS-bochs-latest bochsbios
@@ -23,6 +24,7 @@ testbed_prepare() {
   unpack_kernel "$cache/tree"
   rm -rf "$iso" && mkdir -p "$iso"
   cp "$cache/tree"/boot/vmlinuz-* "$iso/vmlinuz"
+  cp "$cache/tree/bin/busybox" "$cache/busybox"
   make_initramfs "$cache/tree" "$root/scripts/testbeds/intel-init" "$iso/initramfs" ata_piix sd_mod crc32c_generic ext4 kvm-intel
   cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$iso/"
   cat >"$iso/isolinux.cfg" <<CONFIG
@@ -44,38 +46,53 @@ copy_with_libraries() {
     | sort -u | cpio --quiet -pdmuL "$tree" 2>/dev/null
 }
 
-# The root file system of the machine: busybox, bash, this project, the Python that its .venv uses.
+# What rarely changes, as one disk: busybox, bash, the Python that .venv uses, .venv. Kept until one of their files changes.
+# Byte code goes along: to compile all that pytest imports would take the machine longer than its boot.
 make_root_disk() {
-  local tree=$run/tree python library
+  local tree=$run/tree python library sum
   python=$(readlink -f "$root/.venv/bin/python")
   library=$("$python" -c 'import os; print(os.path.dirname(os.__file__))')
-  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed,new} "$tree$root"
-  (cd "$root" && tar c --exclude=./.git --exclude=./build/testbed --exclude='*/packages' \
-    --exclude='*/mypy' --exclude='*/mypyc' --exclude='./.venv/bin/ruff' --exclude=__pycache__ --exclude='./.*_cache' \
-    --exclude='*.deb' .) | tar x -C "$tree$root"
-  (cd / && tar c --exclude=__pycache__ --exclude=site-packages --exclude=dist-packages --exclude='python3*/test' \
-    --exclude='*/idlelib' --exclude='*/tkinter' --exclude='*.a' ".$library") \
-    | tar x -C "$tree"
+  local what=(--exclude=site-packages --exclude=dist-packages --exclude=".$library/test" --exclude=".$library/config-*"
+    --exclude=idlelib --exclude=tkinter --exclude=ensurepip --exclude=lib2to3 --exclude='*.opt-?.pyc' --exclude='*.a')
+  local venv=(--exclude=pip --exclude=mypy --exclude=mypyc --exclude='*__mypyc*.so' --exclude=setuptools --exclude=ruff)
+  sum=$({ cat "$root/scripts/testbeds/intel.sh"
+    find "$library" "$root/.venv" -path "$library/site-packages" -prune -o -name __pycache__ -prune \
+      -o -type f -printf '%p %s %T@\n' | sort; } | sha256sum | cut -c1-16)
+  disk=$cache/intel-root-$sum.img
+  [ -s "$disk" ] && return
+  say "packing Python for the intel testbed"
+  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,usr/bin,run-testbed,new}
+  tar c -C / "${what[@]}" ".$library" | tar x -C "$tree"
+  tar c -C / "${venv[@]}" ".$root/.venv" | tar x -C "$tree"
   # shellcheck disable=SC2046 # names without blanks
-  copy_with_libraries "$tree" "$python" /bin/bash \
-    $(find "$library/lib-dynload" "$root/.venv/lib" "$root/dwcvmm" -name '*.so')
-  cp "$(command -v busybox)" "$tree/bin/"
+  copy_with_libraries "$tree" "$python" /bin/bash $(cd "$tree" && find . -name '*.so' | cut -c2-)
+  cp "$cache/busybox" "$tree/bin/busybox"
   for name in sh cat cp grep tee mkdir rm mv ls env sed head tail sleep dirname basename nproc uname timeout seq dmesg ln mktemp id; do
     ln -sf /bin/busybox "$tree/bin/$name"
   done
   ln -sf /bin/busybox "$tree/usr/bin/env"
-  cp "$run/command" "$tree/run-testbed/command"
-  printf '%s' "$root" >"$tree/run-testbed/root"
   # cylinders of 16 heads and 63 sectors: bochs wants whole ones
   truncate -s $((2000 * 516096)) "$run/root.img"
   mke2fs -q -F -t ext4 -O ^has_journal -d "$tree" "$run/root.img" 2>"$run/mke2fs.log" \
     || { cat "$run/mke2fs.log" >&2; exit 4; }
-  rm -rf "$tree"
+  rm -rf "$tree" "$cache"/intel-root-*.img
+  mv "$run/root.img" "$disk"
+}
+
+# What changes from run to run: the project and the command, as an archive on the disk that the results come out on.
+make_exchange_disk() {
+  mkdir -p "$run/in/run-testbed"
+  mv "$run/command" "$run/root" "$run/in/run-testbed/"
+  tar c -C / --exclude=".$root/.git" --exclude=".$root/.venv" --exclude=".$root/build/testbed" --exclude='*/packages' \
+    --exclude=".$root/.*_cache" --exclude='*.deb' ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
+  truncate -s ">$((130 * 516096))" "$run/exchange.img"
+  truncate -s %516096 "$run/exchange.img"
 }
 
 testbed_run() {
   make_root_disk
-  truncate -s $((130 * 516096)) "$run/result.img"
+  cp --reflink=auto --sparse=always "$disk" "$run/root.img"
+  make_exchange_disk
   cat >"$run/bochsrc" <<CONFIG
 config_interface: textconfig
 display_library: nogui
@@ -86,7 +103,7 @@ vgaromimage: file=/usr/share/vgabios/vgabios.bin
 pci: enabled=1, chipset=i440fx
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path=$run/root.img, mode=flat
-ata0-slave: type=disk, path=$run/result.img, mode=flat
+ata0-slave: type=disk, path=$run/exchange.img, mode=flat
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata1-master: type=cdrom, path=$cache/intel.iso, status=inserted
 boot: cdrom
@@ -102,10 +119,10 @@ CONFIG
   ${pmu:+env "BOCHS_PMU=$pmu"} "$bochs" -q -f "$run/bochsrc" >"$run/bochs.out" 2>&1 &
 }
 
-# What came back: the exit code, and the files of build/ that are new.
+# What came back: the exit code, and the files of build/ that are new. newc: not the archive that went in, if the machine died.
 testbed_finish() {
   mkdir -p "$run/result"
-  (cd "$run/result" && cpio --quiet -idm <"$run/result.img" 2>/dev/null) || return 0
+  (cd "$run/result" && cpio --quiet -idm -H newc <"$run/exchange.img" 2>/dev/null) || return 0
   [ -s "$run/result/exit-code" ] && mv "$run/result/exit-code" "$run/exit-code"
   [ ! -d "$run/result/build" ] || cp -a "$run/result/build/." "$root/build/"
 }

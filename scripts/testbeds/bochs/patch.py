@@ -57,7 +57,7 @@ extern bool bx_pmu_present(void);
   static void pmu_late_handler(void *);
   BX_SMF void pmu_sync(unsigned inflight);
   BX_SMF void pmu_deviate(unsigned cause);
-  BX_SMF void pmu_set_global_ctrl(Bit64u val, unsigned inflight);
+  BX_SMF void pmu_set_global_ctrl(Bit64u val);
   BX_SMF Bit64u pmu_read_ctr(unsigned i);
   BX_SMF bool pmu_rdmsr(Bit32u idx, Bit64u *val);
   BX_SMF bool pmu_wrmsr(Bit32u idx, Bit64u val);
@@ -112,6 +112,18 @@ edit(
     ),
 )
 
+# a LOOP that falls through told so only to instrumentation
+fall_through = "    else {\n      BX_INSTR_CNEAR_BRANCH_NOT_TAKEN(BX_CPU_ID, PREV_RIP);\n    }\n"
+for bits in (16, 32, 64):
+    edit(
+        f"cpu/ctrl_xfer{bits}.cc",
+        (
+            f"#if BX_INSTRUMENTATION\n{fall_through}#endif\n",
+            fall_through,
+        ),
+        times=6,
+    )
+
 edit(
     "cpu/init.cc",
     ("void BX_CPU_C::initialize(void)\n{\n", "void BX_CPU_C::initialize(void)\n{\n  pmu_init();\n"),
@@ -160,7 +172,7 @@ edit(
     (
         "  BX_CPU_THIS_PTR in_vmx_guest = false;\n\n  // entering VMX root",
         "  BX_CPU_THIS_PTR in_vmx_guest = false;\n  if (vm->vmexit_ctrls1.LOAD_PERF_GLOBAL_CTRL_MSR())\n"
-        "    pmu_set_global_ctrl(VMread64(VMCS_64BIT_HOST_IA32_PERF_GLOBAL_CTRL), 0);\n\n  // entering VMX root",
+        "    pmu_set_global_ctrl(VMread64(VMCS_64BIT_HOST_IA32_PERF_GLOBAL_CTRL));\n\n  // entering VMX root",
     ),
     # RF of an EPT violation while an event is delivered (SDM 3C 28.3.3): in_event is cleared before this point
     (
@@ -173,10 +185,19 @@ edit(
         "  BX_CPU_THIS_PTR in_vmx_guest = true;\n\n  unmask",
         "  BX_CPU_THIS_PTR in_vmx_guest = true;\n  handleInterruptMaskChange();\n"
         "  if (vm->vmentry_ctrls.LOAD_PERF_GLOBAL_CTRL_MSR()) {\n"
-        "    pmu_set_global_ctrl(VMread64(VMCS_64BIT_GUEST_IA32_PERF_GLOBAL_CTRL), 1);\n"
+        "    pmu_set_global_ctrl(VMread64(VMCS_64BIT_GUEST_IA32_PERF_GLOBAL_CTRL));\n"
         "    pmu_deviate(PMU_ENTRY);\n"
-        "    if (vm->vmentry_interr_info & 0x80000000) pmu_deviate(PMU_INTERRUPT);\n  }\n\n"
+        "    // valid, of type external interrupt: KVM injects exceptions as well\n"
+        "    if ((vm->vmentry_interr_info & 0x80000700) == 0x80000000) pmu_deviate(PMU_INTERRUPT);\n  }\n\n"
         "  unmask",
+    ),
+    # The VMRESUME belongs to neither side. Only here is it sure that it retires: the delivery of an event may
+    # fault or exit before.
+    (
+        "    VMX_TPR_Virtualization();\n  }\n#endif\n\n#endif // BX_SUPPORT_VMX",
+        "    VMX_TPR_Virtualization();\n  }\n#endif\n\n"
+        "  if (vm->vmentry_ctrls.LOAD_PERF_GLOBAL_CTRL_MSR()) BX_CPU_THIS_PTR pmu.nonretired++;\n\n"
+        "#endif // BX_SUPPORT_VMX",
     ),
 )
 edit(

@@ -4,7 +4,7 @@
 //   BOCHS_PMU=SETTING,...   without it there is no PMU; BOCHS_PMU=exact has no deviation
 //     skid=N                the overflow interrupt comes N instructions late
 //     skid=random:N         0 to N, another each time
-//     interrupt=N           instructions counted too many an interrupt that hits or is injected into a guest
+//     interrupt=N           instructions counted too many an interrupt (no NMI) that hits or is injected into a guest
 //     fault=N               ... a page fault
 //     entry=N               ... a VM entry; all three take random:N as well
 // SPDX-License-Identifier: LGPL-2.0-or-later, as bochs itself.
@@ -136,7 +136,9 @@ void BX_CPU_C::pmu_sync(unsigned inflight)
   PMU.user = BX_CPU_THIS_PTR user_pl;
   if (overflow) {
     unsigned skid = draw(settings.skid);
-    if (skid) bx_pc_system.activate_timer_ticks(PMU.late_timer, skid, 0);
+    // the time that timers go by lags behind inside a trace
+    Bit64u lag = BX_CPU_THIS_PTR icount - BX_CPU_THIS_PTR icount_last_sync;
+    if (skid) bx_pc_system.activate_timer_ticks(PMU.late_timer, skid + lag, 0);
     else BX_CPU_THIS_PTR lapic->deliver_pmi();
   }
 
@@ -156,14 +158,17 @@ void BX_CPU_C::pmu_sync(unsigned inflight)
 
 void BX_CPU_C::pmu_deviate(unsigned cause)
 {
-  if (PMU.active) PMU.overcount += draw(settings.overcount[cause]);
+  unsigned extra = PMU.active ? draw(settings.overcount[cause]) : 0;
+  if (!extra) return;
+  PMU.overcount += extra;
+  pmu_sync(0);   // an overflow is nearer now
 }
 
-void BX_CPU_C::pmu_set_global_ctrl(Bit64u val, unsigned inflight)
+void BX_CPU_C::pmu_set_global_ctrl(Bit64u val)
 {
   pmu_sync(0);
   PMU.global_ctrl = val & GLOBAL_CTRL_BITS;
-  pmu_sync(inflight);
+  pmu_sync(0);
 }
 
 Bit64u BX_CPU_C::pmu_read_ctr(unsigned i) { pmu_sync(0); return PMU.ctr[i]; }

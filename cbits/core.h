@@ -111,6 +111,12 @@ struct dwc_slot {
 	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
 };
 
+/* A number that one thread raises and another waits for. */
+struct dwc_turn {
+	atomic_uint number;
+	atomic_int sleeping; /* the one who waits: only then is a system call needed to wake it */
+};
+
 struct dwc_engine;
 
 struct dwc_replica {
@@ -133,7 +139,7 @@ struct dwc_replica {
 	int has_thread;
 	int (*job)(struct dwc_replica *);
 	int job_result;
-	atomic_uint job_posted, job_done;
+	struct dwc_turn job_posted, job_done;
 	timer_t timer;
 	int has_timer;
 	cpu_set_t cpus_before; /* of a thread that is the caller's: given back at the end */

@@ -84,30 +84,28 @@ static void disown(struct dwc_replica *r)
 	kicked = NULL;
 }
 
-static void futex_wait(atomic_uint *word, unsigned seen)
+static void announce(struct dwc_turn *turn, unsigned number)
 {
-	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
-
-static void futex_wake(atomic_uint *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	atomic_store(&turn->number, number);
+	if (atomic_load(&turn->sleeping))
+		syscall(SYS_futex, &turn->number, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 /* A futex wake costs as much as a short element: spin first. */
-static void await(struct dwc_replica *r, atomic_uint *word, unsigned wanted)
+static void await(struct dwc_replica *r, struct dwc_turn *turn, unsigned wanted)
 {
-	for (;;) {
-		for (int i = 0; i < r->engine->spin_turns; i++) {
-			if (atomic_load(word) == wanted)
-				return;
-			__builtin_ia32_pause();
-		}
-		unsigned seen = atomic_load(word);
-		if (seen == wanted)
+	unsigned seen;
+
+	for (int i = 0; i < r->engine->spin_turns; i++) {
+		if (atomic_load(&turn->number) == wanted)
 			return;
-		futex_wait(word, seen);
+		__builtin_ia32_pause();
 	}
+	/* both sides write first and then look at what the other wrote: one of them sees it */
+	atomic_store(&turn->sleeping, 1);
+	while ((seen = atomic_load(&turn->number)) != wanted)
+		syscall(SYS_futex, &turn->number, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+	atomic_store(&turn->sleeping, 0);
 }
 
 static void *serve(void *argument)
@@ -116,8 +114,7 @@ static void *serve(void *argument)
 
 	r->job_result = own(r);
 	for (unsigned turn = 0;; turn++) {
-		atomic_store(&r->job_done, turn + 1);
-		futex_wake(&r->job_done);
+		announce(&r->job_done, turn + 1);
 		await(r, &r->job_posted, turn + 1);
 		if (!r->job)
 			break;
@@ -132,8 +129,8 @@ int dwc_replica_start(struct dwc_replica *r)
 	r->has_timer = 0;
 	if (!r->has_thread)
 		return own(r);
-	atomic_store(&r->job_posted, 0);
-	atomic_store(&r->job_done, 0);
+	memset(&r->job_posted, 0, sizeof r->job_posted);
+	memset(&r->job_done, 0, sizeof r->job_done);
 	if (pthread_create(&r->thread, NULL, serve, r)) {
 		r->has_thread = 0;
 		return -EAGAIN;
@@ -157,13 +154,12 @@ void dwc_replica_stop(struct dwc_replica *r)
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
 	r->job = job;
-	atomic_fetch_add(&r->job_posted, 1);
-	futex_wake(&r->job_posted);
+	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
 }
 
 int dwc_replica_wait(struct dwc_replica *r)
 {
-	await(r, &r->job_done, atomic_load(&r->job_posted) + 1);
+	await(r, &r->job_done, atomic_load(&r->job_posted.number) + 1);
 	return r->job_result;
 }
 

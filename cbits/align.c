@@ -93,54 +93,63 @@ static int near(uint64_t a, uint64_t b, uint64_t stops)
 	return (a > b ? a - b : b - a) <= NOISE + NOISE_A_STOP * stops;
 }
 
-/* To the next hit of the breakpoint: 0, or as job_move(). */
-static int job_to_breakpoint(struct dwc_replica *r)
-{
-	int status = dwc_counter_extend(r, r->move);
+enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
 
-	if (status)
-		return status;
+/* A catch-up under way: counts at the start and now, and how many debug exits it may and did take. */
+struct chase {
+	uint64_t theirs, mine, stops, most_stops;
+};
+
+/* On the thread of the one behind, to the next hit of the breakpoint where all registers agree. 0: there it stands. */
+static int job_chase(struct dwc_replica *r)
+{
+	struct chase *chase = r->chase;
+	struct dwc_replica *leader = other(r);
+	int status;
+
 	r->most_ns = 0;
-	r->started_ns = dwc_now_ns();
-	if (r->state.regs.rip == other(r)->state.regs.rip)
-		resume_past(r);
-	status = dwc_replica_run(r, 0);
-	if (status)
-		return status;
-	if (r->exit.reason != KVM_EXIT_DEBUG || !(r->exit.info & DR6_B0)) /* a time site is an exit of the guest's own */
-		return NATURAL;
-	r->engine->stats.debug_exits++;
-	return 0;
+	while (chase->stops++ < chase->most_stops) {
+		r->started_ns = dwc_now_ns();
+		if (r->state.regs.rip == leader->state.regs.rip)
+			resume_past(r);
+		if ((status = dwc_replica_run(r, 0)))
+			return status == DWC_SLICE_END ? OVERRUN : status;
+		if (r->exit.reason != KVM_EXIT_DEBUG || !(r->exit.info & DR6_B0)) /* a time site is an exit of the guest's own */
+			return ENDED;
+		r->engine->stats.debug_exits++;
+		if (dwc_state_compare_synced(&r->state, &leader->state, &r->engine->stats))
+			continue;
+		if ((status = dwc_counter_read(r, &chase->mine)))
+			return status;
+		if (near(chase->mine, chase->theirs, chase->stops))
+			return 0;
+	}
+	return OVERRUN;
 }
 
-enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
+static int job_start_chase(struct dwc_replica *r)
+{
+	const struct chase *chase = r->chase;
+
+	return dwc_counter_extend(r, chase->theirs - chase->mine + GIVE_UP + NOISE_A_STOP * chase->most_stops);
+}
 
 /* From hit to hit until it agrees with the leader. When it is beyond by more than noise can explain, it was ahead. */
 static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 {
-	struct dwc_replica *leader = other(behind);
-	uint64_t last, most_stops = theirs - mine + GIVE_UP; /* each is an instruction on, at least */
-	int err, status = OVERRUN;
+	/* each stop is an instruction on, at least */
+	struct chase chase = { .theirs = theirs, .mine = mine, .most_stops = theirs - mine + GIVE_UP };
+	int err, status;
 
-	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&leader->state))))
+	behind->chase = &chase;
+	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&other(behind)->state))) ||
+	    (err = dwc_replica_call(behind, job_start_chase)))
 		return err;
-	for (uint64_t stops = 0; stops < most_stops && mine < (last = theirs + GIVE_UP + NOISE_A_STOP * stops); stops++) {
-		behind->move = last - mine;
-		status = dwc_replica_call(behind, job_to_breakpoint);
-		if (status < 0 || status == DWC_STOPPED)
-			break;
-		if (status) {
-			status = status == NATURAL ? ENDED : OVERRUN;
-			break;
-		}
-		if ((status = dwc_counter_read(behind, &mine)))
-			break;
-		if (near(mine, theirs, stops + 1) && (status = agree(behind->engine))) {
+	while (!(status = dwc_replica_call(behind, job_chase)))
+		if ((status = agree(behind->engine))) {
 			status = status < 0 ? status : CAUGHT_UP;
 			break;
 		}
-		status = OVERRUN;
-	}
 	err = dwc_set_breakpoint(behind, 0);
 	return err ? err : status;
 }

@@ -118,6 +118,7 @@ struct dwc_turn {
 };
 
 struct dwc_engine;
+struct chase;
 
 struct dwc_replica {
 	struct dwc_engine *engine;
@@ -131,6 +132,7 @@ struct dwc_replica {
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
+	struct chase *chase; /* align.c */
 	/* the frozen TSC: host tick and guest value that the offset is set for */
 	uint64_t tsc_tick, tsc_value, tsc_usual_ns;
 	int tick_crossed; /* in this element */

@@ -110,9 +110,9 @@ class Engine:
     def request_stop(self) -> None:
         lib.dwc_engine_request_stop(self.core)
 
-    def run(self, elements: int = 0) -> Stop:
-        """Run until somebody is needed, or until `elements` more are committed."""
-        self.core.elements_limit = self.core.stats.committed + elements if elements else 0
+    def run(self, last_element: int = 0) -> Stop:
+        """Run until somebody is needed, or until so many elements are committed in all (0: no limit)."""
+        self.core.elements_limit = last_element
         try:
             return self._run()
         except _RollbackFailed as failure:

@@ -103,8 +103,9 @@ class Machine:
 
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end, or None after so many more elements or a requested stop."""
+        last = int(self.core.stats.committed) + elements if elements else 0
         while self.outcome is None:
-            stop = self.engine.run(elements)
+            stop = self.engine.run(last)
             self._drain()
             if stop in (Stop.LIMIT, Stop.STOPPED):
                 return self.outcome

@@ -1,4 +1,4 @@
-"""The pieces of scripts/soak: which there are, what became of each, and the table.
+"""The pieces of scripts/soak: running them, what became of each, and the table.
 
 A piece is one command on one host. It runs where the host is (`run`, inside a testbed) and is printed there as a line;
 outside, `store` turns such lines into files of build/soak/, so that a piece that finished is kept even if its machine
@@ -22,54 +22,13 @@ import msgspec
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.pretty import write_json
 from dwcvmm.report.schema import load
+from dwcvmm.report.soakplan import HOSTS, Piece, choose_hosts, plan
 from dwcvmm.report.verdict import complaints
 
 RESULTS = Path("build/soak")
 LINUX = Path("build/guests/linux")
 MARK = "DWCVMM-SOAK "  # before a result, on the output of a testbed
-BOOT_ELEMENTS = 45_000  # a boot commits more (docs/measurements.md), and how many varies
-LEAST_ELEMENTS = 100
 ENGINE = ("cbits/[a-z]*.[ch]", *(f"dwcvmm/{part}/*.py" for part in ("boot", "devices", "element", "kvm", "machine")))
-
-
-class Host(msgspec.Struct, frozen=True):
-    """Where pieces run. `share` of the elements of tiny guests, `guests` with their shares of those."""
-
-    name: str
-    kind: str  # a testbed, or local
-    share: int
-    strategies: tuple[str, ...]
-    guests: dict[str, int]
-    pmu: str = ""
-
-
-NATURAL_ENDS = {"ports": 4, "fpu": 4, "mmio": 4, "paging": 4, "smc": 4, "rdtsc": 2, "entries": 2}
-SLICES = {"compute": 8, "spin": 4, "fpu": 2, "paging": 2, "interrupts": 1, "entries": 1}
-HOSTS = (
-    Host("local", "local", 1, ("parallel",), {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
-    Host("amd", "amd", 2, ("sequential", "parallel"), NATURAL_ENDS),
-    Host("intel", "intel", 2, ("sequential", "parallel"), NATURAL_ENDS),
-    Host("pmu-exact", "intel-pmu", 1, ("sequential",), SLICES, "exact"),
-    Host("pmu-skid", "intel-pmu", 1, ("sequential",), SLICES, "skid=random:128"),
-    Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, "interrupt=1,fault=1,entry=1"),
-)
-
-
-class Piece(msgspec.Struct, frozen=True):
-    host: str
-    guest: str  # linux: a boot
-    strategy: str
-    elements: int  # at least so many are expected
-    number: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.host}.{self.guest}.{self.strategy}.{self.elements}.{self.number}"
-
-    @classmethod
-    def from_name(cls, name: str) -> Piece:
-        host, guest, strategy, elements, number = name.split(".")
-        return cls(host, guest, strategy, int(elements), int(number))
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -90,31 +49,6 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     figures: Figures
     failure: str = ""
     seconds: float = 0.0
-
-
-def choose_hosts(only: str | None, local: str) -> list[Host]:
-    """The hosts named by `only` (a kind, a name, or all); the local one only if it can run guests."""
-    chosen = [host for host in HOSTS if only in (None, host.kind, host.name)]
-    return [host for host in chosen if host.kind != "local" or local != "none"]
-
-
-def plan(elements: int, hosts: list[Host], local: str = "none") -> list[Piece]:
-    """Pieces that commit `elements` or more: half by boots of Linux as far as whole ones fit, else by tiny guests."""
-    places = [(host, how) for host in hosts if host.kind != "local" or local == "linux" for how in host.strategies]
-    boots = elements // 2 // BOOT_ELEMENTS if places else 0
-    pieces = []
-    for i in range(boots):
-        host, how = places[i % len(places)]
-        pieces.append(Piece(host.name, "linux", how, BOOT_ELEMENTS, i // len(places)))
-    rest = elements - boots * BOOT_ELEMENTS
-    shares = sum(host.share for host in hosts)
-    for host in hosts:
-        parts = shares * sum(host.guests.values())
-        for i, (guest, part) in enumerate(host.guests.items()):
-            wanted = -(-rest * host.share * part // parts)
-            how = host.strategies[i % len(host.strategies)]
-            pieces.append(Piece(host.name, guest, how, max(wanted, LEAST_ELEMENTS), 0))
-    return pieces
 
 
 def code_digest(root: Path = Path()) -> str:

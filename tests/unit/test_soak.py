@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm.report import soak
-from dwcvmm.report.soak import HOSTS, MARK, Figures, Piece, Result, choose_hosts, complaints_of_soak, plan, table
+from dwcvmm.report.soak import MARK, Figures, Result, complaints_of_soak, table
+from dwcvmm.report.soakplan import HOSTS, Piece, choose_hosts, plan
 
 NUMBERS = st.integers(1, 3_000_000)
 ONLY = st.sampled_from([None, *(host.kind for host in HOSTS), *(host.name for host in HOSTS)])

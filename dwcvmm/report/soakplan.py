@@ -23,16 +23,17 @@ class Host(msgspec.Struct, frozen=True):
     pmu: str = ""
 
 
-NATURAL_ENDS = {"ports": 4, "fpu": 4, "mmio": 4, "paging": 4, "smc": 4, "rdtsc": 2, "entries": 2}
-SLICES = {"compute": 8, "spin": 4, "fpu": 2, "paging": 2, "interrupts": 1, "entries": 1}
+# entries, rdtsc: single steps; compute, spin: a slice takes bochs a tenth of a second
+NATURAL_ENDS = {"ports": 8, "mmio": 6, "fpu": 4, "paging": 4, "smc": 4, "rdtsc": 1, "entries": 1}
+SLICES = {"compute": 3, "spin": 1, "fpu": 6, "paging": 6, "interrupts": 12, "entries": 2}
 BOTH = ("sequential", "parallel")
 HOSTS = (
-    Host("local", "local", 4, ("parallel",), {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
-    Host("amd", "amd", 14, BOTH, NATURAL_ENDS, BOTH),
-    Host("intel", "intel", 2, BOTH, NATURAL_ENDS),
-    Host("pmu-exact", "intel-pmu", 1, ("sequential",), SLICES, pmu="exact"),
-    Host("pmu-skid", "intel-pmu", 1, ("sequential",), SLICES, pmu="skid=random:128"),
-    Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, pmu="interrupt=1,fault=1,entry=1"),
+    Host("local", "local", 20, ("parallel",), {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
+    Host("amd", "amd", 70, BOTH, NATURAL_ENDS, BOTH),
+    Host("intel", "intel", 10, BOTH, NATURAL_ENDS),
+    Host("pmu-exact", "intel-pmu", 2, ("sequential",), SLICES, pmu="exact"),
+    Host("pmu-skid", "intel-pmu", 2, ("sequential",), SLICES, pmu="skid=random:128"),
+    Host("pmu-overcount", "intel-pmu", 2, ("sequential",), SLICES, pmu="interrupt=1,fault=1,entry=1"),
 )
 
 

@@ -10,6 +10,7 @@ testbed_packages() {
   need /usr/lib/syslinux/modules/bios/ldlinux.c32 syslinux-common
   need xorriso xorriso
   need mke2fs e2fsprogs
+  need busybox busybox-static
   need cpio cpio
   need depmod kmod
 }

@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.report.schema import SCHEMA, Report, encode, json_schema, load
 from dwcvmm.report.summary import summarise
-from dwcvmm.report.verdict import complaints
+from dwcvmm.report.verdict import complaints, main, printed_complaints
 
 EXAMPLE = {
     "schema": SCHEMA,
@@ -86,6 +88,38 @@ def test_verdict_names_what_is_wrong() -> None:
         divergences={"total": 1, "by_cause": {"unexplained": 1}, "unexplained": 1},
     )
     assert len(complaints(bad)) == 4
+
+
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+HASHES = st.dictionaries(st.sampled_from(["sort", "gzip", "forks"]), DIGESTS, min_size=1)
+
+
+def workload_output(hashes: dict[str, str], ticks: int) -> str:
+    lines = [f"DWCVMM-HASH {what} {digest}" for what, digest in hashes.items()]
+    return "\r\n".join(["a line of the kernel", *lines, f"DWCVMM-TICKS {ticks}", ""])
+
+
+@given(HASHES, HASHES, st.integers(0, 20))
+def test_output_of_the_workload_must_be_the_same(expected: dict[str, str], found: dict[str, str], ticks: int) -> None:
+    wrong = printed_complaints(workload_output(expected, 1), workload_output(found, ticks))
+    differing = {what for what in expected.keys() | found.keys() if expected.get(what) != found.get(what)}
+    assert len(wrong) == len(differing) + (ticks == 0)
+    assert all(any(f"hash of {what}" in each for each in wrong) for what in differing)
+
+
+def test_workload_that_printed_nothing_is_refused() -> None:
+    assert len(printed_complaints("", "")) == 2
+
+
+def test_verdict_compares_the_logs_beside_the_reports(tmp_path: Path) -> None:
+    report, log, reference = (tmp_path / name for name in ("r.json", "r.log", "off.log"))
+    report.write_bytes(encode(decoded()))
+    reference.write_text(workload_output({"sort": "0" * 64}, 3))
+    log.write_text(workload_output({"sort": "0" * 64}, 5))
+    assert main(["--printed-like", str(reference), str(report)]) == 0
+    log.write_text(workload_output({"sort": "1" * 64}, 5))
+    assert main(["--printed-like", str(reference), str(report)]) == 1
+    assert main([str(report)]) == 0
 
 
 def test_summary_says_what_matters() -> None:

@@ -138,8 +138,19 @@ class Engine:
 
     def _rollback(self, everything: bool = False) -> None:
         status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
+        if status == lib.DWC_STOPPED:
+            raise _RollbackFailed(Stop.STOPPED)
         if status:
-            raise _RollbackFailed(Stop.STOPPED if status == lib.DWC_STOPPED else Stop.DIVERGENCE)
+            record = describe(self.core, self._attempt)
+            record.detail["replay"] = "did not arrive at the last committed element"
+            self._record(record)
+            raise _RollbackFailed(Stop.DIVERGENCE)
+
+    def _record(self, record: Divergence) -> None:
+        self.counts.divergences[record.cause] += 1
+        self.last = record
+        if self._on_divergence:
+            self._on_divergence(record)
 
     def _diverged(self) -> bool:
         """Explain, roll back, restart. False when restarts are used up."""
@@ -157,10 +168,7 @@ class Engine:
         self._rollback(everything=self._attempt > 1)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
-        self.counts.divergences[record.cause] += 1
-        self.last = record
-        if self._on_divergence:
-            self._on_divergence(record)
+        self._record(record)
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:

@@ -197,6 +197,17 @@ class Abilities:
             return trial.progress(None)
 
     @cached_property
+    def step_ns(self) -> float:
+        """Time of a single step in ring 0 and back."""
+        with Probe(self._system) as trial:
+            trial.load(LOOP + OUT_80)
+            started = time.perf_counter_ns()
+            for _ in range(EXITS_TIMED):
+                trial.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP)
+                trial.vcpu.run()
+            return (time.perf_counter_ns() - started) / EXITS_TIMED
+
+    @cached_property
     def single_step(self) -> bool:
         with Probe(self._system) as trial:
             return trial.steps(user=False)

@@ -15,6 +15,7 @@ from dwcvmm.element.hostprobe import Abilities, probe
 from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.kvm.system import System
+from dwcvmm.report.perfsettings import perf_troubles
 
 NATIVE_NS = 50
 
@@ -107,7 +108,7 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "time_trap_user",
         kind.icebp_rip_after is not None,
         "ICEBP in ring 3 gives a debug exit",
-        "no trap for RDTSC in ring 3: without a frozen TSC a program that uses it diverges",
+        "no trap for RDTSC in ring 3: without a frozen TSC it is stepped over, where single_step_user is ok",
     )
     progress = abilities.progress
     yield _choice(
@@ -115,8 +116,11 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         bool(progress),
         progress.reason,
         f"no counter: {progress.reason} ({progress.remedy}); elements have natural ends, and where an interrupt is due "
-        "for long, one run that is thrown away and a few single steps",
+        f"for long, one run that is thrown away and a few single steps of {abilities.step_ns / 1000:.0f} us",
     )
+    if progress:
+        for trouble, remedy in perf_troubles():
+            yield Finding("perf_settings", Level.NOTE, trouble, remedy)
     cpus = len(os.sched_getaffinity(0))
     yield _choice("cpus", cpus >= 2, f"{cpus}", "one: no parallel strategy")
 

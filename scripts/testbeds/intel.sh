@@ -32,7 +32,7 @@ testbed_prepare() {
 default l
 label l
  kernel /vmlinuz
- append initrd=/initramfs console=ttyS1 quiet panic=1 mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 random.trust_cpu=on nmi_watchdog=0 tsc_early_khz=3000000
+ append initrd=/initramfs console=ttyS1 quiet panic=1 mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 random.trust_cpu=on nmi_watchdog=0 tsc_early_khz=1000000
 CONFIG
   xorriso -as mkisofs -quiet -o "$cache/intel.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
     -boot-info-table "$iso" 2>"$cache/xorriso.log" || { tail -5 "$cache/xorriso.log" >&2; exit 4; }

@@ -19,9 +19,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from dwcvmm.errors import ExitCode
+from dwcvmm.errors import DwcVmmError, ExitCode
 from dwcvmm.report.pretty import write_json
-from dwcvmm.report.schema import load
+from dwcvmm.report.schema import Report, load
 from dwcvmm.report.soakplan import HOSTS, Piece, choose_hosts, plan
 from dwcvmm.report.verdict import complaints
 
@@ -32,12 +32,15 @@ ENGINE = ("cbits/[a-z]*.[ch]", *(f"dwcvmm/{part}/*.py" for part in ("boot", "dev
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What is wanted from the JSON of `dwcvmm check`, and from a report."""
+    """What is wanted from the JSON of `dwcvmm check`, and from a report. No defaults: what is not said is not 0."""
 
-    elements: int = 0
-    slice_ends: int = 0
-    divergences: dict[str, int] = {}
-    unexplained: int = 0
+    elements: int
+    slice_ends: int
+    divergences: dict[str, int]
+    unexplained: int
+
+
+NOTHING = Figures(0, 0, {}, 0)
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,17 +75,23 @@ def execute(piece: Piece, events: Path, scratch: Path) -> Result:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     code = code_digest()
     if done.returncode not in (ExitCode.OK, ExitCode.DIVERGENCE_STOP) or not output.exists():
-        return Result(piece, code, Figures(), f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
-    if piece.guest != "linux":
-        return Result(piece, code, msgspec.json.decode(output.read_bytes(), type=Figures))
-    report = load(output)
-    divergences = report.divergences
-    figures = Figures(
-        report.elements.committed, report.elements.by_end.get("intr", 0), divergences.by_cause, divergences.unexplained
-    )
+        return Result(piece, code, NOTHING, f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+    try:
+        if piece.guest != "linux":
+            return Result(piece, code, msgspec.json.decode(output.read_bytes(), type=Figures))
+        return _result_of_boot(piece, code, load(output), console.read_bytes())
+    except (msgspec.DecodeError, DwcVmmError) as error:
+        return Result(piece, code, NOTHING, f"not the JSON that is wanted: {error}")
+
+
+def _result_of_boot(piece: Piece, code: str, report: Report, console: bytes) -> Result:
+    elements, divergences = report.elements, report.divergences
     wrong = complaints(report)
-    if b"DWCVMM-INIT-OK Linux" not in console.read_bytes():
+    if b"DWCVMM-INIT-OK Linux" not in console:
         wrong.append("no token from init")
+    figures = Figures(
+        elements.committed, elements.by_end.get("intr", 0), divergences.by_cause, divergences.unexplained
+    )
     return Result(piece, code, figures, "; ".join(wrong))
 
 

@@ -229,7 +229,7 @@ struct dwc_engine {
 	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
 	/* time */
 	uint64_t guest_ns, clock_divisor;
-	uint64_t patience_ns, patience_base_ns; /* how long an element may keep a due interrupt waiting */
+	uint64_t patience_ns; /* how long an element may keep a due interrupt waiting */
 	uint64_t host_base_ns; /* nonzero: the guest clock follows the host from here */
 	int halted;     /* after HLT, until an interrupt is pending */
 	int idle_waits; /* idle time passes at the host's pace, even of a virtual clock */
@@ -278,6 +278,7 @@ int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
+void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason);
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);

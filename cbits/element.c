@@ -11,6 +11,7 @@
 #define WAITING_ELEMENTS 32
 #define REPLAY_NS (10 * NS_PER_S) /* no logged element took longer than the patience */
 #define DRAIN_ELEMENTS 1024
+#define HANG_NS (5 * NS_PER_S) /* a host's CPU can be away for a second */
 #define REPLAY_TRIES 64
 
 static struct dwc_replica *replica_a(struct dwc_engine *e) { return &e->replicas[0]; }
@@ -137,7 +138,7 @@ static int extend(struct dwc_engine *e, struct dwc_replica *r)
 {
 	int status;
 
-	r->limit_ns = 8 * r->limit_ns + NS_PER_S;
+	r->limit_ns = 8 * r->limit_ns + HANG_NS;
 	status = dwc_replica_call(r, job_continue);
 	if (status != DWC_SLICE_UP)
 		return status;
@@ -160,10 +161,8 @@ static int align(struct dwc_engine *e, int first, int second)
 	else
 		status = dwc_align_to_natural(first ? a : b, e->budget + DWC_LEAST_BUDGET);
 	if (!status && e->agreed)
-		for (int i = 0; i < 2; i++) {
-			memset(&e->replicas[i].exit, 0, offsetof(struct dwc_exit, data));
-			e->replicas[i].exit.reason = KVM_EXIT_INTR;
-		}
+		for (int i = 0; i < 2; i++)
+			dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
 	else if (!status)
 		status = both(e, dwc_pages_harvest);
 	/* the time of the way to the common point is not the guest's */
@@ -323,8 +322,6 @@ int dwc_engine_commit(struct dwc_engine *e)
 	e->retrying = 0;
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
-	/* it grew when an element had to be cut short: a guest that computes must get on between ticks */
-	e->patience_ns -= (e->patience_ns - e->patience_base_ns) / 64;
 	e->inputs.answer = DWC_ANSWER_IO;
 	advance_clock(e, a->ended_ns - a->started_ns);
 	return 0;

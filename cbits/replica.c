@@ -173,6 +173,13 @@ int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 	return dwc_replica_wait(r);
 }
 
+/* The replica stands at a point that was agreed on, whatever exit has brought it there. */
+void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
+{
+	memset(&r->exit, 0, offsetof(struct dwc_exit, data));
+	r->exit.reason = reason;
+}
+
 static void describe_exit(struct dwc_replica *r)
 {
 	struct kvm_run *run = r->run;

@@ -38,7 +38,7 @@ class EngineConfig:
     clock_divisor: int | None = None  # None: by what an exit costs here
     tsc: Tsc = Tsc.AUTO
     # Without a progress counter an element can only be cut by running it again single-stepped, so
-    # an interrupt that is due waits this long for a natural end.
+    # an interrupt that is due waits this long for a natural end, and now and then longer.
     patience_ns: int = 20_000_000
     # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
     # than 1 makes a rollback replay elements, until it arrives at the registers that were committed.

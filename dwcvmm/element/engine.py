@@ -22,7 +22,7 @@ from dwcvmm.machine.exits import exit_name
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
-PATIENCE_MAX_NS = 2_000_000_000
+PATIENCE_MOST = 128  # times the usual one
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
@@ -70,7 +70,7 @@ class Engine:
         self.expect_fault = False  # a test injected one: the next divergence is its doing
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
-        self._attempt = 0
+        self._attempt = self._cuts = 0
         self._started = False
 
     def start(self) -> None:
@@ -129,12 +129,19 @@ class Engine:
                     return Stop.DIVERGENCE
             elif status == lib.DWC_SLICE_UP:
                 a = self.core.replicas[0]
-                self.core.patience_ns = min(2 * self.core.patience_ns, PATIENCE_MAX_NS)
+                self._be_more_patient()
                 self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
             elif status == lib.DWC_WAITING:
                 self._end_by_steps(0)
             else:
                 return STOPS[status]
+
+    def _be_more_patient(self) -> None:
+        """The run that was too long is thrown away, so one that needs even longer would never be done. Every second
+        time wait twice as long, every fourth four times, and so on: interrupts mostly come in time all the same.
+        """
+        self._cuts += 1
+        self.core.patience_ns = self.config.patience_ns * min(self._cuts & -self._cuts, PATIENCE_MOST)
 
     def _rollback(self, everything: bool = False) -> None:
         status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
@@ -212,17 +219,18 @@ class Engine:
         steps = stepping.catch_up(core, WINDOW_STEPS)
         if steps is None:
             return False
-        a.exit.reason = b.exit.reason = lib.KVM_EXIT_IRQ_WINDOW_OPEN
-        if not self._commit_stepped():
+        if not self._commit_stepped(lib.KVM_EXIT_IRQ_WINDOW_OPEN):
             return False
         self.counts.catch_ups += 1
         self.counts.catch_up_instructions += steps
         return True
 
-    def _commit_stepped(self) -> bool:
-        """Compare and commit where steps have brought both replicas."""
+    def _commit_stepped(self, reason: int) -> bool:
+        """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
         for index in (0, 1):
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, index)))
+            replica = ffi.addressof(self.core.replicas, index)
+            lib.dwc_replica_ends_by(replica, reason)
+            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
         if check("commit", lib.dwc_engine_commit(self.core)):
             return False
         self._attempt = 0
@@ -247,9 +255,7 @@ class Engine:
         """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
         if stepping.run_steps(self.core, 1, steps, to_interruptible) != steps:
             return False
-        for replica in self.core.replicas:
-            replica.exit.reason = lib.KVM_EXIT_INTR
-        if not self._commit_stepped():
+        if not self._commit_stepped(lib.KVM_EXIT_INTR):
             return False
         self.counts.stepped_elements += 1
         self.counts.stepped_instructions += steps

@@ -71,7 +71,7 @@ class Replicas:
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         self._choose_progress(engine)
-        engine.patience_ns = engine.patience_base_ns = config.patience_ns
+        engine.patience_ns = config.patience_ns
         if not 1 <= config.checkpoint_every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {config.checkpoint_every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
         engine.checkpoint_every = config.checkpoint_every

@@ -1,0 +1,25 @@
+"""A guest that never exits by itself still gets its timer interrupts, at the pace of the guest clock."""
+
+import pytest
+from conftest import ROOT
+
+from dwcvmm.element.config import Strategy
+from dwcvmm.machine.machine import Outcome
+from dwcvmm.report.bench_elements import set_parameters
+from dwcvmm.report.check import ROUNDS
+
+TICKS, TICK_NS = 20, 50_000_000
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_spinning_guest_prints_twenty_lines_a_second(boot, guests, tmp_path, strategy: Strategy) -> None:
+    image = tmp_path / "spin.bin"
+    image.write_bytes(set_parameters((guests / "spin.bin").read_bytes(), ROUNDS, TICKS))
+    booted = boot(image.with_suffix(""), strategy, clock_divisor=1)
+    assert booted.machine.run() is Outcome.POWEROFF
+    token = (ROOT / "guest-images" / "spin" / "token").read_text().splitlines()
+    assert booted.output.splitlines() == [token[0]] * TICKS + token[-1:]
+    # without a counter now and then a tick comes late, and the next ones with it (Engine._be_more_patient)
+    slower = 1 if booted.machine.core.counting or strategy is Strategy.OFF else 2
+    assert (TICKS - 1) * TICK_NS <= booted.machine.core.guest_ns < slower * (TICKS + 5) * TICK_NS
+    assert booted.divergences == []

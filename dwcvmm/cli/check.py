@@ -17,6 +17,7 @@ from dwcvmm.errors import ExitCode
 from dwcvmm.report.bench_elements import PROTECTED
 from dwcvmm.report.check import as_document, check_guest, picture
 from dwcvmm.report.events import EventLog
+from dwcvmm.report.plots import check_picture_path, draw_check
 from dwcvmm.report.pretty import write_json
 
 
@@ -32,10 +33,11 @@ from dwcvmm.report.pretty import write_json
 @units.progress
 @units.tsc
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON.")
+@click.option("--picture", "picture_path", type=click.Path(path_type=Path), help="Draw it: .svg, .png or .pdf.")
 @click.option("--events", type=click.Path(path_type=Path), help="Write each divergence as a line of JSON.")
 def check(
     guest: str, elements: int, strategy: str | None, slice_ns: int, progress: str | None, tsc: str,
-    json_path: Path | None, events: Path | None,
+    json_path: Path | None, picture_path: Path | None, events: Path | None,
 ) -> int:  # fmt: skip
     """Run a guest and report divergences by cause, the distance of the two stops, skid, elements per second."""
     engine = EngineConfig(
@@ -44,6 +46,8 @@ def check(
         progress=Event(progress) if progress else None,
         tsc=Tsc(tsc),
     )
+    if picture_path:
+        check_picture_path(picture_path)
     log = EventLog(events)
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -53,4 +57,6 @@ def check(
     click.echo(picture(totals))
     if json_path:
         write_json(json_path, as_document(totals))
+    if picture_path:
+        draw_check(totals, picture_path)
     return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)

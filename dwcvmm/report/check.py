@@ -17,6 +17,7 @@ from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report.bench_elements import set_parameters
 from dwcvmm.report.build import slice_facts
 from dwcvmm.report.events import EventLog
+from dwcvmm.report.plots import bucket_labels
 
 GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
@@ -121,8 +122,7 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
         return []
     most = max(histogram)
     lines = [title]
-    for i in range(filled[-1] + 1):
-        values = "0" if i == 0 else f"{1 << (i - 1)}-{(1 << i) - 1}" if i > 1 else "1"
+    for i, values in enumerate(bucket_labels(filled[-1] + 1)):
         lines.append(f"  {values:>15} {histogram[i]:>10} {'#' * round(BAR * histogram[i] / most)}")
     return lines
 

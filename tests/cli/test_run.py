@@ -92,6 +92,8 @@ def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
         (["--kernel", "good.bin", "--memory", "16M", "--report", "/no/such/dir/r"], ExitCode.CONFIG, "report"),
         (["--kernel", "good.bin", "--memory", "16M", "--baseline", "README.md"], ExitCode.CONFIG, "is not a"),
         (["--kernel", "good.bin", "--strategy", "triple"], ExitCode.USAGE, "triple"),
+        (["--kernel", "good.bin", "--progress", "cycles"], ExitCode.USAGE, "cycles"),
+        (["--kernel", "good.bin", "--tsc", "backwards"], ExitCode.USAGE, "backwards"),
         (["--kernel", "good.bin", "--slice", "1s"], ExitCode.USAGE, "--slice"),
         (["--kernel", "good.bin", "--memory", "lots"], ExitCode.USAGE, "--memory"),
         ([], ExitCode.USAGE, "--kernel"),
@@ -245,8 +247,10 @@ def test_check_can_be_interrupted(guests: Path, signal_: signal.Signals, code: i
 
 @needs_kvm
 def test_check_reports(guests: Path, tmp_path: Path) -> None:
-    result = tmp_path / "check.json"
-    assert dwcvmm("check", "--guest", "rep", "--elements", "300", "--json", result).returncode == ExitCode.OK
+    result, picture = tmp_path / "check.json", tmp_path / "check.svg"
+    command = ("check", "--guest", "rep", "--elements", "300", "--json", result, "--picture", picture)
+    assert dwcvmm(*command).returncode == ExitCode.OK
+    assert "rep, parallel: 0 slice ends" in picture.read_text() or "rep, sequential" in picture.read_text()
     found = json.loads(result.read_text())
     assert (found["schema"], found["elements"], found["unexplained"]) == ("dwcvmm-check/1", 300, 0)
     assert sum(found["by_end"].values()) == 300

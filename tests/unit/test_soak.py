@@ -53,9 +53,9 @@ def test_every_guest_of_the_plan_exists() -> None:
     assert all((here / guest / f"{guest}.asm").exists() for host in HOSTS for guest in host.guests)
 
 
-def test_a_million_boots_linux_on_every_testbed() -> None:
+def test_a_million_boots_linux_on_every_kind_of_testbed() -> None:
     booted = {piece.host for piece in plan(1_000_000, choose_hosts(None, "tiny"), "tiny") if piece.guest == "linux"}
-    assert booted == {host.name for host in HOSTS} - {"local"}
+    assert {host.kind for host in HOSTS if host.name in booted} == {host.kind for host in HOSTS} - {"local"}
 
 
 def printed(results: list[Result]) -> list[str]:

@@ -1,0 +1,42 @@
+"""What the CPUID policy hides, and what it shows of a TSC that stands still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dwcvmm._core import ffi
+from dwcvmm.machine.cpuid import HIDDEN, HYPERVISOR_LEAVES, apply_policy
+
+ALL = 0xFFFFFFFF
+TSC_HZ = 1_000_000_000
+
+
+def table() -> Any:
+    """A CPU that has everything."""
+    leaves = {(h.leaf, h.subleaf) for h in HIDDEN} | {(0x15, 0), (HYPERVISOR_LEAVES.start, 0)}
+    made = ffi.new("struct dwc_cpuid *")
+    made.nent = len(leaves)
+    for entry, (leaf, subleaf) in zip(made.entries, sorted(leaves), strict=False):
+        entry.function, entry.index = leaf, subleaf
+        entry.eax = entry.ebx = entry.ecx = entry.edx = ALL
+    return made
+
+
+def shown(made: Any) -> dict[tuple[int, int], Any]:
+    return {(e.function, e.index): e for e in made.entries[0 : made.nent]}
+
+
+@pytest.mark.parametrize("show_tsc", [False, True])
+def test_hidden_bits_are_hidden(show_tsc: bool) -> None:
+    entries = shown(apply_policy(table(), show_tsc))
+    left = {h.name for h in HIDDEN if getattr(entries[h.leaf, h.subleaf], h.register) >> h.bit & 1}
+    assert left == ({"TSC", "INVARIANT_TSC"} if show_tsc else set())
+    assert not any(leaf in HYPERVISOR_LEAVES for leaf, _ in entries)
+
+
+def test_a_shown_tsc_is_one_of_the_guest_clock() -> None:
+    leaf = shown(apply_policy(table(), show_tsc=True))[0x15, 0]
+    assert leaf.ecx * leaf.ebx // leaf.eax == TSC_HZ
+    assert (0x15, 0) not in shown(apply_policy(table()))

@@ -162,6 +162,15 @@ static void tally(uint64_t *histogram, uint64_t value)
 	histogram[bucket < DWC_HISTOGRAM ? bucket : DWC_HISTOGRAM - 1]++;
 }
 
+/* Elements with an end of their own are shorter: the counter would have ended them. */
+static void note_length(struct dwc_engine *e, uint64_t count)
+{
+	uint64_t permille = count * 1000 / e->slice_events;
+
+	if (permille > e->stats.longest_permille)
+		e->stats.longest_permille = permille;
+}
+
 static int settle(struct dwc_engine *e, uint64_t *counts)
 {
 	for (int i = 0; i < 2; i++) {
@@ -188,6 +197,7 @@ int dwc_align(struct dwc_engine *e)
 		distance = counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0];
 		if (!try) {
 			tally(e->stats.distance, distance);
+			note_length(e, counts[0] > counts[1] ? counts[0] : counts[1]);
 			tally(e->stats.lateness, counts[0] > e->replicas[0].budget ? counts[0] - e->replicas[0].budget : 0);
 		}
 		if (near(counts[0], counts[1], 0) && (err = agree(e))) {

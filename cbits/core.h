@@ -183,7 +183,8 @@ struct dwc_stats {
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
 	uint64_t normalised_rf, normalised_unusable;
 	/* slice ends: debug exits and catch-ups they took, |n1 - n2| and lateness of e1 by powers of two */
-	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM], longest_ns;
+	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM];
+	uint64_t longest_ns, longest_permille; /* elements, by time and by the count of a slice */
 	uint64_t tick_waits;
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
 };
@@ -222,7 +223,8 @@ struct dwc_engine {
 	int arm, rearm;           /* this element starts a new slice; it must, the counts are void */
 	uint32_t counter_type;    /* perf_event_attr */
 	uint64_t counter_config;
-	uint64_t slice_ns, budget, slice_used_ns; /* guest time since the counters were armed */
+	uint64_t slice_ns, slice_events, budget;
+	uint64_t slice_used_ns; /* guest time since the counters were armed */
 	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs */
 	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
 	uint32_t tsc_bits;

@@ -110,6 +110,7 @@ static int plan_slice(struct dwc_engine *e)
 	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
 	if (e->budget < DWC_LEAST_BUDGET)
 		e->budget = DWC_LEAST_BUDGET;
+	e->slice_events = e->budget;
 	e->arm = 1;
 	e->rearm = 0;
 	e->slice_used_ns = 0;

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +35,24 @@ class Booted:
     @property
     def output(self) -> str:
         return b"".join(self.chunks).decode()
+
+
+def copy_tree(target: Path) -> None:
+    """What a test run needs of the project, to build another core in."""
+    for part in ("cbits", "dwcvmm", "tests", "guest-images"):
+        shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("*.so", "_core.c", "__pycache__"))
+    for file in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, target / file)
+
+
+def run_tests_in(tree: Path, *tests: str, flags: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Build the core of a copied tree (CFLAGS `flags`) and run pytest in it."""
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(build, cwd=tree, check=True, capture_output=True, env=os.environ | {"CFLAGS": flags})
+    run = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(
+        run, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)} | environment, capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.cli.units import checkpoint_every
+from dwcvmm._core import lib
 from dwcvmm.cli.worker import interruptible
+from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.report.bench_elements import Row, measure
 from dwcvmm.report.pretty import write_json
 
@@ -32,7 +33,13 @@ def bench() -> None:
     show_default=True,
     help="Interleaved repetitions; medians are shown.",
 )
-@checkpoint_every
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
+    default=CHECKPOINT_EVERY,
+    show_default=True,
+    help="Elements between checkpoints. The guest reads no time: any number is exact.",
+)
 def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int) -> None:
     """Elements of ring-3 computing that write a number of pages: each strategy against off, in one run."""
     try:

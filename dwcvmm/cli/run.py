@@ -112,7 +112,7 @@ def check_writable(path: Path | None) -> None:
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
     slice_ns: int, clock: str, clock_divisor: int | None,
-    progress: str | None, tsc: str, checkpoint_every: int,
+    progress: str | None, tsc: str, checkpoint_every: int | None,
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip

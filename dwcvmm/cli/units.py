@@ -53,9 +53,7 @@ class Size(click.ParamType[int]):
 checkpoint_every = click.option(
     "--checkpoint-every",
     type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
-    default=EngineConfig.checkpoint_every,
-    show_default=True,
-    help="Elements between checkpoints (docs/decisions/0002).",
+    help="Elements between checkpoints. Default: 16, or 1 where replays may not be exact (docs/decisions/0002).",
 )
 
 progress = click.option(

@@ -41,8 +41,9 @@ class EngineConfig:
     # an interrupt that is due waits this long for a natural end, and now and then longer.
     patience_ns: int = 20_000_000
     # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
-    # than 1 makes a rollback replay elements, until it arrives at the registers that were committed.
-    checkpoint_every: int = 16
+    # than 1 makes a rollback replay elements, until it arrives at the registers that were committed. None: 16, but 1
+    # where both replicas could read the same time by chance, which a replay would not read again.
+    checkpoint_every: int | None = None
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     cpus: tuple[int, int] | None = None

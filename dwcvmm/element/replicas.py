@@ -34,6 +34,7 @@ SAVED_MSRS = (
     0xC0000102,  # KERNEL_GS_BASE
 )  # fmt: skip
 
+CHECKPOINT_EVERY = 16
 SPIN_TURNS = 20_000  # about 0.3 ms
 
 REQUIRED = {
@@ -72,11 +73,6 @@ class Replicas:
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         self._choose_progress(engine)
         engine.patience_ns = config.patience_ns
-        if not 1 <= config.checkpoint_every <= lib.DWC_LOG_ELEMENTS:
-            raise ConfigError(f"a checkpoint every {config.checkpoint_every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
-        engine.checkpoint_every = config.checkpoint_every
-        hot_idle_elements = config.hot_idle_elements or self.host.hot_idle_elements
-        engine.idle_limit = max(1, hot_idle_elements // config.checkpoint_every)
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
@@ -96,6 +92,18 @@ class Replicas:
             engine.replicas[index].cpu = cpus[index]
         self._choose_msrs()
         self._freeze_tsc()
+        self._space_checkpoints()
+
+    def _space_checkpoints(self) -> None:
+        config = self.config
+        every = config.checkpoint_every
+        if every is None:
+            every = 1 if config.strategy is Strategy.PARALLEL and not self.frozen_tsc else CHECKPOINT_EVERY
+        if not 1 <= every <= lib.DWC_LOG_ELEMENTS:
+            raise ConfigError(f"a checkpoint every {every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
+        self.engine.checkpoint_every = every
+        # pages leave the hot set at checkpoints
+        self.engine.idle_limit = max(1, (config.hot_idle_elements or self.host.hot_idle_elements) // every)
 
     def _freeze_tsc(self) -> None:
         self.frozen_tsc: FrozenTsc | None = None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import capstone
-
 from dwcvmm._core import ffi
 from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element import guestcode
@@ -43,6 +41,8 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
 
 
 def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[str]:
+    import capstone  # a large library, and most guests never need it
+
     mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
     engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
     lines = [

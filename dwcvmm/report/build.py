@@ -65,6 +65,7 @@ def slice_facts(machine: Machine) -> schema.Slices:
         count_distance=[int(n) for n in stats.distance],
         skid=[int(n) for n in stats.lateness],
         longest_element_us=int(stats.longest_ns) / 1000,
+        longest_element_slices=int(stats.longest_permille) / 1000,
         tick_waits=int(stats.tick_waits),
     )
 

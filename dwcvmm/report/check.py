@@ -48,6 +48,7 @@ class Totals:
     debug_exits: int = 0
     tick_waits: int = 0
     longest_element_us: float = 0.0
+    longest_element_slices: float = 0.0
 
     @property
     def elements_per_s(self) -> float:
@@ -70,6 +71,7 @@ class Totals:
         self.debug_exits += facts.debug_exits
         self.tick_waits += facts.tick_waits
         self.longest_element_us = max(self.longest_element_us, facts.longest_element_us)
+        self.longest_element_slices = max(self.longest_element_slices, facts.longest_element_slices)
 
 
 def endless(image: bytes) -> bytes:
@@ -134,7 +136,8 @@ def picture(totals: Totals) -> str:
     lines = [
         f"guest {totals.guest}, {totals.strategy}, slice {totals.slice_ns / 1000:g} us by {totals.progress}, "
         f"TSC {'frozen' if totals.frozen_tsc else 'running'}",
-        f"elements     {totals.elements} ({totals.elements_per_s:.0f}/s), longest {totals.longest_element_us:.0f} us",
+        f"elements     {totals.elements} ({totals.elements_per_s:.0f}/s), longest {totals.longest_element_us:.0f} us, "
+        f"by count {totals.longest_element_slices:.2f} slices",
         "  ended by   " + ", ".join(f"{end} {n}" for end, n in totals.by_end.most_common()),
         f"divergences  {causes}; unexplained {totals.unexplained}",
         "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(totals.normalised.items())),

@@ -64,7 +64,8 @@ class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     debug_exits: int
     count_distance: list[int]  # |n1 - n2|, events between the two stops
     skid: list[int]  # events that e1 stopped late
-    longest_element_us: float
+    longest_element_us: float  # by the clock: what else the host did meanwhile is in it
+    longest_element_slices: float  # by the count, of those that used up their slice
     tick_waits: int  # elements that waited for a tick of the frozen TSC to pass
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, needs_kvm
+from conftest import copy_tree, needs_kvm, run_tests_in
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
@@ -66,19 +63,12 @@ def test_planted_bug_is_caught(name: str, guests: Path, tmp_path: Path) -> None:
         pytest.skip(f"doctor: two_dimensional_paging: shadow paging {'absent' if bug.shadow_paging else 'present'}")
     if bug.shadow_paging is False and os.environ.get("DWCVMM_TESTBED") == "amd":
         pytest.skip("QEMU TCG flushes at every entry")
-    for part in ("cbits", "dwcvmm", "tests", "guest-images"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.so", "_core.c", "__pycache__"))
-    for file in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / file, tmp_path / file)
+    copy_tree(tmp_path)
     source = tmp_path / "cbits" / bug.file
     text = source.read_text()
     assert text.count(bug.good) == 1, "the planted bug has lost its place"
     source.write_text(text.replace(bug.good, bug.bad))
-    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    run = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=40", "tests/faults", "-k"]
-    result = subprocess.run([*run, bug.caught_by], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = run_tests_in(tmp_path, "--timeout=40", "tests/faults", "-k", bug.caught_by)
     # 1: a test failed; a test that hangs is ended by the time limit, with the same code
     assert result.returncode == 1, result.stdout + result.stderr
     assert str(tmp_path) in result.stdout + result.stderr or "FAILED" in result.stdout

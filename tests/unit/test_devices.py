@@ -143,6 +143,17 @@ def test_uart_sends_and_raises_thre() -> None:
     assert bytes(ffi.buffer(out, lib.dwc_uart_drain(uart, out, 10))) == b"hi\n"
 
 
+def test_uart_drops_what_nobody_drains() -> None:
+    uart = new_uart()
+    room = lib.DWC_UART_TX
+    for i in range(2 * room):
+        lib.dwc_uart_write(uart, 0, i & 0xFF)
+    assert uart.tx_count == room
+    sent = ffi.new("uint8_t[]", room)
+    assert lib.dwc_uart_drain(uart, sent, room) == room
+    assert bytes(sent) == bytes(i & 0xFF for i in range(room))
+
+
 def test_uart_fifo_takes_sixteen_and_gives_them_in_order() -> None:
     uart = new_uart()
     lib.dwc_uart_write(uart, 2, 1)

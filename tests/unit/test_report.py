@@ -35,7 +35,8 @@ EXAMPLE = {
     ),
     "slices": {
         "progress": "instructions", "tsc": "frozen", "ended": 2, "catch_ups": 1, "debug_exits": 5,
-        "count_distance": [1, 1], "skid": [2], "longest_element_us": 210.0, "longest_element_slices": 1.02, "tick_waits": 3,
+        "count_distance": [1, 1], "skid": [2], "longest_element_us": 210.0, "longest_element_slices": 1.02,
+        "tick_waits": 3,
     },
     "host": {"kvm_module": "k", "kernel": "6", "cpu": "c", "cpus": 2, "shadow_paging": False, "exit_ns": 1000},
     "guest": {

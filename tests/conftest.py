@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
+from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Machine, MachineConfig
 
 ROOT = Path(__file__).parent.parent
@@ -67,11 +68,12 @@ def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []
 
-    def start(name: str, strategy: Strategy, **options: Any) -> Booted:
+    def start(name: str, strategy: Strategy, faults: Sequence[str] = (), **options: Any) -> Booted:
         chunks: list[bytes] = []
         divergences: list[Divergence] = []
         engine = EngineConfig(strategy=strategy, **options)
-        config = MachineConfig(guests / f"{name}.bin", memory_bytes=16 << 20, engine=engine)
+        image, injected = guests / f"{name}.bin", tuple(map(parse, faults))
+        config = MachineConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected)
         machine = Machine(config, chunks.append, divergences.append)
         booted.append(Booted(machine, chunks, divergences))
         machine.start()

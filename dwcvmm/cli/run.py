@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import Duration, Size
+from dwcvmm.cli.units import Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
 from dwcvmm.element.config import Clock, EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.faults.model import Fault
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report import schema
 from dwcvmm.report.build import build_report
@@ -101,6 +102,13 @@ def check_writable(path: Path | None) -> None:
 @units.progress
 @units.tsc
 @units.checkpoint_every
+@click.option(
+    "--fault",
+    "faults",
+    type=FaultText(),
+    multiple=True,
+    help="Flip bits in one run, as in 5000:e2:rax:3 (ELEMENT:RUN:TARGET:BITS).",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
@@ -112,7 +120,7 @@ def check_writable(path: Path | None) -> None:
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
     slice_ns: int, clock: str, clock_divisor: int | None,
-    progress: str | None, tsc: str, checkpoint_every: int | None,
+    progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...],
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
@@ -129,7 +137,7 @@ def run(
         checkpoint_every=checkpoint_every,
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
-    config = MachineConfig(kernel, initrd, command_line, memory, engine)
+    config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
     machine = Machine(config, output.write, lambda record: log.divergence(record, int(machine.core.guest_ns)))

@@ -10,6 +10,8 @@ import click
 from dwcvmm._core import lib
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
+from dwcvmm.errors import ConfigError
+from dwcvmm.faults.model import Fault, parse
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -48,6 +50,18 @@ class Size(click.ParamType[int]):
         if not match:
             self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
         return int(match[1]) * BYTES[match[2].upper()]
+
+
+class FaultText(click.ParamType[Fault]):
+    """ "5000:e2:rax:3" -> a fault."""
+
+    name = "fault"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fault:
+        try:
+            return value if isinstance(value, Fault) else parse(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 checkpoint_every = click.option(

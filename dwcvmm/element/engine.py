@@ -67,7 +67,7 @@ class Engine:
         self.core = replicas.engine
         self.sites = TimeSites(self.core)
         self.counts = Counts(Counter())
-        self.expect_fault = False  # a test injected one: the next divergence is its doing
+        self.injected = ""  # the fault that was injected last, until a divergence shows it
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
         self._attempt = self._cuts = 0
@@ -179,8 +179,8 @@ class Engine:
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:
-        if self.expect_fault:
-            self.expect_fault = False
+        if self.injected:
+            record.detail["fault"], self.injected = self.injected, ""
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW

@@ -128,6 +128,12 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
         slices=slice_facts(machine),
         host=host_facts(machine),
         guest=guest_facts(machine),
+        faults=[
+            schema.FaultFacts(
+                fault=str(each.fault), injected_at=each.at, accepted=each.accepted, detected_at=each.detected_at
+            )
+            for each in machine.injections
+        ],
         penalty_percent=100 * (wall_s - baseline.wall_s) / baseline.wall_s if baseline else None,
         post_mortem=machine.describe() if broken else None,
     )

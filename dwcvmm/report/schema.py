@@ -69,6 +69,15 @@ class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tick_waits: int  # elements that waited for a tick of the frozen TSC to pass
 
 
+class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fault that `--fault` asked for. Elements are counts of committed ones."""
+
+    fault: str  # its text (dwcvmm/faults/model.py)
+    injected_at: int
+    accepted: bool  # false: KVM refused the value, nothing was injected
+    detected_at: int | None  # null: no divergence has shown it
+
+
 class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kvm_module: str
     kernel: str
@@ -109,6 +118,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     slices: Slices
     host: HostFacts
     guest: GuestFacts
+    faults: list[FaultFacts] = []
     penalty_percent: float | None = None  # over the wall time of --baseline
     post_mortem: str | None = None
 

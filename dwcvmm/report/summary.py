@@ -30,6 +30,9 @@ def summarise(report: Report) -> str:
             f"slices       {slices.ended} ended by {slices.progress}, TSC {slices.tsc}, "
             f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
+    for each in report.faults:
+        became = "detected and undone" if each.detected_at is not None else "no difference seen"
+        lines.append(f"fault        {each.fault}: {became if each.accepted else 'refused by KVM, not injected'}")
     if report.penalty_percent is not None:
         lines.append(f"penalty      {report.penalty_percent:.1f} % over the baseline")
     if report.post_mortem:

@@ -5,19 +5,13 @@ from conftest import ROOT
 
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
+from dwcvmm.errors import ConfigError
+from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Outcome
 
 PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
-REPLICAS = [0, 1]
+RUNS = ["e1", "e2"]
 DIRTY_PAGE = 0x400000
-
-
-def flip(booted, replica: int, register: str, bit: int) -> None:
-    vcpu = booted.machine.replicas.vcpus[replica]
-    regs = vcpu.get("regs")
-    setattr(regs, register, getattr(regs, register) ^ bit)
-    booted.machine.engine.expect_fault = True
-    vcpu.set("regs", regs)
 
 
 def finish(booted, guest: str) -> None:
@@ -26,57 +20,81 @@ def finish(booted, guest: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize("replica", REPLICAS)
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("register", ["rbx", "rcx", "rsp", "rip"])
-def test_register(boot, strategy, replica: int, register: str) -> None:
-    booted = boot("ports", strategy)
-    assert booted.machine.run(elements=100) is None
-    flip(booted, replica, register, 1 << 3)
+def test_register(boot, strategy, run: str, register: str) -> None:
+    booted = boot("ports", strategy, faults=[f"100:{run}:{register}:3"])
     finish(booted, "ports")
     assert [d.cause for d in booted.divergences] == [Cause.INJECTED]
     assert booted.machine.core.stats.rollbacks == 1
+    (injection,) = booted.machine.injections
+    assert (injection.at, injection.accepted, injection.detected_at) == (100, True, 100)
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("target", ["cr2:7", "gs.base:40", "msr:0xc0000082:12", "msr:0xc0000102:30", "xsave+160:0"])
+def test_state_that_the_element_does_not_use(boot, strategy, target: str) -> None:
+    """It differs at once, or at the next checkpoint, where the groups that cost an ioctl are compared."""
+    booted = boot("ports", strategy, faults=[f"100:e2:{target}"])
+    finish(booted, "ports")
+    assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
+    (injection,) = booted.machine.injections
+    assert injection.detected_at is not None
+    assert injection.detected_at - injection.at < booted.machine.core.checkpoint_every
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
 @pytest.mark.parametrize(("guest", "register"), [("fpu", "r12"), ("paging", "r13"), ("paging3", "r13"), ("smc", "r13")])
 def test_restart_starts_from_the_old_state(boot, strategy, guest: str, register: str) -> None:
     """The restarted element needs the FPU registers, translations and code of the checkpoint, not those it left."""
-    booted = boot(guest, strategy)
-    assert booted.machine.run(elements=50) is None
-    flip(booted, 1, register, 1 << 4)
+    booted = boot(guest, strategy, faults=[f"50:e2:{register}:4"])
     finish(booted, guest)
     assert [d.cause for d in booted.divergences] == [Cause.INJECTED]
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize("replica", REPLICAS)
-def test_dirty_page(boot, strategy, replica: int) -> None:
-    booted = boot("ring3", strategy)
-    assert booted.machine.run(elements=20) is None
-    booted.machine.core.replicas[replica].ram[DIRTY_PAGE] ^= 4
-    booted.machine.engine.expect_fault = True
+@pytest.mark.parametrize("run", RUNS)
+def test_dirty_page(boot, strategy, run: str) -> None:
+    booted = boot("ring3", strategy, faults=[f"20:{run}:ram+{DIRTY_PAGE:#x}:2"])
     finish(booted, "ring3")
     assert booted.divergences[0].pages == [DIRTY_PAGE]
     assert booted.divergences[0].groups == ["memory"]
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize("replica", REPLICAS)
-def test_page_that_is_used_much_later(boot, strategy, replica: int) -> None:
-    booted = boot("untouched", strategy)
-    assert booted.machine.run(elements=150) is None
-    booted.machine.core.replicas[replica].ram[DIRTY_PAGE + 0x3210] ^= 0x80
-    booted.machine.engine.expect_fault = True
+@pytest.mark.parametrize("run", RUNS)
+def test_page_that_is_used_much_later(boot, strategy, run: str) -> None:
+    booted = boot("untouched", strategy, faults=[f"150:{run}:ram+{DIRTY_PAGE + 0x3210:#x}:7"])
     finish(booted, "untouched")
     assert booted.divergences, "the upset was used and not found"
     assert booted.machine.core.stats.rollbacks >= 1
 
 
+def test_several_faults_are_told_apart(boot) -> None:
+    texts = ["60:e1:rbx:1", "120:e2:rcx:5,6", "200:e1:rsp:12"]
+    booted = boot("ports", Strategy.SEQUENTIAL, faults=texts)
+    finish(booted, "ports")
+    assert [d.detail["fault"] for d in booted.divergences] == texts
+
+
+def test_a_value_that_kvm_refuses_is_not_injected(boot) -> None:
+    booted = boot("ports", Strategy.SEQUENTIAL, faults=["100:e1:cr0:63"])
+    finish(booted, "ports")
+    assert booted.divergences == []
+    assert [i.accepted for i in booted.machine.injections] == [False]
+
+
 def test_same_bit_in_both_replicas_is_not_seen(boot) -> None:
     """The limit of the method, stated in docs/protection.md."""
-    booted = boot("ring3", Strategy.SEQUENTIAL)
-    booted.machine.run(elements=20)
-    for replica in REPLICAS:
-        booted.machine.core.replicas[replica].ram[DIRTY_PAGE] ^= 4
+    booted = boot("ring3", Strategy.SEQUENTIAL, faults=[f"20:{run}:ram+{DIRTY_PAGE:#x}:2" for run in RUNS])
     booted.machine.run()
     assert booted.divergences == []
+
+
+def test_faults_that_cannot_be(boot) -> None:
+    with pytest.raises(ConfigError, match="strategy off"):
+        boot("ports", Strategy.OFF, faults=["1:e1:rax:0"])
+    booted = boot("ports", Strategy.SEQUENTIAL, faults=["1:e1:ram+0xfffffff000:0"])
+    with pytest.raises(ConfigError, match="RAM ends"):
+        booted.machine.run()
+    assert str(parse("1:e1:ram+4096:0")) == "1:e1:ram+0x1000:0"

@@ -1,0 +1,1 @@
+"""Faults: what flips where and when, and the act of flipping it."""

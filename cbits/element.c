@@ -230,7 +230,7 @@ static int execute(struct dwc_engine *e)
 
 static uint64_t data_length(const struct dwc_exit *x)
 {
-	uint64_t length = x->reason == KVM_EXIT_MMIO ? 8 : (uint64_t)x->size * x->count;
+	uint64_t length = (uint64_t)x->size * x->count;
 
 	return length < sizeof x->data ? length : sizeof x->data;
 }

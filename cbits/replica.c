@@ -203,8 +203,8 @@ static void describe_exit(struct dwc_replica *r)
 		x->size = (uint8_t)run->mmio.len;
 		x->count = 1;
 		x->gpa = run->mmio.phys_addr;
-		if (x->is_write)
-			memcpy(x->data, run->mmio.data, sizeof run->mmio.data);
+		if (x->is_write && x->size <= sizeof run->mmio.data) /* behind its end stands what was there before */
+			memcpy(x->data, run->mmio.data, x->size);
 		break;
 	case KVM_EXIT_DEBUG:
 		x->info = run->debug.arch.dr6;

@@ -188,6 +188,8 @@ class Engine:
             return Cause.ALIGNMENT
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
+        if self.replicas.frozen_tsc and not record.detail.get("tick"):
+            return Cause.UNEXPLAINED  # whatever time it read, both read the same
         site = self.sites.scan()
         if site is None:
             self._rollback()

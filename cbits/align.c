@@ -5,7 +5,6 @@
 #include "core.h"
 
 #include <errno.h>
-#include <string.h>
 
 #define TRIES 24
 #define SKID 192 /* stop short of the other by this much; a longer skid costs another try */

@@ -277,10 +277,10 @@ uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, stru
 int dwc_replica_start(struct dwc_replica *r);
 void dwc_replica_stop(struct dwc_replica *r);
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));
+int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *));
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
-void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason);
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
@@ -333,15 +333,37 @@ int dwc_give_answer(struct dwc_replica *r);
 int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 
+/* exit.c */
+void dwc_describe_exit(struct dwc_replica *r);
+void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason);
+void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from);
+void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
+int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b);
+int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
+int dwc_replayable(const struct dwc_exit *x);
+
+/* slice.c */
+int dwc_slice_plan(struct dwc_engine *e);
+int dwc_slice_arm(struct dwc_replica *r);
+int dwc_slice_measure(struct dwc_engine *e);
+void dwc_slice_note(struct dwc_engine *e);
+
 /* element.c */
-int dwc_engine_start(struct dwc_engine *e);
-void dwc_engine_stop(struct dwc_engine *e);
 int dwc_engine_run(struct dwc_engine *e);
-void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
-int dwc_engine_rollback(struct dwc_engine *e, int all);
-int dwc_engine_step(struct dwc_engine *e, int replica);
+
+/* commit.c */
+void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns);
 int dwc_engine_commit(struct dwc_engine *e);
 int dwc_engine_checkpoint(struct dwc_engine *e);
+
+/* rollback.c */
+int dwc_engine_rollback(struct dwc_engine *e, int all);
+
+/* engine.c */
+int dwc_engine_start(struct dwc_engine *e);
+void dwc_engine_stop(struct dwc_engine *e);
+void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
+int dwc_engine_step(struct dwc_engine *e, int replica);
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
 void dwc_engine_request_stop(struct dwc_engine *e);
 void dwc_engine_request_attention(struct dwc_engine *e);

@@ -173,51 +173,12 @@ int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 	return dwc_replica_wait(r);
 }
 
-/* The replica stands at a point that was agreed on, whatever exit has brought it there. */
-void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
+/* On A, then on B. */
+int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
 {
-	memset(&r->exit, 0, offsetof(struct dwc_exit, data));
-	r->exit.reason = reason;
-}
+	int err = dwc_replica_call(&e->replicas[0], job);
 
-static void describe_exit(struct dwc_replica *r)
-{
-	struct kvm_run *run = r->run;
-	struct dwc_exit *x = &r->exit;
-	uint64_t length;
-
-	memset(x, 0, offsetof(struct dwc_exit, data));
-	x->reason = run->exit_reason;
-	switch (run->exit_reason) {
-	case KVM_EXIT_IO:
-		x->is_write = run->io.direction == KVM_EXIT_IO_OUT;
-		x->size = run->io.size;
-		x->port = run->io.port;
-		x->count = run->io.count;
-		length = (uint64_t)x->size * x->count;
-		if (x->is_write && length <= sizeof x->data)
-			memcpy(x->data, (uint8_t *)run + run->io.data_offset, length);
-		break;
-	case KVM_EXIT_MMIO:
-		x->is_write = run->mmio.is_write;
-		x->size = (uint8_t)run->mmio.len;
-		x->count = 1;
-		x->gpa = run->mmio.phys_addr;
-		if (x->is_write && x->size <= sizeof run->mmio.data) /* behind its end stands what was there before */
-			memcpy(x->data, run->mmio.data, x->size);
-		break;
-	case KVM_EXIT_DEBUG:
-		x->info = run->debug.arch.dr6;
-		break;
-	case KVM_EXIT_INTERNAL_ERROR:
-		x->info = run->internal.suberror;
-		break;
-	case KVM_EXIT_FAIL_ENTRY:
-		x->info = run->fail_entry.hardware_entry_failure_reason;
-		break;
-	default:
-		break;
-	}
+	return err ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
 /* A slice ends by the count (also if the signal was lost: a kick comes all the same); by time where the guest has
@@ -263,7 +224,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		if (limit_ns && r->ended_ns - r->started_ns >= limit_ns)
 			return DWC_SLICE_UP;
 	}
-	describe_exit(r);
+	dwc_describe_exit(r);
 	if (e->strategy == DWC_OFF)
 		return 0;
 	if (e->checkpoint_due)

@@ -38,14 +38,14 @@ BUGS = {
         "test_register",
     ),
     "rollback without TLB flush": Bug(
-        "element.c",
+        "rollback.c",
         "r->engine->flush == DWC_FLUSH_PGE)",
         "0)",
         "test_restart_starts_from_the_old_state",
         shadow_paging=False,
     ),
     "rollback without new memory slots": Bug(
-        "element.c",
+        "rollback.c",
         "if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
         "if (0 && (err = dwc_pages_rearm(e)))",
         "test_restart_starts_from_the_old_state and paging3",

@@ -34,18 +34,18 @@ def check_token(booted: Booted, guest: str) -> None:
     assert booted.output == (ROOT / "guest-images" / guest / "token").read_text()
     assert outcome is (Outcome.CRASH if guest == "triple" else Outcome.POWEROFF)
     assert booted.machine.guest_status == 0
-    causes = {divergence.cause for divergence in booted.divergences}
-    assert causes <= ({Cause.TIME} if guest in READS_TIME else set())
+    causes = [divergence.cause for divergence in booted.divergences]
+    if booted.machine.replicas.frozen_tsc:  # a tick can fall into an element that is longer than those before
+        assert causes in ([], [Cause.TSC_TICK] if guest in READS_TIME else [])
+    else:
+        assert set(causes) <= ({Cause.TIME} if guest in READS_TIME else set())
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("guest", GUESTS)
 def test_token(boot, guest: str, strategy: Strategy) -> None:
     skip_what_this_kind_cannot(guest, strategy)
-    booted = boot(guest, strategy)
-    check_token(booted, guest)
-    if booted.machine.replicas.frozen_tsc:
-        assert booted.divergences == []
+    check_token(boot(guest, strategy), guest)
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])

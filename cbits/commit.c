@@ -1,0 +1,85 @@
+/* The end of an element: compare what both replicas show, and make it the checkpoint or log it. */
+#include "core.h"
+
+static int compare(struct dwc_engine *e, int all)
+{
+	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+
+	e->diff = dwc_same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
+	e->diff |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
+	e->diff |= dwc_pages_compare(e, all);
+	return e->diff ? DWC_DIVERGED : 0;
+}
+
+/* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. */
+static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
+{
+	e->checkpoint = e->replicas[0].state;
+	dwc_copy_exit(&e->checkpoint_exit, exit);
+	e->log_count = 0;
+	return dwc_pages_commit(e);
+}
+
+/* Compare what both replicas show now. Equal: the element is committed, as the checkpoint or to the log. */
+static int compare_commit(struct dwc_engine *e)
+{
+	const struct dwc_exit *exit = &e->replicas[0].exit;
+	int all = e->checkpoint_due || !dwc_replayable(exit), err;
+
+	if (e->agreed)
+		return take_checkpoint(e, exit);
+	if (all && !e->checkpoint_due && (err = dwc_replica_call_both(e, dwc_replica_read_state)))
+		return err;
+	if ((err = compare(e, all)))
+		return err;
+	if (all)
+		return take_checkpoint(e, exit);
+	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
+	dwc_copy_exit(&e->log[e->log_count++].exit, exit);
+	dwc_state_get_synced(&e->replicas[0], &e->committed);
+	return 0;
+}
+
+/* The guest clock moves between elements only. */
+void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
+{
+	if (e->host_base_ns)
+		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else
+		e->guest_ns += ran_ns / e->clock_divisor;
+}
+
+/* The end of an element, whoever brought the replicas there. DWC_DIVERGED: nothing has happened. */
+int dwc_engine_commit(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0];
+	uint64_t from = dwc_now_ns();
+	int err;
+
+	if (e->strategy != DWC_OFF && (err = compare_commit(e)))
+		return err;
+	e->stats.compare_ns += dwc_now_ns() - from;
+	e->checkpoint_due = e->log_count + 1 >= e->checkpoint_every;
+	dwc_copy_exit(&e->exit, &a->exit);
+	e->has_pending_io = dwc_finishes_later(e, &a->exit);
+	e->retrying = e->agreed = 0; /* what comes next has to be compared anew */
+	e->stats.committed++;
+	e->stats.by_end[a->exit.reason & 63]++;
+	e->inputs.answer = DWC_ANSWER_IO;
+	dwc_advance_clock(e, a->ended_ns - a->started_ns);
+	return 0;
+}
+
+/* Make the last committed state the checkpoint, before the VMM changes guest memory: the change must
+ * not reach elements that a later rollback replays. Both replicas stand there, restored or committed. */
+int dwc_engine_checkpoint(struct dwc_engine *e)
+{
+	int err;
+
+	if (!e->log_count)
+		return 0;
+	if ((err = dwc_replica_call_both(e, dwc_pages_harvest)) ||
+	    (err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
+		return err;
+	return take_checkpoint(e, &e->exit);
+}

@@ -1,0 +1,92 @@
+/* Exits: what of KVM_RUN's return is kept, compared, logged. */
+#include "core.h"
+
+#include <string.h>
+
+/* The replica stands at a point that was agreed on, whatever exit has brought it there. */
+void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
+{
+	memset(&r->exit, 0, offsetof(struct dwc_exit, data));
+	r->exit.reason = reason;
+}
+
+/* What KVM_RUN came back with. */
+void dwc_describe_exit(struct dwc_replica *r)
+{
+	struct kvm_run *run = r->run;
+	struct dwc_exit *x = &r->exit;
+	uint64_t length;
+
+	memset(x, 0, offsetof(struct dwc_exit, data));
+	x->reason = run->exit_reason;
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		x->is_write = run->io.direction == KVM_EXIT_IO_OUT;
+		x->size = run->io.size;
+		x->port = run->io.port;
+		x->count = run->io.count;
+		length = (uint64_t)x->size * x->count;
+		if (x->is_write && length <= sizeof x->data)
+			memcpy(x->data, (uint8_t *)run + run->io.data_offset, length);
+		break;
+	case KVM_EXIT_MMIO:
+		x->is_write = run->mmio.is_write;
+		x->size = (uint8_t)run->mmio.len;
+		x->count = 1;
+		x->gpa = run->mmio.phys_addr;
+		if (x->is_write && x->size <= sizeof run->mmio.data) /* behind its end stands what was there before */
+			memcpy(x->data, run->mmio.data, x->size);
+		break;
+	case KVM_EXIT_DEBUG:
+		x->info = run->debug.arch.dr6;
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		x->info = run->internal.suberror;
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		x->info = run->fail_entry.hardware_entry_failure_reason;
+		break;
+	default:
+		break;
+	}
+}
+
+static uint64_t data_length(const struct dwc_exit *x)
+{
+	uint64_t length = (uint64_t)x->size * x->count;
+
+	return length < sizeof x->data ? length : sizeof x->data;
+}
+
+void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from)
+{
+	memcpy(to, from, offsetof(struct dwc_exit, data) + data_length(from));
+}
+
+/* Inputs of the element after the exit e->exit: there is as much data as that asked for. */
+void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
+{
+	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + data_length(&e->exit));
+}
+
+int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
+{
+	if (memcmp(a, b, offsetof(struct dwc_exit, data)))
+		return 0;
+	return !a->is_write || !memcmp(a->data, b->data, data_length(a));
+}
+
+int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
+{
+	if (x->reason == KVM_EXIT_IO)
+		return !(x->is_write && e->out_rip_after);
+	return x->reason == KVM_EXIT_MMIO;
+}
+
+/* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
+ * instruction by themselves can be replayed: behind any other (a window, a slice's end) stands a checkpoint. */
+int dwc_replayable(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || x->reason == KVM_EXIT_HLT ||
+	       x->reason == KVM_EXIT_DEBUG;
+}

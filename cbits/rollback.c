@@ -1,0 +1,108 @@
+/* Both replicas back to the last committed element: restore the checkpoint, and replay what was committed since with
+ * logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
+#include "core.h"
+
+#define REPLAY_NS 10000000000ull /* no logged element took longer than the patience */
+#define REPLAY_TRIES 64
+
+static int job_restore(struct dwc_replica *r)
+{
+	r->state = r->engine->checkpoint;
+	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
+}
+
+/* Run to the exit that is known to come (expected): the I/O exit at which the checkpoint stands, whose
+ * instruction exits again without the device being asked, or the end of a logged element. */
+static int job_reach_exit(struct dwc_replica *r)
+{
+	int status;
+
+	r->run->request_interrupt_window = 0;
+	r->started_ns = dwc_now_ns();
+	status = dwc_replica_run(r, REPLAY_NS);
+	if (status < 0 || status == DWC_STOPPED)
+		return status;
+	return status == 0 && dwc_same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
+}
+
+static int job_replay(struct dwc_replica *r)
+{
+	int err = dwc_replica_feed(r);
+
+	return err ? err : job_reach_exit(r);
+}
+
+/* Both replicas must have arrived where the last logged element was committed: the same to the outside (its exits),
+ * in its registers, and equal in all memory. */
+static int arrived(struct dwc_engine *e)
+{
+	int err;
+
+	if ((err = dwc_replica_call_both(e, dwc_pages_harvest)))
+		return err;
+	if ((e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats)) ||
+	    (e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->committed, &e->stats)) ||
+	    (e->diff = dwc_pages_compare(e, 0)))
+		return DWC_UNREPEATABLE;
+	return 0;
+}
+
+/* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
+static int replay(struct dwc_engine *e)
+{
+	int err;
+
+	dwc_copy_exit(&e->exit, &e->checkpoint_exit);
+	e->has_pending_io = dwc_finishes_later(e, &e->exit);
+	e->expected = &e->checkpoint_exit;
+	if (e->has_pending_io && (err = dwc_replica_call_both(e, job_reach_exit)))
+		return err;
+	for (uint32_t i = 0; i < e->log_count; i++) {
+		dwc_copy_inputs(e, &e->inputs, &e->log[i].inputs);
+		e->expected = &e->log[i].exit;
+		if ((err = dwc_replica_call_both(e, job_replay)))
+			return err;
+		dwc_copy_exit(&e->exit, &e->log[i].exit);
+		e->has_pending_io = dwc_finishes_later(e, &e->exit);
+	}
+	return e->log_count ? arrived(e) : 0;
+}
+
+static int restore(struct dwc_engine *e, int all)
+{
+	int err;
+
+	if (e->counting && ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1]))))
+		return err;
+	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_pages_rollback(e, all)))
+		return err;
+	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
+		return err;
+	return dwc_replica_call_both(e, job_restore);
+}
+
+/* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again.
+ * An element of the log may have read time without any effect that differed; replayed, it can take another
+ * way (Linux' get_any_partial() looks at get_cycles() % 1024): then once more. */
+int dwc_engine_rollback(struct dwc_engine *e, int all)
+{
+	struct dwc_inputs inputs = e->inputs;
+	uint64_t from = dwc_now_ns();
+	uint32_t diff = e->diff;
+	int err, tries = 0;
+
+	do {
+		if ((err = restore(e, all)))
+			return err;
+		err = replay(e);
+	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);
+	if (err)
+		return err;
+	e->rearm = 1;
+	e->diff = diff;
+	e->inputs = inputs;
+	e->retrying = 1;
+	e->stats.rollbacks++;
+	e->stats.rollback_ns += dwc_now_ns() - from;
+	return 0;
+}

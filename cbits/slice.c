@@ -1,0 +1,57 @@
+/* Slices: how many events an element may count before it is ended, by the rate at which the guest counts them. */
+#include "core.h"
+
+#define NS_PER_MS 1000000ull
+
+/* Take note of how fast the guest counted in this slice. */
+int dwc_slice_measure(struct dwc_engine *e)
+{
+	uint64_t count;
+	int err = dwc_counter_read(&e->replicas[0], &count);
+
+	if (!err && e->slice_used_ns)
+		e->events_per_ms = (e->events_per_ms + count * NS_PER_MS / e->slice_used_ns) / 2;
+	return err;
+}
+
+/* A slice is counted over several elements, so that a short one costs no system call: the counters are armed
+ * again once half of it is used. The budget follows what was counted in that time. */
+int dwc_slice_plan(struct dwc_engine *e)
+{
+	int err;
+
+	e->arm = 0;
+	if (!e->counting || (!e->rearm && e->slice_used_ns < e->slice_ns / 2))
+		return 0;
+	if (!e->rearm && (err = dwc_slice_measure(e)))
+		return err;
+	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
+	if (e->budget < DWC_LEAST_BUDGET)
+		e->budget = DWC_LEAST_BUDGET;
+	e->slice_events = e->budget;
+	e->arm = 1;
+	e->rearm = 0;
+	e->slice_used_ns = 0;
+	return 0;
+}
+
+/* A slice starts: no element is to last longer than one and a half, whatever the counter says. */
+int dwc_slice_arm(struct dwc_replica *r)
+{
+	int err = dwc_counter_arm(r, r->engine->budget);
+
+	r->most_ns = r->engine->slice_ns * 3 / 2;
+	return err ? err : dwc_replica_kick_after(r, r->most_ns);
+}
+
+/* The length of the element is the time that the replica took that the host disturbed less. */
+void dwc_slice_note(struct dwc_engine *e)
+{
+	uint64_t a_ns = e->replicas[0].ended_ns - e->replicas[0].started_ns;
+	uint64_t b_ns = e->replicas[1].ended_ns - e->replicas[1].started_ns;
+	uint64_t ns = a_ns < b_ns ? a_ns : b_ns;
+
+	e->slice_used_ns += ns;
+	if (ns > e->stats.longest_ns)
+		e->stats.longest_ns = ns;
+}

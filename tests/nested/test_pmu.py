@@ -256,7 +256,6 @@ def test_injected_interrupts(guest: Guest) -> None:
 
 def test_an_injected_interrupt_that_exits_in_its_delivery(guest: Guest) -> None:
     guest.start(loop(3), LIDT + STI)
-    undisturbed = 0
     for page in range(FRESH, FRESH + RUNS * 0x1000, 0x1000):
         regs = guest.probe.vcpu.get("regs")
         regs.rsp = page + 0x1000
@@ -264,11 +263,9 @@ def test_an_injected_interrupt_that_exits_in_its_delivery(guest: Guest) -> None:
         guest.probe.vcpu.interrupt(VECTOR_IRQ)
         run = guest.count()
         assert run.entries >= 2
-        if run.interrupts:  # one of the host's in between: how often KVM injects then, its statistics do not tell
-            continue
-        run.excess(IRQ_HANDLER[1] + JUMP_BACK + 7, injected=2)
-        undisturbed += 1
-    assert undisturbed > RUNS // 2
+        # an interrupt of the host can have come instead of the exit in the delivery: then KVM injected once
+        once = run.entries == 2 and run.interrupts
+        run.excess(IRQ_HANDLER[1] + JUMP_BACK + 7, injected=1 if once else 2)
 
 
 def test_interrupts_of_the_host(guest: Guest) -> None:

@@ -247,7 +247,7 @@ struct dwc_engine {
 	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
 	struct dwc_site sites[DWC_MAX_SITES];
-	uint64_t site_reads;
+	uint64_t site_reads, site_time; /* how many, and the last one */
 	struct dwc_search search;
 	/* the last divergence */
 	uint32_t diff;

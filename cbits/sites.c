@@ -1,5 +1,5 @@
 /* Learned time sites: instructions that read the TSC, replaced by a trap of the same length, in both replicas and
- * the checkpoint. The element ends there from then on, and EDX:EAX comes from the guest clock.
+ * the checkpoint. The element ends there from then on, and EDX:EAX comes from the VMM, the same for both.
  *
  * In ring 0 the trap is IN eax, imm8: it exits on every KVM. In ring 3 that is a matter of IOPL; there it is ICEBP,
  * a debug exception that needs no gate, and an exit while KVM_SET_GUEST_DEBUG asks for hardware breakpoints.
@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <x86intrin.h>
 
 #define ICEBP 0xf1
 #define NOP 0x90
@@ -58,10 +59,15 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 	return NULL;
 }
 
-/* A TSC of 1 GHz on the guest clock, never the same twice. */
+/* Never the same twice, and never less than what the guest has read by itself: both replicas can have read the same by
+ * chance, and gone on with it. So it is the host's TSC where the guest's runs, and the frozen one's successor else. */
 static void supply_time(struct dwc_engine *e, uint64_t next_rip)
 {
-	e->inputs.time = e->guest_ns + ++e->site_reads;
+	uint64_t now = e->tsc_ratio ? e->inputs.tsc : __rdtsc();
+
+	e->site_time = now > e->site_time ? now : e->site_time + 1;
+	e->site_reads++;
+	e->inputs.time = e->site_time;
 	e->inputs.next_rip = next_rip;
 }
 

@@ -44,8 +44,7 @@ int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int
 	site->user = (uint8_t)user;
 	if (!user || e->user_sites++)
 		return 0;
-	err = dwc_replica_call(&e->replicas[0], job_refresh_guest_debug);
-	return err ? err : dwc_replica_call(&e->replicas[1], job_refresh_guest_debug);
+	return dwc_replica_call_both(e, job_refresh_guest_debug);
 }
 
 static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int user)

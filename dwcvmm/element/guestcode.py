@@ -37,6 +37,12 @@ def read_code(replica: Any, ram_bytes: int, linear: int, length: int = 15) -> by
     return out
 
 
+def next_code(replica: Any, ram_bytes: int) -> bytes:
+    """The code that a replica executes next; only real mode and odd segments have a CS base."""
+    state = replica.state
+    return read_code(replica, ram_bytes, int(state.regs.rip + state.sregs.cs.base))
+
+
 def opcode(code: bytes) -> bytes:
     """`code` without legacy and REX prefixes (64-bit mode)."""
     i = 0

@@ -26,10 +26,7 @@ class Stepper:
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(ffi.addressof(self._engine.replicas, self._index), 0))
 
     def code(self) -> bytes:
-        state = self.replica.state
-        # only real mode and odd segments have a CS base
-        linear = int(state.regs.rip + state.sregs.cs.base)
-        return guestcode.read_code(self.replica, self._engine.ram_bytes, linear)
+        return guestcode.next_code(self.replica, self._engine.ram_bytes)
 
     def step(self) -> bool:
         """One instruction; False if it ended in anything but a debug exit."""

@@ -52,9 +52,7 @@ class TimeSites:
 
     def at_time_read(self, replica: Any) -> bool:
         """Whether the next instruction of a replica reads time: single steps may have ended before."""
-        state = replica.state
-        linear = int(state.regs.rip + state.sregs.cs.base)
-        return bool(guestcode.is_time_read(guestcode.read_code(replica, self._engine.ram_bytes, linear)))
+        return bool(guestcode.is_time_read(guestcode.next_code(replica, self._engine.ram_bytes)))
 
     def learn(self) -> None:
         """Put the trap where the last search ended, in both replicas and the checkpoint."""

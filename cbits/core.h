@@ -57,6 +57,8 @@ enum dwc_status {
 	DWC_SLICE_END,       /* of one replica: its counter kicked it out (never comes to Python) */
 	DWC_UNREPEATABLE,    /* a rollback cannot reach the last committed state: it read time, or the checkpoint is damaged */
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
+	DWC_ELEMENT_START,   /* a visit: the inputs are chosen, neither replica has started */
+	DWC_ELEMENT_END,     /* a visit: both replicas have ended, nothing is compared */
 };
 
 /* What the exit is answered by. */
@@ -129,6 +131,7 @@ struct dwc_replica {
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
+	int midway; /* its element has begun, on a visit: it has its inputs */
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
@@ -232,6 +235,7 @@ struct dwc_engine {
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns; /* how long an element may keep a due interrupt waiting */
+	uint64_t hang_ns;     /* how much longer than the other a replica may take */
 	uint64_t host_base_ns; /* nonzero: the guest clock follows the host from here */
 	int halted;     /* after HLT, until an interrupt is pending */
 	int idle_waits; /* idle time passes at the host's pace, even of a virtual clock */
@@ -255,6 +259,9 @@ struct dwc_engine {
 	uint64_t diff_gpa[DWC_MAX_DIFFS];
 	uint64_t elements_limit; /* stop after so many committed in all; 0: none */
 	int retrying;            /* the element is run again from a restored checkpoint */
+	/* visits: the caller gets in at both ends of an element, from this one on (UINT64_MAX: never) */
+	uint64_t visit_from;
+	int start_visited, at_end; /* of this element */
 	struct dwc_stats stats;
 };
 
@@ -365,6 +372,9 @@ void dwc_engine_stop(struct dwc_engine *e);
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
 int dwc_engine_step(struct dwc_engine *e, int replica);
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
+int dwc_engine_enter(struct dwc_engine *e, int replica);
+int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns);
+int dwc_engine_move(struct dwc_engine *e, int replica, int cpu);
 void dwc_engine_request_stop(struct dwc_engine *e);
 void dwc_engine_request_attention(struct dwc_engine *e);
 

@@ -8,7 +8,6 @@
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
 #define DRAIN_ELEMENTS 1024
-#define HANG_NS (5 * NS_PER_S) /* a host's CPU can be away for a second */
 
 static int job_continue(struct dwc_replica *r)
 {
@@ -27,8 +26,9 @@ static int job_element(struct dwc_replica *r)
 		return err;
 	r->started_ns = dwc_now_ns();
 	r->tick_crossed = 0;
-	if ((err = dwc_replica_feed(r)))
+	if (!r->midway && (err = dwc_replica_feed(r)))
 		return err;
+	r->midway = 0;
 	return job_continue(r);
 }
 
@@ -77,7 +77,7 @@ static int extend(struct dwc_engine *e, struct dwc_replica *r)
 {
 	int status;
 
-	r->limit_ns = 8 * r->limit_ns + HANG_NS;
+	r->limit_ns += e->hang_ns;
 	status = dwc_replica_call(r, job_continue);
 	if (status != DWC_SLICE_UP)
 		return status;
@@ -225,39 +225,68 @@ static int boundary(struct dwc_engine *e)
 	return 0;
 }
 
+/* Everything before the two runs: requests from outside, idle time, inputs. */
+static int prepare(struct dwc_engine *e)
+{
+	int status;
+
+	do {
+		if ((status = boundary(e)) || (e->halted && (status = idle(e))))
+			return status;
+	} while (e->halted);
+	if (!e->retrying)
+		choose_inputs(e);
+	if (e->waiting > WAITING_ELEMENTS) {
+		e->waiting = 0;
+		return DWC_WAITING;
+	}
+	if (e->stats.committed < e->visit_from || e->start_visited)
+		return 0;
+	e->start_visited = e->retrying = 1; /* the inputs stay */
+	return DWC_ELEMENT_START;
+}
+
+/* Run to the end of the element, and no further. */
+static int run_both(struct dwc_engine *e)
+{
+	int status = execute(e);
+
+	e->retrying = e->start_visited = 0;
+	if (status || e->stats.committed < e->visit_from)
+		return status;
+	e->at_end = 1;
+	return DWC_ELEMENT_END;
+}
+
+static int finish(struct dwc_engine *e)
+{
+	uint64_t from;
+	int status;
+
+	e->at_end = 0;
+	if ((status = dwc_engine_commit(e)))
+		return status;
+	from = dwc_now_ns();
+	status = act(e);
+	e->stats.device_ns += dwc_now_ns() - from;
+	return status;
+}
+
 int dwc_engine_run(struct dwc_engine *e)
 {
 	int status;
-	uint64_t from;
 
 	for (;;) {
-		if ((status = boundary(e)))
-			return status;
-		if (e->halted) {
-			if ((status = idle(e)))
-				return status;
-			if (e->halted)
-				continue;
-		}
-		if (!e->retrying)
-			choose_inputs(e);
-		if (e->waiting > WAITING_ELEMENTS) {
-			e->waiting = 0;
-			return DWC_WAITING;
-		}
-		status = execute(e);
-		e->retrying = 0;
+		status = e->at_end ? 0 : prepare(e);
+		if (!status && !e->at_end)
+			status = run_both(e);
+		if (!status)
+			status = finish(e);
 		if (status == DWC_SLICE_UP && e->strategy == DWC_OFF) {
 			e->has_pending_io = 0; /* any point is an end where nothing has to match */
 			dwc_advance_clock(e, e->replicas[0].ended_ns - e->replicas[0].started_ns);
-			continue;
+		} else if (status) {
+			return status;
 		}
-		if (status || (status = dwc_engine_commit(e)))
-			return status;
-		from = dwc_now_ns();
-		status = act(e);
-		e->stats.device_ns += dwc_now_ns() - from;
-		if (status)
-			return status;
 	}
 }

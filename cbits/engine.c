@@ -1,6 +1,7 @@
 /* What Python asks of the engine besides running it: start and stop, single steps, requests from other threads. */
 #include "core.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define NS_PER_S 1000000000ull
@@ -26,6 +27,60 @@ int dwc_engine_step(struct dwc_engine *e, int replica)
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
 {
 	return dwc_replica_call(&e->replicas[replica], dwc_replica_feed);
+}
+
+/* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
+ * first one, where registers may be set. */
+static int job_enter(struct dwc_replica *r)
+{
+	int err = dwc_replica_feed(r);
+
+	if (!err)
+		err = dwc_replica_complete(r); /* also where only registers of the run page wait to be taken over */
+	r->midway = 1;
+	dwc_state_get_synced(r, &r->state);
+	return err;
+}
+
+int dwc_engine_enter(struct dwc_engine *e, int replica)
+{
+	return dwc_replica_call(&e->replicas[replica], job_enter);
+}
+
+static int job_move(struct dwc_replica *r)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(r->cpu, &cpus);
+	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
+}
+
+/* From now on the replica's thread runs on that CPU. */
+int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
+{
+	e->replicas[replica].cpu = cpu;
+	return dwc_replica_call(&e->replicas[replica], job_move);
+}
+
+static int job_run_for(struct dwc_replica *r)
+{
+	struct dwc_replica *owner = r->has_timer ? r : &r->engine->replicas[0]; /* of the timer: one a thread */
+	int err = job_enter(r);
+
+	r->started_ns = dwc_now_ns();
+	if (err || (err = dwc_replica_kick_after(owner, r->limit_ns)))
+		return err;
+	err = dwc_replica_run(r, r->limit_ns);
+	dwc_state_get_synced(r, &r->state);
+	return err;
+}
+
+/* The same, and some way into the element: DWC_SLICE_UP if it is not over after so many nanoseconds. */
+int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
+{
+	e->replicas[replica].limit_ns = ns;
+	return dwc_replica_call(&e->replicas[replica], job_run_for);
 }
 
 int dwc_engine_start(struct dwc_engine *e)

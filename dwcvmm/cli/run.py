@@ -11,7 +11,7 @@ import click
 from dwcvmm.cli import units
 from dwcvmm.cli.units import Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
-from dwcvmm.element.config import Clock, EngineConfig, Strategy, Tsc
+from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.faults.model import Fault
@@ -109,6 +109,13 @@ def check_writable(path: Path | None) -> None:
     multiple=True,
     help="Flip bits in one run, as in 5000:e2:rax:3 (ELEMENT:RUN:TARGET:BITS).",
 )
+@click.option(
+    "--policy",
+    type=click.Choice([p.value for p in Policy]),
+    default=EngineConfig.policy.value,
+    show_default=True,
+    help="After a divergence that is not the guest's: restart, restart on other CPUs, or stop.",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
@@ -120,7 +127,7 @@ def check_writable(path: Path | None) -> None:
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
     slice_ns: int, clock: str, clock_divisor: int | None,
-    progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...],
+    progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str,
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
@@ -135,12 +142,18 @@ def run(
         progress=Event(progress) if progress else None,
         tsc=Tsc(tsc),
         checkpoint_every=checkpoint_every,
+        policy=Policy(policy),
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
     config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
-    machine = Machine(config, output.write, lambda record: log.divergence(record, int(machine.core.guest_ns)))
+    machine = Machine(
+        config,
+        output.write,
+        lambda record: log.divergence(record, int(machine.core.guest_ns)),
+        lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
+    )
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
     session = Session(machine, input_fd, timeout / 1e9 if timeout else None)
     log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))

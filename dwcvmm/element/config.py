@@ -27,6 +27,14 @@ class Tsc(StrEnum):
     SITES = "sites"  # by learned sites
 
 
+class Policy(StrEnum):
+    """What follows a divergence that is not put down to the guest or the host."""
+
+    RESTART = "restart"  # both replicas run the element again
+    VOTE = "vote"  # and a third CPU decides, where there is one: a CPU that loses again and again is left
+    STOP = "stop"
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """`clock_divisor`: guest nanoseconds are e1 nanoseconds divided by it (virtual clock only)."""
@@ -46,4 +54,6 @@ class EngineConfig:
     checkpoint_every: int | None = None
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
+    policy: Policy = Policy.RESTART
+    hang_ns: int = 5_000_000_000  # longer than the other replica, and it hangs: a host's CPU can be away for a second
     cpus: tuple[int, int] | None = None

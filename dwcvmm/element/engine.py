@@ -12,11 +12,13 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import stepping
-from dwcvmm.element.config import Clock, EngineConfig, Strategy
+from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.timesites import TimeSites
+from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.voting import Voting
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.machine.exits import exit_name
 
@@ -61,13 +63,20 @@ class Counts:
 class Engine:
     """Runs a guest element by element on `replicas`."""
 
-    def __init__(self, replicas: Replicas, on_divergence: Callable[[Divergence], None] | None = None) -> None:
+    def __init__(
+        self,
+        replicas: Replicas,
+        on_divergence: Callable[[Divergence], None] | None = None,
+        on_suspect: Callable[[int], None] | None = None,
+    ) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.engine
         self.sites = TimeSites(self.core)
         self.counts = Counts(Counter())
-        self.injected = ""  # the fault that was injected last, until a divergence shows it
+        self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
+        self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
+        self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
         self._attempt = self._cuts = 0
@@ -121,9 +130,11 @@ class Engine:
     def _run(self) -> Stop:
         while True:
             committed = self.core.stats.committed
+            self.core.visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
             status = check("run element", lib.dwc_engine_run(self.core))
             if self.core.stats.committed != committed:
                 self._attempt = 0
+                self.voting.committed()
             if status == lib.DWC_DIVERGED:
                 if not self._diverged():
                     return Stop.DIVERGENCE
@@ -133,6 +144,12 @@ class Engine:
                 self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
             elif status == lib.DWC_WAITING:
                 self._end_by_steps(0)
+            elif status == lib.DWC_ELEMENT_START:
+                for visitor in self.visitors:
+                    visitor.at_start()
+            elif status == lib.DWC_ELEMENT_END:
+                for visitor in self.visitors:
+                    visitor.at_end()
             else:
                 return STOPS[status]
 
@@ -143,7 +160,8 @@ class Engine:
         self._cuts += 1
         self.core.patience_ns = self.config.patience_ns * min(self._cuts & -self._cuts, PATIENCE_MOST)
 
-    def _rollback(self, everything: bool = False) -> None:
+    def rollback(self, everything: bool = False) -> None:
+        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written."""
         status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
         if status == lib.DWC_STOPPED:
             raise _RollbackFailed(Stop.STOPPED)
@@ -171,16 +189,23 @@ class Engine:
         if merged:
             self.counts.accessed_bits += merged
             record.cause = Cause.ACCESSED_BIT
+        else:
+            self.voting.diverged()
         # the second time around an upset in a page that nothing has written is the suspect: all of RAM
-        self._rollback(everything=self._attempt > 1)
+        self.rollback(everything=self._attempt > 1)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
         self._record(record)
+        if record.cause not in (Cause.INJECTED, Cause.UNEXPLAINED):
+            self.voting.forget()
+        elif self.config.policy is Policy.STOP:
+            return False
+        self.voting.place_restart(self._attempt)
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:
-        if self.injected:
-            record.detail["fault"], self.injected = self.injected, ""
+        if fault := self.explain_by_fault(record):
+            record.detail["fault"] = fault
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
@@ -192,13 +217,13 @@ class Engine:
             return Cause.UNEXPLAINED  # whatever time it read, both read the same
         site = self.sites.scan()
         if site is None:
-            self._rollback()
+            self.rollback()
             site = self.sites.search()
         if site is None:
             search, state = self.core.search, self.core.replicas[0].state
             record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
             record.detail["search"] |= {"rip": int(state.regs.rip)}
-        self._rollback()
+        self.rollback()
         if site is None:
             return Cause.UNEXPLAINED
         record.detail["site_gpa"] = site
@@ -207,7 +232,7 @@ class Engine:
             return Cause.TIME
         # the replayed elements may have read time themselves, and then differ: replay again
         while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
-            self._rollback()
+            self.rollback()
         self.sites.learn()
         return Cause.TIME
 
@@ -242,7 +267,7 @@ class Engine:
         """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
-        self._rollback()
+        self.rollback()
         waits = bool(lib.dwc_pic_pending(ffi.addressof(core, "pic")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
@@ -251,7 +276,7 @@ class Engine:
                 core.guest_ns += waited_ns // core.clock_divisor
             return
         self.counts.discarded_steps += 1
-        self._rollback()
+        self.rollback()
 
     def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
         """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
@@ -272,7 +297,7 @@ class Engine:
             first = stepping.run_steps(core, 0, steps)
             if not first or not self._commit_steps(first):
                 self.counts.discarded_steps += 1
-                self._rollback()
+                self.rollback()
                 return
         if self.sites.at_time_read(core.replicas[0]):
             lib.dwc_pass_time_read(core, length)

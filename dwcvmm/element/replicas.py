@@ -11,6 +11,7 @@ from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
+from dwcvmm.element.visits import NEVER
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
@@ -72,7 +73,8 @@ class Replicas:
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         self._choose_progress(engine)
-        engine.patience_ns = config.patience_ns
+        engine.patience_ns, engine.hang_ns = config.patience_ns, config.hang_ns
+        engine.visit_from = NEVER
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)

@@ -1,8 +1,13 @@
-"""A transient fault, and its text: ELEMENT:RUN:TARGET:BITS, as in `5000:e2:rax:3` or `120:e1:ram+0x400000:0,7`.
+"""A fault and its text: ELEMENT[+POINT]:RUN:TARGET:BITS, as in `5000:e2:rax:3`, `120+end:e1:ram+0x400000:0,7` or
+`100:cpu1:rbx:3=1`.
 
-The bits flip in one replica after ELEMENT elements have been committed, before it runs the next. Targets: a general
-register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`); `msr:0xc0000082`; a byte of the XSAVE image
-(`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1) or of RAM by its guest physical address (`ram+0x400000`).
+After ELEMENT elements have been committed the next one gets the fault. POINT is where in it: its start if there is
+none, `end`, a number of instructions (`+17`), or microseconds (`+50us`, which does not repeat exactly). RUN: `e1` or
+`e2`, the replica that a transient fault hits, once; `both`, the same in both, and `checkpoint`, which double execution
+cannot see by itself (docs/protection.md); or `cpu1`: a defect of that host CPU, at the end of every run there from
+ELEMENT on. Targets: a general register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`);
+`msr:0xc0000082`; a byte of the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1) or of RAM by its guest
+physical address (`ram+0x400000`). BITS flip: `3`, `0,7`, a burst `4-6`; those of a defect may be stuck: `3=1`.
 """
 
 from __future__ import annotations
@@ -17,15 +22,19 @@ from dwcvmm.errors import ConfigError
 # bytes of the XSAVE image that belong to a component, and which (SDM vol. 1 13.4): x87, SSE, AVX
 XSAVE_COMPONENTS = {0: range(0, 160), 1: range(160, 416), 2: range(576, 832)}
 SPECIAL = ("cr0", "cr2", "cr3", "cr4", "efer", *(f"{name}.base" for name in SEGMENTS))
+SHORTEST_BURST = 3  # bits; two are written as two
 
 
 class Run(StrEnum):
     E1 = "e1"  # on replica A
     E2 = "e2"  # on replica B
+    BOTH = "both"
+    CHECKPOINT = "checkpoint"
+    CPU = "cpu"  # whichever replica runs there
 
     @property
-    def replica(self) -> int:
-        return 0 if self is Run.E1 else 1
+    def replicas(self) -> tuple[int, ...]:
+        return {Run.E1: (0,), Run.E2: (1,), Run.BOTH: (0, 1)}.get(self, ())
 
 
 class Space(Enum):
@@ -60,19 +69,56 @@ class Target:
         return f"{self.space.prefix}{number}"
 
 
+class At(Enum):
+    START = ""
+    END = "end"
+    INSTRUCTIONS = "instructions"
+    TIME = "us"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where in the element. `amount`: instructions, or microseconds."""
+
+    at: At = At.START
+    amount: int = 0
+
+    def __str__(self) -> str:
+        return {At.START: "", At.END: "+end", At.TIME: f"+{self.amount}us"}.get(self.at, f"+{self.amount}")
+
+
 @dataclass(frozen=True)
 class Fault:
+    """`cpu`: of a defect (Run.CPU), which is at the end of every run there. `stuck`: the value its bits have then."""
+
     element: int
     run: Run
     target: Target
     bits: tuple[int, ...]
+    point: Point = Point()
+    cpu: int | None = None
+    stuck: int | None = None
 
     @property
     def mask(self) -> int:
         return sum(1 << bit for bit in self.bits)
 
+    def of(self, value: int) -> int:
+        """What becomes of a value that it hits."""
+        if self.stuck is None:
+            return value ^ self.mask
+        return value | self.mask if self.stuck else value & ~self.mask
+
     def __str__(self) -> str:
-        return f"{self.element}:{self.run}:{self.target}:{','.join(map(str, self.bits))}"
+        run = f"{self.run}{'' if self.cpu is None else self.cpu}"
+        stuck = "" if self.stuck is None else f"={self.stuck}"
+        return f"{self.element}{self.point}:{run}:{self.target}:{_bits_text(self.bits)}{stuck}"
+
+
+def _bits_text(bits: tuple[int, ...]) -> str:
+    if len(bits) >= SHORTEST_BURST and bits == tuple(range(bits[0], bits[-1] + 1)):
+        return f"{bits[0]}-{bits[-1]}"
+    return ",".join(map(str, bits))
 
 
 def xsave_component(offset: int) -> int | None:
@@ -97,13 +143,45 @@ def _parse_target(text: str) -> Target:
     raise ConfigError(f"{text!r} is no target of a fault: a register, msr:N, xsave+N or ram+N (dwcvmm/faults/model.py)")
 
 
+def _parse_point(text: str | None) -> Point:
+    if text is None:
+        return Point()
+    if text == "end":
+        return Point(At.END)
+    amount = int(text.removesuffix("us"))
+    return Point(At.TIME if text.endswith("us") else At.INSTRUCTIONS, amount) if amount else Point()
+
+
+def _parse_bits(text: str) -> tuple[int, ...]:
+    bits: set[int] = set()
+    for piece in text.split(","):
+        first, _, last = piece.partition("-")
+        bits |= set(range(int(first), int(last or first) + 1))
+    return tuple(sorted(bits))
+
+
+SYNTAX = re.compile(
+    r"(?P<element>\d+)(?:\+(?P<point>end|\d+(?:us)?))?:(?P<run>e1|e2|both|checkpoint|cpu(?P<cpu>\d+))"
+    r":(?P<target>[^:]+(?::0x[0-9a-f]+|:\d+)?):(?P<bits>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)(?:=(?P<stuck>[01]))?"
+)
+
+
 def parse(text: str) -> Fault:
     """The fault that `text` describes; `str()` gives the text back. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+):(e1|e2):([^:]+(?::0x[0-9a-f]+|:\d+)?):(\d+(?:,\d+)*)", text)
+    match = SYNTAX.fullmatch(text)
     if not match:
-        raise ConfigError(f"{text!r} is no fault: ELEMENT:e1 or e2:TARGET:BIT[,BIT...], as in 5000:e2:rax:3")
-    target = _parse_target(match[3])
-    bits = tuple(sorted({int(bit) for bit in match[4].split(",")}))
-    if bits[-1] >= target.space.bits:
+        raise ConfigError(f"{text!r} is no fault: ELEMENT[+POINT]:RUN:TARGET:BIT[,BIT...], as in 5000:e2:rax:3")
+    target, bits = _parse_target(match["target"]), _parse_bits(match["bits"])
+    if not bits or bits[-1] >= target.space.bits:
         raise ConfigError(f"{text!r}: {target} has bits 0 to {target.space.bits - 1}")
-    return Fault(int(match[1]), Run(match[2]), target, bits)
+    cpu = None if match["cpu"] is None else int(match["cpu"])
+    run = Run(match["run"]) if cpu is None else Run.CPU
+    point = _parse_point(match["point"])
+    if run in (Run.CPU, Run.CHECKPOINT) and point.at is not At.START:
+        raise ConfigError(f"{text!r}: a fault of {run} has no point in an element")
+    if run is Run.BOTH and point.at not in (At.START, At.END):
+        raise ConfigError(f"{text!r}: both replicas stand at the same point at the start and the end only")
+    if match["stuck"] and run is not Run.CPU:
+        raise ConfigError(f"{text!r}: only a defect of a CPU is stuck")
+    stuck = None if match["stuck"] is None else int(match["stuck"])
+    return Fault(int(match["element"]), run, target, bits, point, cpu, stuck)

@@ -19,7 +19,7 @@ from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.engine import Engine, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, InternalError
-from dwcvmm.faults.inject import inject
+from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.kvm.system import System
 from dwcvmm.machine import postmortem
@@ -49,16 +49,7 @@ class MachineConfig:
     memory_bytes: int = 256 << 20
     engine: EngineConfig = field(default_factory=EngineConfig)
     faults: tuple[Fault, ...] = ()  # to inject
-
-
-@dataclass
-class Injection:
-    """A fault and what became of it: the elements committed when it was injected and when a divergence showed it."""
-
-    fault: Fault
-    at: int
-    accepted: bool  # False: KVM refused the value
-    detected_at: int | None = None
+    settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
 
 
 class Machine:
@@ -69,15 +60,13 @@ class Machine:
         config: MachineConfig,
         on_console: Callable[[bytes], None],
         on_divergence: Callable[[Divergence], None] | None = None,
+        on_suspect: Callable[[int], None] | None = None,
         system: System | None = None,
     ) -> None:
         self.config = config
         self.outcome: Outcome | None = None
         self.guest_status = 0  # what the guest wrote to the debug exit
         self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
-        self.injections: list[Injection] = []
-        self._faults = sorted(config.faults, key=lambda fault: fault.element)
-        self._tell_divergence = on_divergence
         self._on_console = on_console
         self._input, self._input_lock = bytearray(), threading.Lock()
         if config.faults and config.engine.strategy is Strategy.OFF:
@@ -88,7 +77,12 @@ class Machine:
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         start = load_guest(self.memory, config.kernel, config.initrd, config.cmdline)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
-        self.engine = Engine(self.replicas, self._on_divergence)
+        self.engine = Engine(self.replicas, on_divergence, on_suspect)
+        self.injector: Injector | None = None
+        if config.faults:
+            self.injector = Injector(self.engine, config.faults, config.settle_after)
+            self.engine.visitors.insert(0, self.injector)
+            self.engine.explain_by_fault = self.injector.explain
         self.ports, self.mmio = Bus(PORTS), Bus(PHYSICAL)
         self.ports.add(PM1A_CNT, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + PM1A_CNT, 2, power)
@@ -123,10 +117,9 @@ class Machine:
         """Run to the guest's end, or None after so many more elements or a requested stop."""
         last = int(self.core.stats.committed) + elements if elements else 0
         while self.outcome is None:
-            self._inject_due()
-            stop = self.engine.run(min((n for n in (last, self._next_fault()) if n), default=0))
+            stop = self.engine.run(last)
             self._drain()
-            if stop is Stop.STOPPED or (stop is Stop.LIMIT and last and self.core.stats.committed >= last):
+            if stop in (Stop.STOPPED, Stop.LIMIT):
                 return self.outcome
             if stop is Stop.DIVERGENCE:
                 self._end(Outcome.DIVERGENCE_STOP)
@@ -138,26 +131,14 @@ class Machine:
                     self.on_attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
+        if self.injector:
+            self.injector.finish()
         return self.outcome
 
-    def _next_fault(self) -> int:
-        return self._faults[0].element if self._faults else 0
-
-    def _inject_due(self) -> None:
-        committed = int(self.core.stats.committed)
-        while self._faults and self._faults[0].element <= committed:
-            fault = self._faults.pop(0)
-            accepted = inject(self.core, self.replicas.vcpus[fault.run.replica], fault)
-            self.injections.append(Injection(fault, committed, accepted))
-            if accepted:
-                self.engine.injected = str(fault)
-
-    def _on_divergence(self, record: Divergence) -> None:
-        for injection in self.injections:
-            if record.detail.get("fault") == str(injection.fault):
-                injection.detected_at = record.element
-        if self._tell_divergence:
-            self._tell_divergence(record)
+    @property
+    def injections(self) -> list[Injection]:
+        """What became of the faults so far."""
+        return self.injector.injections if self.injector else []
 
     def send_input(self, data: bytes) -> None:
         """Bytes for the serial port, from any thread; they wait for room in its FIFO."""

@@ -70,6 +70,16 @@ def slice_facts(machine: Machine) -> schema.Slices:
     )
 
 
+def vote_facts(machine: Machine) -> schema.Votes:
+    voting = machine.engine.voting
+    return schema.Votes(
+        policy=machine.config.engine.policy.value,
+        lost={run: voting.lost[index] for index, run in enumerate(("e1", "e2"))},
+        lost_by_cpu={str(cpu): lost for cpu, lost in sorted(voting.lost_by_cpu.items())},
+        suspect_cpus=voting.suspects,
+    )
+
+
 def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
@@ -128,9 +138,16 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
         slices=slice_facts(machine),
         host=host_facts(machine),
         guest=guest_facts(machine),
+        votes=vote_facts(machine),
         faults=[
             schema.FaultFacts(
-                fault=str(each.fault), injected_at=each.at, accepted=each.accepted, detected_at=each.detected_at
+                fault=str(each.fault),
+                element=each.element,
+                became=each.became.value,
+                steps=each.steps,
+                detected_at=each.detected_at,
+                latency_us=each.latency_us,
+                latent=each.latent,
             )
             for each in machine.injections
         ],

@@ -73,9 +73,21 @@ class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """A fault that `--fault` asked for. Elements are counts of committed ones."""
 
     fault: str  # its text (dwcvmm/faults/model.py)
-    injected_at: int
-    accepted: bool  # false: KVM refused the value, nothing was injected
-    detected_at: int | None  # null: no divergence has shown it
+    element: int  # that it was injected into
+    became: str  # injected; or: refused by KVM, not reached
+    steps: int | None  # instructions into the element, if it was stepped there
+    detected_at: int | None  # element; null: no divergence has shown it
+    latency_us: float | None  # from the injection to the comparison that has shown it, host time
+    latent: bool  # the guest has ended, and the wrong byte was still there, unused
+
+
+class Votes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Runs that showed something else than what was committed in the end (dwcvmm/element/voting.py)."""
+
+    policy: str  # restart, vote, stop
+    lost: dict[str, int]  # by e1 and e2
+    lost_by_cpu: dict[str, int]  # of replicas that are bound to one
+    suspect_cpus: list[int]  # lost again and again; with `vote` their replicas were moved
 
 
 class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,6 +130,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     slices: Slices
     host: HostFacts
     guest: GuestFacts
+    votes: Votes
     faults: list[FaultFacts] = []
     penalty_percent: float | None = None  # over the wall time of --baseline
     post_mortem: str | None = None

@@ -31,8 +31,11 @@ def summarise(report: Report) -> str:
             f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
     for each in report.faults:
-        became = "detected and undone" if each.detected_at is not None else "no difference seen"
-        lines.append(f"fault        {each.fault}: {became if each.accepted else 'refused by KVM, not injected'}")
+        seen = "latent: not used yet" if each.latent else "no difference seen"
+        became = f"found in element {each.detected_at}, undone" if each.detected_at is not None else seen
+        lines.append(f"fault        {each.fault}: {became if each.became == 'injected' else each.became}")
+    for cpu in report.votes.suspect_cpus:
+        lines.append(f"SUSPECT      CPU {cpu} has lost {report.votes.lost_by_cpu[str(cpu)]} votes")
     if report.penalty_percent is not None:
         lines.append(f"penalty      {report.penalty_percent:.1f} % over the baseline")
     if report.post_mortem:

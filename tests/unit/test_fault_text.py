@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dwcvmm.element.divergence import REGISTERS
 from dwcvmm.errors import ConfigError
-from dwcvmm.faults.model import SPECIAL, XSAVE_COMPONENTS, Fault, Run, Space, Target, parse
+from dwcvmm.faults.model import SPECIAL, XSAVE_COMPONENTS, At, Fault, Point, Run, Space, Target, parse
 
 TARGETS = st.one_of(
     st.builds(Target, st.just(Space.GENERAL), st.sampled_from(REGISTERS)),
@@ -18,12 +18,20 @@ TARGETS = st.one_of(
     st.builds(Target, st.just(Space.RAM), st.integers(0, (1 << 40) - 1)),
 )
 
+BOUNDARIES = st.sampled_from([Point(), Point(At.END)])
+ANYWHERE = BOUNDARIES | st.builds(Point, st.sampled_from([At.INSTRUCTIONS, At.TIME]), st.integers(1, 10**6))
+POINTS = {Run.E1: ANYWHERE, Run.E2: ANYWHERE, Run.BOTH: BOUNDARIES, Run.CHECKPOINT: st.just(Point())}
+
 
 @st.composite
 def faults(draw) -> Fault:
     target = draw(TARGETS)
-    bits = draw(st.sets(st.integers(0, target.space.bits - 1), min_size=1, max_size=4))
-    return Fault(draw(st.integers(0, 10**9)), draw(st.sampled_from(Run)), target, tuple(sorted(bits)))
+    bits = tuple(sorted(draw(st.sets(st.integers(0, target.space.bits - 1), min_size=1, max_size=6))))
+    element, run = draw(st.integers(0, 10**9)), draw(st.sampled_from(Run))
+    if run is Run.CPU:
+        stuck = draw(st.sampled_from([None, 0, 1]))
+        return Fault(element, run, target, bits, cpu=draw(st.integers(0, 999)), stuck=stuck)
+    return Fault(element, run, target, bits, draw(POINTS[run]))
 
 
 @given(faults())
@@ -37,11 +45,18 @@ def test_numbers_in_either_base() -> None:
     assert parse("7:e1:rax:5,0").mask == 0x21
 
 
+def test_bursts_and_stuck_bits() -> None:
+    assert parse("7:e1:rax:4-7").mask == 0xF0
+    assert str(parse("7+0:e1:rax:1,2,3")) == "7:e1:rax:1-3"
+    assert [parse(f"7:cpu1:rax:0-3{stuck}").of(0b110) for stuck in ("", "=0", "=1")] == [0b1001, 0, 0b1111]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "7", "7:e3:rax:1", "7:e1:rax", "7:e1:rax:", "7:e1:rax:64", "7:e1:ram+0x10:8", "7:e1:ram:1",
      "7:e1:xsave+4096:0", "7:e1:xsave+512:0", "7:e1:eax:1", "-7:e1:rax:1", "7:e1:rax:1,", "7:e1:msr:x:1",
-     "7:e1:fs.limit:1"],
+     "7:e1:fs.limit:1", "7:e1:rax:1=1", "7:cpu:rax:1", "7:cpu1:rax:1=2", "7+end:cpu1:rax:1", "7+3:both:rax:1",
+     "7+end:checkpoint:rax:1", "7+5ms:e1:rax:1", "7+:e1:rax:1", "7:e1:rax:7-4"],
 )  # fmt: skip
 def test_what_is_no_fault_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

@@ -43,6 +43,7 @@ EXAMPLE = {
         "kernel": "k", "kernel_sha256": "0", "initrd": None, "command_line": "", "memory_bytes": 1, "status": 0,
         "time_sites": 1, "time_reads": 1, "clock": "virtual", "clock_divisor": 1,
     },
+    "votes": {"policy": "restart", "lost": {"e1": 0, "e2": 1}, "lost_by_cpu": {"1": 1}, "suspect_cpus": []},
 }  # fmt: skip
 
 

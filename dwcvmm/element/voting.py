@@ -1,0 +1,162 @@
+"""Who was wrong: what every run of an element that diverged has shown, against what was committed in the end.
+
+Two runs that agree are committed; any other run of the same element has lost a vote. One lost vote is a transient
+fault. A CPU that loses again and again is defective: with the policy `vote` an element that diverged is run again on
+another pair of CPUs, so that both the innocent replica and the committed result come from CPUs that agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.kvm.ioctl import check
+
+SUSPECT_AFTER = 3  # votes lost by a CPU
+
+
+@dataclass
+class Ballot:
+    """What a run of an element has shown; `cpu` -1: not bound to one."""
+
+    replica: int
+    cpu: int
+    exit: Any
+    state: Any
+    pages: bytes
+
+
+def _digest(core: Any, replica: Any) -> bytes:
+    """Of the pages that are not as in the checkpoint: all of them are in the dirty logs (cbits/pages.c)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for i in range(core.dirty_count):
+        gpa = int(core.dirty[i].page) * lib.DWC_PAGE
+        page = ffi.buffer(replica.ram + gpa, lib.DWC_PAGE)
+        if page[:] != ffi.buffer(core.checkpoint_ram + gpa, lib.DWC_PAGE)[:]:
+            digest.update(gpa.to_bytes(8, "little"))
+            digest.update(page)
+    return digest.digest()
+
+
+class Voting(Visitor):
+    """`on_suspect(cpu)` is called once for each CPU that has lost SUSPECT_AFTER votes."""
+
+    def __init__(self, core: Any, policy: Policy, strategy: Strategy, on_suspect: Callable[[int], None]) -> None:
+        self._core, self._on_suspect = core, on_suspect
+        self._home = [int(replica.cpu) for replica in core.replicas]
+        spare = sorted(os.sched_getaffinity(0) - set(self._home))
+        moves = policy is Policy.VOTE and strategy is Strategy.PARALLEL and -1 not in self._home
+        self._cpus = [*self._home, *spare] if moves else []
+        self._ballots: list[Ballot] = []
+        self._last: list[Ballot] = []  # of the run that is about to be compared
+        self._scratch_stats = ffi.new("struct dwc_stats *")
+        self.lost: Counter[int] = Counter()  # by replica
+        self.lost_by_cpu: Counter[int] = Counter()
+        self.suspects: list[int] = []
+
+    @property
+    def visit_from(self) -> int:
+        return int(self._core.stats.committed) if self._ballots else NEVER
+
+    @property
+    def third_cpu(self) -> bool:
+        """Whether a vote can tell which of two CPUs is defective."""
+        return len(self._cpus) > 2
+
+    def at_start(self) -> None:
+        pass
+
+    def at_end(self) -> None:
+        """The restarted element may be committed now."""
+        if self._ballots:
+            self._last = self._cast()
+
+    def diverged(self) -> None:
+        """Keep what both runs have shown; before the rollback."""
+        self._ballots += self._cast()
+        self._last = []
+
+    def forget(self) -> None:
+        """It was no fault."""
+        self._ballots = []
+        self._go_home()
+
+    def committed(self) -> None:
+        """The element that had diverged is committed, as its last run has shown: count who had lost."""
+        if not self._ballots:
+            return
+        for ballot in self._ballots:
+            if self._last and not self._same(ballot, self._last[0]):
+                self.lost[ballot.replica] += 1
+                if ballot.cpu >= 0:
+                    self.lost_by_cpu[ballot.cpu] += 1
+        self._ballots, self._last = [], []
+        for cpu, count in self.lost_by_cpu.items():
+            if count >= SUSPECT_AFTER and cpu not in self.suspects:
+                self.suspects.append(cpu)
+                self._on_suspect(cpu)
+        self._go_home()
+
+    def place_restart(self, attempt: int) -> None:
+        """Choose the CPUs for the next run of an element that has diverged `attempt` times."""
+        if not self.third_cpu:
+            return
+        pairs = [pair for pair in combinations(self._cpus, 2) if not set(pair) & set(self.suspects)] or [(-1, -1)]
+        agreeing = [pair for pair in pairs if self._agree(*pair)]
+        untried = [pair for pair in pairs if not self._tried(*pair)]
+        choice = (agreeing or untried or pairs)[0 if agreeing or untried else attempt % len(pairs)]
+        if choice != (-1, -1):
+            self._move(choice)
+
+    def _cast(self) -> list[Ballot]:
+        for index in (0, 1):
+            replica = ffi.addressof(self._core.replicas, index)
+            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
+            check("read state", lib.dwc_replica_read_state(replica))  # all groups: none is older than the run
+        lib.dwc_pages_compare(self._core, 0)  # lists the pages of both logs
+        ballots = []
+        for index in (0, 1):
+            replica = self._core.replicas[index]
+            exit_, state = ffi.new("struct dwc_exit *"), ffi.new("struct dwc_state *")
+            ffi.memmove(exit_, ffi.addressof(replica, "exit"), ffi.sizeof("struct dwc_exit"))
+            ffi.memmove(state, ffi.addressof(replica, "state"), ffi.sizeof("struct dwc_state"))
+            ballots.append(Ballot(index, int(replica.cpu), exit_, state, _digest(self._core, replica)))
+        return ballots
+
+    def _same(self, a: Ballot, b: Ballot) -> bool:
+        differ = lib.dwc_state_compare(a.state, b.state, self._scratch_stats)
+        return a.pages == b.pages and bool(lib.dwc_same_exit(a.exit, b.exit)) and not differ
+
+    def _agree(self, one: int, other: int) -> bool:
+        """Two CPUs have shown the same, each of them in a run of its own."""
+        of_one = [ballot for ballot in self._ballots if ballot.cpu == one]
+        of_other = [ballot for ballot in self._ballots if ballot.cpu == other]
+        return any(self._same(a, b) for a in of_one for b in of_other)
+
+    def _tried(self, one: int, other: int) -> bool:
+        """Both have been in use: as a pair they have not agreed."""
+        used = {ballot.cpu for ballot in self._ballots}
+        return {one, other} <= used
+
+    def _move(self, cpus: tuple[int, int]) -> None:
+        for index, cpu in enumerate(cpus):
+            if self._core.replicas[index].cpu != cpu:
+                check("sched_setaffinity", lib.dwc_engine_move(self._core, index, cpu))
+
+    def _go_home(self) -> None:
+        """Each replica on its own CPU again, or on the first spare one if that is a suspect."""
+        if not self.third_cpu:
+            return
+        good = [cpu for cpu in self._cpus if cpu not in self.suspects]
+        if len(good) < 2:
+            return
+        spare = [cpu for cpu in good if cpu not in self._home]
+        self._move(tuple(cpu if cpu in good else spare.pop(0) for cpu in self._home))  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""Injects faults while the engine runs, and knows what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element import stepping
+from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.errors import ConfigError
+from dwcvmm.faults.flip import flip, flip_checkpoint
+from dwcvmm.faults.model import At, Fault, Run, Space
+from dwcvmm.kvm.ioctl import check
+
+if TYPE_CHECKING:
+    from dwcvmm.element.engine import Engine
+
+
+class Became(StrEnum):
+    """What became of the injection itself."""
+
+    INJECTED = "injected"
+    REFUSED = "refused"  # by KVM: no processor can hold such a value
+    NOT_REACHED = "not reached"  # the element has no such point, or single steps cannot go there
+
+
+@dataclass
+class Injection:
+    """A fault and its fate. Elements are counts of committed ones, times nanoseconds of the host's monotonic clock."""
+
+    fault: Fault
+    element: int
+    became: Became
+    injected_ns: int = 0
+    steps: int | None = None  # instructions from the element's start to where it was injected, if it was stepped
+    detected_at: int | None = None  # element
+    detected_ns: int = 0
+    detections: int = 0
+    latent: bool = False  # settled with the wrong byte still in RAM, unused
+
+    @property
+    def done(self) -> bool:
+        return self.became is Became.INJECTED
+
+    @property
+    def latency_us(self) -> float | None:
+        """From the injection to the end of the comparison that has shown it, by the host's clock."""
+        return None if self.detected_at is None else (self.detected_ns - self.injected_ns) / 1000
+
+
+class Injector(Visitor):
+    """`settle_after`: elements after which a fault that nothing has shown is looked for in RAM, mended there, and no
+    longer held responsible for what diverges later; None: never.
+    """
+
+    def __init__(self, engine: Engine, faults: Iterable[Fault], settle_after: int | None = None) -> None:
+        self.injections: list[Injection] = []
+        self._engine, self._core = engine, engine.core
+        self._settle_after = settle_after
+        ordered = sorted(faults, key=lambda fault: fault.element)
+        self._due = [fault for fault in ordered if fault.cpu is None]
+        self._defects = [fault for fault in ordered if fault.cpu is not None]
+        self._open: list[Injection] = []  # nothing has shown them yet
+        for fault in self._defects:
+            if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
+                raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
+
+    @property
+    def visit_from(self) -> int:
+        wanted = [fault.element for fault in (*self._due[:1], *self._defects)]
+        if self._settle_after is not None:
+            wanted += [each.element + self._settle_after for each in self._open]
+        return min(wanted, default=NEVER)
+
+    def at_start(self) -> None:
+        committed = int(self._core.stats.committed)
+        self._settle(committed)
+        while self._due and self._due[0].element < committed:
+            # its element was ended by single steps, which have no point to visit
+            self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
+        for fault in [f for f in self._due if f.element == committed and f.point.at is not At.END]:
+            self._due.remove(fault)
+            self._note(self._inject_at_start(fault, committed))
+
+    def at_end(self) -> None:
+        committed = int(self._core.stats.committed)
+        for fault in [f for f in self._due if f.element == committed]:
+            self._due.remove(fault)
+            self._note(self._inject_at_end(fault, committed, fault.run.replicas))
+        for fault in [f for f in self._defects if f.element <= committed]:
+            there = tuple(i for i in (0, 1) if self._core.replicas[i].cpu == fault.cpu)
+            injection = self._inject_at_end(fault, committed, there)
+            if not any(each.fault is fault for each in self.injections):
+                self._note(injection)
+
+    def explain(self, record: Divergence) -> str | None:
+        """The text of the fault that a divergence is put down to: the youngest open one."""
+        again = [each for each in self.injections if each.detected_at == record.element]
+        active = [each for each in self.injections if each.done and each.fault.cpu is not None]
+        candidates = again if record.attempt > 1 and again else [*active, *self._open]
+        if not candidates:
+            return None
+        injection = candidates[-1]
+        if injection.detected_at is None:
+            injection.detected_at, injection.detected_ns = record.element, lib.dwc_now_ns()
+        injection.detections += 1
+        if injection in self._open:
+            self._open.remove(injection)
+        return str(injection.fault)
+
+    def finish(self) -> None:
+        """The guest has ended: what is still open is settled."""
+        for injection in self._open:
+            injection.latent = self._mend(injection)
+        self._open.clear()
+
+    def _note(self, injection: Injection) -> None:
+        self.injections.append(injection)
+        if injection.done:
+            injection.injected_ns = lib.dwc_now_ns()
+            if injection.fault.cpu is None:
+                self._open.append(injection)
+
+    def _settle(self, committed: int) -> None:
+        if self._settle_after is None:
+            return
+        for injection in [each for each in self._open if committed >= each.element + (self._settle_after or 0)]:
+            injection.latent = self._mend(injection)
+            self._open.remove(injection)
+
+    def _mend(self, injection: Injection) -> bool:
+        """Put the right byte back where the wrong one still is. True if there was one."""
+        fault = injection.fault
+        if fault.target.space is not Space.RAM or fault.run not in (Run.E1, Run.E2):
+            return False
+        (index,) = fault.run.replicas
+        hit, other = self._core.replicas[index].ram, self._core.replicas[1 - index].ram
+        gpa = int(fault.target.where)
+        wrong = bool(hit[gpa] != other[gpa])
+        hit[gpa] = other[gpa]
+        return wrong
+
+    def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
+        injection = Injection(fault, committed, Became.INJECTED)
+        if fault.run is Run.CHECKPOINT:
+            flip_checkpoint(self._core, fault)
+            return injection
+        for index in fault.run.replicas:
+            if not self._go_to_point(fault, index, injection):
+                self._engine.rollback()
+                injection.became = Became.NOT_REACHED
+                return injection
+            self._core.replicas[index].midway = 1
+            if not self._flip(fault, index):
+                injection.became = Became.REFUSED
+        self._core.rearm |= fault.point.at is not At.START  # the counts are void
+        return injection
+
+    def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
+        point = fault.point
+        if point.at is At.INSTRUCTIONS:
+            injection.steps = stepping.run_steps(self._core, index, point.amount)
+            return injection.steps is not None
+        if point.at is At.TIME:
+            status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
+            return bool(check("run to the fault's point", status) == lib.DWC_SLICE_UP)
+        check("start the element", lib.dwc_engine_enter(self._core, index))
+        return True
+
+    def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
+        injection = Injection(fault, committed, Became.INJECTED)
+        for index in replicas:
+            if not self._flip(fault, index):
+                injection.became = Became.REFUSED
+                continue
+            # what is compared was read before
+            replica = ffi.addressof(self._core.replicas, index)
+            if self._core.checkpoint_due:
+                check("read state", lib.dwc_replica_read_state(replica))
+            else:
+                lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
+            self._core.agreed = 0
+        return injection
+
+    def _flip(self, fault: Fault, index: int) -> bool:
+        return flip(self._core, self._engine.replicas.vcpus[index], index, fault)

@@ -1,0 +1,122 @@
+"""Faults in the middle and at the end of an element, bursts, and what double execution cannot see by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import ROOT
+
+from dwcvmm.element.config import Strategy
+from dwcvmm.element.divergence import Cause
+from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.faults.injector import Became
+from dwcvmm.machine.machine import Outcome
+
+PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
+RUNS = ["e1", "e2"]
+DIRTY_PAGE = 0x400000
+
+
+def token(guest: str) -> str:
+    return (ROOT / "guest-images" / guest / "token").read_text()
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("target", ["rbx:3-6", "rip:2", f"ram+{DIRTY_PAGE:#x}:1", "rflags:0"])
+def test_at_the_end(boot, strategy, run: str, target: str) -> None:
+    """After the last instruction, before the comparison: always seen, as nothing can hide it."""
+    booted = boot("ring3", strategy, faults=[f"20+end:{run}:{target}"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert [(d.element, d.cause) for d in booted.divergences] == [(20, Cause.INJECTED)]
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("run", RUNS)
+def test_some_instructions_in(boot, strategy, run: str) -> None:
+    booted = boot("ports", strategy, faults=[f"100+2:{run}:rsp:20"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    (injection,) = booted.machine.injections
+    assert (injection.became, injection.steps) == (Became.INJECTED, 2)
+    assert [(d.element, d.cause) for d in booted.divergences] == [(100, Cause.INJECTED)]
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("run", RUNS)
+def test_some_time_in(boot, strategy, run: str) -> None:
+    """How long an element takes is the host's business: it may be over before the point."""
+    booted = boot("ports", strategy, faults=[f"{element}+3us:{run}:rsp:20" for element in range(100, 200, 10)])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    injected = [i.element for i in booted.machine.injections if i.became is Became.INJECTED]
+    assert [d.element for d in booted.divergences] == injected
+    assert len(booted.machine.injections) == 10
+
+
+def test_a_point_behind_the_end_is_not_reached(boot) -> None:
+    booted = boot("ports", Strategy.SEQUENTIAL, faults=["100+50000us:e1:rbx:3", "120+5000:e2:rbx:3"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    assert [i.became for i in booted.machine.injections] == [Became.NOT_REACHED] * 2
+    assert booted.divergences == []
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
+    """The limit of the method, stated in docs/protection.md: the guest goes on with a wrong value."""
+    booted = boot("ring3", strategy, faults=["20:both:rbx:3"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.divergences == []
+    assert booted.output != token("ring3")
+
+
+class Once(Visitor):
+    """Does something at the end of an element, until it has been done."""
+
+    def __init__(self, element: int, act: Callable[[], bool]) -> None:
+        self._from, self._act = element, act
+
+    @property
+    def visit_from(self) -> int:
+        return self._from
+
+    def at_start(self) -> None:
+        pass
+
+    def at_end(self) -> None:
+        if self._act():
+            self._from = NEVER
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_comparison_that_sees_something_else(boot, strategy) -> None:
+    """A bit flips in what the comparison reads: the element is run again for nothing."""
+    booted = boot("ring3", strategy)
+
+    def disturb() -> bool:
+        booted.machine.core.replicas[1].state.regs.rbx ^= 8
+        return True
+
+    booted.machine.engine.visitors.insert(0, Once(20, disturb))
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert [d.element for d in booted.divergences] == [20]
+
+
+def test_device_state_is_not_protected(boot) -> None:
+    """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
+    booted = boot("ring3", Strategy.SEQUENTIAL)
+    uart = booted.machine.core.uart
+
+    def disturb() -> bool:
+        if uart.tx_count:
+            uart.tx[0] ^= 1
+        return bool(uart.tx_count)
+
+    booted.machine.engine.visitors.insert(0, Once(0, disturb))
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.divergences == []
+    assert booted.output != token("ring3")

@@ -93,7 +93,8 @@ int dwc_engine_rollback(struct dwc_engine *e, int all)
 	int err, tries = 0;
 
 	do {
-		if ((err = restore(e, all)))
+		/* an upset in a page that no log names can lead a replay astray, too: all of RAM, the second time */
+		if ((err = restore(e, all || tries == 1)))
 			return err;
 		err = replay(e);
 	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);

@@ -8,6 +8,7 @@ import sys
 import click
 
 from dwcvmm.cli.bench import bench
+from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.run import run
@@ -24,6 +25,7 @@ cli.add_command(run)
 cli.add_command(doctor)
 cli.add_command(bench)
 cli.add_command(check)
+cli.add_command(campaign)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@ of two right replicas can differ in it. Only bit 5 of entries in pages reachable
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dwcvmm._core import ffi, lib
@@ -35,6 +36,20 @@ def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
                         following.add(entry & ADDRESS)
         level = following
     return found
+
+
+def walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> Iterator[tuple[int, int, int]]:
+    """The entries of a long-mode walk of `linear`, until it is mapped or not present (SDM 3A 4.5): level (1 is the
+    page table), guest physical address, value.
+    """
+    table = cr3 & ADDRESS
+    for level in range(levels, 0, -1):
+        gpa = table + 8 * (linear >> (12 + 9 * (level - 1)) & 0x1FF)
+        entry = read_u64(gpa)
+        yield level, gpa, entry
+        if not entry & PRESENT or (level in (2, 3) and entry & PAGE_SIZE):
+            return
+        table = entry & ADDRESS
 
 
 def merge_accessed_bits(engine: Any, record: Divergence) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 from dwcvmm._core import ffi
 from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element import guestcode
-from dwcvmm.element.pagetables import ADDRESS, PAGE_SIZE, PRESENT, table_levels
+from dwcvmm.element.guestcode import PAGE
+from dwcvmm.element.pagetables import PRESENT, table_levels, walk
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.machine.exits import exit_name
 
@@ -23,20 +24,12 @@ LEVELS = ("PML5E", "PML4E", "PDPTE", "PDE", "PTE")
 
 
 def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> list[str]:
-    """One line a level of a long-mode walk of `linear`, until it is mapped or not present (SDM 3A 4.5)."""
+    """One line a level of a long-mode walk of `linear`."""
     lines: list[str] = []
-    table = cr3 & ADDRESS
-    for level in range(levels, 0, -1):
-        index = linear >> (12 + 9 * (level - 1)) & 0x1FF
-        entry = read_u64(table + 8 * index)
-        name = LEVELS[len(LEVELS) - level]
-        lines.append(f"{name:5} {index:3} at {table + 8 * index:#x} = {entry:#018x}")
+    for level, gpa, entry in walk(read_u64, cr3, linear, levels):
+        lines.append(f"{LEVELS[len(LEVELS) - level]:5} {gpa % PAGE // 8:3} at {gpa:#x} = {entry:#018x}")
         if not entry & PRESENT:
             lines.append("      not present")
-            break
-        if level in (2, 3) and entry & PAGE_SIZE:
-            break
-        table = entry & ADDRESS
     return lines
 
 

@@ -35,6 +35,16 @@ def test_at_the_end(boot, strategy, run: str, target: str) -> None:
 
 @pytest.mark.parametrize("strategy", PROTECTED)
 @pytest.mark.parametrize("run", RUNS)
+def test_page_table_entry(boot, strategy, run: str) -> None:
+    """A page that is in no log: replaying the elements before goes astray until all of RAM is brought back."""
+    booted = boot("ring3", strategy, faults=[f"6+end:{run}:ram+0x8004:5"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("run", RUNS)
 def test_some_instructions_in(boot, strategy, run: str) -> None:
     booted = boot("ports", strategy, faults=[f"100+2:{run}:rsp:20"])
     assert booted.machine.run() is Outcome.POWEROFF

@@ -1,0 +1,105 @@
+"""Draw a campaign's faults from its seed: the same seed and golden run give the same list."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable
+
+from dwcvmm.campaign.spec import Golden, Planned, Sample, Spec
+from dwcvmm.element.divergence import REGISTERS, SEGMENTS
+from dwcvmm.errors import ConfigError
+from dwcvmm.faults.model import XSAVE_COMPONENTS, At, Fault, Point, Run, Space, Target
+
+PAGE = 4096
+GENERAL = tuple(name for name in REGISTERS if name not in ("rip", "rflags"))
+CONTROL = ("cr0", "cr2", "cr3", "cr4", "efer")
+X87, SSE, AVX = XSAVE_COMPONENTS
+MOST_INSTRUCTIONS = 20
+
+# a target of that kind in a guest that stands as the sample says; None where it has none there
+Draw = Callable[[random.Random, Golden, Sample], Target | None]
+
+
+def _one_of(space: Space, names: tuple[str, ...]) -> Draw:
+    return lambda rng, golden, sample: Target(space, rng.choice(names))
+
+
+def _xsave(component: int) -> Draw:
+    def draw(rng: random.Random, golden: Golden, sample: Sample) -> Target | None:
+        if component == AVX and not golden.avx:
+            return None
+        return Target(Space.XSAVE, rng.choice(XSAVE_COMPONENTS[component]))
+
+    return draw
+
+
+def _byte(gpas: list[int], width: int, rng: random.Random) -> Target | None:
+    return Target(Space.RAM, rng.choice(gpas) + rng.randrange(width)) if gpas else None
+
+
+TARGETS: dict[str, Draw] = {
+    "general": _one_of(Space.GENERAL, GENERAL),
+    "rip": _one_of(Space.GENERAL, ("rip",)),
+    "rflags": _one_of(Space.GENERAL, ("rflags",)),
+    "segment": _one_of(Space.SPECIAL, tuple(f"{name}.base" for name in SEGMENTS)),
+    "control": _one_of(Space.SPECIAL, CONTROL),
+    "msr": lambda rng, golden, sample: Target(Space.MSR, rng.choice(golden.msrs)) if golden.msrs else None,
+    "x87": _xsave(X87),
+    "sse": _xsave(SSE),
+    "avx": _xsave(AVX),
+    "written": lambda rng, golden, sample: _byte(sample.written, PAGE, rng),
+    "untouched": lambda rng, golden, sample: _byte(golden.untouched, PAGE, rng),
+    "page-table": lambda rng, golden, sample: _byte(sample.entries, 8, rng),
+    "code": lambda rng, golden, sample: _byte(sample.code, 1, rng),
+}
+POINTS = ("start", "end", "instructions")
+
+
+def _point(kind: str, rng: random.Random) -> Point:
+    if kind == "instructions":
+        return Point(At.INSTRUCTIONS, rng.randint(1, MOST_INSTRUCTIONS))
+    return Point(At.END) if kind == "end" else Point()
+
+
+def draw_faults(spec: Spec, golden: list[Golden]) -> list[Planned]:
+    """Kinds of targets, points, runs, guests in equal shares; elements, addresses and bits uniformly.
+
+    With several faults in a run they lie further apart than it takes to settle one. Raises ConfigError where a guest
+    is too short for that, or has none of the targets.
+    """
+    rng = random.Random(spec.seed)
+    planned: list[Planned] = []
+    while len(planned) < spec.faults:
+        guest = len(planned) // spec.per_run % len(spec.guests)
+        count = min(spec.per_run, spec.faults - len(planned))
+        for element in _elements(spec, golden[guest], count, rng):
+            planned.append(_draw_fault(spec, golden[guest], guest, len(planned), element, rng))
+    return planned
+
+
+def _elements(spec: Spec, golden: Golden, count: int, rng: random.Random) -> list[int]:
+    last = min(golden.elements) - 2  # a fault after the last comparison of a guest is none
+    apart = spec.settle_after + 1
+    room = last - (count - 1) * apart
+    if room < 1:
+        raise ConfigError(f"{count} faults, {apart} elements apart, do not fit into {last} elements of a guest")
+    return [at + i * apart for i, at in enumerate(sorted(rng.randint(1, room) for _ in range(count)))]
+
+
+def _draw_fault(spec: Spec, golden: Golden, guest: int, number: int, element: int, rng: random.Random) -> Planned:
+    starts = [sample.element for sample in golden.samples]
+    sample = golden.samples[max(0, bisect_right(starts, element) - 1)]
+    kinds = list(spec.targets)
+    rng.shuffle(kinds)
+    for kind in kinds:
+        target = TARGETS[kind](rng, golden, sample)
+        if target:
+            break
+    else:
+        raise ConfigError(f"guest {spec.guests[guest].name} has none of the targets {', '.join(spec.targets)}")
+    lowest = rng.randrange(target.space.bits - spec.bits + 1)
+    bits = tuple(range(lowest, lowest + spec.bits))
+    point = rng.choice(spec.points)
+    fault = Fault(element, rng.choice((Run.E1, Run.E2)), target, bits, _point(point, rng))
+    return Planned(number=number, guest=guest, target=kind, point=point, fault=str(fault))

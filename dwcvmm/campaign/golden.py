@@ -1,0 +1,93 @@
+"""What a guest does without faults, and where in it faults can hit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.boot.entry import CR0_PG, EFER_LMA
+from dwcvmm.campaign.outcome import printed_lines, stable_lines
+from dwcvmm.campaign.runs import run_guest
+from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
+from dwcvmm.element import guestcode
+from dwcvmm.element.pagetables import PRESENT, table_levels, walk
+from dwcvmm.errors import ConfigError
+from dwcvmm.kvm.system import System
+from dwcvmm.machine.machine import Machine, Outcome
+
+SAMPLES = 64
+CODE_BYTES = 32  # from RIP on
+UNTOUCHED_KEPT = 4096  # pages: enough to choose from
+LIMIT_S = 3600.0
+
+
+def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
+    """Run `guest` spec.golden_runs times and once more with stops, to look at it.
+
+    Raises ConfigError if it does not end by itself, or ends in different ways.
+    """
+    runs = [run_guest(spec, guest, system, LIMIT_S) for _ in range(spec.golden_runs)]
+    first = runs[0]
+    for run in runs:
+        if run.outcome is not first.outcome or run.status != first.status:
+            raise ConfigError(f"guest {guest.name} ends by {first.outcome}, then by {run.outcome}: no golden run")
+    if first.outcome is not Outcome.POWEROFF:
+        raise ConfigError(f"guest {guest.name} ends by {first.outcome} without any fault")
+    elements = min(run.elements for run in runs)
+    samples: list[Sample] = []
+    facts: dict[str, Any] = {}
+
+    def look(machine: Machine) -> None:
+        samples.append(take_sample(machine))
+        facts["msrs"] = [int(machine.core.msr_index[i]) for i in range(machine.core.msr_count)]
+        facts["avx"] = bool(machine.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
+
+    stops = sorted({1 + i * (elements - 1) // SAMPLES for i in range(SAMPLES)})
+    runs.append(run_guest(spec, guest, system, LIMIT_S, on_stop=look, elements=stops))
+    written = {page for sample in samples for page in sample.written}
+    pages = range(0, guest.memory_bytes, lib.DWC_PAGE)
+    untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
+    stable = stable_lines([run.output for run in runs])
+    divergences = sum((Counter(run.divergences) for run in runs), Counter())
+    return Golden(
+        outcome=first.outcome.value,
+        status=first.status,
+        stable=stable,
+        exact=all(printed_lines(run.output) == stable for run in runs),
+        elements=[run.elements for run in runs],
+        wall_s=[run.wall_s for run in runs],
+        divergences=dict(divergences),
+        untouched=untouched[:: max(1, len(untouched) // UNTOUCHED_KEPT)],
+        samples=samples,
+        **facts,
+    )
+
+
+def take_sample(machine: Machine) -> Sample:
+    """Look at replica A between two elements."""
+    core, replica = machine.core, machine.core.replicas[0]
+    state = replica.state
+    rip, rsp = int(state.regs.rip + state.sregs.cs.base), int(state.regs.rsp)
+    code: list[int] = []
+    for at in range(rip, rip + CODE_BYTES):
+        gpa = guestcode.translate(replica.vcpu_fd, at)
+        if gpa is not None and gpa < core.ram_bytes:
+            code.append(gpa)
+
+    def read_u64(gpa: int) -> int:
+        return int(ffi.cast("uint64_t *", replica.ram + gpa)[0]) if gpa + 8 <= core.ram_bytes else 0
+
+    entries: list[int] = []
+    if state.sregs.cr0 & CR0_PG and state.sregs.efer & EFER_LMA:
+        levels = table_levels(state.sregs)
+        for linear in (rip, rsp):
+            entries += [
+                gpa for _, gpa, entry in walk(read_u64, int(state.sregs.cr3), linear, levels) if entry & PRESENT
+            ]
+    return Sample(
+        element=int(core.stats.committed),
+        code=code,
+        entries=sorted(set(entries)),
+        written=[int(core.dirty[i].page) * lib.DWC_PAGE for i in range(core.dirty_count)],
+    )

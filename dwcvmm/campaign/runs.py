@@ -1,0 +1,74 @@
+"""One run of a guest, with faults or without."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dwcvmm.campaign.spec import GuestSpec, Spec
+from dwcvmm.element.config import EngineConfig
+from dwcvmm.faults.injector import Injection
+from dwcvmm.faults.model import Fault
+from dwcvmm.kvm.system import System
+from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+
+
+@dataclass
+class Run:
+    """What a run came to. `outcome` is TIMEOUT after the limit."""
+
+    outcome: Outcome
+    status: int
+    output: bytes
+    elements: int
+    wall_s: float
+    divergences: dict[str, int]
+    injections: list[Injection] = field(default_factory=list)
+
+
+def run_guest(
+    spec: Spec,
+    guest: GuestSpec,
+    system: System,
+    limit_s: float,
+    faults: Sequence[Fault] = (),
+    on_stop: Callable[[Machine], None] | None = None,
+    elements: Sequence[int] = (),
+) -> Run:
+    """Run to the guest's end. `on_stop` is called each time so many `elements` (ascending) are committed."""
+    chunks: list[bytes] = []
+    engine = EngineConfig(strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns)
+    initrd = Path(guest.initrd) if guest.initrd else None
+    config = MachineConfig(
+        Path(guest.kernel), initrd, guest.command_line, guest.memory_bytes, engine, tuple(faults), spec.settle_after
+    )
+    machine = Machine(config, chunks.append, system=system)
+    watchdog = threading.Timer(limit_s, machine.end, [Outcome.TIMEOUT])
+    watchdog.daemon = True
+    try:
+        machine.start()
+        started = time.monotonic()
+        watchdog.start()
+        outcome: Outcome | None = None
+        for stop in elements:
+            outcome = machine.run(max(1, stop - int(machine.core.stats.committed)))
+            if outcome:
+                break
+            if on_stop:
+                on_stop(machine)
+        outcome = outcome or machine.run()
+        return Run(
+            outcome or Outcome.TIMEOUT,
+            machine.guest_status,
+            b"".join(chunks),
+            int(machine.core.stats.committed),
+            time.monotonic() - started,
+            {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
+            machine.injections,
+        )
+    finally:
+        watchdog.cancel()
+        machine.close()

@@ -1,0 +1,179 @@
+"""What a campaign is, and the directory that holds it. A killed campaign goes on from what is in there.
+
+campaign.json    what was asked for
+golden.json      what each guest does without faults, and where faults can hit it
+faults.ndjson    the list of faults, drawn from the seed
+results.ndjson   a line a fault, appended and synced as it is known
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.errors import ConfigError
+from dwcvmm.report.pretty import pretty_json
+
+SCHEMA = "dwcvmm-campaign/1"
+T = TypeVar("T")
+
+
+class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    kernel: str
+    initrd: str | None = None
+    command_line: str = ""
+    memory_bytes: int
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`per_run`: faults in one run of a guest. `settle_after`: elements after which a fault that nothing has shown is
+    looked for and mended (dwcvmm/faults/injector.py); `hang_ns`: as in EngineConfig."""
+
+    schema: str = SCHEMA
+    guests: list[GuestSpec]
+    strategy: Strategy
+    policy: Policy
+    faults: int
+    seed: int
+    targets: list[str]
+    points: list[str]
+    bits: int = 1
+    per_run: int = 1
+    golden_runs: int = 3
+    settle_after: int = 64
+    hang_ns: int = 500_000_000
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a guest stood after `element` elements: guest physical addresses."""
+
+    element: int
+    code: list[int]  # bytes of the instructions to come
+    entries: list[int]  # page-table entries in use
+    written: list[int]  # pages in the dirty logs
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A guest without faults. `stable`: the lines that all of its runs have printed; `exact`: and no others."""
+
+    outcome: str
+    status: int
+    stable: list[str]
+    exact: bool
+    elements: list[int]  # of each run
+    wall_s: list[float]
+    divergences: dict[str, int]  # of all runs, by cause
+    untouched: list[int]  # pages that no sample shows as written
+    msrs: list[int]
+    avx: bool
+    samples: list[Sample]
+
+
+class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fault of the list: `guest` counts from 0; `target` and `point` are the kinds that it was drawn from."""
+
+    number: int
+    guest: int
+    target: str
+    point: str
+    fault: str
+
+
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What became of fault `number`. `latency_elements`: from its element to the one that showed it."""
+
+    number: int
+    outcome: str
+    latency_elements: int | None = None
+    latency_us: float | None = None
+    latent: bool = False
+    note: str = ""
+
+
+class Directory:
+    """Raises ConfigError for what cannot be read or is no campaign."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, spec: Spec) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise ConfigError(f"{self.path} is not empty: a campaign takes a directory of its own")
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}") from error
+        self._replace("campaign.json", pretty_json(spec))
+
+    def spec(self) -> Spec:
+        return self._decode("campaign.json", Spec)
+
+    def write_golden(self, golden: list[Golden]) -> None:
+        self._replace("golden.json", msgspec.json.encode(golden))
+
+    def golden(self) -> list[Golden]:
+        return self._decode("golden.json", list[Golden])
+
+    def write_faults(self, faults: list[Planned]) -> None:
+        self._replace("faults.ndjson", b"".join(msgspec.json.encode(fault) + b"\n" for fault in faults))
+
+    def faults(self) -> list[Planned]:
+        return list(self._lines("faults.ndjson", Planned))
+
+    def results(self) -> dict[int, Result]:
+        """By number of the fault. A last line that was cut off by the end of its writer does not count."""
+        results: dict[int, Result] = {}
+        for result in self._lines("results.ndjson", Result):
+            results.setdefault(result.number, result)
+        return results
+
+    def open_results(self) -> int:
+        """File descriptor to append to. What a killed writer has left of a line is cut off."""
+        path = self.path / "results.ndjson"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.ftruncate(fd, path.read_bytes().rfind(b"\n") + 1)
+        return fd
+
+    @staticmethod
+    def append(fd: int, results: list[Result]) -> None:
+        os.write(fd, b"".join(msgspec.json.encode(result) + b"\n" for result in results))
+        os.fsync(fd)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """All of it or nothing, whenever the process is killed."""
+        partial = self.path / f"{name}.partial"
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path / name)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            remedy = "make one with: dwcvmm campaign new" if name != "results.ndjson" else ""
+            raise ConfigError(f"{self.path / name}: {error.strerror}", remedy) from error
+
+    def _decode(self, name: str, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(self._read(name), type=kind)
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{self.path / name}: {error}") from error
+
+    def _lines(self, name: str, kind: type[T]) -> Iterator[T]:
+        if name == "results.ndjson" and not (self.path / name).exists():
+            return
+        for line in self._read(name).splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield msgspec.json.decode(line, type=kind)
+            except msgspec.DecodeError as error:
+                raise ConfigError(f"{self.path / name}: {error}") from error

@@ -1,0 +1,52 @@
+"""How many faults a campaign needs, and what its counts are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from dwcvmm.errors import ConfigError
+
+
+def sample_size(population: int | None, error: float, confidence: float = 0.95, p: float = 0.5) -> int:
+    """Faults to draw so that a share is known within +-`error` (Leveugle et al., DATE 2009, equation 4).
+
+    `population` None: without bound. `p`: the share expected; 0.5 is the worst case.
+    """
+    t = NormalDist().inv_cdf((1 + confidence) / 2)
+    if population is None:
+        return math.ceil(t * t * p * (1 - p) / error**2)
+    return math.ceil(population / (1 + error**2 * (population - 1) / (t * t * p * (1 - p))))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """One-sided Clopper-Pearson bounds of a share, each with `confidence`."""
+
+    count: int
+    of: int
+    confidence: float
+    lower: float
+    upper: float
+
+
+def clopper_pearson(count: int, of: int, confidence: float = 0.95) -> Bounds:
+    """Exact bounds: near 0 and 1, where a normal interval is wrong, they are what `count` of `of` can say.
+
+    Raises ConfigError without SciPy.
+    """
+    try:
+        from scipy.stats import beta
+    except ImportError as error:
+        raise ConfigError("bounds need SciPy: pip install 'dwcvmm[report]'") from error
+    lower = float(beta.ppf(1 - confidence, count, of - count + 1)) if count else 0.0
+    upper = float(beta.ppf(confidence, count + 1, of - count)) if count < of else 1.0
+    return Bounds(count, of, confidence, lower, upper)
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that is not exceeded by `share` of all; None of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None

@@ -1,0 +1,159 @@
+"""What a campaign has shown: classes, bounds, latencies, and how to repeat what went wrong."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from typing import Any
+
+import msgspec
+
+from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
+from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
+from dwcvmm.campaign.statistics import Bounds, clopper_pearson, quantile, sample_size
+
+CONFIDENCE = 0.95
+GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """Schema dwcvmm-campaign/1. `bounds`: shares of faults, one-sided, each with its confidence; `error`: what so many
+    faults know a share to (Leveugle 2009). Latencies are of detected faults."""
+
+    schema: str = SCHEMA
+    guests: list[str]
+    strategy: str
+    policy: str
+    seed: int
+    planned: int
+    faults: int
+    golden: list[dict[str, Any]]
+    classes: dict[str, int]
+    by_target: dict[str, dict[str, int]]
+    by_point: dict[str, dict[str, int]]
+    latent: int
+    bounds: dict[str, Bounds]
+    error: float | None
+    latency_elements: dict[str, Any]
+    latency_us: dict[str, float | None]
+    failures: list[dict[str, str]]
+
+
+def error_of(faults: int) -> float | None:
+    """The margin that so many faults of an unbounded population give (sample_size, solved)."""
+    if not faults:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sample_size(None, middle, CONFIDENCE) > faults else (low, middle)
+    return high
+
+
+def command_of(spec: Spec, guest: GuestSpec, fault: str) -> str:
+    """The command that repeats a fault."""
+    words = ["dwcvmm", "run", "--kernel", guest.kernel, "--strategy", spec.strategy.value]
+    words += ["--memory", f"{guest.memory_bytes >> 20}M", "--policy", spec.policy.value, "--no-default-append"]
+    words += ["--initrd", guest.initrd] if guest.initrd else []
+    words += ["--append", guest.command_line] if guest.command_line else []
+    return shlex.join([*words, "--fault", fault])
+
+
+def _table(pairs: list[tuple[str, Result]]) -> dict[str, dict[str, int]]:
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, result in pairs:
+        table[key][result.outcome] += 1
+    return {key: dict(counts) for key, counts in sorted(table.items())}
+
+
+def _golden(name: str, golden: Golden) -> dict[str, Any]:
+    return {
+        "guest": name,
+        "runs": len(golden.elements),
+        "elements": golden.elements,
+        "wall_s": golden.wall_s,
+        "divergences": golden.divergences,
+    }
+
+
+def summarise(directory: Directory) -> Summary:
+    spec, results = directory.spec(), directory.results()
+    faults: dict[int, Planned] = {planned.number: planned for planned in directory.faults()}
+    classes = Counter(result.outcome for result in results.values())
+    effective = sum(classes[name] for name in EFFECTIVE)
+    injected = sum(classes[name] for name in INJECTED)
+    latencies = [r.latency_elements for r in results.values() if r.latency_elements is not None]
+    times = [r.latency_us for r in results.values() if r.latency_us is not None]
+    right = classes[Class.MASKED] + classes[Class.RECOVERED]
+    return Summary(
+        guests=[guest.name for guest in spec.guests],
+        strategy=spec.strategy.value,
+        policy=spec.policy.value,
+        seed=spec.seed,
+        planned=spec.faults,
+        faults=len(results),
+        golden=[_golden(g.name, golden) for g, golden in zip(spec.guests, directory.golden(), strict=True)],
+        classes={name.value: classes[name] for name in Class},
+        by_target=_table([(faults[n].target, r) for n, r in results.items()]),
+        by_point=_table([(faults[n].point, r) for n, r in results.items()]),
+        latent=sum(result.latent for result in results.values()),
+        bounds={
+            "coverage of effective faults": clopper_pearson(classes[Class.RECOVERED], effective, CONFIDENCE),
+            "coverage of all faults": clopper_pearson(right, injected, CONFIDENCE),
+            "silent corruption": clopper_pearson(classes[Class.SILENT], injected, CONFIDENCE),
+        },
+        error=error_of(injected),
+        latency_elements={
+            "histogram": {str(n): count for n, count in sorted(Counter(latencies).items())},
+            "max": max(latencies, default=None),
+        },
+        latency_us={"median": quantile(times, 0.5), "p99": quantile(times, 0.99), "max": max(times, default=None)},
+        failures=[
+            {
+                "class": result.outcome,
+                "note": result.note,
+                "command": command_of(spec, spec.guests[faults[n].guest], faults[n].fault),
+            }
+            for n, result in sorted(results.items())
+            if result.outcome not in GOOD
+        ],
+    )
+
+
+def _share(bounds: Bounds) -> str:
+    if not bounds.of:
+        return "no fault"
+    percent = 100 * bounds.count / bounds.of
+    which = f"at least {100 * bounds.lower:.3f} %" if percent > 50 else f"at most {100 * bounds.upper:.3f} %"
+    return f"{bounds.count} of {bounds.of} ({percent:.2f} %), {which} with {100 * bounds.confidence:.0f} % confidence"
+
+
+def as_text(summary: Summary) -> str:
+    lines = [
+        f"campaign     {', '.join(summary.guests)}, {summary.strategy}, {summary.policy}, seed {summary.seed}",
+        f"faults       {summary.faults} of {summary.planned} done",
+    ]
+    for golden in summary.golden:
+        lines.append(
+            f"golden       {golden['guest']}: {golden['runs']} runs, {min(golden['elements'])} to "
+            f"{max(golden['elements'])} elements, divergences {golden['divergences'] or 'none'}"
+        )
+    lines += [f"  {name:22} {count}" for name, count in summary.classes.items()]
+    lines.append(f"  masked and still in RAM, unused: {summary.latent}")
+    lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]
+    if summary.error:
+        lines.append(f"so many faults know a share to +-{100 * summary.error:.2f} % (Leveugle 2009, 95 %)")
+    names = [name.value for name in Class if summary.classes[name]]
+    for title, table in (("target", summary.by_target), ("point", summary.by_point)):
+        lines.append("  ".join([f"{title:14}", *names]))
+        for key, row in table.items():
+            lines.append("  ".join([f"{key:14}", *(f"{row.get(name, 0):{len(name)}}" for name in names)]))
+    if summary.latency_elements["max"] is not None:
+        us = summary.latency_us
+        lines.append(
+            f"latency      at most {summary.latency_elements['max']} elements; median {us['median']:.0f} us, "
+            f"99 % {us['p99']:.0f} us, at most {us['max']:.0f} us"
+        )
+    for failure in summary.failures:
+        lines.append(f"{failure['class']} ({failure['note']}): {failure['command']}")
+    return "\n".join(lines)

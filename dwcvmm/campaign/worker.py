@@ -1,0 +1,90 @@
+"""A process that runs guests with faults: jobs come as lines of JSON on stdin, answers go to stdout. It ends with its
+parent: a run that hangs in the kernel must not outlive a killed campaign.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.campaign.outcome import Class, classify, classify_run
+from dwcvmm.campaign.runs import run_guest
+from dwcvmm.campaign.spec import Directory, Golden, Planned, Result, Spec
+from dwcvmm.errors import DwcVmmError
+from dwcvmm.faults.injector import Injection
+from dwcvmm.faults.model import parse
+from dwcvmm.kvm.system import System
+from dwcvmm.machine.machine import Outcome
+
+PR_SET_PDEATHSIG = 1
+LEAST_LIMIT_S, LIMIT_FACTOR = 20.0, 10.0
+
+
+def limit_s(golden: Golden) -> float:
+    """How long a run with faults may take before it counts as hung."""
+    return max(LEAST_LIMIT_S, LIMIT_FACTOR * max(golden.wall_s))
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """`again`: several faults were in the run, and it did not go right: each has to be run by itself."""
+
+    results: list[Result]
+    again: bool = False
+
+
+def result_of(planned: Planned, injection: Injection | None, run: Class | None, note: str = "") -> Result:
+    if injection is None:  # the guest ended before its element
+        return Result(number=planned.number, outcome=Class.NOT_ACTIVATED, note="element not reached")
+    detected = injection.detected_at
+    return Result(
+        number=planned.number,
+        outcome=classify(injection, run),
+        latency_elements=None if detected is None else detected - injection.element,
+        latency_us=injection.latency_us,
+        latent=injection.latent,
+        note=note if injection.done else injection.became.value,
+    )
+
+
+def work(spec: Spec, golden: list[Golden], system: System, job: list[Planned]) -> Answer:
+    """Run the guest of `job` with all of its faults."""
+    guest, expected = spec.guests[job[0].guest], golden[job[0].guest]
+    faults = {planned.number: parse(planned.fault) for planned in job}
+    try:
+        run = run_guest(spec, guest, system, limit_s(expected), list(faults.values()))
+    except DwcVmmError as error:
+        if len(job) > 1:
+            return Answer(results=[], again=True)
+        return Answer(results=[Result(number=job[0].number, outcome=Class.TOOL_ERROR, note=str(error))])
+    became = classify_run(Outcome(expected.outcome), expected.stable, expected.exact, run.outcome, run.output)
+    if became is None and run.status != expected.status:
+        became = Class.SILENT
+    if became and len(job) > 1:
+        return Answer(results=[], again=True)
+    note = f"{run.outcome}, divergences {run.divergences}" if became else ""
+    by_fault = {id(injection.fault): injection for injection in run.injections}
+    return Answer(
+        results=[result_of(planned, by_fault.get(id(faults[planned.number])), became, note) for planned in job]
+    )
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        return  # the parent was gone before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    directory = Directory(Path(sys.argv[1]))
+    spec, golden, system = directory.spec(), directory.golden(), System()
+    for line in sys.stdin.buffer:
+        job = msgspec.json.decode(line, type=list[Planned])
+        sys.stdout.buffer.write(msgspec.json.encode(work(spec, golden, system, job)) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""`dwcvmm campaign`: faults by the hundred, and what became of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from dwcvmm.campaign import draw
+from dwcvmm.campaign.execute import Progress, execute
+from dwcvmm.campaign.golden import run_golden
+from dwcvmm.campaign.outcome import Class
+from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
+from dwcvmm.campaign.summary import as_text, summarise
+from dwcvmm.cli.run import LINUX_DEFAULTS
+from dwcvmm.cli.units import Size
+from dwcvmm.cli.worker import interruptible
+from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.kvm.system import System
+from dwcvmm.report.bench_elements import PROTECTED
+from dwcvmm.report.check import GUESTS
+from dwcvmm.report.pretty import write_json
+
+TINY_BYTES = 16 << 20
+PROGRESS_S, PROGRESS_S_NO_TTY = 1.0, 30.0
+DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
+
+
+@click.group()
+def campaign() -> None:
+    """Inject many faults, and say what became of them (docs/campaigns.md)."""
+
+
+@campaign.command()
+@DIRECTORY
+@click.option("--guest", "guests", multiple=True, help="A tiny guest of guest-images/, by its name; may be repeated.")
+@click.option("--kernel", type=click.Path(path_type=Path), help="Instead: bzImage, ELF vmlinux or flat image.")
+@click.option("--initrd", type=click.Path(path_type=Path))
+@click.option("--append", default="", help="Added to the command line that Linux needs on this PC.")
+@click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest of --kernel.")
+@click.option("--faults", type=click.IntRange(1), default=1068, show_default=True, help="How many to draw.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--strategy", type=click.Choice([s.value for s in PROTECTED]), default="sequential", show_default=True)
+@click.option("--policy", type=click.Choice([p.value for p in Policy]), default="restart", show_default=True)
+@click.option(
+    "--target", "targets", multiple=True, type=click.Choice(list(draw.TARGETS)), help="May be repeated. Default: all."
+)
+@click.option(
+    "--point", "points", multiple=True, type=click.Choice(draw.POINTS), help="Where in an element. Default: all."
+)
+@click.option("--bits", type=click.IntRange(1, 8), default=1, show_default=True, help="Neighbouring bits that flip.")
+@click.option("--per-run", type=click.IntRange(1), default=1, show_default=True, help="Faults in one run of a guest.")
+@click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
+def new(
+    directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
+    faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
+    per_run: int, golden_runs: int,
+) -> None:  # fmt: skip
+    """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
+    if bool(guests) == bool(kernel):
+        raise click.UsageError("a campaign has either --guest, or --kernel")
+    spec = Spec(
+        guests=_guests(guests, kernel, initrd, append, memory),
+        strategy=Strategy(strategy),
+        policy=Policy(policy),
+        faults=faults,
+        seed=seed,
+        targets=list(targets or draw.TARGETS),
+        points=list(points or draw.POINTS),
+        bits=bits,
+        per_run=per_run,
+        golden_runs=golden_runs,
+    )
+    place = Directory(directory)
+    place.create(spec)
+    system = System()
+    golden = interruptible(lambda: [run_golden(spec, guest, system) for guest in spec.guests])
+    place.write_golden(golden)
+    place.write_faults(draw.draw_faults(spec, golden))
+    for guest, facts in zip(spec.guests, golden, strict=True):
+        noise = f", divergences {facts.divergences}" if facts.divergences else ""
+        click.echo(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}", err=True)
+
+
+def _guests(
+    names: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int
+) -> list[GuestSpec]:
+    paths = [kernel] if kernel else [GUESTS / f"{name}.bin" for name in names]
+    for path in (*paths, *([initrd] if initrd else [])):
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing" + ("" if kernel else ": run guest-images/build.sh"))
+    if not kernel:
+        return [
+            GuestSpec(name=name, kernel=str(path.resolve()), memory_bytes=TINY_BYTES)
+            for name, path in zip(names, paths, strict=True)
+        ]
+    return [
+        GuestSpec(
+            name=kernel.name,
+            kernel=str(kernel.resolve()),
+            initrd=str(initrd.resolve()) if initrd else None,
+            command_line=f"{LINUX_DEFAULTS} {append}".strip(),
+            memory_bytes=memory,
+        )
+    ]
+
+
+def _run_options(command: Callable[..., int]) -> Callable[..., int]:
+    for option in (
+        click.option("--jobs", type=click.IntRange(1), help="Guests at a time. Default: as many as CPUs allow."),
+        click.option("--limit", type=click.IntRange(1), help="Stop after so many more faults."),
+        click.option("--most-silent", default=0, show_default=True, help="Silent corruptions before it gives up."),
+        click.option("--most-errors", default=10, show_default=True, help="Tool errors before it gives up."),
+    ):
+        command = option(command)
+    return command
+
+
+@campaign.command("run")
+@DIRECTORY
+@_run_options
+def run_campaign(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+    """Run a campaign that has no results yet."""
+    if Directory(directory).results():
+        raise ConfigError(f"{directory} has results: go on with dwcvmm campaign resume")
+    return _execute(directory, jobs, limit, most_silent, most_errors)
+
+
+@campaign.command()
+@DIRECTORY
+@_run_options
+def resume(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+    """Go on with a campaign, however it was ended."""
+    return _execute(directory, jobs, limit, most_silent, most_errors)
+
+
+def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+    place = Directory(directory)
+    cpus = len(os.sched_getaffinity(0))
+    workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
+    show = ProgressLine()
+    try:
+        progress = execute(place, workers, show, most_silent, most_errors, limit)
+    except KeyboardInterrupt:
+        click.echo(f"\ninterrupted: go on with dwcvmm campaign resume {directory}", err=True)
+        return ExitCode.INTERRUPTED
+    show(progress, last=True)
+    click.echo(as_text(summarise(place)))
+    return ExitCode.GUEST_FAILED if progress.counts[Class.SILENT] else ExitCode.OK
+
+
+class ProgressLine:
+    """On stderr: one line that changes on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def __call__(self, progress: Progress, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self._shown < (PROGRESS_S if self._tty else PROGRESS_S_NO_TTY):
+            return
+        self._shown = now
+        left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
+        counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
+        line = f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
+        click.echo(f"\r\x1b[K{line}" if self._tty else line, err=True, nl=last or not self._tty)
+
+
+@campaign.command()
+@DIRECTORY
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write it as JSON.")
+def report(directory: Path, json_path: Path | None) -> None:
+    """Classes, exact bounds, latencies, and the commands that repeat what went wrong."""
+    summary = summarise(Directory(directory))
+    click.echo(as_text(summary))
+    if json_path:
+        write_json(json_path, summary)

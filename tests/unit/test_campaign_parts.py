@@ -1,0 +1,207 @@
+"""Campaigns without KVM: statistics, drawing, classes, and a directory that a killed writer has left."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from dwcvmm.campaign.draw import POINTS, TARGETS, draw_faults
+from dwcvmm.campaign.execute import jobs_of
+from dwcvmm.campaign.outcome import Class, classify, classify_run, printed_lines, stable_lines
+from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
+from dwcvmm.campaign.statistics import clopper_pearson, quantile, sample_size
+from dwcvmm.campaign.summary import as_text, error_of, summarise
+from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.errors import ConfigError
+from dwcvmm.faults.injector import Became, Injection
+from dwcvmm.faults.model import parse
+from dwcvmm.machine.machine import Outcome
+
+GOLDEN = Golden(
+    outcome="poweroff", status=0, stable=["OK"], exact=True, elements=[2000, 2010], wall_s=[0.1, 0.1], divergences={},
+    untouched=[0x3000], msrs=[0xC0000082], avx=False,
+    samples=[Sample(element=1, code=[0x100000], entries=[0x8000], written=[0x4000])],
+)  # fmt: skip
+
+
+def spec(**changes) -> Spec:
+    fields = {
+        "guests": [GuestSpec(name=name, kernel=f"{name}.bin", memory_bytes=16 << 20) for name in ("one", "two")],
+        "strategy": Strategy.SEQUENTIAL, "policy": Policy.RESTART, "faults": 200, "seed": 7,
+        "targets": list(TARGETS), "points": list(POINTS),
+    }  # fmt: skip
+    return Spec(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("error", "confidence", "size"),
+    [(0.05, 0.95, 385), (0.03, 0.95, 1068), (0.01, 0.95, 9604), (0.005, 0.95, 38415), (0.01, 0.99, 16588)],
+)
+def test_sample_size_of_an_unbounded_population(error: float, confidence: float, size: int) -> None:
+    """The figures that the literature gives for Leveugle's formula."""
+    assert sample_size(None, error, confidence) == size
+
+
+def test_sample_size_of_a_bounded_one() -> None:
+    assert sample_size(1000, 0.05) == 278
+    assert sample_size(10**12, 0.01) == sample_size(None, 0.01)
+    assert error_of(9604) == pytest.approx(0.01, rel=1e-4)
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_bounds_are_the_exact_ones(count: int, of: int) -> None:
+    count = min(count, of)
+    bounds = clopper_pearson(count, of, 0.95)
+    upper = binomtest(count, of, alternative="less").proportion_ci(0.95, method="exact").high
+    lower = binomtest(count, of, alternative="greater").proportion_ci(0.95, method="exact").low
+    assert (bounds.lower, bounds.upper) == pytest.approx((lower, upper))
+
+
+def test_quantiles() -> None:
+    assert quantile([], 0.5) is None
+    assert [quantile(range(1, 101), share) for share in (0.0, 0.5, 0.99, 1.0)] == [1, 50, 99, 100]
+
+
+def test_a_seed_gives_one_list() -> None:
+    first = draw_faults(spec(), [GOLDEN, GOLDEN])
+    assert first == draw_faults(spec(), [GOLDEN, GOLDEN])
+    assert first != draw_faults(spec(seed=8), [GOLDEN, GOLDEN])
+    assert [planned.number for planned in first] == list(range(200))
+    assert {planned.target for planned in first} == set(TARGETS) - {"avx"}  # the guest has none
+    assert {planned.point for planned in first} == set(POINTS)
+    for planned in first:
+        assert str(parse(planned.fault)) == planned.fault
+        assert 1 <= parse(planned.fault).element < 2000
+
+
+@given(st.integers(1, 30), st.integers(1, 60), st.integers(0, 2**32))
+def test_faults_of_a_run_are_far_enough_apart(per_run: int, settle_after: int, seed: int) -> None:
+    asked = spec(per_run=per_run, settle_after=settle_after, faults=60, seed=seed)
+    planned = draw_faults(asked, [GOLDEN, GOLDEN])
+    assert len(planned) == 60
+    for job in jobs_of(asked, planned, {}):
+        elements = [parse(each.fault).element for each in job]
+        assert len({each.guest for each in job}) == 1
+        assert all(b - a > settle_after for a, b in pairwise(elements))
+
+
+def test_a_guest_that_is_too_short() -> None:
+    with pytest.raises(ConfigError, match="do not fit"):
+        draw_faults(spec(per_run=100), [GOLDEN, GOLDEN])
+
+
+def test_lines_that_every_run_prints() -> None:
+    one, two = b"[    0.01] Linux\r\nBogoMIPS 5\nOK\n", b"[    0.02] Linux\r\nBogoMIPS 6\nOK\n"
+    assert stable_lines([one, two]) == ["Linux", "OK"]
+    assert printed_lines(one) == ["Linux", "BogoMIPS 5", "OK"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "output", "exact", "expected"),
+    [
+        (Outcome.POWEROFF, b"A\nB\n", True, None),
+        (Outcome.POWEROFF, b"A\nx\nB\n", False, None),
+        (Outcome.POWEROFF, b"A\nx\nB\n", True, Class.SILENT),
+        (Outcome.POWEROFF, b"B\nA\n", False, Class.SILENT),
+        (Outcome.POWEROFF, b"A\n", False, Class.SILENT),
+        (Outcome.REBOOT, b"A\nB\n", False, Class.CRASH),
+        (Outcome.CRASH, b"", False, Class.CRASH),
+        (Outcome.HALT, b"A\nB\n", False, Class.CRASH),
+        (Outcome.TIMEOUT, b"A\nB\n", False, Class.HANG),
+        (Outcome.DIVERGENCE_STOP, b"A\n", False, Class.STOPPED),
+    ],
+)
+def test_classes_of_runs(outcome: Outcome, output: bytes, exact: bool, expected: Class | None) -> None:
+    assert classify_run(Outcome.POWEROFF, ["A", "B"], exact, outcome, output) is expected
+
+
+@pytest.mark.parametrize(
+    ("became", "detected_at", "run", "expected"),
+    [
+        (Became.INJECTED, None, None, Class.MASKED),
+        (Became.INJECTED, 5, None, Class.RECOVERED),
+        (Became.INJECTED, 5, Class.SILENT, Class.SILENT),
+        (Became.INJECTED, None, Class.HANG, Class.HANG),
+        (Became.REFUSED, None, None, Class.NOT_ACTIVATED),
+        (Became.NOT_REACHED, None, None, Class.NOT_ACTIVATED),
+    ],
+)
+def test_classes_of_faults(became: Became, detected_at: int | None, run: Class | None, expected: Class) -> None:
+    injection = Injection(parse("5:e1:rax:1"), 5, became, detected_at=detected_at)
+    assert classify(injection, run) is expected
+
+
+def filled(path: Path, asked: Spec) -> Directory:
+    directory = Directory(path)
+    directory.create(asked)
+    directory.write_golden([GOLDEN, GOLDEN])
+    directory.write_faults(draw_faults(asked, [GOLDEN, GOLDEN]))
+    return directory
+
+
+@given(st.integers(0, 400))
+def test_a_line_that_was_cut_off(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Wherever the writer was killed, whole lines count, and the rest is written again."""
+    directory = filled(tmp_path_factory.mktemp("campaign") / "c", spec())
+    lines = [Result(number=n, outcome=Class.MASKED) for n in range(5)]
+    fd = directory.open_results()
+    directory.append(fd, lines)
+    file = directory.path / "results.ndjson"
+    content = file.read_bytes()[:cut]
+    file.write_bytes(content)
+    whole = content.count(b"\n")
+    assert sorted(directory.results()) == list(range(whole))
+    directory.append(directory.open_results(), lines[whole:])
+    assert sorted(directory.results()) == list(range(5))
+
+
+def test_a_fault_counts_once(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "c", spec())
+    fd = directory.open_results()
+    directory.append(fd, [Result(number=3, outcome=Class.MASKED), Result(number=3, outcome=Class.SILENT)])
+    assert directory.results() == {3: Result(number=3, outcome=Class.MASKED)}
+    jobs = jobs_of(directory.spec(), directory.faults(), directory.results())
+    assert [job[0].number for job in jobs] == [n for n in range(200) if n != 3]
+
+
+def test_summary(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "c", spec())
+    outcomes = [Class.RECOVERED] * 150 + [Class.MASKED] * 40 + [Class.NOT_ACTIVATED] * 9 + [Class.SILENT]
+    results = [
+        Result(number=n, outcome=outcome, latency_elements=n % 3, latency_us=100.0 + n)
+        if outcome is Class.RECOVERED
+        else Result(number=n, outcome=outcome)
+        for n, outcome in enumerate(outcomes)
+    ]
+    directory.append(directory.open_results(), results)
+    summary = summarise(directory)
+    assert summary.classes[Class.RECOVERED] == 150
+    assert (summary.bounds["coverage of effective faults"].count, summary.bounds["coverage of all faults"].of) == (
+        150,
+        191,
+    )
+    assert summary.latency_elements == {"histogram": {"0": 50, "1": 50, "2": 50}, "max": 2}
+    assert summary.latency_us == {"median": 174.0, "p99": 248.0, "max": 249.0}
+    assert sum(sum(row.values()) for row in summary.by_target.values()) == 200
+    (failure,) = summary.failures
+    assert failure["class"] == Class.SILENT
+    assert failure["command"].endswith(f"--fault {directory.faults()[199].fault}")
+    assert failure["command"] in as_text(summary)
+    msgspec.json.encode(summary)
+
+
+def test_what_is_no_campaign(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Directory(tmp_path / "none").spec()
+    (tmp_path / "x").write_text("x")
+    with pytest.raises(ConfigError, match="not empty"):
+        Directory(tmp_path).create(spec())
+    (tmp_path / "campaign.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"campaign\.json"):
+        Directory(tmp_path).spec()

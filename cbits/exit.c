@@ -76,11 +76,13 @@ int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
 	return !a->is_write || !memcmp(a->data, b->data, data_length(a));
 }
 
+/* Whether the instruction of the exit is unfinished: RIP is before it, and from there it exits again. KVM's emulator
+ * finishes a write to MMIO before it exits (x86_emulate_instruction() in x86.c). */
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
 {
 	if (x->reason == KVM_EXIT_IO)
 		return !(x->is_write && e->out_rip_after);
-	return x->reason == KVM_EXIT_MMIO;
+	return x->reason == KVM_EXIT_MMIO && !x->is_write;
 }
 
 /* A rollback replays what was committed since the checkpoint. Only ends that come again at the same

@@ -54,6 +54,17 @@ def test_restart_starts_from_the_old_state(boot, strategy, guest: str, register:
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize(("guest", "register"), [("ports", "rbx"), ("mmio", "rbx"), ("rep", "rbx"), ("ring3", "rbx")])
+def test_every_element_of_a_checkpoint(boot, strategy, guest: str, register: str) -> None:
+    """Rollbacks to checkpoints at every kind of exit, with any number of elements to replay."""
+    elements = range(5, 25) if guest == "rep" else range(30, 70)
+    booted = boot(guest, strategy, faults=[f"{element}:e2:{register}:4" for element in elements])
+    finish(booted, guest)
+    assert [i.became for i in booted.machine.injections] == [Became.INJECTED] * len(elements)
+    assert {d.cause for d in booted.divergences} <= {Cause.INJECTED}
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
 @pytest.mark.parametrize("run", RUNS)
 def test_dirty_page(boot, strategy, run: str) -> None:
     booted = boot("ring3", strategy, faults=[f"20:{run}:ram+{DIRTY_PAGE:#x}:2"])

@@ -80,6 +80,8 @@ def draw_faults(spec: Spec, golden: list[Golden]) -> list[Planned]:
 
 def _elements(spec: Spec, golden: Golden, count: int, rng: random.Random) -> list[int]:
     last = min(golden.elements) - 2  # a fault after the last comparison of a guest is none
+    if spec.defects:
+        last //= 2  # a defect is to be met again and again
     apart = spec.settle_after + 1
     room = last - (count - 1) * apart
     if room < 1:
@@ -100,6 +102,10 @@ def _draw_fault(spec: Spec, golden: Golden, guest: int, number: int, element: in
         raise ConfigError(f"guest {spec.guests[guest].name} has none of the targets {', '.join(spec.targets)}")
     lowest = rng.randrange(target.space.bits - spec.bits + 1)
     bits = tuple(range(lowest, lowest + spec.bits))
-    point = rng.choice(spec.points)
-    fault = Fault(element, rng.choice((Run.E1, Run.E2)), target, bits, _point(point, rng))
+    if spec.defects:
+        cpu, stuck = rng.choice(golden.cpus), rng.choice((None, 0, 1))
+        fault, point = Fault(element, Run.CPU, target, bits, cpu=cpu, stuck=stuck), "end"
+    else:
+        point = rng.choice(spec.points)
+        fault = Fault(element, rng.choice((Run.E1, Run.E2)), target, bits, _point(point, rng))
     return Planned(number=number, guest=guest, target=kind, point=point, fault=str(fault))

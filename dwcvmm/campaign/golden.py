@@ -41,6 +41,7 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     def look(machine: Machine) -> None:
         samples.append(take_sample(machine))
         facts["msrs"] = [int(machine.core.msr_index[i]) for i in range(machine.core.msr_count)]
+        facts["cpus"] = sorted({int(replica.cpu) for replica in machine.core.replicas} - {-1})
         facts["avx"] = bool(machine.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
 
     stops = sorted({1 + i * (elements - 1) // SAMPLES for i in range(SAMPLES)})

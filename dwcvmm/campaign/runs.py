@@ -27,6 +27,7 @@ class Run:
     wall_s: float
     divergences: dict[str, int]
     injections: list[Injection] = field(default_factory=list)
+    suspects: list[int] = field(default_factory=list)
 
 
 def run_guest(
@@ -68,6 +69,7 @@ def run_guest(
             time.monotonic() - started,
             {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
             machine.injections,
+            machine.engine.voting.suspects,
         )
     finally:
         watchdog.cancel()

@@ -33,7 +33,9 @@ class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`per_run`: faults in one run of a guest. `settle_after`: elements after which a fault that nothing has shown is
-    looked for and mended (dwcvmm/faults/injector.py); `hang_ns`: as in EngineConfig."""
+    looked for and mended (dwcvmm/faults/injector.py); `hang_ns`: as in EngineConfig; `defects`: not transient faults,
+    but defects of the two CPUs that the replicas are bound to.
+    """
 
     schema: str = SCHEMA
     guests: list[GuestSpec]
@@ -48,6 +50,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     golden_runs: int = 3
     settle_after: int = 64
     hang_ns: int = 500_000_000
+    defects: bool = False
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,6 +75,7 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     untouched: list[int]  # pages that no sample shows as written
     msrs: list[int]
     avx: bool
+    cpus: list[int]  # that the replicas are bound to
     samples: list[Sample]
 
 
@@ -86,13 +90,16 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What became of fault `number`. `latency_elements`: from its element to the one that showed it."""
+    """What became of fault `number`. `latency_elements`: from its element to the one that showed it; `suspects`: CPUs
+    that lost votes again and again.
+    """
 
     number: int
     outcome: str
     latency_elements: int | None = None
     latency_us: float | None = None
     latent: bool = False
+    suspects: list[int] = []
     note: str = ""
 
 

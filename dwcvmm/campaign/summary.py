@@ -11,6 +11,7 @@ import msgspec
 from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
 from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
 from dwcvmm.campaign.statistics import Bounds, clopper_pearson, quantile, sample_size
+from dwcvmm.faults.model import parse
 
 CONFIDENCE = 0.95
 GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)
@@ -32,6 +33,7 @@ class Summary(msgspec.Struct, kw_only=True):
     by_target: dict[str, dict[str, int]]
     by_point: dict[str, dict[str, int]]
     latent: int
+    named: dict[str, int] | None  # of defects
     bounds: dict[str, Bounds]
     error: float | None
     latency_elements: dict[str, Any]
@@ -76,6 +78,16 @@ def _golden(name: str, golden: Golden) -> dict[str, Any]:
     }
 
 
+def named(faults: dict[int, Planned], results: dict[int, Result]) -> dict[str, int]:
+    """How often the defective CPU was named, how often another one, among the defects that got into the machine."""
+    defects = [(parse(faults[n].fault).cpu, r) for n, r in results.items() if r.outcome in INJECTED]
+    return {
+        "defects": len(defects),
+        "named": sum(result.suspects == [cpu] for cpu, result in defects),
+        "others named": sum(bool(set(result.suspects) - {cpu}) for cpu, result in defects),
+    }
+
+
 def summarise(directory: Directory) -> Summary:
     spec, results = directory.spec(), directory.results()
     faults: dict[int, Planned] = {planned.number: planned for planned in directory.faults()}
@@ -97,6 +109,7 @@ def summarise(directory: Directory) -> Summary:
         by_target=_table([(faults[n].target, r) for n, r in results.items()]),
         by_point=_table([(faults[n].point, r) for n, r in results.items()]),
         latent=sum(result.latent for result in results.values()),
+        named=named(faults, results) if spec.defects else None,
         bounds={
             "coverage of effective faults": clopper_pearson(classes[Class.RECOVERED], effective, CONFIDENCE),
             "coverage of all faults": clopper_pearson(right, injected, CONFIDENCE),
@@ -140,6 +153,8 @@ def as_text(summary: Summary) -> str:
         )
     lines += [f"  {name:22} {count}" for name, count in summary.classes.items()]
     lines.append(f"  masked and still in RAM, unused: {summary.latent}")
+    if summary.named:
+        lines.append("defective CPU: " + ", ".join(f"{name} {count}" for name, count in summary.named.items()))
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]
     if summary.error:
         lines.append(f"so many faults know a share to +-{100 * summary.error:.2f} % (Leveugle 2009, 95 %)")

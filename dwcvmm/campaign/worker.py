@@ -37,7 +37,9 @@ class Answer(msgspec.Struct, kw_only=True):
     again: bool = False
 
 
-def result_of(planned: Planned, injection: Injection | None, run: Class | None, note: str = "") -> Result:
+def result_of(
+    planned: Planned, injection: Injection | None, run: Class | None, suspects: list[int], note: str
+) -> Result:
     if injection is None:  # the guest ended before its element
         return Result(number=planned.number, outcome=Class.NOT_ACTIVATED, note="element not reached")
     detected = injection.detected_at
@@ -47,6 +49,7 @@ def result_of(planned: Planned, injection: Injection | None, run: Class | None, 
         latency_elements=None if detected is None else detected - injection.element,
         latency_us=injection.latency_us,
         latent=injection.latent,
+        suspects=suspects,
         note=note if injection.done else injection.became.value,
     )
 
@@ -69,7 +72,9 @@ def work(spec: Spec, golden: list[Golden], system: System, job: list[Planned]) -
     note = f"{run.outcome}, divergences {run.divergences}" if became else ""
     by_fault = {id(injection.fault): injection for injection in run.injections}
     return Answer(
-        results=[result_of(planned, by_fault.get(id(faults[planned.number])), became, note) for planned in job]
+        results=[
+            result_of(planned, by_fault.get(id(faults[planned.number])), became, run.suspects, note) for planned in job
+        ]
     )
 
 

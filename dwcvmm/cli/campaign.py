@@ -55,15 +55,20 @@ def campaign() -> None:
 )
 @click.option("--bits", type=click.IntRange(1, 8), default=1, show_default=True, help="Neighbouring bits that flip.")
 @click.option("--per-run", type=click.IntRange(1), default=1, show_default=True, help="Faults in one run of a guest.")
+@click.option("--defects", is_flag=True, help="Not transient faults, but defects of the replicas' CPUs.")
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
     faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
-    per_run: int, golden_runs: int,
+    per_run: int, defects: bool, golden_runs: int,
 ) -> None:  # fmt: skip
     """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
     if bool(guests) == bool(kernel):
         raise click.UsageError("a campaign has either --guest, or --kernel")
+    if defects and strategy != Strategy.PARALLEL:
+        raise click.UsageError("--defects needs --strategy parallel: else both runs are on one CPU")
+    if defects and (points or per_run > 1):
+        raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
     spec = Spec(
         guests=_guests(guests, kernel, initrd, append, memory),
         strategy=Strategy(strategy),
@@ -75,6 +80,7 @@ def new(
         bits=bits,
         per_run=per_run,
         golden_runs=golden_runs,
+        defects=defects,
     )
     place = Directory(directory)
     place.create(spec)

@@ -19,6 +19,8 @@ from dwcvmm.kvm.ioctl import check
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
 
+MOST_BLAMED = 2  # restarts of an element
+
 
 class Became(StrEnum):
     """What became of the injection itself."""
@@ -98,10 +100,19 @@ class Injector(Visitor):
                 self._note(injection)
 
     def explain(self, record: Divergence) -> str | None:
-        """The text of the fault that a divergence is put down to: the youngest open one."""
-        again = [each for each in self.injections if each.detected_at == record.element]
+        """The text of the fault that a divergence is put down to: the youngest open one.
+
+        A transient fault in a page that no log names is gone after the second rollback: what diverges a third time does
+        so for another reason, and the fault stays open.
+        """
         active = [each for each in self.injections if each.done and each.fault.cpu is not None]
-        candidates = again if record.attempt > 1 and again else [*active, *self._open]
+        blamed = [each for each in self.injections if each.detected_at == record.element and each not in active]
+        if blamed and record.attempt > MOST_BLAMED:
+            for injection in blamed:
+                injection.detected_at, injection.detections = None, 0
+                self._open.append(injection)
+            return None
+        candidates = blamed if blamed and record.attempt > 1 else [*active, *self._open]
         if not candidates:
             return None
         injection = candidates[-1]

@@ -83,6 +83,17 @@ def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
     assert booted.output != token("ring3")
 
 
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot, strategy) -> None:
+    """Both replicas read the time, and differ until the site is learned; on the way all of RAM is brought back."""
+    booted = boot("rdtsc", strategy, faults=["1:e1:ram+0xe00000:1"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    (injection,) = booted.machine.injections
+    assert (injection.became, injection.detected_at) == (Became.INJECTED, None)
+    if not booted.machine.replicas.frozen_tsc:
+        assert Cause.TIME in {d.cause for d in booted.divergences}
+
+
 class Once(Visitor):
     """Does something at the end of an element, until it has been done."""
 

@@ -25,7 +25,7 @@ from dwcvmm.machine.machine import Outcome
 
 GOLDEN = Golden(
     outcome="poweroff", status=0, stable=["OK"], exact=True, elements=[2000, 2010], wall_s=[0.1, 0.1], divergences={},
-    untouched=[0x3000], msrs=[0xC0000082], avx=False,
+    untouched=[0x3000], msrs=[0xC0000082], avx=False, cpus=[2, 3],
     samples=[Sample(element=1, code=[0x100000], entries=[0x8000], written=[0x4000])],
 )  # fmt: skip
 
@@ -78,6 +78,13 @@ def test_a_seed_gives_one_list() -> None:
     for planned in first:
         assert str(parse(planned.fault)) == planned.fault
         assert 1 <= parse(planned.fault).element < 2000
+
+
+def test_defects() -> None:
+    for planned in draw_faults(spec(defects=True), [GOLDEN, GOLDEN]):
+        fault = parse(planned.fault)
+        assert fault.cpu in GOLDEN.cpus
+        assert fault.element <= 1000
 
 
 @given(st.integers(1, 30), st.integers(1, 60), st.integers(0, 2**32))

@@ -1,13 +1,37 @@
 /* The end of an element: compare what both replicas show, and make it the checkpoint or log it. */
 #include "core.h"
 
+/* The guest time that the element of a replica took. */
+static uint64_t element_ns(const struct dwc_replica *r)
+{
+	return (r->ended_ns - r->started_ns) / r->engine->clock_divisor;
+}
+
+/* What leaves the machine is in the exit, which is compared at every element. Memory is compared once elements have
+ * taken some time together, and at each checkpoint: until then it can be brought back. */
+int dwc_memory_due(const struct dwc_replica *r)
+{
+	const struct dwc_engine *e = r->engine;
+
+	return e->checkpoint_due || e->unseen_ns + element_ns(r) >= e->memory_every_ns;
+}
+
 static int compare(struct dwc_engine *e, int all)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+	int err;
 
 	e->diff = dwc_same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
 	e->diff |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
+	if (!all && !e->diff && !dwc_memory_due(a)) {
+		e->unseen_ns += element_ns(a);
+		return 0;
+	}
+	for (int i = 0; i < 2; i++) /* also for the record of what else differs */
+		if (!e->replicas[i].harvested && (err = dwc_pages_harvest(&e->replicas[i])))
+			return err;
 	e->diff |= dwc_pages_compare(e, all);
+	e->unseen_ns = 0;
 	return e->diff ? DWC_DIVERGED : 0;
 }
 

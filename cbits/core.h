@@ -131,7 +131,8 @@ struct dwc_replica {
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
-	int midway; /* its element has begun, on a visit: it has its inputs */
+	int midway;    /* its element has begun, on a visit: it has its inputs */
+	int harvested; /* its dirty logs have been read since */
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
@@ -208,6 +209,8 @@ struct dwc_engine {
 	const struct dwc_exit *expected;      /* in a replay */
 	struct dwc_state committed;           /* the synced groups of the last logged element: a replay must arrive there */
 	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
+	/* guest time since memory was compared last, and how long it may be (docs/decisions/0003) */
+	uint64_t unseen_ns, memory_every_ns;
 	struct dwc_exit exit;                 /* of the last committed element */
 	struct dwc_inputs inputs;
 	int has_pending_io; /* it is an I/O exit whose instruction is not finished */
@@ -313,6 +316,7 @@ int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);
+int dwc_memory_due(const struct dwc_replica *r);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);

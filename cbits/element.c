@@ -13,7 +13,7 @@ static int job_continue(struct dwc_replica *r)
 {
 	int status = dwc_replica_run(r, r->limit_ns);
 
-	if (status == 0 && r->engine->strategy != DWC_OFF)
+	if (status == 0 && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
 		status = dwc_pages_harvest(r);
 	return status;
 }
@@ -25,7 +25,7 @@ static int job_element(struct dwc_replica *r)
 	if (r->engine->arm && (err = dwc_slice_arm(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
-	r->tick_crossed = 0;
+	r->tick_crossed = r->harvested = 0;
 	if (!r->midway && (err = dwc_replica_feed(r)))
 		return err;
 	r->midway = 0;

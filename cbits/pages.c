@@ -25,6 +25,7 @@ int dwc_pages_harvest(struct dwc_replica *r)
 		if ((err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log)) < 0)
 			return (int)err;
 	}
+	r->harvested = 1;
 	return 0;
 }
 

@@ -44,6 +44,7 @@ static int arrived(struct dwc_engine *e)
 	    (e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->committed, &e->stats)) ||
 	    (e->diff = dwc_pages_compare(e, 0)))
 		return DWC_UNREPEATABLE;
+	e->unseen_ns = 0;
 	return 0;
 }
 

@@ -27,6 +27,8 @@ BACK = b"\xeb\xfc"  # jmp to the OUT before it
 EXITS_TIMED = 31
 STI = b"\xfb"
 ICEBP = b"\xf1"
+RDTSC = b"\x0f\x31"
+PROBED_OFFSET = 1 << 40
 WINDOW_TRIALS = 5
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
@@ -137,6 +139,19 @@ class Probe:
             if found or event is wanted:
                 return found
         return found
+
+    def tsc_offset_counts(self) -> bool:
+        """Whether the guest's RDTSC follows KVM_VCPU_TSC_OFFSET."""
+        high: list[int] = []
+        for offset in (0, PROBED_OFFSET):
+            self.load(RDTSC + OUT_80)
+            try:
+                self.vcpu.tsc_offset(offset)
+            except KvmError:
+                return False
+            self.vcpu.run()
+            high.append(int(self.vcpu.get("regs").rdx))
+        return 0 <= high[1] - high[0] - (PROBED_OFFSET >> 32) <= 1
 
     def port_output(self) -> tuple[bool, int]:
         """(RIP stands behind an OUT at its exit, median ns of such an exit)."""

@@ -37,6 +37,7 @@ SAVED_MSRS = (
 
 CHECKPOINT_EVERY = 16
 SPIN_TURNS = 20_000  # about 0.3 ms
+TSC_APART = 0x5_5AA5_A5A5_A5A5
 
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
@@ -100,12 +101,23 @@ class Replicas:
         config = self.config
         every = config.checkpoint_every
         if every is None:
-            every = 1 if config.strategy is Strategy.PARALLEL and not self.frozen_tsc else CHECKPOINT_EVERY
+            chance = config.strategy is Strategy.PARALLEL and not self.frozen_tsc and not self._set_tsc_apart()
+            every = 1 if chance else CHECKPOINT_EVERY
         if not 1 <= every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
         self.engine.checkpoint_every = every
+        # an unseen difference by time could not be replayed: memory waits only where time stands still
+        self.engine.memory_every_ns = config.slice_ns // 2 if self.frozen_tsc else 0
         # pages leave the hot set at checkpoints
         self.engine.idle_limit = max(1, (config.hot_idle_elements or self.host.hot_idle_elements) // every)
+
+    def _set_tsc_apart(self) -> bool:
+        """So that the replicas never read the same time by chance, which a replay would not read again."""
+        with Probe(self.system) as trial:
+            if not trial.tsc_offset_counts():
+                return False
+        self.vcpus[1].tsc_offset(TSC_APART)
+        return True
 
     def _freeze_tsc(self) -> None:
         self.frozen_tsc: FrozenTsc | None = None

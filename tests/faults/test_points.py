@@ -30,7 +30,11 @@ def test_at_the_end(boot, strategy, run: str, target: str) -> None:
     booted = boot("ring3", strategy, faults=[f"20+end:{run}:{target}"])
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
-    assert [(d.element, d.cause) for d in booted.divergences] == [(20, Cause.INJECTED)]
+    (found,) = booted.divergences
+    assert found.cause is Cause.INJECTED
+    core = booted.machine.core
+    waits = core.checkpoint_every if target.startswith("ram") and core.memory_every_ns else 1
+    assert 20 <= found.element < 20 + waits
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)

@@ -106,7 +106,7 @@ def execute(
                 pool.start(queue.pop(0))
             for job, answer in pool.wait():
                 if answer.again:
-                    queue[:0] = [[planned] for planned in job]
+                    queue[:0] = [job[: len(job) // 2], job[len(job) // 2 :]]
                     continue
                 directory.append(fd, answer.results)
                 progress.done += len(answer.results)

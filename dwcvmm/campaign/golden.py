@@ -7,7 +7,7 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot.entry import CR0_PG, EFER_LMA
-from dwcvmm.campaign.outcome import printed_lines, stable_lines
+from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.campaign.runs import run_guest
 from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
 from dwcvmm.element import guestcode
@@ -49,13 +49,11 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     written = {page for sample in samples for page in sample.written}
     pages = range(0, guest.memory_bytes, lib.DWC_PAGE)
     untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
-    stable = stable_lines([run.output for run in runs])
     divergences = sum((Counter(run.divergences) for run in runs), Counter())
     return Golden(
         outcome=first.outcome.value,
         status=first.status,
-        stable=stable,
-        exact=all(printed_lines(run.output) == stable for run in runs),
+        oracle=Oracle.of(spec.expect, [run.output for run in runs]),
         elements=[run.elements for run in runs],
         wall_s=[run.wall_s for run in runs],
         divergences=dict(divergences),

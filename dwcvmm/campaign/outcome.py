@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 from dwcvmm.faults.injector import Became, Injection
@@ -27,38 +28,48 @@ INJECTED = (Class.MASKED, *EFFECTIVE)
 KERNEL_TIME = re.compile(rb"^\[ *\d+\.\d+\] ", re.MULTILINE)
 
 
-def printed_lines(output: bytes) -> list[str]:
-    """A guest's console line by line, without the times that Linux puts before its messages."""
-    return KERNEL_TIME.sub(b"", output).decode(errors="replace").splitlines()
+@dataclass(frozen=True)
+class Oracle:
+    """What fault-free runs print. Lines that match `expect` count; `stable`: those that all runs have printed, in their
+    order; `exact`: and no others.
+    """
+
+    expect: str
+    stable: list[str]
+    exact: bool
+
+    @staticmethod
+    def of(expect: str, outputs: list[bytes]) -> Oracle:
+        runs = [printed_lines(output, expect) for output in outputs]
+        everywhere = set(runs[0]).intersection(*runs[1:])
+        stable = [line for line in runs[0] if line in everywhere]
+        return Oracle(expect, stable, all(run == stable for run in runs))
+
+    def complaint(self, output: bytes) -> str:
+        """What a run has not printed as it should; empty if nothing."""
+        printed = printed_lines(output, self.expect)
+        lines = iter(printed)
+        for wanted in self.stable:
+            if wanted not in lines:
+                return f"not printed in its place: {wanted!r}"
+        return f"{len(printed)} lines, not {len(self.stable)}" if self.exact and printed != self.stable else ""
 
 
-def stable_lines(outputs: list[bytes]) -> list[str]:
-    """What every one of several fault-free runs has printed, in the order of the first."""
-    first, *others = [printed_lines(output) for output in outputs]
-    everywhere = set(first).intersection(*others)
-    return [line for line in first if line in everywhere]
+def printed_lines(output: bytes, expect: str = "") -> list[str]:
+    """A guest's console line by line, without the times that Linux puts before its messages: what matches `expect`."""
+    lines = KERNEL_TIME.sub(b"", output).decode(errors="replace").splitlines()
+    return [line for line in lines if re.search(expect, line)]
 
 
-def printed_right(stable: list[str], exact: bool, output: bytes) -> bool:
-    """All stable lines in their order; nothing else if fault-free runs print nothing else (`exact`)."""
-    printed = printed_lines(output)
-    if exact:
-        return printed == stable
-    lines = iter(printed)
-    return all(wanted in lines for wanted in stable)
-
-
-def classify_run(
-    golden: Outcome, stable: list[str], exact: bool, outcome: Outcome | None, output: bytes
-) -> Class | None:
-    """What a run with faults came to; None: it went as without them."""
+def classify_run(golden: Outcome, outcome: Outcome | None, complaint: str) -> Class | None:
+    """What a run with faults came to; None: it went as without them. `complaint`: about what it has printed."""
     if outcome is Outcome.DIVERGENCE_STOP:
         return Class.STOPPED
     if outcome in (Outcome.TIMEOUT, None):
         return Class.HANG
     if outcome is not golden:
         return Class.CRASH
-    return None if printed_right(stable, exact, output) else Class.SILENT
+    return Class.SILENT if complaint else None
 
 
 def classify(injection: Injection, run: Class | None) -> Class:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.report.pretty import pretty_json
@@ -51,6 +52,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     settle_after: int = 64
     hang_ns: int = 500_000_000
     defects: bool = False
+    expect: str = ""  # what the guest prints that matters: a regular expression for lines
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,12 +65,11 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A guest without faults. `stable`: the lines that all of its runs have printed; `exact`: and no others."""
+    """A guest without faults."""
 
     outcome: str
     status: int
-    stable: list[str]
-    exact: bool
+    oracle: Oracle
     elements: list[int]  # of each run
     wall_s: list[float]
     divergences: dict[str, int]  # of all runs, by cause

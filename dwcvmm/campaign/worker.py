@@ -31,7 +31,7 @@ def limit_s(golden: Golden) -> float:
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """`again`: several faults were in the run, and it did not go right: each has to be run by itself."""
+    """`again`: several faults were in the run, and it did not go right: it says nothing of any of them."""
 
     results: list[Result]
     again: bool = False
@@ -64,12 +64,13 @@ def work(spec: Spec, golden: list[Golden], system: System, job: list[Planned]) -
         if len(job) > 1:
             return Answer(results=[], again=True)
         return Answer(results=[Result(number=job[0].number, outcome=Class.TOOL_ERROR, note=str(error))])
-    became = classify_run(Outcome(expected.outcome), expected.stable, expected.exact, run.outcome, run.output)
-    if became is None and run.status != expected.status:
-        became = Class.SILENT
+    complaint = expected.oracle.complaint(run.output)
+    if run.status != expected.status:
+        complaint = complaint or f"status {run.status}"
+    became = classify_run(Outcome(expected.outcome), run.outcome, complaint)
     if became and len(job) > 1:
         return Answer(results=[], again=True)
-    note = f"{run.outcome}, divergences {run.divergences}" if became else ""
+    note = f"{run.outcome}, {complaint or 'printed right'}, divergences {run.divergences}" if became else ""
     by_fault = {id(injection.fault): injection for injection in run.injections}
     return Answer(
         results=[

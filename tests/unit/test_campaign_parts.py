@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from dwcvmm.campaign.draw import POINTS, TARGETS, draw_faults
 from dwcvmm.campaign.execute import jobs_of
-from dwcvmm.campaign.outcome import Class, classify, classify_run, printed_lines, stable_lines
+from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, printed_lines
 from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
 from dwcvmm.campaign.statistics import clopper_pearson, quantile, sample_size
 from dwcvmm.campaign.summary import as_text, error_of, summarise
@@ -24,8 +24,8 @@ from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Outcome
 
 GOLDEN = Golden(
-    outcome="poweroff", status=0, stable=["OK"], exact=True, elements=[2000, 2010], wall_s=[0.1, 0.1], divergences={},
-    untouched=[0x3000], msrs=[0xC0000082], avx=False, cpus=[2, 3],
+    outcome="poweroff", status=0, oracle=Oracle("", ["OK"], True), elements=[2000, 2010], wall_s=[0.1, 0.1],
+    divergences={}, untouched=[0x3000], msrs=[0xC0000082], avx=False, cpus=[2, 3],
     samples=[Sample(element=1, code=[0x100000], entries=[0x8000], written=[0x4000])],
 )  # fmt: skip
 
@@ -105,7 +105,8 @@ def test_a_guest_that_is_too_short() -> None:
 
 def test_lines_that_every_run_prints() -> None:
     one, two = b"[    0.01] Linux\r\nBogoMIPS 5\nOK\n", b"[    0.02] Linux\r\nBogoMIPS 6\nOK\n"
-    assert stable_lines([one, two]) == ["Linux", "OK"]
+    assert Oracle.of("", [one, two]) == Oracle("", ["Linux", "OK"], False)
+    assert Oracle.of("^[A-Z]+$", [one, two]) == Oracle("^[A-Z]+$", ["OK"], True)
     assert printed_lines(one) == ["Linux", "BogoMIPS 5", "OK"]
 
 
@@ -125,7 +126,8 @@ def test_lines_that_every_run_prints() -> None:
     ],
 )
 def test_classes_of_runs(outcome: Outcome, output: bytes, exact: bool, expected: Class | None) -> None:
-    assert classify_run(Outcome.POWEROFF, ["A", "B"], exact, outcome, output) is expected
+    complaint = Oracle("", ["A", "B"], exact).complaint(output)
+    assert classify_run(Outcome.POWEROFF, outcome, complaint) is expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from cffi import FFI
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
-    *("host", "state", "exit", "replica", "pages", "platform", "debug", "step", "sites"),
+    *("host", "state", "exit", "replica", "guard", "pages", "scrub", "platform", "debug", "step", "sites"),
     *("element", "slice", "commit", "rollback", "engine"),
     *("counter", "align", "tsc", "pic", "pit", "uart"),
 )

@@ -40,6 +40,7 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 {
 	e->checkpoint = e->replicas[0].state;
 	dwc_copy_exit(&e->checkpoint_exit, exit);
+	e->checkpoint_sum = dwc_checkpoint_sum(e);
 	e->log_count = 0;
 	return dwc_pages_commit(e);
 }
@@ -59,7 +60,9 @@ static int compare_commit(struct dwc_engine *e)
 	if (all)
 		return take_checkpoint(e, exit);
 	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
-	dwc_copy_exit(&e->log[e->log_count++].exit, exit);
+	dwc_copy_exit(&e->log[e->log_count].exit, exit);
+	e->log[e->log_count].sum = dwc_logged_sum(&e->log[e->log_count], &e->exit);
+	e->log_count++;
 	dwc_state_get_synced(&e->replicas[0], &e->committed);
 	return 0;
 }

@@ -55,7 +55,9 @@ enum dwc_status {
 	DWC_ELEMENT_LIMIT,   /* the number of elements asked for is committed */
 	DWC_ATTENTION,       /* another thread has something for the devices */
 	DWC_SLICE_END,       /* of one replica: its counter kicked it out (never comes to Python) */
-	DWC_UNREPEATABLE,    /* a rollback cannot reach the last committed state: it read time, or the checkpoint is damaged */
+	DWC_UNREPEATABLE,    /* a rollback cannot reach the last committed state: an element of the log read time */
+	DWC_DAMAGED,         /* a rollback would believe a checkpoint that is not what was saved */
+	DWC_REPAIRED,        /* the scrubber has mended a page: repair_gpa, repair_copy */
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 	DWC_ELEMENT_START,   /* a visit: the inputs are chosen, neither replica has started */
 	DWC_ELEMENT_END,     /* a visit: both replicas have ended, nothing is compared */
@@ -70,6 +72,7 @@ enum dwc_answer {
 };
 
 enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL };
+enum dwc_copy { DWC_COPY_A, DWC_COPY_B, DWC_COPY_CHECKPOINT, DWC_COPIES }; /* of RAM */
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
 
 struct dwc_msrs {
@@ -180,6 +183,7 @@ struct dwc_search {
 struct dwc_logged {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit;
+	uint64_t sum;
 };
 
 struct dwc_stats {
@@ -190,6 +194,8 @@ struct dwc_stats {
 	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM];
 	uint64_t longest_ns, longest_permille; /* elements, by time and by the count of a slice */
 	uint64_t tick_waits;
+	uint64_t checkpoint_repairs; /* pages that a rollback found damaged in the checkpoint */
+	uint64_t scrub_pages, scrub_passes, scrub_ns, scrub_repairs[DWC_COPIES + 1]; /* the last: none was right */
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
 };
 
@@ -203,6 +209,7 @@ struct dwc_engine {
 	uint8_t *checkpoint_ram;
 	struct dwc_state checkpoint;
 	struct dwc_exit checkpoint_exit; /* the exit at which the checkpoint stands */
+	uint64_t *sums, checkpoint_sum;  /* of its pages, and of the two above */
 	/* elements committed since: compared in all but the groups that cost an ioctl, inputs logged */
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
@@ -262,6 +269,9 @@ struct dwc_engine {
 	uint64_t diff_gpa[DWC_MAX_DIFFS];
 	uint64_t elements_limit; /* stop after so many committed in all; 0: none */
 	int retrying;            /* the element is run again from a restored checkpoint */
+	/* the scrubber: 0 bytes a second: off */
+	uint64_t scrub_bytes_per_s, scrub_from_ns, scrub_at, repair_gpa;
+	int repair_copy; /* enum dwc_copy; DWC_COPIES: none was right */
 	/* visits: the caller gets in at both ends of an element, from this one on (UINT64_MAX: never) */
 	uint64_t visit_from;
 	int start_visited, at_end; /* of this element */
@@ -314,6 +324,19 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 int dwc_align(struct dwc_engine *e);
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 
+/* guard.c */
+uint64_t dwc_page_sum(const uint8_t *page);
+uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);
+uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before);
+int dwc_guard_log(const struct dwc_engine *e);
+int dwc_guard_page(struct dwc_engine *e, uint64_t gpa);
+void dwc_guard_start(struct dwc_engine *e);
+
+/* scrub.c */
+int dwc_scrub(struct dwc_engine *e);
+int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
+int dwc_scrub_all(struct dwc_engine *e);
+
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);
 int dwc_memory_due(const struct dwc_replica *r);
@@ -347,6 +370,7 @@ int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 /* exit.c */
 void dwc_describe_exit(struct dwc_replica *r);
 void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason);
+uint64_t dwc_exit_length(const struct dwc_exit *x);
 void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from);
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b);

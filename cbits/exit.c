@@ -51,7 +51,8 @@ void dwc_describe_exit(struct dwc_replica *r)
 	}
 }
 
-static uint64_t data_length(const struct dwc_exit *x)
+/* Bytes of its data. */
+uint64_t dwc_exit_length(const struct dwc_exit *x)
 {
 	uint64_t length = (uint64_t)x->size * x->count;
 
@@ -60,20 +61,20 @@ static uint64_t data_length(const struct dwc_exit *x)
 
 void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from)
 {
-	memcpy(to, from, offsetof(struct dwc_exit, data) + data_length(from));
+	memcpy(to, from, offsetof(struct dwc_exit, data) + dwc_exit_length(from));
 }
 
 /* Inputs of the element after the exit e->exit: there is as much data as that asked for. */
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
 {
-	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + data_length(&e->exit));
+	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(&e->exit));
 }
 
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
 {
 	if (memcmp(a, b, offsetof(struct dwc_exit, data)))
 		return 0;
-	return !a->is_write || !memcmp(a->data, b->data, data_length(a));
+	return !a->is_write || !memcmp(a->data, b->data, dwc_exit_length(a));
 }
 
 /* Whether the instruction of the exit is unfinished: RIP is before it, and from there it exits again. KVM's emulator

@@ -207,6 +207,7 @@ int dwc_pages_commit(struct dwc_engine *e)
 		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
 
 		memcpy(e->checkpoint_ram + gpa, a + gpa, DWC_PAGE);
+		e->sums[e->changed[i]] = dwc_page_sum(a + gpa); /* of what was compared, not of the copy */
 	}
 	e->stats.pages_copied += e->changed_count;
 	if (e->cold_count < BATCH_PAGES)
@@ -218,11 +219,14 @@ int dwc_pages_commit(struct dwc_engine *e)
 	return err;
 }
 
-static void restore_page(struct dwc_engine *e, uint64_t gpa)
+static int restore_page(struct dwc_engine *e, uint64_t gpa)
 {
-	for (int i = 0; i < 2; i++)
+	int status = dwc_guard_page(e, gpa);
+
+	for (int i = 0; !status && i < 2; i++)
 		if (memcmp(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE))
 			memcpy(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE);
+	return status;
 }
 
 /* all: every page, for an upset in a page that no guest write ever put into the log. */
@@ -234,14 +238,16 @@ int dwc_pages_rollback(struct dwc_engine *e, int all)
 		return err;
 	if (!all) {
 		FOR_EACH_DIRTY(e, slot, gpa)
-			restore_page(e, gpa);
+			if ((err = restore_page(e, gpa)))
+				return err;
 		return 0;
 	}
 	for (int i = 0; i < e->nslots; i++) {
 		struct dwc_slot *s = &e->replicas[0].slots[i];
 
 		for (uint64_t gpa = s->gpa; gpa < s->gpa + s->size; gpa += DWC_PAGE)
-			restore_page(e, gpa);
+			if ((err = restore_page(e, gpa)))
+				return err;
 	}
 	return 0;
 }
@@ -270,6 +276,18 @@ int dwc_pages_rearm(struct dwc_engine *e)
 	return 0;
 }
 
+/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it. */
+static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
+{
+	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
+	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
+	int right = dwc_page_sum(page) == *sum;
+
+	memcpy(e->checkpoint_ram + gpa, data, length);
+	if (right)
+		*sum = dwc_page_sum(page);
+}
+
 /* A write by the VMM: KVM does not log it, so it goes to all three copies at once. */
 int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
@@ -278,7 +296,12 @@ int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, ui
 	memcpy(e->replicas[0].ram + gpa, data, length);
 	if (e->strategy != DWC_OFF) {
 		memcpy(e->replicas[1].ram + gpa, data, length);
-		memcpy(e->checkpoint_ram + gpa, data, length);
+		for (uint64_t done = 0, piece; done < length; done += piece) {
+			piece = DWC_PAGE - (gpa + done) % DWC_PAGE;
+			if (piece > length - done)
+				piece = length - done;
+			write_checkpoint_page(e, gpa + done, data + done, piece);
+		}
 	}
 	return 0;
 }

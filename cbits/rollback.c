@@ -76,7 +76,8 @@ static int restore(struct dwc_engine *e, int all)
 	e->replicas[0].midway = e->replicas[1].midway = 0;
 	if (e->counting && ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1]))))
 		return err;
-	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_pages_rollback(e, all)))
+	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
+	    (err = dwc_pages_rollback(e, all)))
 		return err;
 	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
 		return err;

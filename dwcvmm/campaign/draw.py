@@ -106,6 +106,7 @@ def _draw_fault(spec: Spec, golden: Golden, guest: int, number: int, element: in
         cpu, stuck = rng.choice(golden.cpus), rng.choice((None, 0, 1))
         fault, point = Fault(element, Run.CPU, target, bits, cpu=cpu, stuck=stuck), "end"
     else:
-        point = rng.choice(spec.points)
-        fault = Fault(element, rng.choice((Run.E1, Run.E2)), target, bits, _point(point, rng))
+        run = Run(rng.choice(spec.runs))
+        point = "start" if run is Run.CHECKPOINT else rng.choice(spec.points)
+        fault = Fault(element, run, target, bits, _point(point, rng))
     return Planned(number=number, guest=guest, target=kind, point=point, fault=str(fault))

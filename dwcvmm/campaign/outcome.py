@@ -12,7 +12,7 @@ from dwcvmm.machine.machine import Outcome
 
 class Class(StrEnum):
     MASKED = "masked"  # nothing showed it, and the guest did what it does without it
-    RECOVERED = "detected and recovered"
+    RECOVERED = "detected and recovered"  # by a rollback, or by the scrubber
     STOPPED = "detected and stopped"
     SILENT = "silent corruption"  # the guest ended as usual and had printed something else
     CRASH = "guest crash"
@@ -78,4 +78,4 @@ def classify(injection: Injection, run: Class | None) -> Class:
         return Class.NOT_ACTIVATED
     if run:
         return run
-    return Class.MASKED if injection.detected_at is None else Class.RECOVERED
+    return Class.MASKED if injection.detected_at is None and not injection.repaired else Class.RECOVERED

@@ -41,7 +41,9 @@ def run_guest(
 ) -> Run:
     """Run to the guest's end. `on_stop` is called each time so many `elements` (ascending) are committed."""
     chunks: list[bytes] = []
-    engine = EngineConfig(strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns)
+    engine = EngineConfig(
+        strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns, scrub_bytes_per_s=spec.scrub_bytes_per_s
+    )
     initrd = Path(guest.initrd) if guest.initrd else None
     config = MachineConfig(
         Path(guest.kernel), initrd, guest.command_line, guest.memory_bytes, engine, tuple(faults), spec.settle_after

@@ -52,6 +52,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     settle_after: int = 64
     hang_ns: int = 500_000_000
     defects: bool = False
+    runs: tuple[str, ...] = ("e1", "e2")
+    scrub_bytes_per_s: int = 0
     expect: str = ""  # what the guest prints that matters: a regular expression for lines
 
 
@@ -100,6 +102,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     latency_elements: int | None = None
     latency_us: float | None = None
     latent: bool = False
+    repaired: bool = False
     suspects: list[int] = []
     note: str = ""
 

@@ -33,6 +33,7 @@ class Summary(msgspec.Struct, kw_only=True):
     by_target: dict[str, dict[str, int]]
     by_point: dict[str, dict[str, int]]
     latent: int
+    scrubbed: int
     named: dict[str, int] | None  # of defects
     bounds: dict[str, Bounds]
     error: float | None
@@ -56,6 +57,7 @@ def command_of(spec: Spec, guest: GuestSpec, fault: str) -> str:
     """The command that repeats a fault."""
     words = ["dwcvmm", "run", "--kernel", guest.kernel, "--strategy", spec.strategy.value]
     words += ["--memory", f"{guest.memory_bytes >> 20}M", "--policy", spec.policy.value, "--no-default-append"]
+    words += ["--scrub", f"{spec.scrub_bytes_per_s >> 20}M"] if spec.scrub_bytes_per_s else []
     words += ["--initrd", guest.initrd] if guest.initrd else []
     words += ["--append", guest.command_line] if guest.command_line else []
     return shlex.join([*words, "--fault", fault])
@@ -108,6 +110,7 @@ def summarise(directory: Directory) -> Summary:
         classes={name.value: classes[name] for name in Class},
         by_target=_table([(faults[n].target, r) for n, r in results.items()]),
         by_point=_table([(faults[n].point, r) for n, r in results.items()]),
+        scrubbed=sum(result.repaired for result in results.values()),
         latent=sum(result.latent for result in results.values()),
         named=named(faults, results) if spec.defects else None,
         bounds={
@@ -153,6 +156,8 @@ def as_text(summary: Summary) -> str:
         )
     lines += [f"  {name:22} {count}" for name, count in summary.classes.items()]
     lines.append(f"  masked and still in RAM, unused: {summary.latent}")
+    if summary.scrubbed:
+        lines.append(f"  mended by the scrubber, before anybody used it: {summary.scrubbed}")
     if summary.named:
         lines.append("defective CPU: " + ", ".join(f"{name} {count}" for name, count in summary.named.items()))
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]

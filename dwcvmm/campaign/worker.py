@@ -49,6 +49,7 @@ def result_of(
         latency_elements=None if detected is None else detected - injection.element,
         latency_us=injection.latency_us,
         latent=injection.latent,
+        repaired=injection.repaired,
         suspects=suspects,
         note=note if injection.done else injection.became.value,
     )

@@ -56,13 +56,17 @@ def campaign() -> None:
 )
 @click.option("--bits", type=click.IntRange(1, 8), default=1, show_default=True, help="Neighbouring bits that flip.")
 @click.option("--per-run", type=click.IntRange(1), default=1, show_default=True, help="Faults in one run of a guest.")
+@click.option(
+    "--run", "runs", multiple=True, type=click.Choice(["e1", "e2", "checkpoint"]), help="What is hit. Default: e1, e2."
+)
+@click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run.")
 @click.option("--defects", is_flag=True, help="Not transient faults, but defects of the replicas' CPUs.")
 @click.option("--expect", default="", help="Lines of the console that tell right from wrong, as a regular expression.")
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
     faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
-    per_run: int, defects: bool, expect: str, golden_runs: int,
+    per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, expect: str, golden_runs: int,
 ) -> None:  # fmt: skip
     """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
     if bool(guests) == bool(kernel):
@@ -83,6 +87,8 @@ def new(
         per_run=per_run,
         golden_runs=golden_runs,
         defects=defects,
+        runs=runs or ("e1", "e2"),
+        scrub_bytes_per_s=scrub,
         expect=expect,
     )
     try:

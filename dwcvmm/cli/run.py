@@ -116,6 +116,12 @@ def check_writable(path: Path | None) -> None:
     show_default=True,
     help="After a divergence that is not the guest's: restart, restart on other CPUs, or stop.",
 )
+@click.option(
+    "--scrub",
+    type=Size(),
+    default="0",
+    help="Compare so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
@@ -127,7 +133,7 @@ def check_writable(path: Path | None) -> None:
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
     slice_ns: int, clock: str, clock_divisor: int | None,
-    progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str,
+    progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
@@ -143,6 +149,7 @@ def run(
         tsc=Tsc(tsc),
         checkpoint_every=checkpoint_every,
         policy=Policy(policy),
+        scrub_bytes_per_s=scrub,
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
     config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)
@@ -153,6 +160,7 @@ def run(
         output.write,
         lambda record: log.divergence(record, int(machine.core.guest_ns)),
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
+        lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
     session = Session(machine, input_fd, timeout / 1e9 if timeout else None)

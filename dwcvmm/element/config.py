@@ -55,5 +55,6 @@ class EngineConfig:
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     policy: Policy = Policy.RESTART
+    scrub_bytes_per_s: int = 0  # of guest RAM, compared in its three copies between elements; 0: off
     hang_ns: int = 5_000_000_000  # longer than the other replica, and it hangs: a host's CPU can be away for a second
     cpus: tuple[int, int] | None = None

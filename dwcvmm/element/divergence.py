@@ -15,6 +15,7 @@ class Cause(StrEnum):
     IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
     ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
     ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas
+    CHECKPOINT = "checkpoint"  # what a rollback would bring back is not what was saved
     INJECTED = "injected"  # a fault was put there on purpose
     UNEXPLAINED = "unexplained"
 

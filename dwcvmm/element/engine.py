@@ -25,6 +25,7 @@ from dwcvmm.machine.exits import exit_name
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual one
+COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
@@ -68,6 +69,7 @@ class Engine:
         replicas: Replicas,
         on_divergence: Callable[[Divergence], None] | None = None,
         on_suspect: Callable[[int], None] | None = None,
+        on_repair: Callable[[str, int], None] | None = None,
     ) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
@@ -79,6 +81,7 @@ class Engine:
         self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
+        self._on_repair = on_repair or (lambda copy, gpa: None)
         self._attempt = self._cuts = 0
         self._started = False
 
@@ -144,6 +147,8 @@ class Engine:
                 self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
             elif status == lib.DWC_WAITING:
                 self._end_by_steps(0)
+            elif status == lib.DWC_REPAIRED:
+                self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
             elif status == lib.DWC_ELEMENT_START:
                 for visitor in self.visitors:
                     visitor.at_start()
@@ -167,7 +172,10 @@ class Engine:
             raise _RollbackFailed(Stop.STOPPED)
         if status:
             record = describe(self.core, self._attempt)
-            record.detail["replay"] = "did not arrive at the last committed element"
+            if status == lib.DWC_DAMAGED:
+                record.cause = Cause.CHECKPOINT
+            else:
+                record.detail["replay"] = "did not arrive at the last committed element"
             self._record(record)
             raise _RollbackFailed(Stop.DIVERGENCE)
 

@@ -76,8 +76,10 @@ class Replicas:
         self._choose_progress(engine)
         engine.patience_ns, engine.hang_ns = config.patience_ns, config.hang_ns
         engine.visit_from = NEVER
+        engine.scrub_bytes_per_s = config.scrub_bytes_per_s
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
+        engine.sums = self._array("uint64_t[]", ram_bytes // PAGE)
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
         engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
@@ -222,6 +224,7 @@ class Replicas:
             check("KVM_GET_REGS", lib.dwc_state_prime(ffi.addressof(engine.replicas, index)))
         a_pointer = ffi.addressof(engine.replicas, 0)
         check("KVM_GET_XSAVE", lib.dwc_state_get(a_pointer, ffi.addressof(engine, "checkpoint")))
+        lib.dwc_guard_start(engine)
 
     def close(self) -> None:
         while self.vcpus:

@@ -43,6 +43,7 @@ class Injection:
     detected_ns: int = 0
     detections: int = 0
     latent: bool = False  # settled with the wrong byte still in RAM, unused
+    repaired: bool = False  # by the scrubber, before anybody used it
 
     @property
     def done(self) -> bool:
@@ -123,6 +124,14 @@ class Injector(Visitor):
             self._open.remove(injection)
         return str(injection.fault)
 
+    def repaired(self, copy: str, gpa: int) -> None:
+        """The scrubber has mended a page."""
+        for injection in list(self._open):
+            fault = injection.fault
+            if fault.target.space is Space.RAM and int(fault.target.where) // lib.DWC_PAGE * lib.DWC_PAGE == gpa:
+                injection.repaired = True
+                self._open.remove(injection)
+
     def finish(self) -> None:
         """The guest has ended: what is still open is settled."""
         for injection in self._open:
@@ -144,16 +153,11 @@ class Injector(Visitor):
             self._open.remove(injection)
 
     def _mend(self, injection: Injection) -> bool:
-        """Put the right byte back where the wrong one still is. True if there was one."""
-        fault = injection.fault
-        if fault.target.space is not Space.RAM or fault.run not in (Run.E1, Run.E2):
+        """Have the scrubber look at the page. True if it was still wrong."""
+        if injection.fault.target.space is not Space.RAM:
             return False
-        (index,) = fault.run.replicas
-        hit, other = self._core.replicas[index].ram, self._core.replicas[1 - index].ram
-        gpa = int(fault.target.where)
-        wrong = bool(hit[gpa] != other[gpa])
-        hit[gpa] = other[gpa]
-        return wrong
+        gpa = int(injection.fault.target.where) // lib.DWC_PAGE * lib.DWC_PAGE
+        return bool(check("scrub", lib.dwc_scrub_page(self._core, gpa)))
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)

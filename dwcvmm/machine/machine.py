@@ -61,6 +61,7 @@ class Machine:
         on_console: Callable[[bytes], None],
         on_divergence: Callable[[Divergence], None] | None = None,
         on_suspect: Callable[[int], None] | None = None,
+        on_repair: Callable[[str, int], None] | None = None,
         system: System | None = None,
     ) -> None:
         self.config = config
@@ -68,6 +69,7 @@ class Machine:
         self.guest_status = 0  # what the guest wrote to the debug exit
         self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
         self._on_console = on_console
+        self._tell_repair = on_repair
         self._input, self._input_lock = bytearray(), threading.Lock()
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError("faults are injected into one of two runs: strategy off has one only")
@@ -77,7 +79,7 @@ class Machine:
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         start = load_guest(self.memory, config.kernel, config.initrd, config.cmdline)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
-        self.engine = Engine(self.replicas, on_divergence, on_suspect)
+        self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
         self.injector: Injector | None = None
         if config.faults:
             self.injector = Injector(self.engine, config.faults, config.settle_after)
@@ -134,6 +136,12 @@ class Machine:
         if self.injector:
             self.injector.finish()
         return self.outcome
+
+    def _on_repair(self, copy: str, gpa: int) -> None:
+        if self.injector:
+            self.injector.repaired(copy, gpa)
+        if self._tell_repair:
+            self._tell_repair(copy, gpa)
 
     @property
     def injections(self) -> list[Injection]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
+from dwcvmm.element.engine import COPIES
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, Outcome
 from dwcvmm.report import schema
@@ -80,6 +81,18 @@ def vote_facts(machine: Machine) -> schema.Votes:
     )
 
 
+def scrub_facts(machine: Machine) -> schema.Scrub:
+    stats = machine.core.stats
+    return schema.Scrub(
+        bytes_per_s=machine.config.engine.scrub_bytes_per_s,
+        pages=int(stats.scrub_pages),
+        passes=int(stats.scrub_passes),
+        seconds=float(stats.scrub_ns) / NS,
+        repairs=dict(zip(COPIES, map(int, stats.scrub_repairs), strict=True)),
+        checkpoint_repairs=int(stats.checkpoint_repairs),
+    )
+
+
 def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
@@ -139,6 +152,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
         host=host_facts(machine),
         guest=guest_facts(machine),
         votes=vote_facts(machine),
+        scrub=scrub_facts(machine),
         faults=[
             schema.FaultFacts(
                 fault=str(each.fault),
@@ -148,6 +162,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
                 detected_at=each.detected_at,
                 latency_us=each.latency_us,
                 latent=each.latent,
+                repaired=each.repaired,
             )
             for each in machine.injections
         ],

@@ -79,6 +79,7 @@ class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     detected_at: int | None  # element; null: no divergence has shown it
     latency_us: float | None  # from the injection to the comparison that has shown it, host time
     latent: bool  # the guest has ended, and the wrong byte was still there, unused
+    repaired: bool  # by the scrubber
 
 
 class Votes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,6 +89,17 @@ class Votes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     lost: dict[str, int]  # by e1 and e2
     lost_by_cpu: dict[str, int]  # of replicas that are bound to one
     suspect_cpus: list[int]  # lost again and again; with `vote` their replicas were moved
+
+
+class Scrub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The scrubber's work (cbits/scrub.c), and what rollbacks have mended in the checkpoint."""
+
+    bytes_per_s: int  # asked for; 0: off
+    pages: int
+    passes: int
+    seconds: float
+    repairs: dict[str, int]  # by copy: e1, e2, checkpoint; none: no copy was right
+    checkpoint_repairs: int  # by rollbacks
 
 
 class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -131,6 +143,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     host: HostFacts
     guest: GuestFacts
     votes: Votes
+    scrub: Scrub
     faults: list[FaultFacts] = []
     penalty_percent: float | None = None  # over the wall time of --baseline
     post_mortem: str | None = None

@@ -31,9 +31,14 @@ def summarise(report: Report) -> str:
             f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
     for each in report.faults:
-        seen = "latent: not used yet" if each.latent else "no difference seen"
+        seen = "mended by the scrubber" if each.repaired else "not used" if each.latent else "no difference seen"
         became = f"found in element {each.detected_at}, undone" if each.detected_at is not None else seen
         lines.append(f"fault        {each.fault}: {became if each.became == 'injected' else each.became}")
+    if report.scrub.pages:
+        lines.append(
+            f"scrubber     {report.scrub.pages} pages, {report.scrub.passes} passes in {report.scrub.seconds:.2f} s, "
+            f"repairs: {_counts(report.scrub.repairs)}"
+        )
     for cpu in report.votes.suspect_cpus:
         lines.append(f"SUSPECT      CPU {cpu} has lost {report.votes.lost_by_cpu[str(cpu)]} votes")
     if report.penalty_percent is not None:

@@ -44,6 +44,10 @@ EXAMPLE = {
         "time_sites": 1, "time_reads": 1, "clock": "virtual", "clock_divisor": 1,
     },
     "votes": {"policy": "restart", "lost": {"e1": 0, "e2": 1}, "lost_by_cpu": {"1": 1}, "suspect_cpus": []},
+    "scrub": {
+        "bytes_per_s": 0, "pages": 0, "passes": 0, "seconds": 0.0, "checkpoint_repairs": 0,
+        "repairs": {"e1": 0, "e2": 0, "checkpoint": 0, "none": 0},
+    },
 }  # fmt: skip
 
 

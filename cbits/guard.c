@@ -1,0 +1,110 @@
+/* The checkpoint's own protection: sums of its pages, registers and log, taken from what was compared, and checked
+ * before a rollback believes them. With three copies of RAM and a sum, a damaged page is mended. */
+#include "core.h"
+
+#include <string.h>
+
+#define LANES 4
+#define WORDS (DWC_PAGE / sizeof(uint64_t))
+
+static const uint64_t odd = 0x9e3779b97f4a7c15ull;
+
+/* A step is a bijection of the sum for each word, and of the word for each sum: one changed word always shows. */
+static inline uint64_t mix(uint64_t sum, uint64_t word)
+{
+	sum = (sum ^ word) * odd;
+	return sum ^ sum >> 29;
+}
+
+uint64_t dwc_page_sum(const uint8_t *page)
+{
+	const uint64_t *w = (const uint64_t *)page;
+	uint64_t lane[LANES] = { 1, 2, 3, 4 }, sum = 0;
+
+	for (unsigned i = 0; i < WORDS; i += LANES)
+		for (unsigned j = 0; j < LANES; j++)
+			lane[j] = mix(lane[j], w[i + j]);
+	for (unsigned j = 0; j < LANES; j++)
+		sum = mix(sum, lane[j]);
+	return sum;
+}
+
+static uint64_t bytes_sum(uint64_t sum, const void *data, size_t length)
+{
+	const uint8_t *p = data;
+	uint64_t word;
+
+	for (; length >= sizeof word; p += sizeof word, length -= sizeof word) {
+		memcpy(&word, p, sizeof word);
+		sum = mix(sum, word);
+	}
+	word = 0;
+	memcpy(&word, p, length);
+	return mix(sum, word);
+}
+
+static uint64_t exit_sum(uint64_t sum, const struct dwc_exit *x)
+{
+	return bytes_sum(sum, x, offsetof(struct dwc_exit, data) + dwc_exit_length(x));
+}
+
+uint64_t dwc_checkpoint_sum(const struct dwc_engine *e)
+{
+	return exit_sum(bytes_sum(1, &e->checkpoint, sizeof e->checkpoint), &e->checkpoint_exit);
+}
+
+/* The answer belongs to the exit before: there is as much of it as that asked for. */
+uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before)
+{
+	return exit_sum(bytes_sum(1, &l->inputs, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(before)), &l->exit);
+}
+
+/* Registers, exits, inputs: there is one copy only. */
+static int log_is_right(const struct dwc_engine *e)
+{
+	const struct dwc_exit *before = &e->checkpoint_exit;
+
+	if (dwc_checkpoint_sum(e) != e->checkpoint_sum)
+		return 0;
+	for (uint32_t i = 0; i < e->log_count; i++) {
+		if (dwc_logged_sum(&e->log[i], before) != e->log[i].sum)
+			return 0;
+		before = &e->log[i].exit;
+	}
+	return 1;
+}
+
+int dwc_guard_log(const struct dwc_engine *e)
+{
+	return log_is_right(e) ? 0 : DWC_DAMAGED;
+}
+
+/* Before a page of the checkpoint is copied back. A replica that has not changed it since holds what the sum says. */
+int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
+{
+	uint8_t *saved = e->checkpoint_ram + gpa;
+	uint64_t sum = e->sums[gpa / DWC_PAGE];
+
+	if (dwc_page_sum(saved) == sum)
+		return 0;
+	for (int i = 0; i < 2; i++)
+		if (dwc_page_sum(e->replicas[i].ram + gpa) == sum) {
+			memcpy(saved, e->replicas[i].ram + gpa, DWC_PAGE);
+			e->stats.checkpoint_repairs++;
+			return 0;
+		}
+	return DWC_DAMAGED;
+}
+
+/* All sums anew, of the checkpoint as it is: before the first element. */
+void dwc_guard_start(struct dwc_engine *e)
+{
+	static const uint8_t zeroes[DWC_PAGE];
+	uint64_t of_zeroes = dwc_page_sum(zeroes);
+
+	for (uint64_t gpa = 0; gpa < e->ram_bytes; gpa += DWC_PAGE)
+		e->sums[gpa / DWC_PAGE] = memcmp(e->checkpoint_ram + gpa, zeroes, DWC_PAGE) ?
+						  dwc_page_sum(e->checkpoint_ram + gpa) :
+						  of_zeroes;
+	e->checkpoint_sum = dwc_checkpoint_sum(e);
+}

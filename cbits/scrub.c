@@ -1,0 +1,122 @@
+/* The scrubber: between elements, compare the three copies of pages that nobody has written since the checkpoint, and
+ * mend the one that is wrong. */
+#include "core.h"
+
+#include <string.h>
+
+#define MOST_PAGES 32 /* at a time: about 40 us */
+#define NS_PER_S 1000000000ull
+
+static int is_logged(const struct dwc_engine *e, uint64_t gpa)
+{
+	for (int i = 0; i < e->nslots; i++)
+		for (int replica = 0; replica < 2; replica++) {
+			const struct dwc_slot *s = &e->replicas[replica].slots[i];
+			uint64_t at = (gpa - s->gpa) / DWC_PAGE;
+
+			if (gpa >= s->gpa && gpa - s->gpa < s->size && s->dirty[at / 64] >> (at % 64) & 1)
+				return 1;
+		}
+	return 0;
+}
+
+static void repaired(struct dwc_engine *e, int copy, uint64_t gpa)
+{
+	e->stats.scrub_repairs[copy]++;
+	e->repair_copy = copy;
+	e->repair_gpa = gpa;
+}
+
+/* The sum says which content is right. If it is that of none, two copies that agree do, and the sum is wrong. */
+static void mend(struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
+{
+	uint64_t sum = e->sums[gpa / DWC_PAGE];
+	int right = -1;
+
+	for (int i = 0; i < DWC_COPIES && right < 0; i++)
+		if (dwc_page_sum(copies[i]) == sum)
+			right = i;
+	for (int i = 0; i < DWC_COPIES && right < 0; i++)
+		if (!memcmp(copies[i], copies[(i + 1) % DWC_COPIES], DWC_PAGE)) {
+			right = i;
+			e->sums[gpa / DWC_PAGE] = dwc_page_sum(copies[i]);
+		}
+	if (right < 0) {
+		repaired(e, DWC_COPIES, gpa); /* none: counted, and left */
+		return;
+	}
+	for (int i = 0; i < DWC_COPIES; i++)
+		if (memcmp(copies[i], copies[right], DWC_PAGE)) {
+			memcpy(copies[i], copies[right], DWC_PAGE);
+			repaired(e, i, gpa);
+		}
+}
+
+/* Look at a page; both replicas stand at a committed state. Returns 1 if something was wrong with it, and -errno. A page
+ * in a dirty log may differ from the checkpoint, and is compared by the engine. */
+int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
+{
+	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint_ram + gpa };
+	int err;
+
+	e->stats.scrub_pages++;
+	if (!memcmp(copies[0], copies[1], DWC_PAGE) && !memcmp(copies[0], copies[2], DWC_PAGE))
+		return 0;
+	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
+		return err;
+	if (is_logged(e, gpa))
+		return 0;
+	mend(e, gpa, copies);
+	return 1;
+}
+
+/* The next page of RAM, after the last one the first. */
+static uint64_t next_page(struct dwc_engine *e)
+{
+	uint64_t gpa = e->scrub_at;
+	int i = 0;
+
+	while (i < e->nslots && gpa >= e->replicas[0].slots[i].gpa + e->replicas[0].slots[i].size)
+		i++;
+	if (i == e->nslots)
+		i = 0, gpa = 0, e->stats.scrub_passes++;
+	if (gpa < e->replicas[0].slots[i].gpa)
+		gpa = e->replicas[0].slots[i].gpa;
+	e->scrub_at = gpa + DWC_PAGE;
+	return gpa;
+}
+
+/* As many pages as the rate has earned since the last time. DWC_REPAIRED after a page that was wrong. */
+int dwc_scrub(struct dwc_engine *e)
+{
+	uint64_t now = dwc_now_ns(), pages;
+	int status = 0;
+
+	pages = (now - e->scrub_from_ns) * e->scrub_bytes_per_s / NS_PER_S / DWC_PAGE;
+	if (!pages)
+		return 0;
+	e->scrub_from_ns = now;
+	if (pages > MOST_PAGES)
+		pages = MOST_PAGES;
+	while (pages-- && !status)
+		status = dwc_scrub_page(e, next_page(e));
+	e->stats.scrub_ns += dwc_now_ns() - now;
+	return status > 0 ? DWC_REPAIRED : status;
+}
+
+/* One pass over all of RAM; the number of pages that were wrong, or -errno. */
+int dwc_scrub_all(struct dwc_engine *e)
+{
+	int wrong = 0, status;
+
+	for (int i = 0; i < e->nslots; i++) {
+		const struct dwc_slot *s = &e->replicas[0].slots[i];
+
+		for (uint64_t gpa = s->gpa; gpa < s->gpa + s->size; gpa += DWC_PAGE) {
+			if ((status = dwc_scrub_page(e, gpa)) < 0)
+				return status;
+			wrong += status;
+		}
+	}
+	return wrong;
+}

@@ -1,0 +1,101 @@
+"""The checkpoint is believed only as it was saved, and idle pages are mended in all three copies."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ROOT, Booted
+
+from dwcvmm._core import ffi
+from dwcvmm.element.config import Strategy
+from dwcvmm.element.divergence import Cause
+from dwcvmm.machine.machine import Outcome
+
+PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
+COPIES = ["e1", "e2", "checkpoint"]
+WRITTEN, IDLE = 0x400000, 0xE00000
+FAST = 16 << 30  # bytes a second: a pass in a few elements
+
+
+def token(guest: str) -> str:
+    return (ROOT / "guest-images" / guest / "token").read_text()
+
+
+def repairs(booted: Booted) -> dict[str, int]:
+    return dict(zip((*COPIES, "none"), map(int, booted.machine.core.stats.scrub_repairs), strict=True))
+
+
+def copies_differ(booted: Booted) -> bool:
+    core = booted.machine.core
+    a, b, saved = (ffi.buffer(ram, core.ram_bytes)[:] for ram in (*(r.ram for r in core.replicas), core.checkpoint_ram))
+    return not a == b == saved
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("target", [f"ram+{WRITTEN:#x}:2", "rbx:3", "fs.base:1", "xsave+200:4", "msr:0xc0000102:5"])
+def test_a_damaged_checkpoint_is_not_believed(boot, strategy, target: str) -> None:
+    """Nobody else has the page as it was then, nor the registers: the run stops instead of going on wrong."""
+    booted = boot("ring3", strategy, faults=[f"25:checkpoint:{target}", "25+end:e2:rcx:3"])
+    assert booted.machine.run() is Outcome.DIVERGENCE_STOP
+    assert booted.divergences[-1].cause is Cause.CHECKPOINT
+    assert booted.output == ""
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_a_damaged_checkpoint_that_no_rollback_needs(boot, strategy) -> None:
+    booted = boot("ring3", strategy, faults=[f"25:checkpoint:ram+{WRITTEN:#x}:2"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert booted.divergences == []
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None:
+    """The page-table entry makes it bring back all of RAM."""
+    booted = boot("ring3", strategy, faults=[f"5:checkpoint:ram+{IDLE:#x}:1", "6+end:e1:ram+0x8004:5"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert booted.machine.core.stats.checkpoint_repairs == 1
+    assert booted.machine.core.checkpoint_ram[IDLE] == 0
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("copy", COPIES)
+def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:
+    booted = boot("ports", strategy, faults=[f"10:{copy}:ram+{IDLE + 77:#x}:6"], scrub_bytes_per_s=FAST)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    assert repairs(booted) == dict.fromkeys((*COPIES, "none"), 0) | {copy: 1}
+    assert not copies_differ(booted)
+    assert booted.divergences == []
+    assert booted.machine.injections[0].repaired
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_three_contents_are_left_alone(boot, strategy) -> None:
+    faults = [f"10:{copy}:ram+{IDLE:#x}:{bit}" for bit, copy in enumerate(COPIES)]
+    booted = boot("ports", strategy, faults=faults, scrub_bytes_per_s=FAST)
+    assert booted.machine.run() is Outcome.POWEROFF
+    found = repairs(booted)
+    assert found["none"] >= 1
+    assert found["e1"] == found["e2"] == found["checkpoint"] == 0
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
+    booted = boot("ports", strategy, faults=[f"10:e2:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
+    booted.machine.core.sums[IDLE // 4096] ^= 1
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert repairs(booted) == {"e1": 0, "e2": 1, "checkpoint": 0, "none": 0}
+    assert not copies_differ(booted)
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("guest", ["ring3", "paging", "paging3", "smc", "mmio", "untouched", "fpu", "rep"])
+def test_nothing_to_mend(boot, strategy, guest: str) -> None:
+    """What the guest, its page walks and the VMM write is never taken for an upset."""
+    booted = boot(guest, strategy, scrub_bytes_per_s=FAST)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token(guest)
+    assert sum(repairs(booted).values()) == 0
+    assert booted.machine.core.stats.scrub_pages > 100
+    assert booted.divergences == []

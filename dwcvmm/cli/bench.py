@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dwcvmm._core import lib
+from dwcvmm.cli.run import DAY, MS, check_writable
+from dwcvmm.cli.units import Duration
 from dwcvmm.cli.worker import interruptible
+from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
-from dwcvmm.report.bench_elements import Row, measure
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.report import bench_runs, child
+from dwcvmm.report.bench_elements import document, measure
+from dwcvmm.report.bench_runs import OFF, Guest, Run
 from dwcvmm.report.pretty import write_json
+from dwcvmm.report.tables import elements_table, runs_text
 
-HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
+LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
+
+
+class Columns(click.ParamType[tuple[str, ...]]):
+    """ "off,sequential,in-place+dirty" -> strategies, each with its --flush."""
+
+    name = "strategies"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        columns = value if isinstance(value, tuple) else tuple(dict.fromkeys(str(value).split(",")))
+        known = [strategy.value for strategy in Strategy]
+        for column in columns:
+            if column.partition("+")[0] not in known:
+                self.fail(f"{column!r} is none of {', '.join(known)}", param, ctx)
+        if OFF not in columns:
+            self.fail("off must be among them: penalties are over it", param, ctx)
+        return columns
 
 
 @click.group()
@@ -47,16 +74,81 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
     rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every))
-    click.echo(HEADER)
-    for row in rows:
-        click.echo(_line(row))
+    click.echo(elements_table(rows))
     if json_path:
-        write_json(json_path, rows)
+        write_json(json_path, document(rows))
 
 
-def _line(row: Row) -> str:
-    per_page = f"{row.compare_commit_us_per_page:.3f} us" if row.compare_commit_us_per_page is not None else "-"
-    return (
-        f"{row.strategy:12} {row.work_us:8.1f} {row.dirty_pages:6} {row.plain_us:9.1f} {row.dwc_us:8.1f} "
-        f"{row.penalty_percent:7.1f} % {per_page:>22}"
-    )
+def of_runs(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of benches that run whole guests."""
+    for option in (
+        click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every run's report as JSON."),
+        click.option(
+            "--timeout",
+            type=Duration(MS, DAY, bare="s"),
+            default="1500s",
+            show_default=True,
+            help="End a run after so long.",
+        ),
+        click.option(
+            "--strategies",
+            type=Columns(),
+            default="off,sequential,parallel",
+            show_default=True,
+            help="Separated by commas; STRATEGY+FLUSH adds run's --flush.",
+        ),
+        click.option(
+            "--rounds",
+            type=click.IntRange(1, 99),
+            default=3,
+            show_default=True,
+            help="Interleaved repetitions, the order rotated; medians are shown.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@click.option("--kernel", required=True, type=click.Path(path_type=Path), help="A guest that ends by itself.")
+@click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk.")
+@click.option("--append", default="", help="Added to the kernel's command line.")
+@click.option("--memory", default="256M", show_default=True, help="RAM of the guest.")
+@click.option("--token", default="", help="Text that the guest must print, else the run does not count.")
+@of_runs
+def boot(
+    kernel: Path, initrd: Path | None, append: str, memory: str, token: str,
+    rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None,
+) -> int:  # fmt: skip
+    """A guest from its start to its end: each strategy against off. Exit code 1 if a run went wrong."""
+    return _runs(Guest(kernel, initrd, append, memory, token), strategies, rounds, timeout, json_path)
+
+
+@bench.command()
+@of_runs
+def workload(rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None) -> int:
+    """The shell workload in Linux (guest-images/linux): its hashes must be those of off. Exit code as of boot."""
+    guest = Guest(LINUX / "vmlinuz", LINUX / "initramfs.cpio", "dwc.work dwc.spin", hashes=True)
+    if not guest.kernel.exists():
+        raise ConfigError(f"{guest.kernel} is missing: run guest-images/linux/build.sh")
+    return _runs(guest, strategies, rounds, timeout, json_path)
+
+
+def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None) -> int:
+    check_writable(json_path)
+
+    def after_run(run: Run, runs: list[Run]) -> None:
+        said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
+        click.echo(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}", err=True)
+        if json_path:  # after each run: what was measured survives whatever ends this
+            write_json(json_path, bench_runs.document(guest, columns, rounds, runs))
+
+    with child.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
+        execute = partial(child.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
+        result = bench_runs.document(
+            guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
+        )
+    click.echo(runs_text(result))
+    if json_path:
+        write_json(json_path, result)
+    return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

@@ -10,9 +10,14 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError
+from dwcvmm.kvm.system import System
 from dwcvmm.machine.machine import Machine, MachineConfig
+from dwcvmm.report.build import host_facts
+from dwcvmm.report.origin import Origin, origin
 
+SCHEMA = "dwcvmm-bench-elements/1"
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
 MEMORY_BYTES = 16 << 20
@@ -61,6 +66,23 @@ def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int, ever
         return took / MEASURED / 1000, (machine.core.stats.compare_ns - compare_before) / MEASURED / 1000
     finally:
         machine.close()
+
+
+class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
+    """The result file of `bench elements`."""
+
+    schema: str
+    origin: Origin
+    rows: list[Row]
+
+
+def document(rows: list[Row]) -> ElementsBench:
+    system = System()
+    try:
+        host = host_facts(probe(system))
+    finally:
+        system.close()
+    return ElementsBench(schema=SCHEMA, origin=origin(host), rows=rows)
 
 
 def measure(work_us: int, page_counts: list[int], rounds: int, every: int) -> list[Row]:

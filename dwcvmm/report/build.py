@@ -12,9 +12,12 @@ from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
+from dwcvmm.element.hostprobe import HostKind
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, Outcome
 from dwcvmm.report import schema
+from dwcvmm.report.origin import command_line, now
+from dwcvmm.report.rates import penalty
 
 NS = 1e9
 
@@ -26,8 +29,7 @@ def cpu_model() -> str:
     return "unknown"
 
 
-def host_facts(machine: Machine) -> schema.HostFacts:
-    host = machine.replicas.host
+def host_facts(host: HostKind) -> schema.HostFacts:
     return schema.HostFacts(
         kvm_module=host.module,
         kernel=os.uname().release,
@@ -149,7 +151,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
             window_catch_up_instructions=counts.catch_up_instructions,
         ),
         slices=slice_facts(machine),
-        host=host_facts(machine),
+        host=host_facts(machine.replicas.host),
         guest=guest_facts(machine),
         votes=vote_facts(machine),
         scrub=scrub_facts(machine),
@@ -166,6 +168,8 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
             )
             for each in machine.injections
         ],
-        penalty_percent=100 * (wall_s - baseline.wall_s) / baseline.wall_s if baseline else None,
+        penalty_percent=penalty(wall_s, baseline.wall_s) if baseline else None,
+        date=now(),
+        command=command_line(),
         post_mortem=machine.describe() if broken else None,
     )

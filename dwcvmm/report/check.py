@@ -15,10 +15,13 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report.bench_elements import set_parameters
-from dwcvmm.report.build import slice_facts
+from dwcvmm.report.build import host_facts, slice_facts
 from dwcvmm.report.events import EventLog
+from dwcvmm.report.origin import origin
 from dwcvmm.report.plots import bucket_labels
+from dwcvmm.report.schema import HostFacts
 
+SCHEMA = "dwcvmm-check/1"
 GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
 ROUNDS, ENDLESS = b"DWCR", 0x7FFFFFFF  # the mark before a guest's number of rounds
@@ -34,6 +37,7 @@ class Totals:
     slice_ns: int
     progress: str
     frozen_tsc: bool
+    host: HostFacts
     elements: int = 0
     runs: int = 0
     wall_s: float = 0.0
@@ -106,6 +110,7 @@ def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, e
                 engine.slice_ns,
                 str(machine.replicas.progress.event),
                 machine.replicas.frozen_tsc is not None,
+                host_facts(machine.replicas.host),
             )
             machine.start()
             outcome = machine.run(elements - totals.elements)
@@ -149,7 +154,7 @@ def picture(totals: Totals) -> str:
 
 
 def as_document(totals: Totals) -> dict[str, Any]:
-    fields: dict[str, Any] = {"schema": "dwcvmm-check/1"}
-    fields |= {name: getattr(totals, name) for name in totals.__dataclass_fields__}
+    fields: dict[str, Any] = {"schema": SCHEMA, "origin": origin(totals.host)}
+    fields |= {name: getattr(totals, name) for name in totals.__dataclass_fields__ if name != "host"}
     fields["elements_per_s"] = totals.elements_per_s
     return fields

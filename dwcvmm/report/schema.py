@@ -146,6 +146,8 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     scrub: Scrub
     faults: list[FaultFacts] = []
     penalty_percent: float | None = None  # over the wall time of --baseline
+    date: str = ""  # of the end, UTC
+    command: str = ""
     post_mortem: str | None = None
 
 

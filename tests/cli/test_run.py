@@ -207,20 +207,6 @@ def test_doctor_json() -> None:
     assert result.returncode == (ExitCode.OK if document["fit"] else ExitCode.HOST_UNFIT)
 
 
-@needs_kvm
-def test_bench_rows(guests: Path, tmp_path: Path) -> None:
-    out = tmp_path / "rows.json"
-    result = dwcvmm("bench", "elements", "--json", out, "--pages", "0,5", "--rounds", "1", "--work-us", "50")
-    assert result.returncode == ExitCode.OK, result.stderr
-    rows = json.loads(out.read_text())
-    assert [(row["strategy"], row["dirty_pages"]) for row in rows] == [
-        (strategy, pages) for pages in (0, 5) for strategy in ("sequential", "parallel")
-    ]
-    for row in rows:
-        assert row["plain_us"] > 0
-        assert row["dwc_us"] > 0
-
-
 def test_help_and_version() -> None:
     started = time.monotonic()
     assert "run" in dwcvmm("--help").stdout

@@ -1,0 +1,167 @@
+"""`dwcvmm bench`: rows of real runs, what the host refuses, what goes wrong, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import ROOT, needs_kvm
+from test_run import COMMAND, dwcvmm
+
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.report import child
+from dwcvmm.report.bench_runs import Guest, RunsBench
+
+SPIN = b"\xb0\x41\x66\xba\xf8\x03\xee\xeb\xfe"  # prints "A", then jmp $
+
+
+@needs_kvm
+def test_rows_of_elements(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    result = dwcvmm("bench", "elements", "--json", out, "--pages", "0,5", "--rounds", "1", "--work-us", "50")
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = json.loads(out.read_text())
+    assert found["schema"] == "dwcvmm-bench-elements/1"
+    assert found["origin"]["host"]["cpus"] == len(os.sched_getaffinity(0))
+    assert found["origin"]["command"].startswith("dwcvmm bench elements")
+    assert [(row["strategy"], row["dirty_pages"]) for row in found["rows"]] == [
+        (strategy, pages) for pages in (0, 5) for strategy in ("sequential", "parallel")
+    ]
+    for row in found["rows"]:
+        assert row["plain_us"] > 0
+        assert row["dwc_us"] > 0
+
+
+@needs_kvm
+def test_boot_keeps_every_run(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "boot.json"
+    token = (ROOT / "guest-images" / "fpu" / "token").read_text().strip()
+    command = ("bench", "boot", "--kernel", guests / "fpu.bin", "--memory", "16M", "--token", token)
+    result = dwcvmm(*command, "--rounds", "2", "--strategies", "off,sequential", "--json", out)
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=RunsBench)
+    assert found.schema == "dwcvmm-bench-boot/1"
+    # the order is rotated
+    assert [(run.round, run.strategy) for run in found.runs] == [
+        (0, "off"), (0, "sequential"), (1, "sequential"), (1, "off"),
+    ]  # fmt: skip
+    reports = [run.report for run in found.runs]
+    assert all(report and report.outcome == "poweroff" for report in reports)
+    assert found.origin.host == reports[0].host
+    off, sequential = found.rows
+    assert (off.runs, sequential.runs) == (2, 2)
+    assert off.penalty_percent is None
+    walls = [run.report.wall_s for run in found.runs if run.strategy == "sequential"]
+    assert (sequential.wall_s.min, sequential.wall_s.max) == (min(walls), max(walls))
+    assert sequential.pages_per_element.median > 0
+    assert {"first_run", "second_run", "compare_commit"} <= sequential.phases_us.keys()
+    assert "sequential" in result.stdout
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    ("image", "options", "words"),
+    [
+        ("triple", (), "ended by crash"),
+        ("fpu", ("--token", "no such text"), "does not show"),
+        ("spin", ("--timeout", "0.5"), "ended by timeout"),
+    ],
+)
+def test_a_run_that_went_wrong_does_not_count(
+    guests: Path, tmp_path: Path, image: str, options: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "spin.bin").write_bytes(SPIN)
+    kernel = tmp_path / "spin.bin" if image == "spin" else guests / f"{image}.bin"
+    command = ("bench", "boot", "--kernel", kernel, "--memory", "16M", "--rounds", "1", "--strategies", "off")
+    result = dwcvmm(*command, *options, "--json", tmp_path / "b.json")
+    assert result.returncode == ExitCode.GUEST_FAILED
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert row["runs"] == 0
+    assert words in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("boot", "--kernel", "k", "--strategies", "off,paralel"), ExitCode.USAGE, "paralel"),
+        (("boot", "--kernel", "k", "--strategies", "sequential"), ExitCode.USAGE, "off must be among them"),
+        (("boot", "--kernel", "/no/such/file"), ExitCode.CONFIG, "No such file"),
+        (("boot", "--kernel", "k", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
+    ],
+)
+@needs_kvm
+def test_bad_input(arguments: tuple[str, ...], code: ExitCode, words: str) -> None:
+    result = dwcvmm("bench", *arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A `dwcvmm` that does what `script` says, for children."""
+    command = tmp_path / "dwcvmm"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+def test_what_the_host_refuses_is_told_from_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest(Path("k"))
+    planted(tmp_path, monkeypatch, "echo 'dwcvmm: no scheme for this host; use another' >&2; exit 4")
+    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    assert (run.refused, run.wrong) == (True, ["no scheme for this host; use another"])
+    planted(tmp_path, monkeypatch, "echo bug >&2; exit 7")
+    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    assert (run.refused, run.wrong) == (False, ["exit code 7: bug"])
+    planted(tmp_path, monkeypatch, "kill -9 $$")
+    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    assert (run.refused, run.wrong) == (False, ["exit code -9: "])
+    planted(tmp_path, monkeypatch, "echo 'Usage: ...' >&2; echo 'Error: No such option' >&2; exit 2")
+    with pytest.raises(ConfigError, match="strategy sequential: Error: No such option"):
+        child.execute(guest, "sequential", 0, tmp_path, 1)
+
+
+def test_a_column_names_strategy_and_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(tmp_path, monkeypatch, 'echo "$@" >&2; exit 7')
+    run, _ = child.execute(Guest(Path("k")), "in-place+dirty", 0, tmp_path, 1.5)
+    assert "--timeout 1.5s --strategy in-place --flush dirty --report" in run.wrong[0]
+    run, _ = child.execute(Guest(Path("k"), append="a b"), "parallel", 0, tmp_path, 1.5)
+    assert "--flush" not in run.wrong[0]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@needs_kvm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_its_child_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    image = tmp_path / "spin.bin"
+    image.write_bytes(SPIN)
+    command = [*COMMAND, "bench", "boot", "--kernel", str(image), "--memory", "16M", "--strategies", "off"]
+    # whatever started the tests may ignore SIGINT, which is inherited (a shell's background job)
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, **default)
+    try:
+        waited = time.monotonic() + 30
+        while not (children := children_of(process.pid)) and time.monotonic() < waited:
+            time.sleep(0.05)
+        (guest,) = children
+        process.send_signal(number)  # to it alone, not to the group
+        assert process.wait(30) == ExitCode.INTERRUPTED
+        assert not Path(f"/proc/{guest}").exists()
+    finally:
+        process.kill()
+
+
+def test_workload_needs_its_guest(tmp_path: Path) -> None:
+    result = subprocess.run([*COMMAND, "bench", "workload"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == ExitCode.CONFIG
+    assert "guest-images/linux/build.sh" in result.stderr

@@ -11,6 +11,7 @@ from dwcvmm.cli.bench import bench
 from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
 from dwcvmm.cli.doctor import doctor
+from dwcvmm.cli.report import report
 from dwcvmm.cli.run import run
 from dwcvmm.errors import DwcVmmError, ExitCode
 
@@ -26,6 +27,7 @@ cli.add_command(doctor)
 cli.add_command(bench)
 cli.add_command(check)
 cli.add_command(campaign)
+cli.add_command(report)
 
 
 def main() -> None:

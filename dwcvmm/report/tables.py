@@ -19,8 +19,11 @@ def figure(value: float) -> str:
 
 
 def with_bounds(value: Spread | None) -> str:
-    """ "1.2 (1.1, 1.4)"."""
-    return f"{figure(value.median)} ({figure(value.min)}, {figure(value.max)})" if value else "-"
+    """ "1.2 (1.1, 1.4)"; of one value only that."""
+    if value is None:
+        return "-"
+    bounds = "" if value.min == value.max else f" ({figure(value.min)}, {figure(value.max)})"
+    return figure(value.median) + bounds
 
 
 def median(value: Spread | None) -> str:

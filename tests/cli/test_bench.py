@@ -90,7 +90,7 @@ def test_a_run_that_went_wrong_does_not_count(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("boot", "--kernel", "k", "--strategies", "off,paralel"), ExitCode.USAGE, "paralel"),
+        (("boot", "--kernel", "k", "--strategies", "off,tripled"), ExitCode.USAGE, "tripled"),
         (("boot", "--kernel", "k", "--strategies", "sequential"), ExitCode.USAGE, "off must be among them"),
         (("boot", "--kernel", "/no/such/file"), ExitCode.CONFIG, "No such file"),
         (("boot", "--kernel", "k", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),

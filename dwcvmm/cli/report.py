@@ -1,0 +1,36 @@
+"""`dwcvmm report`: one page of many results."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from dwcvmm.errors import ConfigError
+from dwcvmm.report.inputs import read
+from dwcvmm.report.origin import now
+from dwcvmm.report.page import render
+from dwcvmm.report.plots import figure_class, save
+from dwcvmm.report.sections import sections
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT.json ...")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("--png", type=click.Path(path_type=Path), metavar="DIR", help="Write the pictures as PNG, too.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="DIR", help="Write the pictures as SVG, too.")
+def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | None) -> None:
+    """Make one HTML page of reports of runs, results of bench and check, and campaigns (docs/report.md)."""
+    figure_class()  # say what is missing before the work
+    made = sections([(path, read(path)) for path in inputs])
+    try:
+        out.write_text(render(made, now(), version("dwcvmm")))
+        for directory, kind in ((png, "png"), (svg, "svg")):
+            if directory:
+                directory.mkdir(parents=True, exist_ok=True)
+                for picture in (picture for section in made for picture in section.pictures):
+                    save(picture.figure, directory / f"{picture.name}.{kind}")
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+    click.echo(f"{out}: {', '.join(section.title for section in made)}", err=True)

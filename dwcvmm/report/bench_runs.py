@@ -118,9 +118,10 @@ def measure(
 
 
 def _with_hashes_checked(run: Run, printed: dict[str, str]) -> Run:
-    if run.wrong or run.strategy == OFF or run.report is None:
+    if run.wrong or run.report is None:
         return run
-    wrong = complaints(run.report) + printed_complaints(printed.get(OFF, ""), printed[run.strategy])
+    wrong = printed_complaints(printed.get(OFF, ""), printed[run.strategy])  # off: that it printed any
+    wrong += [] if run.strategy == OFF else complaints(run.report)
     return msgspec.structs.replace(run, wrong=wrong)
 
 

@@ -82,16 +82,17 @@ def penalty_by_exits(points: Sequence[Point]) -> Any:
             color=colour_of(strategy),
             label=f"{source}, {strategy}",
         )
-    axis.set_xscale("log")
+    axis.set_xscale("log", subs=(2, 5))
     least, most = min(point.penalty_percent for point in points), max(point.penalty_percent for point in points)
     if least > 0:
         axis.set_yscale("log")
     else:
         axis.set_yscale("symlog", linthresh=10)
         axis.set_ylim(1.5 * least - 1, max(10.0, 2 * most))
+    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_formatter(lambda value, _: f"{value:g}")
-        scale.set_minor_formatter(lambda value, _: "")
     axis.grid()
     axis.set_xlabel("exits a second without double execution")
     axis.set_ylabel("penalty, %")
@@ -126,6 +127,8 @@ def latency(histogram: Mapping[str, int]) -> Any:
     axis.bar(
         [int(key) for key in histogram] if numbers else list(histogram), list(histogram.values()), color=COLOURS[0]
     )
+    if numbers:
+        axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("elements from the fault to its detection")
     axis.set_ylabel("faults")
     return figure

@@ -124,3 +124,8 @@ def test_hashes_of_the_workload_must_be_those_of_off(first_wrong: bool, second_w
     assert [bool(each.wrong) for each in runs if each.strategy == "parallel"] == [first_wrong, second_wrong]
     assert not any(each.wrong for each in runs if each.strategy == OFF)
     assert document(Guest(Path("k"), hashes=True), [OFF], 2, runs).schema == WORKLOAD
+
+
+def test_a_workload_that_printed_no_hashes_is_no_reference() -> None:
+    runs = measure(Guest(Path("k"), hashes=True), [OFF, "parallel"], 1, lambda _, column, number: (run(column), ""))
+    assert all("no hashes to compare with" in each.wrong for each in runs)

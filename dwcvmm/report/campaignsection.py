@@ -16,12 +16,20 @@ def _percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.3f}"
 
 
+def _golden_runs(golden: object) -> int:
+    """Runs without a fault: of one guest, or of a list of guests."""
+    each = golden if isinstance(golden, list) else [golden]
+    runs = [found.get("runs") for found in each if isinstance(found, dict)]
+    return sum(number for number in runs if isinstance(number, int))
+
+
 def _about(path: Path, campaign: Campaign) -> str:
     host = campaign.host or {}
     facts = (
         ("Guest", campaign.guest or ", ".join(campaign.guests)),
         ("Strategy", campaign.strategy),
         ("Faults", "" if campaign.faults is None else figure(campaign.faults)),
+        ("Golden runs", str(_golden_runs(campaign.golden) or "")),
         ("Host", ", ".join(str(host[key]) for key in ("cpu", "kvm_module", "kernel") if host.get(key)) or "unknown"),
         ("Command", campaign.command or "unknown"),
         ("Date", campaign.date or "unknown"),

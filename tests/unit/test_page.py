@@ -164,6 +164,17 @@ def test_a_campaign_may_lack_any_field(missing: set[str]) -> None:
     text = render(sections([(Path("c"), campaign)]), "", "")
     assert ("99.900" in text) == ("bounds" not in missing)
     assert ("30.00" in text) == ("classes" not in missing)
+    assert ("Golden runs: 2." in text) == ("golden" not in missing and "<table" in text)
+
+
+@pytest.mark.parametrize(
+    "golden", [[{"guest": "a", "runs": 2}, {"guest": "b", "runs": 3}], {"runs": 5, "elements": [1]}]
+)
+def test_golden_runs_of_one_guest_or_several(golden: object) -> None:
+    campaign = msgspec.convert(FAULTS | {"golden": golden, "guests": ["a", "b"], "guest": ""}, Campaign)
+    text = render(sections([(Path("c"), campaign)]), "", "")
+    assert "Golden runs: 5." in text
+    assert "Guest: a, b." in text
 
 
 def test_penalties_are_set_against_exits_without_double_execution() -> None:

@@ -210,6 +210,7 @@ struct dwc_engine {
 	struct dwc_state checkpoint;
 	struct dwc_exit checkpoint_exit; /* the exit at which the checkpoint stands */
 	uint64_t *sums, checkpoint_sum;  /* of its pages, and of the two above */
+	uint64_t *new_sums;              /* of the changed pages, in a commit */
 	/* elements committed since: compared in all but the groups that cost an ioctl, inputs logged */
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
@@ -335,7 +336,6 @@ void dwc_guard_start(struct dwc_engine *e);
 /* scrub.c */
 int dwc_scrub(struct dwc_engine *e);
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
-int dwc_scrub_all(struct dwc_engine *e);
 
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);

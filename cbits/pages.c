@@ -200,14 +200,27 @@ static int clear_cold(struct dwc_engine *e)
 /* After a compare that found nothing: bring the checkpoint up to date. */
 int dwc_pages_commit(struct dwc_engine *e)
 {
-	const uint8_t *a = e->replicas[0].ram;
+	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 	int err;
 
+	/* what flips between the comparison and the sums still shows, and what flips on its way into the checkpoint
+	 * does not fit its sum */
+	for (uint32_t i = 0; i < e->changed_count; i++) {
+		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
+
+		e->new_sums[i] = dwc_page_sum(a + gpa);
+		if (e->new_sums[i] != dwc_page_sum(b + gpa)) {
+			e->diff = DWC_DIFF_MEMORY;
+			e->diff_gpa[0] = gpa;
+			e->diff_count = 1;
+			return DWC_DIVERGED;
+		}
+	}
 	for (uint32_t i = 0; i < e->changed_count; i++) {
 		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
 
 		memcpy(e->checkpoint_ram + gpa, a + gpa, DWC_PAGE);
-		e->sums[e->changed[i]] = dwc_page_sum(a + gpa); /* of what was compared, not of the copy */
+		e->sums[e->changed[i]] = e->new_sums[i];
 	}
 	e->stats.pages_copied += e->changed_count;
 	if (e->cold_count < BATCH_PAGES)

@@ -27,26 +27,40 @@ static void repaired(struct dwc_engine *e, int copy, uint64_t gpa)
 	e->repair_gpa = gpa;
 }
 
-/* The sum says which content is right. If it is that of none, two copies that agree do, and the sum is wrong. */
-static void mend(struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
+static int same(const uint8_t *a, const uint8_t *b)
+{
+	return !memcmp(a, b, DWC_PAGE);
+}
+
+/* Which copy is right: one that fits its sum, else one of two that agree (then the sum is wrong). But replicas that agree
+ * are never set back: if the checkpoint alone fits the sum, a write has escaped the logs, or two faults met. -1: none. */
+static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
 {
 	uint64_t sum = e->sums[gpa / DWC_PAGE];
-	int right = -1;
+	int saved_fits = dwc_page_sum(copies[DWC_COPY_CHECKPOINT]) == sum;
 
-	for (int i = 0; i < DWC_COPIES && right < 0; i++)
+	for (int i = DWC_COPY_A; i <= DWC_COPY_B; i++)
 		if (dwc_page_sum(copies[i]) == sum)
-			right = i;
-	for (int i = 0; i < DWC_COPIES && right < 0; i++)
-		if (!memcmp(copies[i], copies[(i + 1) % DWC_COPIES], DWC_PAGE)) {
-			right = i;
-			e->sums[gpa / DWC_PAGE] = dwc_page_sum(copies[i]);
-		}
+			return i;
+	if (same(copies[DWC_COPY_A], copies[DWC_COPY_B]))
+		return saved_fits ? -1 : DWC_COPY_A;
+	if (saved_fits || same(copies[DWC_COPY_A], copies[DWC_COPY_CHECKPOINT]) ||
+	    same(copies[DWC_COPY_B], copies[DWC_COPY_CHECKPOINT]))
+		return DWC_COPY_CHECKPOINT;
+	return -1;
+}
+
+static void mend(struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
+{
+	int right = right_copy(e, gpa, copies);
+
 	if (right < 0) {
-		repaired(e, DWC_COPIES, gpa); /* none: counted, and left */
+		repaired(e, DWC_COPIES, gpa); /* counted, and left */
 		return;
 	}
+	e->sums[gpa / DWC_PAGE] = dwc_page_sum(copies[right]);
 	for (int i = 0; i < DWC_COPIES; i++)
-		if (memcmp(copies[i], copies[right], DWC_PAGE)) {
+		if (!same(copies[i], copies[right])) {
 			memcpy(copies[i], copies[right], DWC_PAGE);
 			repaired(e, i, gpa);
 		}
@@ -60,7 +74,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 	int err;
 
 	e->stats.scrub_pages++;
-	if (!memcmp(copies[0], copies[1], DWC_PAGE) && !memcmp(copies[0], copies[2], DWC_PAGE))
+	if (same(copies[0], copies[1]) && same(copies[0], copies[2]))
 		return 0;
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
@@ -95,28 +109,13 @@ int dwc_scrub(struct dwc_engine *e)
 	pages = (now - e->scrub_from_ns) * e->scrub_bytes_per_s / NS_PER_S / DWC_PAGE;
 	if (!pages)
 		return 0;
-	e->scrub_from_ns = now;
-	if (pages > MOST_PAGES)
+	e->scrub_from_ns += pages * DWC_PAGE * NS_PER_S / e->scrub_bytes_per_s;
+	if (pages > MOST_PAGES) { /* the rest is forgotten: an element is not to wait for it */
 		pages = MOST_PAGES;
+		e->scrub_from_ns = now;
+	}
 	while (pages-- && !status)
 		status = dwc_scrub_page(e, next_page(e));
 	e->stats.scrub_ns += dwc_now_ns() - now;
 	return status > 0 ? DWC_REPAIRED : status;
-}
-
-/* One pass over all of RAM; the number of pages that were wrong, or -errno. */
-int dwc_scrub_all(struct dwc_engine *e)
-{
-	int wrong = 0, status;
-
-	for (int i = 0; i < e->nslots; i++) {
-		const struct dwc_slot *s = &e->replicas[0].slots[i];
-
-		for (uint64_t gpa = s->gpa; gpa < s->gpa + s->size; gpa += DWC_PAGE) {
-			if ((status = dwc_scrub_page(e, gpa)) < 0)
-				return status;
-			wrong += status;
-		}
-	}
-	return wrong;
 }

@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Machine, MachineConfig
+
+# how long an example takes says something of the machine, not of the code
+settings.register_profile("dwcvmm", deadline=None)
+settings.load_profile("dwcvmm")
 
 ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"

@@ -120,7 +120,7 @@ def check_writable(path: Path | None) -> None:
     "--scrub",
     type=Size(),
     default="0",
-    help="Compare so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
+    help="Compare at most so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")

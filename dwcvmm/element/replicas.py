@@ -53,6 +53,8 @@ class Replicas:
         for name, remedy in REQUIRED.items():
             if not system.check_extension(getattr(lib, name)):
                 raise HostError(f"this KVM has no {name}", f"use {remedy}")
+        if config.scrub_bytes_per_s and config.strategy is Strategy.OFF:
+            raise ConfigError("the scrubber compares three copies of RAM: strategy off has one")
         self.system = system
         self.config = config
         self.engine: Any = ffi.new("struct dwc_engine *")
@@ -79,6 +81,7 @@ class Replicas:
         engine.scrub_bytes_per_s = config.scrub_bytes_per_s
         engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
+        engine.new_sums = self._array("uint64_t[]", ram_bytes // PAGE)
         engine.sums = self._array("uint64_t[]", ram_bytes // PAGE)
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)

@@ -8,6 +8,7 @@ from conftest import ROOT, Booted
 from dwcvmm._core import ffi
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
+from dwcvmm.errors import ConfigError
 from dwcvmm.machine.machine import Outcome
 
 PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
@@ -87,6 +88,21 @@ def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
     assert booted.machine.run() is Outcome.POWEROFF
     assert repairs(booted) == {"e1": 0, "e2": 1, "checkpoint": 0, "none": 0}
     assert not copies_differ(booted)
+
+
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_replicas_that_agree_are_not_set_back(boot, strategy) -> None:
+    """As if a write had escaped the logs: the checkpoint alone is as it was saved."""
+    booted = boot("ports", strategy, faults=[f"10:both:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
+    assert booted.machine.run() is Outcome.POWEROFF
+    found = repairs(booted)
+    assert found["none"] >= 1
+    assert found["e1"] == found["e2"] == found["checkpoint"] == 0
+
+
+def test_scrubbing_needs_three_copies(boot) -> None:
+    with pytest.raises(ConfigError, match="strategy off"):
+        boot("ports", Strategy.OFF, scrub_bytes_per_s=FAST)
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)

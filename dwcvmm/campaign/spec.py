@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ import msgspec
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
+from dwcvmm.report.origin import Origin
 from dwcvmm.report.pretty import pretty_json
 
 SCHEMA = "dwcvmm-campaign/1"
@@ -39,6 +41,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """
 
     schema: str = SCHEMA
+    origin: Origin = Origin()
     guests: list[GuestSpec]
     strategy: Strategy
     policy: Policy
@@ -143,6 +146,14 @@ class Directory:
         for result in self._lines("results.ndjson", Result):
             results.setdefault(result.number, result)
         return results
+
+    def last_result(self) -> str:
+        """When the last result was written (UTC); empty if there is none."""
+        try:
+            written = (self.path / "results.ndjson").stat().st_mtime
+        except OSError:
+            return ""
+        return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
 
     def open_results(self) -> int:
         """File descriptor to append to. What a killed writer has left of a line is cut off."""

@@ -12,6 +12,7 @@ from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
 from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
 from dwcvmm.campaign.statistics import Bounds, clopper_pearson, quantile, sample_size
 from dwcvmm.faults.model import parse
+from dwcvmm.report.schema import HostFacts
 
 CONFIDENCE = 0.95
 GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)
@@ -22,6 +23,9 @@ class Summary(msgspec.Struct, kw_only=True):
     faults know a share to (Leveugle 2009). Latencies are of detected faults."""
 
     schema: str = SCHEMA
+    host: HostFacts | None
+    command: str  # that made the campaign
+    date: str  # of its last result
     guests: list[str]
     strategy: str
     policy: str
@@ -100,6 +104,9 @@ def summarise(directory: Directory) -> Summary:
     times = [r.latency_us for r in results.values() if r.latency_us is not None]
     right = classes[Class.MASKED] + classes[Class.RECOVERED]
     return Summary(
+        host=spec.origin.host,
+        command=spec.origin.command,
+        date=directory.last_result(),
         guests=[guest.name for guest in spec.guests],
         strategy=spec.strategy.value,
         policy=spec.policy.value,

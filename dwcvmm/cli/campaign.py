@@ -21,10 +21,13 @@ from dwcvmm.cli.run import LINUX_DEFAULTS
 from dwcvmm.cli.units import Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.kvm.system import System
 from dwcvmm.report.bench_elements import PROTECTED
+from dwcvmm.report.build import host_facts
 from dwcvmm.report.check import GUESTS
+from dwcvmm.report.origin import origin
 from dwcvmm.report.pretty import write_json
 
 TINY_BYTES = 16 << 20
@@ -75,7 +78,9 @@ def new(
         raise click.UsageError("--defects needs --strategy parallel: else both runs are on one CPU")
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
+    system = System()
     spec = Spec(
+        origin=origin(host_facts(probe(system))),
         guests=_guests(guests, kernel, initrd, append, memory),
         strategy=Strategy(strategy),
         policy=Policy(policy),
@@ -97,7 +102,6 @@ def new(
         raise click.BadParameter(str(error), param_hint="--expect") from error
     place = Directory(directory)
     place.create(spec)
-    system = System()
     golden = interruptible(lambda: [run_golden(spec, guest, system) for guest in spec.guests])
     place.write_golden(golden)
     place.write_faults(draw.draw_faults(spec, golden))

@@ -61,6 +61,7 @@ enum dwc_status {
 	DWC_WAITING,         /* windows are inexact here, and an interrupt waited too long for a natural end */
 	DWC_ELEMENT_START,   /* a visit: the inputs are chosen, neither replica has started */
 	DWC_ELEMENT_END,     /* a visit: both replicas have ended, nothing is compared */
+	DWC_BETWEEN_RUNS,    /* in place: the VM is rewound, and e2 starts with the next call (pause_between) */
 };
 
 /* What the exit is answered by. */
@@ -71,9 +72,10 @@ enum dwc_answer {
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
 };
 
-enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL };
+enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE };
 enum dwc_copy { DWC_COPY_A, DWC_COPY_B, DWC_COPY_CHECKPOINT, DWC_COPIES }; /* of RAM */
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
+enum dwc_cache_flush { DWC_CACHE_KEPT, DWC_CACHE_DIRTY, DWC_CACHE_ALL }; /* in place, before e2 */
 
 struct dwc_msrs {
 	uint32_t count, pad;
@@ -197,6 +199,7 @@ struct dwc_stats {
 	uint64_t checkpoint_repairs; /* pages that a rollback found damaged in the checkpoint */
 	uint64_t scrub_pages, scrub_passes, scrub_ns, scrub_repairs[DWC_COPIES + 1]; /* the last: none was right */
 	uint64_t first_run_ns, second_run_ns, compare_ns, rollback_ns, device_ns;
+	uint64_t restore_ns, flush_ns; /* in place: between e1 and e2 */
 };
 
 struct dwc_engine {
@@ -243,6 +246,13 @@ struct dwc_engine {
 	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
 	uint32_t tsc_bits;
 	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
+	/* in place */
+	int cache_flush;
+	uint8_t *evict; /* room for twice the last-level cache: reading it leaves nothing else there */
+	uint64_t evict_bytes;
+	int pause_between, rewound; /* come back once between e1 and e2; e2 is what comes next */
+	struct dwc_msrs msrs_given; /* to KVM, last */
+	int fragment; /* KVM's emulator has exited for the next part of an instruction: that is an element, without guest code */
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns; /* how long an element may keep a due interrupt waiting */
@@ -291,6 +301,8 @@ int dwc_set_regs(struct dwc_replica *r);
 uint64_t dwc_linear_rip(const struct dwc_state *s);
 void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
+int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs);
+int dwc_set_msrs(struct dwc_replica *r, const struct dwc_msrs *msrs);
 uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 
@@ -303,7 +315,9 @@ void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
+int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
+int dwc_replica_answer(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
 
@@ -340,6 +354,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);
 int dwc_memory_due(const struct dwc_replica *r);
+void dwc_pages_list(struct dwc_engine *e);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
@@ -376,6 +391,7 @@ void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const st
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b);
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
 int dwc_replayable(const struct dwc_exit *x);
+int dwc_is_io(const struct dwc_exit *x);
 
 /* slice.c */
 int dwc_slice_plan(struct dwc_engine *e);
@@ -384,6 +400,8 @@ int dwc_slice_measure(struct dwc_engine *e);
 void dwc_slice_note(struct dwc_engine *e);
 
 /* element.c */
+int dwc_job_element(struct dwc_replica *r);
+int dwc_extend(struct dwc_engine *e, struct dwc_replica *r);
 int dwc_engine_run(struct dwc_engine *e);
 
 /* commit.c */
@@ -391,7 +409,17 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns);
 int dwc_engine_commit(struct dwc_engine *e);
 int dwc_engine_checkpoint(struct dwc_engine *e);
 
+/* inplace.c */
+int dwc_inplace_settle(struct dwc_engine *e);
+int dwc_inplace_rewind(struct dwc_engine *e);
+int dwc_inplace_execute(struct dwc_engine *e);
+
+/* caches.c */
+void dwc_caches_prepare(struct dwc_engine *e);
+void dwc_caches_flush(struct dwc_engine *e);
+
 /* rollback.c */
+int dwc_job_restore(struct dwc_replica *r);
 int dwc_engine_rollback(struct dwc_engine *e, int all);
 
 /* engine.c */

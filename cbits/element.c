@@ -18,7 +18,7 @@ static int job_continue(struct dwc_replica *r)
 	return status;
 }
 
-static int job_element(struct dwc_replica *r)
+int dwc_job_element(struct dwc_replica *r)
 {
 	int err;
 
@@ -42,7 +42,7 @@ static void choose_inputs(struct dwc_engine *e)
 	pending = dwc_pic_pending(&e->pic);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	if (!pending) {
+	if (!pending || e->fragment) {
 		e->waiting = 0;
 		return;
 	}
@@ -73,7 +73,7 @@ static uint64_t time_limit(struct dwc_engine *e)
 }
 
 /* One replica reached a natural end and the other did not yet: it must, within generous time. */
-static int extend(struct dwc_engine *e, struct dwc_replica *r)
+int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 {
 	int status;
 
@@ -119,9 +119,11 @@ static int execute(struct dwc_engine *e)
 	if ((first = dwc_slice_plan(e)))
 		return first;
 	a->limit_ns = b->limit_ns = e->counting ? 0 : time_limit(e);
+	if (e->strategy == DWC_IN_PLACE)
+		return dwc_inplace_execute(e);
 	if (e->strategy == DWC_PARALLEL)
-		dwc_replica_post(b, job_element);
-	first = job_element(a);
+		dwc_replica_post(b, dwc_job_element);
+	first = dwc_job_element(a);
 	e->stats.first_run_ns += a->ended_ns - a->started_ns;
 	if (e->strategy == DWC_OFF)
 		return first;
@@ -135,7 +137,7 @@ static int execute(struct dwc_engine *e)
 			return first;
 		if (first && e->arm && (second = dwc_counter_read(a, &e->budget))) /* no further than e1 got */
 			return second;
-		second = dwc_replica_call(b, job_element);
+		second = dwc_replica_call(b, dwc_job_element);
 		e->stats.second_run_ns += b->ended_ns - b->started_ns;
 	}
 	if (first < 0 || second < 0)
@@ -148,9 +150,9 @@ static int execute(struct dwc_engine *e)
 	if (first == DWC_SLICE_UP && second == DWC_SLICE_UP)
 		return DWC_SLICE_UP;
 	if (first == DWC_SLICE_UP)
-		return extend(e, a);
+		return dwc_extend(e, a);
 	if (second == DWC_SLICE_UP)
-		return extend(e, b);
+		return dwc_extend(e, b);
 	return 0;
 }
 
@@ -230,6 +232,8 @@ static int prepare(struct dwc_engine *e)
 {
 	int status;
 
+	if (e->strategy == DWC_IN_PLACE && (status = dwc_inplace_settle(e)))
+		return status;
 	do {
 		if ((status = boundary(e)) || (e->halted && (status = idle(e))))
 			return status;
@@ -253,6 +257,8 @@ static int run_both(struct dwc_engine *e)
 {
 	int status = execute(e);
 
+	if (status == DWC_BETWEEN_RUNS)
+		return status;
 	e->retrying = e->start_visited = 0;
 	if (status || e->stats.committed < e->visit_from)
 		return status;

@@ -86,10 +86,14 @@ int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_MMIO && !x->is_write;
 }
 
+int dwc_is_io(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO;
+}
+
 /* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
  * instruction by themselves can be replayed: behind any other (a window, a slice's end) stands a checkpoint. */
 int dwc_replayable(const struct dwc_exit *x)
 {
-	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || x->reason == KVM_EXIT_HLT ||
-	       x->reason == KVM_EXIT_DEBUG;
+	return dwc_is_io(x) || x->reason == KVM_EXIT_HLT || x->reason == KVM_EXIT_DEBUG;
 }

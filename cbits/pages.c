@@ -15,6 +15,9 @@
 
 int dwc_pages_harvest(struct dwc_replica *r)
 {
+	/* one VM, one log: nothing leaves it between the two runs */
+	if (r->index && r->engine->strategy == DWC_IN_PLACE)
+		return 0;
 	for (int i = 0; i < r->engine->nslots; i++) {
 		struct kvm_dirty_log log;
 		long err;
@@ -106,7 +109,7 @@ static void age(struct dwc_engine *e, uint32_t page, int changed)
 }
 
 /* The pages of either log, with room for a finding each. */
-static void list_dirty(struct dwc_engine *e)
+void dwc_pages_list(struct dwc_engine *e)
 {
 	e->dirty_count = 0;
 	FOR_EACH_DIRTY(e, slot, gpa)
@@ -144,7 +147,7 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
 	e->diff_count = e->changed_count = 0;
 	forget_cold(e);
-	list_dirty(e);
+	dwc_pages_list(e);
 	e->compare_all = at_checkpoint;
 	if (e->strategy == DWC_PARALLEL && e->spin_turns && e->dirty_count >= SHARED_PAGES) {
 		dwc_replica_post(&e->replicas[1], job_compare_second_half);
@@ -172,7 +175,7 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 
 static int clear_cold(struct dwc_engine *e)
 {
-	for (int replica = 0; replica < 2; replica++)
+	for (int replica = 0; replica < (e->strategy == DWC_IN_PLACE ? 1 : 2); replica++)
 		for (int i = 0; i < e->nslots; i++) {
 			struct dwc_slot *s = &e->replicas[0].slots[i];
 			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;

@@ -173,12 +173,12 @@ int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 	return dwc_replica_wait(r);
 }
 
-/* On A, then on B. */
+/* On A, then on B, where that has a VM. */
 int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
 {
 	int err = dwc_replica_call(&e->replicas[0], job);
 
-	return err ? err : dwc_replica_call(&e->replicas[1], job);
+	return err || e->strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
 /* A slice ends by the count (also if the signal was lost: a kick comes all the same); by time where the guest has
@@ -239,17 +239,28 @@ int dwc_replica_read_state(struct dwc_replica *r)
 }
 
 /* Finish the instruction of a pending I/O or MMIO without running the guest on (KVM api.rst,
- * KVM_RUN): setting registers before that corrupts them. More MMIO fragments exit again: loop. */
-int dwc_replica_complete(struct dwc_replica *r)
+ * KVM_RUN): setting registers before that corrupts them. Returns 1 if its next fragment exits. */
+int dwc_replica_finish(struct dwc_replica *r)
 {
 	long err;
 
-	do {
-		r->run->immediate_exit = 1;
-		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
-	} while (err >= 0 && (r->run->exit_reason == KVM_EXIT_MMIO || r->run->exit_reason == KVM_EXIT_IO));
+	r->run->immediate_exit = 1;
+	err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 	r->run->immediate_exit = 0;
-	return err == -EINTR || err >= 0 ? 0 : (int)err;
+	if (err >= 0)
+		return r->run->exit_reason == KVM_EXIT_MMIO || r->run->exit_reason == KVM_EXIT_IO;
+	return err == -EINTR ? 0 : (int)err;
+}
+
+/* The same with all its fragments, whatever is read. */
+int dwc_replica_complete(struct dwc_replica *r)
+{
+	int err;
+
+	do
+		err = dwc_replica_finish(r);
+	while (err > 0);
+	return err;
 }
 
 /* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
@@ -271,12 +282,11 @@ static int inject(struct dwc_replica *r, uint32_t vector)
 	return err < 0 ? (int)err : 0;
 }
 
-/* Give the device's answer to a pending read, and the interrupt that starts the element. */
-int dwc_replica_feed(struct dwc_replica *r)
+/* Give the device's answer to a pending read, and the registers that an answer sets. */
+int dwc_replica_answer(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
 	struct dwc_exit *x = &e->exit;
-	long err;
 
 	if (e->has_pending_io && !x->is_write) {
 		if (x->reason == KVM_EXIT_IO)
@@ -284,8 +294,17 @@ int dwc_replica_feed(struct dwc_replica *r)
 		else
 			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
 	}
-	if ((err = dwc_give_answer(r)))
-		return (int)err;
+	return dwc_give_answer(r);
+}
+
+/* All inputs of the element: the answer to the exit before it, and the interrupt that starts it. */
+int dwc_replica_feed(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	int err;
+
+	if ((err = dwc_replica_answer(r)))
+		return err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
 	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -5,7 +5,7 @@
 #define REPLAY_NS 10000000000ull /* no logged element took longer than the patience */
 #define REPLAY_TRIES 64
 
-static int job_restore(struct dwc_replica *r)
+int dwc_job_restore(struct dwc_replica *r)
 {
 	r->state = r->engine->checkpoint;
 	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
@@ -81,7 +81,7 @@ static int restore(struct dwc_engine *e, int all)
 		return err;
 	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
 		return err;
-	return dwc_replica_call_both(e, job_restore);
+	return dwc_replica_call_both(e, dwc_job_restore);
 }
 
 /* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again.

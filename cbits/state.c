@@ -64,6 +64,28 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 	return (uint32_t)err == out->msrs.count ? 0 : -ENXIO;
 }
 
+/* Set SREGS, and flush the guest's TLB entries: a CR4 that differs makes KVM do that (__set_sregs). */
+int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs)
+{
+	struct kvm_sregs s = *sregs;
+	long err;
+
+	s.cr4 ^= CR4_PGE;
+	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s)) < 0)
+		return (int)err;
+	s.cr4 ^= CR4_PGE;
+	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s);
+}
+
+int dwc_set_msrs(struct dwc_replica *r, const struct dwc_msrs *msrs)
+{
+	long count = dwc_ioctl(r->vcpu_fd, KVM_SET_MSRS, (void *)msrs);
+
+	if (count < 0)
+		return (int)count;
+	return (uint32_t)count == msrs->count ? 0 : -ENXIO;
+}
+
 /* Order: KVM api.rst and x86.c. SREGS before REGS; EVENTS after REGS, because KVM_SET_REGS drops
  * pending exceptions; run->cr8 because KVM_RUN writes it back without an in-kernel LAPIC. */
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb)
@@ -71,22 +93,13 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 	struct dwc_state s = *in;
 	long err;
 
-	if (flush_tlb) {
-		/* a CR4 that differs makes KVM flush the guest's TLB entries (__set_sregs) */
-		s.sregs.cr4 ^= CR4_PGE;
-		if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s.sregs)) < 0)
-			return (int)err;
-		s.sregs.cr4 ^= CR4_PGE;
-	}
-	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s.sregs)) < 0)
+	err = flush_tlb ? dwc_flush_tlb(r, &s.sregs) : dwc_ioctl(r->vcpu_fd, KVM_SET_SREGS, &s.sregs);
+	if (err < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &s.regs)) < 0)
 		return (int)err;
-	err = dwc_ioctl(r->vcpu_fd, KVM_SET_MSRS, &s.msrs);
-	if (err < 0)
+	if ((err = dwc_set_msrs(r, &s.msrs)))
 		return (int)err;
-	if ((uint32_t)err != s.msrs.count)
-		return -ENXIO;
 	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0)

@@ -14,7 +14,6 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.bench_elements import PROTECTED
 from dwcvmm.report.check import as_document, check_guest, picture
 from dwcvmm.report.events import EventLog
 from dwcvmm.report.plots import check_picture_path, draw_check
@@ -26,7 +25,7 @@ from dwcvmm.report.pretty import write_json
 @click.option("--elements", type=click.IntRange(1), default=10_000, show_default=True, help="Elements to commit.")
 @click.option(
     "--strategy",
-    type=click.Choice([s.value for s in PROTECTED]),
+    type=click.Choice([s.value for s in Strategy if s is not Strategy.OFF]),
     help="Default: parallel with two CPUs, else sequential.",
 )
 @click.option("--slice", "slice_ns", type=Duration(50 * US, 10 * MS), default="200us", show_default=True)

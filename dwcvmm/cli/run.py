@@ -11,7 +11,7 @@ import click
 from dwcvmm.cli import units
 from dwcvmm.cli.units import Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
-from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy, Tsc
+from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.faults.model import Fault
@@ -82,6 +82,12 @@ def check_writable(path: Path | None) -> None:
     help="Default: parallel with two CPUs, else sequential.",
 )
 @click.option(
+    "--flush",
+    "cache_flush",
+    type=click.Choice([f.value for f in CacheFlush]),
+    help="Caches flushed before e2, under in-place only: the dirty pages, or the last-level cache. Default: none.",
+)
+@click.option(
     "--slice",
     "slice_ns",
     type=Duration(50 * US, 10 * MS),
@@ -132,12 +138,14 @@ def check_writable(path: Path | None) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
-    slice_ns: int, clock: str, clock_divisor: int | None,
+    cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
     report: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
+    if cache_flush and strategy != Strategy.IN_PLACE:
+        raise click.UsageError("--flush is for --strategy in-place")
     base = schema.load(baseline) if baseline else None
     check_writable(report)
     engine = EngineConfig(
@@ -150,6 +158,7 @@ def run(
         checkpoint_every=checkpoint_every,
         policy=Policy(policy),
         scrub_bytes_per_s=scrub,
+        cache_flush=CacheFlush(cache_flush or CacheFlush.NONE),
     )
     command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
     config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)

@@ -12,6 +12,7 @@ class Strategy(StrEnum):
     OFF = "off"
     SEQUENTIAL = "sequential"
     PARALLEL = "parallel"
+    IN_PLACE = "in-place"  # one VM, rewound between the two runs: the scheme of 2017, a baseline
 
 
 class Clock(StrEnum):
@@ -35,6 +36,14 @@ class Policy(StrEnum):
     STOP = "stop"
 
 
+class CacheFlush(StrEnum):
+    """What strategy in-place flushes from the caches before e2."""
+
+    NONE = "none"
+    DIRTY = "dirty"  # the pages that e1 may have written, and their copies
+    ALL = "all"  # the last-level cache, by reading twice as much
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """`clock_divisor`: guest nanoseconds are e1 nanoseconds divided by it (virtual clock only)."""
@@ -52,6 +61,7 @@ class EngineConfig:
     # than 1 makes a rollback replay elements, until it arrives at the registers that were committed. None: 16, but 1
     # where both replicas could read the same time by chance, which a replay would not read again.
     checkpoint_every: int | None = None
+    cache_flush: CacheFlush = CacheFlush.NONE
     hot_idle_elements: int | None = None  # None: by the kind of host
     max_restarts: int = 8
     policy: Policy = Policy.RESTART

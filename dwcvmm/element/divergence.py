@@ -55,6 +55,12 @@ def special_registers(sregs: Any) -> dict[str, int]:
     return values
 
 
+def msr_differences(a: Any, b: Any) -> dict[str, tuple[int, int]]:
+    """The MSRs that differ between two `struct dwc_msrs`, by names as a fault's target has them."""
+    pairs = ((a.entries[i], b.entries[i]) for i in range(a.count))
+    return {f"msr:{x.index:#x}": (int(x.data), int(y.data)) for x, y in pairs if x.data != y.data}
+
+
 @dataclass
 class Divergence:
     """One comparison that failed. `element` counts committed elements; pages are guest physical."""
@@ -79,6 +85,8 @@ def describe(engine: Any, attempt: int) -> Divergence:
     }
     special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
     registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
+    if engine.diff & lib.DWC_DIFF_MSRS:  # else they are of an earlier checkpoint
+        registers |= msr_differences(a.state.msrs, b.state.msrs)
     return Divergence(
         element=int(engine.stats.committed),
         groups=[name for bit, name in NAMES.items() if engine.diff & bit],

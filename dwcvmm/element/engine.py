@@ -152,6 +152,9 @@ class Engine:
             elif status == lib.DWC_ELEMENT_START:
                 for visitor in self.visitors:
                     visitor.at_start()
+            elif status == lib.DWC_BETWEEN_RUNS:
+                for visitor in self.visitors:
+                    visitor.between_runs()
             elif status == lib.DWC_ELEMENT_END:
                 for visitor in self.visitors:
                     visitor.at_end()
@@ -199,8 +202,9 @@ class Engine:
             record.cause = Cause.ACCESSED_BIT
         else:
             self.voting.diverged()
-        # the second time around an upset in a page that nothing has written is the suspect: all of RAM
-        self.rollback(everything=self._attempt > 1)
+        # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
+        # once: what hit e2 alone stays in such a page for both runs of the restart
+        self.rollback(everything=self._attempt > 1 or self.in_place)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
         self._record(record)
@@ -288,7 +292,12 @@ class Engine:
 
     def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
         """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
-        if stepping.run_steps(self.core, 1, steps, to_interruptible) != steps:
+        second = 1
+        if self.in_place:
+            second = 0
+            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, 0)))
+            check("rewind", lib.dwc_inplace_rewind(self.core))
+        if stepping.run_steps(self.core, second, steps, to_interruptible) != steps:
             return False
         if not self._commit_stepped(lib.KVM_EXIT_INTR):
             return False
@@ -309,6 +318,10 @@ class Engine:
                 return
         if self.sites.at_time_read(core.replicas[0]):
             lib.dwc_pass_time_read(core, length)
+
+    @property
+    def in_place(self) -> bool:
+        return self.config.strategy is Strategy.IN_PLACE
 
     @property
     def protected(self) -> bool:

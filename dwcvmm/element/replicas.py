@@ -1,4 +1,4 @@
-"""Make the replicas: VMs with their own RAM and one vCPU each, and the checkpoint's RAM."""
+"""Make the replicas: VMs with their own RAM and one vCPU each (in place: one VM), and the checkpoint's RAM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.element.config import EngineConfig, Strategy, Tsc
+from dwcvmm.element.caches import last_level_cache_bytes
+from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy, Tsc
 from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
@@ -38,6 +39,7 @@ SAVED_MSRS = (
 CHECKPOINT_EVERY = 16
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
+EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
 
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
@@ -53,13 +55,14 @@ class Replicas:
         for name, remedy in REQUIRED.items():
             if not system.check_extension(getattr(lib, name)):
                 raise HostError(f"this KVM has no {name}", f"use {remedy}")
-        if config.scrub_bytes_per_s and config.strategy is Strategy.OFF:
-            raise ConfigError("the scrubber compares three copies of RAM: strategy off has one")
+        if config.scrub_bytes_per_s and config.strategy in (Strategy.OFF, Strategy.IN_PLACE):
+            raise ConfigError(f"the scrubber compares three copies of RAM: strategy {config.strategy} has fewer")
         self.system = system
         self.config = config
         self.engine: Any = ffi.new("struct dwc_engine *")
         self._keep: list[Any] = []
         self.host = probe(system)
+        self._check_in_place()
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
         engine = self.engine
@@ -67,6 +70,7 @@ class Replicas:
             Strategy.OFF: lib.DWC_OFF,
             Strategy.SEQUENTIAL: lib.DWC_SEQUENTIAL,
             Strategy.PARALLEL: lib.DWC_PARALLEL,
+            Strategy.IN_PLACE: lib.DWC_IN_PLACE,
         }[config.strategy]
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
@@ -96,15 +100,52 @@ class Replicas:
         cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
         for index, memory in enumerate(memories):
-            self._make(engine.replicas[index], memory, slots, cpuid)
+            self._give_ram(engine.replicas[index], memory, slots)
             engine.replicas[index].cpu = cpus[index]
+        self._make(engine.replicas[0], cpuid)
+        if config.strategy is Strategy.IN_PLACE:
+            self._share(engine.replicas[0], engine.replicas[1])
+        elif config.strategy is not Strategy.OFF:
+            self._make(engine.replicas[1], cpuid)
         self._choose_msrs()
         self._freeze_tsc()
         self._space_checkpoints()
+        self._choose_cache_flush()
+
+    def _check_in_place(self) -> None:
+        """Refuse what cannot be done with one VM, or only with one."""
+        config = self.config
+        if config.strategy is not Strategy.IN_PLACE:
+            if config.cache_flush is not CacheFlush.NONE:
+                raise ConfigError("caches are flushed between the runs of strategy in-place only")
+            return
+        if config.progress not in (None, Event.NONE):
+            raise ConfigError("strategy in-place has no slices by a counter: a run that is over cannot be moved on")
+        if config.checkpoint_every not in (None, 1):
+            raise ConfigError("under strategy in-place each element is a checkpoint")
+        if self.host.shadow_paging:
+            raise HostError(
+                "strategy in-place restores the guest's page tables behind KVM's back, and this KVM "
+                f"({self.host.module}) keeps shadows of them",
+                "use a host with EPT or NPT, or another strategy",
+            )
+
+    def _choose_cache_flush(self) -> None:
+        engine, flush = self.engine, self.config.cache_flush
+        engine.cache_flush = {
+            CacheFlush.NONE: lib.DWC_CACHE_KEPT,
+            CacheFlush.DIRTY: lib.DWC_CACHE_DIRTY,
+            CacheFlush.ALL: lib.DWC_CACHE_ALL,
+        }[flush]
+        if flush is CacheFlush.ALL:
+            engine.evict_bytes = EVICT_CACHES * last_level_cache_bytes()
+            engine.evict = ffi.from_buffer("uint8_t[]", self._memory(engine.evict_bytes))
 
     def _space_checkpoints(self) -> None:
         config = self.config
         every = config.checkpoint_every
+        if config.strategy is Strategy.IN_PLACE:
+            every = 1
         if every is None:
             chance = config.strategy is Strategy.PARALLEL and not self.frozen_tsc and not self._set_tsc_apart()
             every = 1 if chance else CHECKPOINT_EVERY
@@ -145,7 +186,7 @@ class Replicas:
     def _choose_progress(self, engine: Any) -> None:
         config = self.config
         engine.slice_ns = config.slice_ns
-        if config.strategy is Strategy.OFF or config.progress is Event.NONE:
+        if config.strategy in (Strategy.OFF, Strategy.IN_PLACE) or config.progress is Event.NONE:
             self.progress = Progress(Event.NONE, "not wanted")
             return
         with Probe(self.system) as trial:
@@ -175,7 +216,20 @@ class Replicas:
             return (-1, -1)
         return (allowed[0], allowed[1])
 
-    def _make(self, replica: Any, memory: mmap.mmap, slots: list[tuple[int, int]], cpuid: Any) -> None:
+    def _give_ram(self, replica: Any, memory: mmap.mmap, slots: list[tuple[int, int]]) -> None:
+        replica.engine = self.engine
+        replica.ram = ffi.from_buffer("uint8_t[]", memory)
+        for number, (gpa, size) in enumerate(slots):
+            slot = replica.slots[number]
+            slot.gpa, slot.size = gpa, size
+            slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
+            slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
+
+    def _share(self, a: Any, b: Any) -> None:
+        """In place: replica B is what e1 left in the one VM (cbits/inplace.c)."""
+        b.vm_fd, b.vcpu_fd, b.run = a.vm_fd, a.vcpu_fd, a.run
+
+    def _make(self, replica: Any, cpuid: Any) -> None:
         vm = self.system.create_vm()
         self.vms.append(vm)
         if self.system.check_extension(lib.KVM_CAP_SET_TSS_ADDR):
@@ -188,21 +242,16 @@ class Replicas:
         if self.system.check_extension(lib.KVM_CAP_EXCEPTION_PAYLOAD):
             # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
             vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
-        replica.ram = ffi.from_buffer("uint8_t[]", memory)
         hva = int(ffi.cast("uintptr_t", replica.ram))
-        for number, (gpa, size) in enumerate(slots):
+        for number in range(self.engine.nslots):
             slot = replica.slots[number]
-            slot.gpa, slot.size = gpa, size
-            slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
-            slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
-            vm.set_memslot(number, gpa, size, hva + gpa, flags)
+            vm.set_memslot(number, slot.gpa, slot.size, hva + slot.gpa, flags)
         vcpu = vm.create_vcpu()
         self.vcpus.append(vcpu)
         vcpu.set_cpuid(cpuid)
         if self.config.strategy is not Strategy.OFF:
             vcpu.sync_registers()
         replica.vm_fd, replica.vcpu_fd, replica.run = vm.fd, vcpu.fd, vcpu.run_page
-        replica.engine = self.engine
 
     def _choose_msrs(self) -> None:
         available = set(self.system.msr_indices())
@@ -222,7 +271,8 @@ class Replicas:
         for target in (engine.replicas[1].ram, engine.checkpoint_ram):
             ffi.memmove(target, a.ram, engine.ram_bytes)
         for group in ("sregs", "regs"):
-            self.vcpus[1].set(group, self.vcpus[0].get(group))
+            for vcpu in self.vcpus[1:]:
+                vcpu.set(group, self.vcpus[0].get(group))
         for index in (0, 1):
             check("KVM_GET_REGS", lib.dwc_state_prime(ffi.addressof(engine.replicas, index)))
         a_pointer = ffi.addressof(engine.replicas, 0)

@@ -80,13 +80,14 @@ def run_steps(engine: Any, index: int, limit: int, to_interruptible: bool = Fals
 
 def catch_up(engine: Any, limit: int) -> int | None:
     """Two replicas ended at different instructions, and nobody knows which one is behind: step one,
-    then the other, until all their registers agree.
+    then the other, until all their registers agree. In place only e2 can be stepped: it is what the VM has run last.
 
     Returns the number of steps, or None (roll back). Equal registers are not proof: memory has to be
     compared as at any end.
     """
     steps = 0
-    for index, most in ((0, limit), (1, 2 * limit)):
+    turns = ((0, limit), (1, 2 * limit))
+    for index, most in turns[:1] if engine.strategy == lib.DWC_IN_PLACE else turns:
         with Stepper(engine, index) as stepper:
             for _ in range(most):
                 code = stepper.code()

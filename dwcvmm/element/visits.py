@@ -21,6 +21,9 @@ class Visitor(ABC):
     def at_start(self) -> None:
         """The inputs are chosen, neither replica has started."""
 
+    def between_runs(self) -> None:  # noqa: B027 -- most want nothing there
+        """In place, if core.pause_between was set at the start: e1 is over, the VM rewound, e2 is next."""
+
     @abstractmethod
     def at_end(self) -> None:
         """Both replicas have ended, nothing is compared yet."""

@@ -117,7 +117,7 @@ class Voting(Visitor):
             self._move(choice)
 
     def _cast(self) -> list[Ballot]:
-        for index in (0, 1):
+        for index in (0, 1) if self._core.strategy != lib.DWC_IN_PLACE else ():  # there all is read at every end
             replica = ffi.addressof(self._core.replicas, index)
             check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
             check("read state", lib.dwc_replica_read_state(replica))  # all groups: none is older than the run

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
 
 MOST_BLAMED = 2  # restarts of an element
+IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
 
 
 class Became(StrEnum):
@@ -68,6 +69,11 @@ class Injector(Visitor):
         self._due = [fault for fault in ordered if fault.cpu is None]
         self._defects = [fault for fault in ordered if fault.cpu is not None]
         self._open: list[Injection] = []  # nothing has shown them yet
+        self._between: list[Fault] = []  # in place: those of e2 wait for the end of e1
+        self._in_place = engine.in_place
+        for fault in ordered:
+            if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
+                raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
         for fault in self._defects:
             if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
@@ -87,7 +93,16 @@ class Injector(Visitor):
             self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
         for fault in [f for f in self._due if f.element == committed and f.point.at is not At.END]:
             self._due.remove(fault)
-            self._note(self._inject_at_start(fault, committed))
+            if self._in_place and fault.run is Run.E2:
+                self._between.append(fault)
+                self._core.pause_between = 1
+            else:
+                self._note(self._inject_at_start(fault, committed))
+
+    def between_runs(self) -> None:
+        committed = int(self._core.stats.committed)
+        while self._between:
+            self._note(self._inject_at_start(self._between.pop(0), committed))
 
     def at_end(self) -> None:
         committed = int(self._core.stats.committed)
@@ -163,6 +178,9 @@ class Injector(Visitor):
         injection = Injection(fault, committed, Became.INJECTED)
         if fault.run is Run.CHECKPOINT:
             flip_checkpoint(self._core, fault)
+            return injection
+        if self._in_place:  # one VM, which stands there already
+            injection.became = Became.INJECTED if self._flip(fault, 0) else Became.REFUSED
             return injection
         for index in fault.run.replicas:
             if not self._go_to_point(fault, index, injection):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.hostprobe import probe
+from dwcvmm.element.hostprobe import kvm_module, probe, uses_shadow_paging
 from dwcvmm.errors import ConfigError
 from dwcvmm.kvm.system import System
 from dwcvmm.machine.machine import Machine, MachineConfig
@@ -23,7 +23,12 @@ PARAMETERS = b"DWCP"
 MEMORY_BYTES = 16 << 20
 WARM_UP, MEASURED = 50, 300
 CALIBRATION_ITERATIONS = 100_000
-PROTECTED = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
+
+
+def protected_strategies() -> list[Strategy]:
+    """The strategies that compare, as far as this host has them."""
+    refused = {Strategy.OFF, Strategy.IN_PLACE} if uses_shadow_paging(kvm_module()) else {Strategy.OFF}
+    return [strategy for strategy in Strategy if strategy not in refused]
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -52,9 +57,8 @@ def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int, ever
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
         file.flush()
-        config = MachineConfig(
-            Path(file.name), memory_bytes=MEMORY_BYTES, engine=EngineConfig(strategy=strategy, checkpoint_every=every)
-        )
+        engine = EngineConfig(strategy=strategy, checkpoint_every=None if strategy is Strategy.IN_PLACE else every)
+        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
         machine = Machine(config, lambda data: None)
     try:
         machine.start()
@@ -94,12 +98,13 @@ def measure(work_us: int, page_counts: list[int], rounds: int, every: int) -> li
     empty, _ = run_once(image, Strategy.OFF, 1, 0)
     loaded, _ = run_once(image, Strategy.OFF, CALIBRATION_ITERATIONS, 0)
     iterations = max(1, round(work_us * CALIBRATION_ITERATIONS / max(loaded - empty, 0.001)))
+    protected = protected_strategies()
     times: dict[tuple[Strategy, int], list[tuple[float, float]]] = {}
     for _ in range(rounds):
         for pages in page_counts:
-            for strategy in Strategy:
+            for strategy in (Strategy.OFF, *protected):
                 times.setdefault((strategy, pages), []).append(run_once(image, strategy, iterations, pages, every))
-    return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in PROTECTED]
+    return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in protected]
 
 
 def _row(

@@ -20,6 +20,9 @@ from dwcvmm.report.origin import command_line, now
 from dwcvmm.report.rates import penalty
 
 NS = 1e9
+# of the report, by their names in struct dwc_stats
+PHASES = {name: name for name in ("first_run", "second_run", "rollback", "device", "restore", "flush")}
+PHASES["compare_commit"] = "compare"
 
 
 def cpu_model() -> str:
@@ -103,9 +106,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
     """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty."""
     core, counts, config = machine.core, machine.engine.counts, machine.config.engine
     stats = core.stats
-    phases = [
-        float(getattr(stats, f"{n}_ns")) / NS for n in ("first_run", "second_run", "compare", "rollback", "device")
-    ]
+    phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
     outcome = machine.outcome or Outcome.INTERRUPTED
     broken = outcome in (Outcome.CRASH, Outcome.DIVERGENCE_STOP)
     return schema.Report(
@@ -113,6 +114,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
         version=version("dwcvmm"),
         outcome=outcome.value,
         strategy=config.strategy.value,
+        cache_flush=config.cache_flush.value,
         slice_ns=config.slice_ns,
         wall_s=wall_s,
         guest_s=float(core.guest_ns) / NS,
@@ -136,12 +138,8 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
             compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)
         ),
         phases_s=schema.Phases(
-            first_run=phases[0],
-            second_run=phases[1],
-            compare_commit=phases[2],
-            rollback=phases[3],
-            device=phases[4],
-            other=max(0.0, wall_s - sum(phases)),
+            **phases,
+            other=max(0.0, wall_s - sum(phases.values())),
         ),
         stepping=schema.Stepping(
             elements=counts.stepped_elements,

@@ -63,7 +63,7 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "two_dimensional_paging",
         not kind.shadow_paging,
         "EPT or NPT",
-        "shadow paging: each rollback deletes and adds the memory slots",
+        "shadow paging: each rollback deletes and adds the memory slots, and there is no strategy in-place",
     )
     slow = kind.exit_ns > 20_000
     yield Finding(

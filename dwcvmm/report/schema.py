@@ -42,6 +42,8 @@ class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     rollback: float
     device: float
     other: float
+    restore: float = 0.0  # in-place: what e1 left is set aside, and the VM brought back; before e1, its TLB emptied
+    flush: float = 0.0  # in-place: caches
 
 
 class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +131,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     version: str
     outcome: str
     strategy: str
+    cache_flush: str = "none"  # of in-place
     slice_ns: int
     wall_s: float
     guest_s: float

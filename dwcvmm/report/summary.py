@@ -24,6 +24,8 @@ def summarise(report: Report) -> str:
         f"compare and commit {phases.compare_commit:.2f} s, rollback {phases.rollback:.2f} s, "
         f"devices {phases.device:.2f} s, other {phases.other:.2f} s",
     ]
+    if phases.restore:
+        lines.append(f"  in place   restore {phases.restore:.2f} s, cache flush {phases.flush:.2f} s")
     slices = report.slices
     if slices.ended:
         lines.append(

@@ -1,0 +1,67 @@
+/* Strategy in-place, phase cf: between e1 and e2, so that e2 does not read from a cache what e1 left there. WBINVD would do it
+ * at once, and is an instruction of ring 0. */
+#include "core.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+
+#define LINE 64 /* bytes; CLFLUSH works on any part of a line, and no x86-64 CPU has shorter ones */
+
+static int has_clflushopt(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_CLFLUSHOPT);
+}
+
+__attribute__((target("clflushopt"))) static void flush_page_unordered(uint8_t *page)
+{
+	for (unsigned i = 0; i < DWC_PAGE; i += LINE)
+		_mm_clflushopt(page + i);
+}
+
+static void flush_page(uint8_t *page)
+{
+	for (unsigned i = 0; i < DWC_PAGE; i += LINE)
+		_mm_clflush(page + i);
+}
+
+/* What e1 may have written: in guest RAM, as it left it, and as e2 finds it again. */
+static void flush_dirty(struct dwc_engine *e)
+{
+	void (*flush)(uint8_t *) = has_clflushopt() ? flush_page_unordered : flush_page;
+
+	for (uint32_t i = 0; i < e->dirty_count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+
+		flush(e->replicas[0].ram + gpa);
+		flush(e->replicas[1].ram + gpa);
+		flush(e->checkpoint_ram + gpa);
+	}
+	_mm_mfence(); /* CLFLUSHOPT is ordered by fences only */
+}
+
+static void evict(struct dwc_engine *e)
+{
+	const volatile uint8_t *at = e->evict, *end = e->evict + e->evict_bytes;
+
+	for (; at < end; at += LINE)
+		(void)*at;
+}
+
+/* The buffer must be memory: what was never written is one page of zeros, many times. */
+void dwc_caches_prepare(struct dwc_engine *e)
+{
+	if (e->evict)
+		memset(e->evict, 1, e->evict_bytes);
+}
+
+/* The pages are those that dwc_pages_list() has found last. */
+void dwc_caches_flush(struct dwc_engine *e)
+{
+	if (e->cache_flush == DWC_CACHE_ALL)
+		evict(e);
+	else
+		flush_dirty(e);
+}

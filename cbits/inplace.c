@@ -1,0 +1,213 @@
+/* Strategy in-place: one VM runs each element twice (Tokponnon & Lobelle, FOSDEM 2017). Phases: t1, the first run; r1, what it
+ * left is set aside and the VM goes back; cf, caches are flushed (caches.c); t2, the second run; cc, compare and commit.
+ *
+ * The VM is replica 0. Replica 1 has none: it shares the file descriptors and the run page, and its state, its exit and its RAM
+ * hold what e1 left. Between elements both RAMs are as in the checkpoint, so that a page that a run did not write compares
+ * equal. The dirty log is the VM's alone: only a commit takes pages out of it, so at the end of e2 it names those of e1 too.
+ *
+ * Each element is a checkpoint, and one that stands behind the I/O instruction that ended the element before: KVM finishes that
+ * first, once, with the device's answer. Neither run nor a rollback has to come by it again. */
+#include "core.h"
+
+#include <string.h>
+
+/* Mark the pages of the log that are not as in the checkpoint. */
+static void find_changed(struct dwc_engine *e)
+{
+	dwc_pages_list(e);
+	for (uint32_t i = 0; i < e->dirty_count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+
+		e->dirty[i].changed = memcmp(e->replicas[0].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE) != 0;
+	}
+}
+
+static void copy_changed(struct dwc_engine *e, uint8_t *to, const uint8_t *from)
+{
+	for (uint32_t i = 0; i < e->dirty_count; i++)
+		if (e->dirty[i].changed)
+			memcpy(to + (uint64_t)e->dirty[i].page * DWC_PAGE, from + (uint64_t)e->dirty[i].page * DWC_PAGE, DWC_PAGE);
+}
+
+/* What KVM's emulator wrote to guest memory is the same for both runs. */
+static int accept_memory(struct dwc_engine *e)
+{
+	int err = dwc_pages_harvest(&e->replicas[0]);
+
+	if (err)
+		return err;
+	find_changed(e);
+	copy_changed(e, e->replicas[1].ram, e->replicas[0].ram);
+	copy_changed(e, e->checkpoint_ram, e->replicas[0].ram);
+	for (uint32_t i = 0; i < e->dirty_count; i++)
+		if (e->dirty[i].changed)
+			e->sums[e->dirty[i].page] = dwc_page_sum(e->replicas[0].ram + (uint64_t)e->dirty[i].page * DWC_PAGE);
+	return 0;
+}
+
+/* The state of the VM, its exit, and when it ran, are those of e1. */
+static void set_aside(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0], *kept = &e->replicas[1];
+
+	kept->state = vm->state;
+	dwc_copy_exit(&kept->exit, &vm->exit);
+	kept->started_ns = vm->started_ns;
+	kept->ended_ns = vm->ended_ns;
+	kept->tick_crossed = vm->tick_crossed;
+}
+
+/* The instruction exits again: a part of a long memory-mapped access, or the write behind a read. Its end is in KVM's emulator
+ * and in no register: this exit is an element of its own, in which no guest code runs. */
+static int take_fragment(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0];
+	int err;
+
+	dwc_describe_exit(vm);
+	if ((err = dwc_state_get(vm, &vm->state)))
+		return err;
+	vm->started_ns = vm->ended_ns = dwc_now_ns();
+	set_aside(e);
+	e->changed_count = 0;
+	e->fragment = 1;
+	return 0;
+}
+
+/* e2 starts with MSRs that KVM was given, so must e1: kvm_amd drops the upper halves of SYSENTER_ESP and _EIP then (svm_set_msr),
+ * and lets the guest write them. */
+static int give_msrs(struct dwc_engine *e)
+{
+	const struct dwc_msrs *msrs = &e->checkpoint.msrs;
+
+	if (!memcmp(msrs->entries, e->msrs_given.entries, msrs->count * sizeof msrs->entries[0]))
+		return 0;
+	e->msrs_given = *msrs;
+	return dwc_set_msrs(&e->replicas[0], msrs);
+}
+
+/* Bring the VM and the checkpoint behind the exit that ended the last element, with the device's answer. */
+static int finish_exit(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0];
+	const struct dwc_exit *x = &e->checkpoint_exit;
+	uint64_t rdi = vm->run->s.regs.regs.rdi;
+	int io = dwc_is_io(x), mmio_read = x->reason == KVM_EXIT_MMIO && !x->is_write, err, again = 0;
+
+	if ((err = dwc_replica_answer(vm)))
+		return err;
+	if (io && (again = dwc_replica_finish(vm)) < 0)
+		return again;
+	/* INS moves RDI, IN does not; a read from a device's memory can go anywhere, to XMM registers too */
+	if ((mmio_read || again || vm->run->s.regs.regs.rdi != rdi) && (err = accept_memory(e)))
+		return err;
+	if (mmio_read && (err = dwc_state_get(vm, &e->checkpoint)))
+		return err;
+	dwc_state_get_synced(vm, &e->checkpoint);
+	memset(&e->checkpoint_exit, 0, offsetof(struct dwc_exit, data));
+	e->checkpoint_exit.reason = KVM_EXIT_INTR; /* nothing is pending */
+	e->checkpoint_sum = dwc_checkpoint_sum(e);
+	e->has_pending_io = 0;
+	e->inputs.answer = DWC_ANSWER_IO;
+	return again ? take_fragment(e) : 0;
+}
+
+/* Make the VM ready for the next element. Once for each is enough, and all of it comes before a fault is injected. */
+int dwc_inplace_settle(struct dwc_engine *e)
+{
+	uint64_t from = dwc_now_ns();
+	int err;
+
+	if ((dwc_is_io(&e->checkpoint_exit) || e->inputs.answer != DWC_ANSWER_IO) && (err = finish_exit(e)))
+		return err;
+	if ((err = give_msrs(e)))
+		return err;
+	e->stats.compare_ns += dwc_now_ns() - from;
+	return 0;
+}
+
+/* r1 and cf. The VM's log has been read. */
+int dwc_inplace_rewind(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0];
+	uint64_t from = dwc_now_ns(), restored;
+	int err;
+
+	set_aside(e);
+	find_changed(e);
+	copy_changed(e, e->replicas[1].ram, vm->ram);
+	if (dwc_is_io(&vm->exit)) {
+		if ((err = dwc_replica_complete(vm)))
+			return err;
+		if (!vm->exit.is_write) { /* it may have gone to memory */
+			if ((err = dwc_pages_harvest(vm)))
+				return err;
+			find_changed(e);
+		}
+	}
+	copy_changed(e, vm->ram, e->checkpoint_ram);
+	if ((err = dwc_job_restore(vm)))
+		return err;
+	restored = dwc_now_ns();
+	e->stats.restore_ns += restored - from;
+	if (e->cache_flush == DWC_CACHE_KEPT)
+		return 0;
+	dwc_caches_flush(e);
+	e->stats.flush_ns += dwc_now_ns() - restored;
+	return 0;
+}
+
+/* e2 starts with an empty TLB, by the restore: so must e1, or a stale translation, or an accessed bit that a cached one
+ * leaves alone, makes them differ. */
+static int empty_tlb(struct dwc_replica *vm)
+{
+	struct dwc_state s; /* its synced groups, as KVM has them */
+	uint64_t from = dwc_now_ns();
+	int err;
+
+	dwc_state_get_synced(vm, &s);
+	err = dwc_flush_tlb(vm, &s.sregs);
+	vm->engine->stats.restore_ns += dwc_now_ns() - from;
+	return err;
+}
+
+static uint64_t ran_ns(const struct dwc_replica *r)
+{
+	return r->ended_ns - r->started_ns;
+}
+
+/* Both runs of an element. A status of e1 that is no natural end is the element's. */
+int dwc_inplace_execute(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0], *kept = &e->replicas[1];
+	int status;
+
+	if (e->fragment) {
+		e->fragment = 0;
+		e->agreed = 1;
+		return 0;
+	}
+	if (!e->rewound) {
+		if ((status = empty_tlb(vm)))
+			return status;
+		status = dwc_job_element(vm);
+		e->stats.first_run_ns += ran_ns(vm);
+		if (status || (status = dwc_inplace_rewind(e)))
+			return status;
+		if (e->pause_between) {
+			e->pause_between = 0;
+			e->rewound = 1;
+			return DWC_BETWEEN_RUNS;
+		}
+	}
+	e->rewound = 0;
+	status = dwc_job_element(vm);
+	if (status == DWC_SLICE_UP)
+		status = dwc_extend(e, vm);
+	e->stats.second_run_ns += ran_ns(vm);
+	dwc_slice_note(e);
+	/* the guest clock moves by the time of e1 */
+	vm->started_ns = kept->started_ns;
+	vm->ended_ns = kept->ended_ns;
+	return status;
+}

@@ -1,0 +1,25 @@
+"""The size of the last-level cache, for flushing it by reading more than it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dwcvmm.errors import HostError
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20}
+
+
+def last_level_cache_bytes(caches: Path = CACHES) -> int:
+    """Size of the cache with the highest level that holds data. Raises HostError where the kernel does not say."""
+    sizes = {}
+    for index in caches.glob("index*"):
+        try:
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+        except OSError:
+            continue
+        if kind in ("Data", "Unified") and size[-1:] in UNITS:
+            sizes[int(level)] = int(size[:-1]) * UNITS[size[-1]]
+    if not sizes:
+        raise HostError(f"{caches} does not say how large the last-level cache is", "use --flush dirty or none")
+    return sizes[max(sizes)]

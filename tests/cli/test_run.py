@@ -14,7 +14,9 @@ import pexpect
 import pytest
 from conftest import ROOT, needs_kvm
 
+from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
+from dwcvmm.report.bench_elements import protected_strategies
 from dwcvmm.report.schema import load
 
 COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
@@ -92,6 +94,11 @@ def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
         (["--kernel", "good.bin", "--memory", "16M", "--report", "/no/such/dir/r"], ExitCode.CONFIG, "report"),
         (["--kernel", "good.bin", "--memory", "16M", "--baseline", "README.md"], ExitCode.CONFIG, "is not a"),
         (["--kernel", "good.bin", "--strategy", "triple"], ExitCode.USAGE, "triple"),
+        (["--kernel", "good.bin", "--flush", "dirty"], ExitCode.USAGE, "in-place"),
+        (["--kernel", "good.bin", "--strategy", "sequential", "--flush", "none"], ExitCode.USAGE, "in-place"),
+        (["--kernel", "good.bin", "--strategy", "in-place", "--flush", "most"], ExitCode.USAGE, "most"),
+        (["--kernel", "good.bin", "--strategy", "in-place", "--checkpoint-every", "2"], ExitCode.CONFIG, "checkpoint"),
+        (["--kernel", "good.bin", "--strategy", "in-place", "--progress", "branches"], ExitCode.CONFIG, "counter"),
         (["--kernel", "good.bin", "--progress", "cycles"], ExitCode.USAGE, "cycles"),
         (["--kernel", "good.bin", "--tsc", "backwards"], ExitCode.USAGE, "backwards"),
         (["--kernel", "good.bin", "--slice", "1s"], ExitCode.USAGE, "--slice"),
@@ -132,6 +139,14 @@ def test_without_kvm_the_error_names_the_remedy(tmp_path: Path, errno_name: str,
         assert result.returncode == ExitCode.HOST_UNFIT
         assert words in result.stdout + result.stderr
         assert "Traceback" not in result.stderr
+
+
+@needs_kvm
+@pytest.mark.skipif(not uses_shadow_paging(kvm_module()), reason="doctor: two_dimensional_paging: EPT or NPT")
+def test_in_place_is_refused_under_shadow_paging(guests: Path) -> None:
+    result = dwcvmm("run", "--kernel", guests / "ports.bin", "--memory", "16M", "--strategy", "in-place")
+    assert result.returncode == ExitCode.HOST_UNFIT
+    assert "shadows" in result.stderr and "EPT or NPT" in result.stderr
 
 
 @needs_kvm

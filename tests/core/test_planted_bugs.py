@@ -19,6 +19,8 @@ class Bug:
     bad: str
     caught_by: str
     shadow_paging: bool | None = None  # where the host's kind matters
+    tests: str = "tests/faults"
+    emulated: bool = True  # an emulated machine shows it, too
 
 
 BUGS = {
@@ -43,6 +45,7 @@ BUGS = {
         "0)",
         "test_restart_starts_from_the_old_state",
         shadow_paging=False,
+        emulated=False,
     ),
     "rollback without new memory slots": Bug(
         "rollback.c",
@@ -50,6 +53,29 @@ BUGS = {
         "if (0 && (err = dwc_pages_rearm(e)))",
         "test_restart_starts_from_the_old_state and paging3",
         shadow_paging=True,
+    ),
+    "in-place: e2 starts with the pages of e1": Bug(
+        "inplace.c",
+        "\tcopy_changed(e, vm->ram, e->checkpoint_ram);\n",
+        "",
+        "test_dirty_page and in-place",
+        shadow_paging=False,
+    ),
+    "in-place: what INS wrote is no part of the checkpoint": Bug(
+        "inplace.c",
+        "(mmio_read || again || vm->run->s.regs.regs.rdi != rdi)",
+        "(mmio_read || again)",
+        "test_each_part_of_a_transfer and in-place",
+        shadow_paging=False,
+        tests="tests/guest/test_in_place.py",
+    ),
+    "in-place: an I/O instruction is not finished before the registers are restored": Bug(
+        "inplace.c",
+        "if ((err = dwc_replica_complete(vm)))",
+        "if ((err = 0))",
+        "test_each_part_of_a_transfer and in-place",
+        shadow_paging=False,
+        tests="tests/guest/test_in_place.py",
     ),
 }
 
@@ -61,14 +87,14 @@ def test_planted_bug_is_caught(name: str, guests: Path, tmp_path: Path) -> None:
     bug = BUGS[name]
     if bug.shadow_paging not in (None, uses_shadow_paging(kvm_module())):
         pytest.skip(f"doctor: two_dimensional_paging: shadow paging {'absent' if bug.shadow_paging else 'present'}")
-    if bug.shadow_paging is False and "DWCVMM_TESTBED" in os.environ:
+    if not bug.emulated and "DWCVMM_TESTBED" in os.environ:
         pytest.skip("QEMU TCG flushes the TLB at every entry, and this bug was tried in bochs and not seen either")
     copy_tree(tmp_path)
     source = tmp_path / "cbits" / bug.file
     text = source.read_text()
     assert text.count(bug.good) == 1, "the planted bug has lost its place"
     source.write_text(text.replace(bug.good, bug.bad))
-    result = run_tests_in(tmp_path, "--timeout=40", "tests/faults", "-k", bug.caught_by)
+    result = run_tests_in(tmp_path, "--timeout=40", bug.tests, "-k", bug.caught_by)
     # 1: a test failed; a test that hangs is ended by the time limit, with the same code
     assert result.returncode == 1, result.stdout + result.stderr
     assert str(tmp_path) in result.stdout + result.stderr or "FAILED" in result.stdout

@@ -64,7 +64,7 @@ BUGS = {
     "in-place: what INS wrote is no part of the checkpoint": Bug(
         "inplace.c",
         "(mmio_read || again || vm->run->s.regs.regs.rdi != rdi)",
-        "(mmio_read || again)",
+        "(mmio_read || again || rdi == 1)",
         "test_each_part_of_a_transfer and in-place",
         shadow_paging=False,
         tests="tests/guest/test_in_place.py",

@@ -15,6 +15,7 @@ from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 
 IN_PLACE = Strategy.IN_PLACE
 DEVICE, DEVICE_BYTES, PORT = 0xD0000000, 4096, 0x300
+HOT_PAGE = 0x400000  # of guest ring3, written in each element
 UNTOUCHED, USED_IN = 0x403210, 200  # a byte of its pages, and the element that reads them again (guest untouched)
 TURNS, TURN_ELEMENTS = 20, 18  # of guest transfers
 MIDDLES = {11, 13, 15, 17}  # elements of a turn that are the second part of an instruction
@@ -119,3 +120,21 @@ def test_upset_in_a_page_at_rest_is_not_seen(boot, run: str) -> None:
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output != (ROOT / "guest-images" / "untouched" / "token").read_text()
     assert booted.divergences == []
+
+
+def page_after(booted: Booted, elements: int) -> bytes:
+    booted.machine.run(elements)
+    return booted.machine.memory.read(HOT_PAGE, 4096)
+
+
+def test_a_damaged_checkpoint_is_found_and_taken_for_right(boot) -> None:
+    """e2 starts with it, and so do both runs of the restart (docs/protection.md)."""
+    whole = boot("ring3", IN_PLACE)
+    page_after(whole, 20)
+    expected = page_after(whole, 1)
+    whole.machine.close()
+    damaged = boot("ring3", IN_PLACE)
+    page_after(damaged, 20)
+    damaged.machine.core.checkpoint_ram[HOT_PAGE] ^= 4
+    assert page_after(damaged, 1) != expected
+    assert [(d.cause, d.pages) for d in damaged.divergences] == [(Cause.UNEXPLAINED, [HOT_PAGE])]

@@ -24,13 +24,13 @@ from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.kvm.system import System
-from dwcvmm.report.bench_elements import PROTECTED
 from dwcvmm.report.build import host_facts
 from dwcvmm.report.check import GUESTS
 from dwcvmm.report.origin import origin
 from dwcvmm.report.pretty import write_json
 
 TINY_BYTES = 16 << 20
+PROTECTED = [strategy.value for strategy in Strategy if strategy is not Strategy.OFF]
 PROGRESS_S, PROGRESS_S_NO_TTY = 1.0, 30.0
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 
@@ -49,7 +49,7 @@ def campaign() -> None:
 @click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest of --kernel.")
 @click.option("--faults", type=click.IntRange(1), default=1068, show_default=True, help="How many to draw.")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--strategy", type=click.Choice([s.value for s in PROTECTED]), default="sequential", show_default=True)
+@click.option("--strategy", type=click.Choice(PROTECTED), default="sequential", show_default=True)
 @click.option("--policy", type=click.Choice([p.value for p in Policy]), default="restart", show_default=True)
 @click.option(
     "--target", "targets", multiple=True, type=click.Choice(list(draw.TARGETS)), help="May be repeated. Default: all."
@@ -76,6 +76,10 @@ def new(
         raise click.UsageError("a campaign has either --guest, or --kernel")
     if defects and strategy != Strategy.PARALLEL:
         raise click.UsageError("--defects needs --strategy parallel: else both runs are on one CPU")
+    if strategy == Strategy.IN_PLACE:
+        if set(points) - {"start"}:
+            raise click.UsageError("in place a fault is at the start of a run")
+        points = ("start",)
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
     system = System()

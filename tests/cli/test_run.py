@@ -16,7 +16,6 @@ from conftest import ROOT, needs_kvm
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.bench_elements import protected_strategies
 from dwcvmm.report.schema import load
 
 COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]

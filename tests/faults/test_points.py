@@ -13,7 +13,7 @@ from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.faults.injector import Became
 from dwcvmm.machine.machine import Outcome
 
-PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
+TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]
 DIRTY_PAGE = 0x400000
 
@@ -22,7 +22,7 @@ def token(guest: str) -> str:
     return (ROOT / "guest-images" / guest / "token").read_text()
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("target", ["rbx:3-6", "rip:2", f"ram+{DIRTY_PAGE:#x}:1", "rflags:0"])
 def test_at_the_end(boot, strategy, run: str, target: str) -> None:
@@ -37,7 +37,7 @@ def test_at_the_end(boot, strategy, run: str, target: str) -> None:
     assert 20 <= found.element < 20 + waits
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_page_table_entry(boot, strategy, run: str) -> None:
     """A page that is in no log: replaying the elements before goes astray until all of RAM is brought back."""
@@ -47,7 +47,7 @@ def test_page_table_entry(boot, strategy, run: str) -> None:
     assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_some_instructions_in(boot, strategy, run: str) -> None:
     booted = boot("ports", strategy, faults=[f"100+2:{run}:rsp:20"])
@@ -58,7 +58,7 @@ def test_some_instructions_in(boot, strategy, run: str) -> None:
     assert [(d.element, d.cause) for d in booted.divergences] == [(100, Cause.INJECTED)]
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_some_time_in(boot, strategy, run: str) -> None:
     """How long an element takes is the host's business: it may be over before the point."""
@@ -78,7 +78,7 @@ def test_a_point_behind_the_end_is_not_reached(boot) -> None:
     assert booted.divergences == []
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
     """The limit of the method, stated in docs/protection.md: the guest goes on with a wrong value."""
     booted = boot("ring3", strategy, faults=["20:both:rbx:3"])
@@ -87,7 +87,7 @@ def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
     assert booted.output != token("ring3")
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot, strategy) -> None:
     """Both replicas read the time, and differ until the site is learned; on the way all of RAM is brought back."""
     booted = boot("rdtsc", strategy, faults=["1:e1:ram+0xe00000:1"])
@@ -116,7 +116,7 @@ class Once(Visitor):
             self._from = NEVER
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_comparison_that_sees_something_else(boot, strategy) -> None:
     """A bit flips in what the comparison reads: the element is run again for nothing."""
     booted = boot("ring3", strategy)

@@ -11,7 +11,7 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine.machine import Outcome
 
-PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
+TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 COPIES = ["e1", "e2", "checkpoint"]
 WRITTEN, IDLE = 0x400000, 0xE00000
 FAST = 16 << 30  # bytes a second: a pass in a few elements
@@ -31,7 +31,7 @@ def copies_differ(booted: Booted) -> bool:
     return not a == b == saved
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("target", [f"ram+{WRITTEN:#x}:2", "rbx:3", "fs.base:1", "xsave+200:4", "msr:0xc0000102:5"])
 def test_a_damaged_checkpoint_is_not_believed(boot, strategy, target: str) -> None:
     """Nobody else has the page as it was then, nor the registers: the run stops instead of going on wrong."""
@@ -41,7 +41,7 @@ def test_a_damaged_checkpoint_is_not_believed(boot, strategy, target: str) -> No
     assert booted.output == ""
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_a_damaged_checkpoint_that_no_rollback_needs(boot, strategy) -> None:
     booted = boot("ring3", strategy, faults=[f"25:checkpoint:ram+{WRITTEN:#x}:2"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -49,7 +49,7 @@ def test_a_damaged_checkpoint_that_no_rollback_needs(boot, strategy) -> None:
     assert booted.divergences == []
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None:
     """The page-table entry makes it bring back all of RAM."""
     booted = boot("ring3", strategy, faults=[f"5:checkpoint:ram+{IDLE:#x}:1", "6+end:e1:ram+0x8004:5"])
@@ -59,7 +59,7 @@ def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None
     assert booted.machine.core.checkpoint_ram[IDLE] == 0
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("copy", COPIES)
 def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:
     booted = boot("ports", strategy, faults=[f"10:{copy}:ram+{IDLE + 77:#x}:6"], scrub_bytes_per_s=FAST)
@@ -71,7 +71,7 @@ def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:
     assert booted.machine.injections[0].repaired
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_three_contents_are_left_alone(boot, strategy) -> None:
     faults = [f"10:{copy}:ram+{IDLE:#x}:{bit}" for bit, copy in enumerate(COPIES)]
     booted = boot("ports", strategy, faults=faults, scrub_bytes_per_s=FAST)
@@ -81,7 +81,7 @@ def test_three_contents_are_left_alone(boot, strategy) -> None:
     assert found["e1"] == found["e2"] == found["checkpoint"] == 0
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
     booted = boot("ports", strategy, faults=[f"10:e2:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
     booted.machine.core.sums[IDLE // 4096] ^= 1
@@ -90,7 +90,7 @@ def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
     assert not copies_differ(booted)
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_replicas_that_agree_are_not_set_back(boot, strategy) -> None:
     """As if a write had escaped the logs: the checkpoint alone is as it was saved."""
     booted = boot("ports", strategy, faults=[f"10:both:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
@@ -100,12 +100,13 @@ def test_replicas_that_agree_are_not_set_back(boot, strategy) -> None:
     assert found["e1"] == found["e2"] == found["checkpoint"] == 0
 
 
-def test_scrubbing_needs_three_copies(boot) -> None:
-    with pytest.raises(ConfigError, match="strategy off"):
-        boot("ports", Strategy.OFF, scrub_bytes_per_s=FAST)
+@pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.IN_PLACE])
+def test_scrubbing_needs_three_copies(boot, strategy) -> None:
+    with pytest.raises(ConfigError, match=f"strategy {strategy}"):
+        boot("ports", strategy, scrub_bytes_per_s=FAST)
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("guest", ["ring3", "paging", "paging3", "smc", "mmio", "untouched", "fpu", "rep"])
 def test_nothing_to_mend(boot, strategy, guest: str) -> None:
     """What the guest, its page walks and the VMM write is never taken for an upset."""

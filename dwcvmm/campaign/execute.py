@@ -15,9 +15,9 @@ import msgspec
 
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, Golden, Planned, Result, Spec
-from dwcvmm.campaign.worker import Answer, limit_s
+from dwcvmm.campaign.worker import SECOND_LIMIT, Answer, limit_s
 
-GRACE = 3.0  # times the limit of a run, until its worker counts as lost
+GRACE = 3.0  # times the limits of a run, until its worker counts as lost
 POLL_S = 1.0
 
 
@@ -139,7 +139,7 @@ class _Pool:
         worker = self._idle.pop() if self._idle else Worker(self._directory)
         self.busy.append(worker)
         self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
-        worker.give(job, GRACE * limit_s(self._golden[job[0].guest]))
+        worker.give(job, GRACE * (1 + SECOND_LIMIT) * limit_s(self._golden[job[0].guest]))
 
     def wait(self) -> list[tuple[list[Planned], Answer]]:
         answers: list[tuple[list[Planned], Answer]] = []

@@ -156,7 +156,10 @@ def test_its_child_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
         (guest,) = children
         process.send_signal(number)  # to it alone, not to the group
         assert process.wait(30) == ExitCode.INTERRUPTED
-        assert not Path(f"/proc/{guest}").exists()
+        waited = time.monotonic() + 30
+        while (gone := not Path(f"/proc/{guest}").exists()) is False and time.monotonic() < waited:
+            time.sleep(0.05)
+        assert gone
     finally:
         process.kill()
 

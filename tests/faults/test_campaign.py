@@ -101,6 +101,7 @@ def ring3(guests: Path) -> tuple[Spec, list]:
 def test_classes(ring3: tuple[Spec, list], monkeypatch: pytest.MonkeyPatch, fault: str, expected: Class) -> None:
     """Faults that hit both replicas alike are the way to see what double execution would let through."""
     monkeypatch.setattr(worker, "LEAST_LIMIT_S", 2.0)
+    monkeypatch.setattr(worker, "SECOND_LIMIT", 1)
     spec, golden = ring3
     job = [Planned(number=0, guest=0, target="", point="", fault=fault)]
     answer = worker.work(spec, golden, System(), job)

@@ -49,7 +49,8 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
-	int all = e->checkpoint_due || !dwc_replayable(exit), err;
+	int waits = !dwc_returnable(exit, &e->exit) && e->strategy != DWC_IN_PLACE && e->log_count < DWC_LOG_ELEMENTS;
+	int all = (e->checkpoint_due && !waits) || !dwc_replayable(exit), err;
 
 	if (e->agreed)
 		return take_checkpoint(e, exit);

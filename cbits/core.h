@@ -391,6 +391,7 @@ void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const st
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b);
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
 int dwc_replayable(const struct dwc_exit *x);
+int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before);
 int dwc_is_io(const struct dwc_exit *x);
 
 /* slice.c */

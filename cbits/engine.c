@@ -30,13 +30,13 @@ int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
 }
 
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
- * first one, where registers may be set. */
+ * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
 static int job_enter(struct dwc_replica *r)
 {
 	int err = dwc_replica_feed(r);
 
 	if (!err)
-		err = dwc_replica_complete(r); /* also where only registers of the run page wait to be taken over */
+		err = dwc_replica_finish(r); /* also where only registers of the run page wait to be taken over */
 	r->midway = 1;
 	dwc_state_get_synced(r, &r->state);
 	return err;

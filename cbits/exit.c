@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define MMIO_PART 8 /* the most that one exit transfers; parts end at pages, too */
+
 /* The replica stands at a point that was agreed on, whatever exit has brought it there. */
 void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
 {
@@ -96,4 +98,16 @@ int dwc_is_io(const struct dwc_exit *x)
 int dwc_replayable(const struct dwc_exit *x)
 {
 	return dwc_is_io(x) || x->reason == KVM_EXIT_HLT || x->reason == KVM_EXIT_DEBUG;
+}
+
+/* Can registers and memory as they are at this exit be returned to? Not where KVM's emulator has more of the instruction in
+ * mind: behind a part of a long memory-mapped write there may be the next one (RIP has gone on already), and the second part of
+ * a long read comes again only after the first. */
+int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before)
+{
+	if (x->reason != KVM_EXIT_MMIO)
+		return 1;
+	if (x->is_write)
+		return x->size < MMIO_PART && (x->gpa + x->size) % DWC_PAGE;
+	return before->reason != KVM_EXIT_MMIO || before->is_write || before->gpa + before->size != x->gpa;
 }

@@ -271,7 +271,9 @@ static int inject(struct dwc_replica *r, uint32_t vector)
 	struct kvm_regs *regs = &r->run->s.regs.regs;
 	long err;
 
-	if (r->engine->strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF) {
+	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
+	if (r->engine->strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF &&
+	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
 		/* no register may be set while an exit is pending */
 		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))
 			return (int)err;

@@ -201,8 +201,7 @@ class Injector(Visitor):
         if point.at is At.TIME:
             status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
             return bool(check("run to the fault's point", status) == lib.DWC_SLICE_UP)
-        check("start the element", lib.dwc_engine_enter(self._core, index))
-        return True
+        return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)

@@ -24,8 +24,17 @@ class Bug:
 
 
 BUGS = {
-    "compare skips a page": Bug(
-        "pages.c", "\t\tif (d->differs) {", "\t\tif (d->differs && d->page != 0x400) {", "test_dirty_page"
+    "a page of the logs is left out": Bug(
+        "pages.c",
+        "\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "test_dirty_page",
+    ),
+    "a rollback believes any page": Bug(
+        "guard.c", "if (dwc_page_sum(saved) == sum)", "if (1)", "test_a_damaged_checkpoint_is_not_believed and ram"
+    ),
+    "a rollback believes any registers": Bug(
+        "guard.c", "if (dwc_checkpoint_sum(e) != e->checkpoint_sum)", "if (0)", "test_a_damaged_checkpoint and rbx"
     ),
     "XSAVE left out of the restore": Bug(
         "state.c",

@@ -106,6 +106,18 @@ def test_transfers_are_not_repeated_by_a_restart(boot, first: str) -> None:
     assert [(d.cause, d.detail["fault"]) for d in booted.divergences] == [(Cause.INJECTED, text) for text in faults]
 
 
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+@pytest.mark.parametrize("element", range(3 * TURN_ELEMENTS, 4 * TURN_ELEMENTS))
+def test_a_restart_of_two_vms_loses_no_transfer(boot, strategy: Strategy, element: int) -> None:
+    """It stops where it cannot return to an OUTS (docs/protection.md)."""
+    booted = boot("transfers", strategy, faults=[f"{element}:e2:rbx:9"])
+    recorders = watch_devices(booted)
+    if booted.machine.run() is Outcome.DIVERGENCE_STOP:
+        return
+    assert booted.output == (ROOT / "guest-images" / "transfers" / "token").read_text()
+    expect_transfers(*recorders)
+
+
 def test_upset_between_the_runs_in_a_page_that_e2_reads(boot) -> None:
     """It is in no dirty log, and must not stay for both runs of the restart."""
     booted = boot("untouched", IN_PLACE, faults=[f"{USED_IN}:e2:ram+{UNTOUCHED:#x}:7"])

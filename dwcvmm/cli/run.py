@@ -12,6 +12,7 @@ from dwcvmm.cli import units
 from dwcvmm.cli.units import Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc
+from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.faults.model import Fault
@@ -19,6 +20,7 @@ from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 from dwcvmm.report import schema
 from dwcvmm.report.build import build_report
 from dwcvmm.report.events import EventLog
+from dwcvmm.report.keep import OPTION, Keeper
 from dwcvmm.report.summary import summarise
 
 # what a stock kernel needs to know about a PC without ACPI and local APIC, and with a hidden TSC
@@ -54,14 +56,14 @@ def open_console(name: str) -> tuple[int | None, int | None]:
         raise ConfigError(f"console {name}: {error.strerror}") from error
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, what: str = "the report") -> None:
     """An hour's run must not end with a report that cannot be written."""
     if path is None:
         return
     try:
         path.open("ab").close()
     except OSError as error:
-        raise ConfigError(f"cannot write the report to {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot write {what} to {path}: {error.strerror}") from error
 
 
 @click.command()
@@ -129,6 +131,11 @@ def check_writable(path: Path | None) -> None:
     help="Compare at most so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md).")
+@click.option(
+    OPTION,
+    type=click.Path(path_type=Path),
+    help="Keep the first divergence that was injected or has no explanation, for dwcvmm diff (docs/triage.md).",
+)
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON.")
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="Report of a run with --strategy off, for the penalty."
@@ -140,7 +147,7 @@ def run(
     kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
     cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
-    report: Path | None, events: Path | None,
+    report: Path | None, keep_divergence: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
@@ -148,6 +155,7 @@ def run(
         raise click.UsageError("--flush is for --strategy in-place")
     base = schema.load(baseline) if baseline else None
     check_writable(report)
+    check_writable(keep_divergence, "a divergence")
     engine = EngineConfig(
         strategy=Strategy(strategy) if strategy else default_strategy(),
         slice_ns=slice_ns,
@@ -164,13 +172,22 @@ def run(
     config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
+    keeper: Keeper | None = None
+
+    def on_divergence(record: Divergence) -> None:
+        log.divergence(record, int(machine.core.guest_ns))
+        if keeper:
+            keeper.decided(record)
+
     machine = Machine(
         config,
         output.write,
-        lambda record: log.divergence(record, int(machine.core.guest_ns)),
+        on_divergence,
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
         lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
+    if keep_divergence:
+        keeper = Keeper(machine, keep_divergence, sys.argv[1:])
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
     session = Session(machine, input_fd, timeout / 1e9 if timeout else None)
     log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
@@ -183,8 +200,12 @@ def run(
         if report:
             report.write_bytes(schema.encode(result))
         machine.close()
+        if keeper:
+            keeper.close()
     if not quiet:
         click.echo(summarise(result), err=True)
+        if keeper and keeper.kept is not None:
+            click.echo(f"kept         element {keeper.kept} in {keep_divergence}: see dwcvmm diff", err=True)
     outcome = Outcome(result.outcome)
     if outcome is Outcome.POWEROFF and result.guest.status:
         return ExitCode.GUEST_FAILED

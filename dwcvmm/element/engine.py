@@ -79,6 +79,7 @@ class Engine:
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
         self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
+        self.before_rollback: Callable[[], None] | None = None  # of a divergence whose cause is not known yet
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
         self._on_repair = on_repair or (lambda copy, gpa: None)
@@ -201,7 +202,9 @@ class Engine:
             self.counts.accessed_bits += merged
             record.cause = Cause.ACCESSED_BIT
         else:
-            self.voting.diverged()
+            self.voting.diverged()  # reads all groups, and the dirty logs
+            if self.before_rollback:
+                self.before_rollback()
         # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
         # once: what hit e2 alone stays in such a page for both runs of the restart
         self.rollback(everything=self._attempt > 1 or self.in_place)

@@ -37,6 +37,11 @@ def read_code(replica: Any, ram_bytes: int, linear: int, length: int = 15) -> by
     return out
 
 
+def code_bits(sregs: Any) -> int:
+    """How instructions are decoded: 64, 32 or 16 bits."""
+    return 64 if sregs.cs.l else 32 if sregs.cs.db else 16
+
+
 def next_code(replica: Any, ram_bytes: int) -> bytes:
     """The code that a replica executes next; only real mode and odd segments have a CS base."""
     state = replica.state

@@ -33,15 +33,20 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
     return lines
 
 
-def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[str]:
+def instructions(code: bytes, address: int, bits: int, count: int = 0) -> list[tuple[int, int, str]]:
+    """(address, length in bytes, text) of the instructions at the start of `code`, `count` at most (0: all)."""
     import capstone  # a large library, and most guests never need it
 
     mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
     engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
-    lines = [
-        f"{i.address:#x}: {i.bytes.hex(' '):24} {i.mnemonic} {i.op_str}".rstrip()
+    return [
+        (i.address, i.size, f"{i.address:#x}: {i.bytes.hex(' '):24} {i.mnemonic} {i.op_str}".rstrip())
         for i in engine.disasm(code, address, count)
     ]
+
+
+def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[str]:
+    lines = [text for _, _, text in instructions(code, address, bits, count)]
     return lines or [f"{address:#x}: {code.hex(' ') or 'not mapped'}"]
 
 
@@ -62,8 +67,8 @@ def describe(core: Any, vcpu: Vcpu) -> str:
         f"gdt {sregs.gdt.base:#x}+{sregs.gdt.limit:#x}  idt {sregs.idt.base:#x}+{sregs.idt.limit:#x}"
     )
     linear = int(regs.rip) + int(sregs.cs.base)
-    bits = 64 if sregs.cs.l else 32 if sregs.cs.db else 16
-    lines += disassemble(guestcode.read_code(core.replicas[0], int(core.ram_bytes), linear, 48), linear, bits)
+    code = guestcode.read_code(core.replicas[0], int(core.ram_bytes), linear, 48)
+    lines += disassemble(code, linear, guestcode.code_bits(sregs))
 
     def read_u64(gpa: int) -> int:
         if gpa + 8 > core.ram_bytes:

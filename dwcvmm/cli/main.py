@@ -10,6 +10,7 @@ import click
 from dwcvmm.cli.bench import bench
 from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
+from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.report import report
 from dwcvmm.cli.run import run
@@ -28,6 +29,7 @@ cli.add_command(bench)
 cli.add_command(check)
 cli.add_command(campaign)
 cli.add_command(report)
+cli.add_command(diff)
 
 
 def main() -> None:

@@ -121,6 +121,8 @@ def _decode(path: Path, packed: bytes) -> KeptDivergence:
         if not unpacker.eof:
             what = "is too large" if unpacker.unconsumed_tail else "is truncated"
             raise ConfigError(f"{path} {what}: no whole {SCHEMA}")
+        if unpacker.unused_data:
+            raise ConfigError(f"{path} is damaged: there is more behind its end")
         return msgspec.msgpack.decode(plain, type=KeptDivergence)
     except zlib.error as error:
         raise ConfigError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,28 @@
+"""`dwcvmm diff`: look at a divergence that `dwcvmm run --keep-divergence` has kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dwcvmm.errors import ExitCode
+from dwcvmm.report.divergencefile import load
+from dwcvmm.report.pretty import pretty_json
+from dwcvmm.report.symbols import load_symbols
+from dwcvmm.report.triage import analyse
+from dwcvmm.report.triagetext import render
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbols", type=click.Path(path_type=Path), help="The guest's vmlinux or System.map.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON on stdout.")
+def diff(file: Path, symbols: Path | None, as_json: bool) -> int:
+    """Show what differed in the divergence kept in FILE, where, and what it looks like (docs/triage.md)."""
+    triage = analyse(load(file), load_symbols(symbols) if symbols else None)
+    if as_json:
+        click.echo(pretty_json(triage), nl=False)
+    else:
+        click.echo(render(triage))
+    return ExitCode.OK

@@ -59,7 +59,8 @@ def _cause(kept: KeptDivergence) -> str:
         where = hit or (f"whatever runs on CPU {fault.cpu}" if fault.cpu is not None else "the checkpoint")
         return f"The cause is known: the fault {kept.fault} was injected into {where}."
     if "replay" in kept.detail:
-        return f"No cause is known: a rollback's replay {kept.detail['replay']}."
+        replay = kept.detail["replay"]
+        return f"The cause is not known: the replay {replay}. It has read time, or the checkpoint is damaged."
     if kept.cause == Cause.ALIGNMENT:
         return "One replica ended and the other did not, in the time that it had."
     return "No cause is known: no fault was injected, and nothing of the guest or the host accounts for it."

@@ -74,7 +74,7 @@ class Keeper:
             command=self._command,
             directory=str(Path.cwd()),
             strategy=self._machine.config.engine.strategy.value,
-            host=host_facts(self._machine),
+            host=host_facts(self._machine.replicas.host),
             guest=guest_facts(self._machine),
             cause=record.cause.value,
             element=record.element,

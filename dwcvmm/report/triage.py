@@ -7,6 +7,7 @@ comparison alone cannot tell which is wrong: the element, restarted, can (`votes
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -68,7 +69,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
     harmless: list[str]  # registers whose difference the comparison does not count (docs/state-table.md)
     pages: list[PageDifference]
     pages_differ: int
-    detail: dict[str, object]
+    detail: dict[str, Any]
     strategy: str
     kernel: str
     kernel_sha256: str

@@ -85,6 +85,20 @@ def test_a_page_that_nobody_wrote_is_found_behind_what_it_led_to(guests: Path, t
 
 
 @needs_kvm
+def test_a_replay_that_does_not_arrive(guests: Path, tmp_path: Path) -> None:
+    """The checkpoint is damaged: what diverged before the rollback is kept, although nothing could explain it."""
+    file = tmp_path / "k.div"
+    faults = ("--fault", "100:checkpoint:rbx:3", "--fault", "104:e2:r15:3")
+    common = ("--kernel", guests / "ports.bin", "--memory", "16M", "--strategy", "sequential")
+    result = dwcvmm("run", *common, *faults, "--keep-divergence", file)
+    assert result.returncode == ExitCode.DIVERGENCE_STOP
+    found = json.loads(dwcvmm("diff", file, "--json").stdout)
+    assert (found["cause"], found["element"]) == ("unexplained", 104)
+    assert [(each["name"], each["bits"]) for each in found["registers"]] == [("r15", [3])]
+    assert "the checkpoint is damaged" in found["judgement"][0]
+
+
+@needs_kvm
 def test_symbols_and_text(guests: Path, tmp_path: Path) -> None:
     file, symbols = tmp_path / "k.div", tmp_path / "System.map"
     keep(file, guests, "ports", "100:e2:rbx:3", "sequential")

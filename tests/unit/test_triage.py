@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ from dwcvmm.report.judgement import bits_text
 from dwcvmm.report.keep import repeat_command
 from dwcvmm.report.schema import GuestFacts, HostFacts
 from dwcvmm.report.symbols import FARTHEST, Symbol, Symbols, load_symbols
-from dwcvmm.report.triage import analyse, page_difference
+from dwcvmm.report.triage import Triage, analyse, page_difference
 from dwcvmm.report.triagetext import render
 
 # files, disassembly: what they take on a busy machine says nothing
@@ -312,6 +313,13 @@ def test_files_without_symbols_are_refused(tmp_path: Path, content: bytes, words
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=words):
         load_symbols(path)
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    text = (ROOT / "docs" / "triage.md").read_text()
+    for struct in msgspec.json.schema(Triage)["$defs"].values():
+        for field in struct["properties"]:
+            assert f"`{field}`" in text, f"{field} is missing in docs/triage.md"
 
 
 def test_text_is_short_and_json_has_it_all(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Voting(Visitor):
         self.lost: Counter[int] = Counter()  # by replica
         self.lost_by_cpu: Counter[int] = Counter()
         self.suspects: list[int] = []
+        # called once, with the replicas whose first run has lost, if the element under way is committed by a vote
+        self.on_verdict: Callable[[list[int]], None] | None = None
 
     @property
     def visit_from(self) -> int:
@@ -87,17 +89,24 @@ class Voting(Visitor):
     def forget(self) -> None:
         """It was no fault."""
         self._ballots = []
+        self.on_verdict = None
         self._go_home()
 
     def committed(self) -> None:
         """The element that had diverged is committed, as its last run has shown: count who had lost."""
         if not self._ballots:
             return
-        for ballot in self._ballots:
+        first_run: list[int] = []
+        for number, ballot in enumerate(self._ballots):
             if self._last and not self._same(ballot, self._last[0]):
                 self.lost[ballot.replica] += 1
                 if ballot.cpu >= 0:
                     self.lost_by_cpu[ballot.cpu] += 1
+                if number < len(self._last):
+                    first_run.append(ballot.replica)
+        on_verdict, self.on_verdict = self.on_verdict, None
+        if self._last and on_verdict:
+            on_verdict(first_run)
         self._ballots, self._last = [], []
         for cpu, count in self.lost_by_cpu.items():
             if count >= SUSPECT_AFTER and cpu not in self.suspects:

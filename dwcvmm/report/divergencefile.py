@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -92,6 +92,7 @@ class KeptDivergence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     runs: tuple[Run, Run]  # e1 on replica A, e2 on replica B
     pages: list[Page]
     pages_differ: U64  # all of them, kept or not
+    wrong: list[Literal["A", "B"]] | None = None  # that showed something else than what was committed; null: not known
 
 
 def encode(kept: KeptDivergence) -> bytes:

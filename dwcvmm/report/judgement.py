@@ -27,7 +27,8 @@ def judge(
         *_ends(kept, places),
         *_listed(registers, _register, "registers"),
         *_listed(pages, _page, "pages"),
-        *_verdict(kept, registers, pages),
+        *_pattern(kept, registers, pages),
+        *_verdict(kept),
     ]
 
 
@@ -114,7 +115,7 @@ def _shares(each: Iterable[Difference | PageDifference]) -> str:
     return ", ".join([*shares, *([f"{by.count('both')} by both"] if "both" in by else [])])
 
 
-def _verdict(kept: KeptDivergence, registers: Sequence[Difference], pages: Sequence[PageDifference]) -> list[str]:
+def _pattern(kept: KeptDivergence, registers: Sequence[Difference], pages: Sequence[PageDifference]) -> list[str]:
     all_of_it = [*registers, *(word for page in pages for word in page.words)]
     if not all_of_it:
         return ["No register and no page differs."]
@@ -133,8 +134,17 @@ def _verdict(kept: KeptDivergence, registers: Sequence[Difference], pages: Seque
             f"In all that differs replica {OTHER[name]} is as before: either {name} changed what it should not have, "
             f"or {OTHER[name]} did not what it should have."
         )
-    elif by == {"both"}:
+    elif by == {"both"} and kept.wrong is None:
         sentences.append("Both changed all that differs, so this comparison cannot tell which of them is wrong.")
     elif set(OTHER) <= by:
         sentences.append("Each replica changed something that the other one left as it was.")
     return sentences
+
+
+def _verdict(kept: KeptDivergence) -> list[str]:
+    if kept.wrong is None:
+        return []
+    again = "The element, run again, was committed as"
+    if len(kept.wrong) == 1:
+        return [f"{again} {OTHER[kept.wrong[0]]} had shown it: replica {kept.wrong[0]} was wrong."]
+    return [f"{again} {'neither' if kept.wrong else 'both'} had shown it."]

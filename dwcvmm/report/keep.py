@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import guestcode
@@ -55,6 +57,15 @@ class Keeper:
         kept = self._describe(record, capture or take(self._machine.core))
         self.kept = record.element
         self._machine.engine.before_rollback = None
+        self._machine.engine.voting.on_verdict = lambda wrong: self._settle(kept, wrong)
+        self._write(kept)
+
+    def _settle(self, kept: KeptDivergence, wrong: list[int]) -> None:
+        """The element, run again, is committed: now it is known who was wrong."""
+        names: tuple[Literal["A", "B"], ...] = ("A", "B")
+        self._write(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong]))
+
+    def _write(self, kept: KeptDivergence) -> None:
         try:
             self._path.write_bytes(encode(kept))
         except OSError as error:

@@ -1,7 +1,7 @@
 """What a kept divergence shows: which bits differ, in which replica, where in the guest, and what that looks like.
 
 A value is put down to a replica if the other one has it as it was before the element. If both have changed it the
-comparison alone cannot tell which is wrong: the element, restarted, can (`votes` of the report).
+comparison alone cannot tell which is wrong: the element, run again and committed, can.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
     harmless: list[str]  # registers whose difference the comparison does not count (docs/state-table.md)
     pages: list[PageDifference]
     pages_differ: int
+    wrong: list[str] | None  # replicas; null: not known
     detail: dict[str, Any]
     strategy: str
     kernel: str
@@ -206,6 +207,7 @@ def analyse(kept: KeptDivergence, symbols: Symbols | None = None) -> Triage:
         harmless=harmless,
         pages=pages,
         pages_differ=kept.pages_differ,
+        wrong=None if kept.wrong is None else [*kept.wrong],
         detail=kept.detail,
         strategy=kept.strategy,
         kernel=kept.guest.kernel,

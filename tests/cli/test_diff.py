@@ -11,6 +11,7 @@ from conftest import needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.element.config import Strategy
+from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.divergencefile import SCHEMA, load
 from dwcvmm.report.keep import Keeper
@@ -44,6 +45,8 @@ def test_a_register_that_the_guest_computes_with(guests: Path, tmp_path: Path, s
     assert int(rbx["b"], 16) == ((before ^ 8) * k + rcx) % 2**64
     assert sum(1 << bit for bit in rbx["bits"]) == int(rbx["a"], 16) ^ int(rbx["b"], 16)
     assert rbx["changed_by"] == "both"
+    assert found["wrong"] == ["B"]
+    assert found["judgement"][-1] == "The element, run again, was committed as A had shown it: replica B was wrong."
     assert found["pages"] == []
     for place in found["places"]:
         assert "out to port 0x80, 1 byte" in place["exit"]
@@ -72,6 +75,7 @@ def test_a_page_that_both_write(guests: Path, tmp_path: Path, strategy: str) -> 
     difference = int(word["a"], 16) - int(word["b"], 16)  # the guest adds to the word
     assert word["name"] == "0x400000" and difference in (4, -4)
     assert "Both wrote page 0x400000, and differently" in " ".join(found["judgement"])
+    assert found["wrong"] == ["A"]
 
 
 @needs_kvm
@@ -82,6 +86,7 @@ def test_a_page_that_nobody_wrote_is_found_behind_what_it_led_to(guests: Path, t
     assert (page["gpa"], page["logged"], page["changed_by"]) == ("0x403000", False, "B")
     assert [(w["name"], w["bits"]) for w in page["words"]] == [("0x403210", [7])]
     assert any("memory at rest" in sentence for sentence in found["judgement"])
+    assert found["wrong"] == ["B"]
 
 
 @needs_kvm
@@ -93,7 +98,7 @@ def test_a_replay_that_does_not_arrive(guests: Path, tmp_path: Path) -> None:
     result = dwcvmm("run", *common, *faults, "--keep-divergence", file)
     assert result.returncode == ExitCode.DIVERGENCE_STOP
     found = json.loads(dwcvmm("diff", file, "--json").stdout)
-    assert (found["cause"], found["element"]) == ("unexplained", 104)
+    assert (found["cause"], found["element"], found["wrong"]) == ("unexplained", 104, None)
     assert [(each["name"], each["bits"]) for each in found["registers"]] == [("r15", [3])]
     assert "the checkpoint is damaged" in found["judgement"][0]
 
@@ -181,4 +186,26 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_
     assert (triage.cause, triage.element, triage.fault) == ("unexplained", 100, None)
     assert [(each.name, each.changed_by, each.bits) for each in triage.registers] == [("r15", "B", [3])]
     assert triage.judgement[0].startswith("No cause is known")
-    assert engine.before_rollback is None
+    assert triage.wrong == ["B"]
+    assert engine.before_rollback is None and engine.voting.on_verdict is None
+
+
+def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path) -> None:
+    """The element that was kept is run again and put down to something else: no vote on it follows."""
+    file = tmp_path / "k.div"
+    # both runs of the first element's restart differ too, by a page that only the second restart restores
+    booted = boot("untouched", Strategy.SEQUENTIAL, faults=["150:e2:ram+0x403210:7", "230:e1:r14:5"])
+    engine = booted.machine.engine
+    keeper = Keeper(booted.machine, file, ["run"])
+
+    def on_divergence(record) -> None:
+        booted.divergences.append(record)
+        if record.attempt == 2:
+            record.cause = Cause.TIME
+        keeper.decided(record)
+
+    engine._on_divergence = on_divergence
+    booted.machine.run()
+    assert [record.attempt for record in booted.divergences] == [1, 2, 1]
+    assert engine.voting.lost.total() == 1
+    assert (load(file).attempt, load(file).wrong) == (1, None)

@@ -249,6 +249,16 @@ def test_pages_in_words() -> None:
     assert "No register and no page differs." in analyse(kept()).judgement
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(None, "cannot tell"), (["A"], "as B had"), (["B"], "as A had"), (["A", "B"], "as neither"), ([], "as both")],
+)
+def test_who_was_wrong_in_words(wrong: list | None, words: str) -> None:
+    last = analyse(kept(run(state(rax=1)), run(state(rax=2)), wrong=wrong)).judgement[-1]
+    assert words in last
+    assert ("replica" in last) is (wrong is not None and len(wrong) == 1)
+
+
 def test_ends_in_words() -> None:
     other_data = kept(run(state()), run(state(), data=b"\x42"), groups=["exit"])
     assert "same way with different data" in analyse(other_data).judgement[1]

@@ -61,7 +61,9 @@ def _cause(kept: KeptDivergence) -> str:
         return f"The cause is known: the fault {kept.fault} was injected into {where}."
     if "replay" in kept.detail:
         replay = kept.detail["replay"]
-        return f"The cause is not known: the replay {replay}. It has read time, or the checkpoint is damaged."
+        return f"The cause is not known: the replay {replay}. It may have read time."
+    if kept.cause == Cause.CHECKPOINT:
+        return "The run stopped because the checkpoint is damaged: it could not be told what to go back to."
     if kept.cause == Cause.ALIGNMENT:
         return "One replica ended and the other did not, in the time that it had."
     return "No cause is known: no fault was injected, and nothing of the guest or the host accounts for it."

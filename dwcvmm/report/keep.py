@@ -20,7 +20,7 @@ from dwcvmm.machine.machine import Machine
 from dwcvmm.report.build import guest_facts, host_facts
 from dwcvmm.report.divergencefile import MAX_PAGES, PAGE, XSAVE_BYTES, Exit, KeptDivergence, Page, Run, State, encode
 
-KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT)
+KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
 CODE_BYTES = 64  # each side of RIP
 CHUNK = 1 << 18  # of RAM, compared at once

@@ -85,8 +85,8 @@ def _golden(name: str, golden: Golden) -> dict[str, Any]:
 
 
 def named(faults: dict[int, Planned], results: dict[int, Result]) -> dict[str, int]:
-    """How often the defective CPU was named, how often another one, among the defects that got into the machine."""
-    defects = [(parse(faults[n].fault).cpu, r) for n, r in results.items() if r.outcome in INJECTED]
+    """How often the defective CPU was named, how often another one, among the defects that were not masked."""
+    defects = [(parse(faults[n].fault).cpu, r) for n, r in results.items() if r.outcome in EFFECTIVE]
     return {
         "defects": len(defects),
         "named": sum(result.suspects == [cpu] for cpu, result in defects),

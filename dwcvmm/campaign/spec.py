@@ -180,8 +180,7 @@ class Directory:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            remedy = "make one with: dwcvmm campaign new" if name != "results.ndjson" else ""
-            raise ConfigError(f"{self.path / name}: {error.strerror}", remedy) from error
+            raise ConfigError(f"{self.path / name}: {error.strerror}; dwcvmm campaign new makes one") from error
 
     def _decode(self, name: str, kind: type[T]) -> T:
         try:

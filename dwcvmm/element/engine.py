@@ -276,7 +276,7 @@ class Engine:
         if check("commit", lib.dwc_engine_commit(self.core)):
             return False
         self._attempt = 0
-        self.voting.committed()
+        self.voting.forget()
         return True
 
     def _end_by_steps(self, waited_ns: int) -> None:

@@ -87,7 +87,7 @@ class Voting(Visitor):
         self._last = []
 
     def forget(self) -> None:
-        """It was no fault."""
+        """It was no fault; or single steps have cut the element short, and its end says nothing of what was shown."""
         self._ballots = []
         self.on_verdict = None
         self._go_home()

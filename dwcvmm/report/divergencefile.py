@@ -18,6 +18,7 @@ from dwcvmm.report.schema import GuestFacts, HostFacts
 SCHEMA = "dwcvmm-divergence/1"
 FAMILY = b"dwcvmm-divergence/"
 PAGE, XSAVE_BYTES = int(lib.DWC_PAGE), 4096
+RUNNING = "still running"  # in place of an exit: the other replica had ended long before
 MAX_PAGES = 1024  # kept of those that differ
 MOST_BYTES = 1 << 26  # unpacked: several times what so many pages need
 
@@ -36,7 +37,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A `struct dwc_exit`. Fields that its reason does not use are zero."""
 
-    reason: str  # as dwcvmm.machine.exits has it
+    reason: str  # as dwcvmm.machine.exits has it, or RUNNING
     is_write: bool
     port: U64
     gpa: U64  # of memory-mapped I/O

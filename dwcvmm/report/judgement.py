@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dwcvmm.element.divergence import Cause
 from dwcvmm.faults.model import SHORTEST_BURST, parse
-from dwcvmm.report.divergencefile import KeptDivergence
+from dwcvmm.report.divergencefile import RUNNING, KeptDivergence
 
 if TYPE_CHECKING:
     from dwcvmm.report.triage import Difference, PageDifference, Place
@@ -65,7 +65,7 @@ def _cause(kept: KeptDivergence) -> str:
     if kept.cause == Cause.CHECKPOINT:
         return "The run stopped because the checkpoint is damaged: it could not be told what to go back to."
     if kept.cause == Cause.ALIGNMENT:
-        return "One replica ended and the other did not, in the time that it had."
+        return "No fault was injected, and the two ends of the runs could not be brought together."
     return "No cause is known: no fault was injected, and nothing of the guest or the host accounts for it."
 
 
@@ -78,6 +78,10 @@ def _ends(kept: KeptDivergence, places: Sequence[Place]) -> list[str]:
         )
         what = "They ended in the same way with different data" if same else "They ended in different ways"
         sentences.append(f"{what}: A by {places[0].exit}; B by {places[1].exit}.")
+    if "hang" in kept.groups:
+        running = [place.replica for place in places if place.exit == RUNNING]
+        who = f"Replica {running[0]}" if running else "One of them, whose exit below is an older one,"
+        sentences.append(f"{who} had not ended long after the other one had.")
     if places[0].rip != places[1].rip:
         sentences.append(f"They stand at different instructions: A at {_at(places[0])}, B at {_at(places[1])}.")
     return sentences

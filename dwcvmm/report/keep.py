@@ -18,7 +18,18 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine
 from dwcvmm.report.build import guest_facts, host_facts
-from dwcvmm.report.divergencefile import MAX_PAGES, PAGE, XSAVE_BYTES, Exit, KeptDivergence, Page, Run, State, encode
+from dwcvmm.report.divergencefile import (
+    MAX_PAGES,
+    PAGE,
+    RUNNING,
+    XSAVE_BYTES,
+    Exit,
+    KeptDivergence,
+    Page,
+    Run,
+    State,
+    encode,
+)
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
@@ -135,7 +146,7 @@ def take(core: Any) -> Capture:
         vector=vector if vector >= 0 else None,
         since_checkpoint=logged,
         before=_state(synced, core.checkpoint, core.has_xcrs),
-        runs=(_run(core, a), _run(core, b)),
+        runs=(_run(core, a, _is_running(core, 0)), _run(core, b, _is_running(core, 1))),
         pages=pages,
         pages_differ=len(differing),
     )
@@ -164,14 +175,24 @@ def _fields(struct: Any) -> Iterator[tuple[str, int]]:
             yield name, int(value)
 
 
-def _run(core: Any, replica: Any) -> Run:
+def _is_running(core: Any, index: int) -> bool:
+    """Whether the replica is the one that hangs (extend() in cbits/element.c): its exit is an older one's then. With a
+    counter the times say nothing of it.
+    """
+    hangs = [int(replica.ended_ns - replica.started_ns) >= core.hang_ns for replica in core.replicas]
+    return bool(core.diff & lib.DWC_DIFF_HANG) and not core.counting and hangs[index] and not hangs[1 - index]
+
+
+def _run(core: Any, replica: Any, running: bool) -> Run:
     state, exit_ = replica.state, replica.exit
+    if running:
+        exit_ = ffi.new("struct dwc_exit *")
     linear = int(state.regs.rip + state.sregs.cs.base) & (1 << 64) - 1
     start, code = _code_around(replica, int(core.ram_bytes), linear)
     return Run(
         state=_state(state, state, core.has_xcrs),
         exit=Exit(
-            reason=exit_name(int(exit_.reason)),
+            reason=RUNNING if running else exit_name(int(exit_.reason)),
             is_write=bool(exit_.is_write),
             port=int(exit_.port),
             gpa=int(exit_.gpa),

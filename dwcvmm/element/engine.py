@@ -26,6 +26,7 @@ SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual one
 COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
+SUSPICIOUS_DISCARDS = 3
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
@@ -84,6 +85,7 @@ class Engine:
         self._on_divergence = on_divergence
         self._on_repair = on_repair or (lambda copy, gpa: None)
         self._attempt = self._cuts = 0
+        self._discards = (0, 0)  # element, and how often in a row its steps were for nothing
         self._started = False
 
     def start(self) -> None:
@@ -291,8 +293,20 @@ class Engine:
                 # the time of the run that was thrown away: it is what made the interrupt due
                 core.guest_ns += waited_ns // core.clock_divisor
             return
+        self._discard_steps()
+
+    def _discard_steps(self) -> None:
+        """What keeps an element from ending, run or stepped, can be an upset in a page that no log names."""
         self.counts.discarded_steps += 1
-        self.rollback()
+        element = int(self.core.stats.committed)
+        self._discards = (element, self._discards[1] + 1 if self._discards[0] == element else 1)
+        suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
+        if suspicious:
+            record = describe(self.core, self._attempt + 1)
+            if fault := self.explain_by_fault(record):
+                record.detail["fault"], record.cause = fault, Cause.INJECTED
+                self._record(record)
+        self.rollback(everything=suspicious)
 
     def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
         """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""

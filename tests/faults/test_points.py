@@ -47,6 +47,14 @@ def test_page_table_entry(boot, strategy, run: str) -> None:
     assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_code_that_does_not_end(boot, run: str) -> None:
+    """The replica goes round for ever in a page that is in no log, so that no restart ends by itself."""
+    booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+0x100045:7"], hang_ns=500_000_000)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("untouched")
+
+
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_some_instructions_in(boot, strategy, run: str) -> None:

@@ -52,8 +52,9 @@ def test_stop(boot, strategy) -> None:
 
 
 @needs_two
+@pytest.mark.usefixtures("two_cpus")  # before boot, whose machine gives back the CPUs that it found
 @pytest.mark.parametrize("defect", [0, 1])
-def test_two_cpus_cannot_tell_which_is_defective(boot, two_cpus, defect: int) -> None:
+def test_two_cpus_cannot_tell_which_is_defective(boot, defect: int) -> None:
     """Nothing wrong is committed: the run stops."""
     faults = [f"20:cpu{CPUS[defect]}:rbx:3"]
     booted = boot("ring3", Strategy.PARALLEL, faults=faults, policy=Policy.VOTE)

@@ -35,14 +35,19 @@ static int compare(struct dwc_engine *e, int all)
 	return e->diff ? DWC_DIVERGED : 0;
 }
 
-/* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. */
+/* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. Pages first: they can
+ * still differ, and then the old checkpoint is what a rollback goes to. */
 static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 {
+	int err = dwc_pages_commit(e);
+
+	if (err)
+		return err;
 	e->checkpoint = e->replicas[0].state;
 	dwc_copy_exit(&e->checkpoint_exit, exit);
 	e->checkpoint_sum = dwc_checkpoint_sum(e);
 	e->log_count = 0;
-	return dwc_pages_commit(e);
+	return 0;
 }
 
 /* Compare what both replicas show now. Equal: the element is committed, as the checkpoint or to the log. */

@@ -238,10 +238,11 @@ static int prepare(struct dwc_engine *e)
 		if ((status = boundary(e)) || (e->halted && (status = idle(e))))
 			return status;
 	} while (e->halted);
-	if (!e->retrying && e->scrub_bytes_per_s && (status = dwc_scrub(e)))
-		return status;
-	if (!e->retrying)
+	if (!e->retrying) {
+		if (e->scrub_bytes_per_s && (status = dwc_scrub(e)))
+			return status;
 		choose_inputs(e);
+	}
 	if (e->waiting > WAITING_ELEMENTS) {
 		e->waiting = 0;
 		return DWC_WAITING;

@@ -59,24 +59,19 @@ uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *befor
 	return exit_sum(bytes_sum(1, &l->inputs, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(before)), &l->exit);
 }
 
-/* Registers, exits, inputs: there is one copy only. */
-static int log_is_right(const struct dwc_engine *e)
+/* Before the checkpoint's registers and the log are believed: there is one copy only. */
+int dwc_guard_log(const struct dwc_engine *e)
 {
 	const struct dwc_exit *before = &e->checkpoint_exit;
 
 	if (dwc_checkpoint_sum(e) != e->checkpoint_sum)
-		return 0;
+		return DWC_DAMAGED;
 	for (uint32_t i = 0; i < e->log_count; i++) {
 		if (dwc_logged_sum(&e->log[i], before) != e->log[i].sum)
-			return 0;
+			return DWC_DAMAGED;
 		before = &e->log[i].exit;
 	}
-	return 1;
-}
-
-int dwc_guard_log(const struct dwc_engine *e)
-{
-	return log_is_right(e) ? 0 : DWC_DAMAGED;
+	return 0;
 }
 
 /* Before a page of the checkpoint is copied back. A replica that has not changed it since holds what the sum says. */

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from dwcvmm.campaign.spec import Golden, Planned, Sample, Spec
 from dwcvmm.element.divergence import REGISTERS, SEGMENTS
+from dwcvmm.element.guestcode import PAGE
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import XSAVE_COMPONENTS, At, Fault, Point, Run, Space, Target
 
-PAGE = 4096
 GENERAL = tuple(name for name in REGISTERS if name not in ("rip", "rflags"))
 CONTROL = ("cr0", "cr2", "cr3", "cr4", "efer")
 X87, SSE, AVX = XSAVE_COMPONENTS

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dwcvmm._core import ffi, lib
-from dwcvmm.boot.entry import CR0_PG, EFER_LMA
+from dwcvmm._core import lib
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.campaign.runs import run_guest
 from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
 from dwcvmm.element import guestcode
-from dwcvmm.element.pagetables import PRESENT, table_levels, walk
+from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.errors import ConfigError
 from dwcvmm.kvm.system import System
 from dwcvmm.machine.machine import Machine, Outcome
@@ -74,11 +73,9 @@ def take_sample(machine: Machine) -> Sample:
         if gpa is not None and gpa < core.ram_bytes:
             code.append(gpa)
 
-    def read_u64(gpa: int) -> int:
-        return int(ffi.cast("uint64_t *", replica.ram + gpa)[0]) if gpa + 8 <= core.ram_bytes else 0
-
     entries: list[int] = []
-    if state.sregs.cr0 & CR0_PG and state.sregs.efer & EFER_LMA:
+    if long_mode(state.sregs):
+        read_u64 = reader(replica.ram, int(core.ram_bytes))
         levels = table_levels(state.sregs)
         for linear in (rip, rsp):
             entries += [

@@ -21,6 +21,11 @@ def sample_size(population: int | None, error: float, confidence: float = 0.95, 
     return math.ceil(population / (1 + error**2 * (population - 1) / (t * t * p * (1 - p))))
 
 
+def margin(count: int, confidence: float = 0.95) -> float:
+    """The error that `count` faults of an unbounded population give, where the share is 0.5: sample_size, solved."""
+    return NormalDist().inv_cdf((1 + confidence) / 2) / (2 * math.sqrt(count))
+
+
 @dataclass(frozen=True)
 class Bounds:
     """One-sided Clopper-Pearson bounds of a share, each with `confidence`."""

@@ -10,7 +10,7 @@ import msgspec
 
 from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
 from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
-from dwcvmm.campaign.statistics import Bounds, clopper_pearson, quantile, sample_size
+from dwcvmm.campaign.statistics import Bounds, clopper_pearson, margin, quantile
 from dwcvmm.faults.model import parse
 from dwcvmm.report.schema import HostFacts
 
@@ -44,17 +44,6 @@ class Summary(msgspec.Struct, kw_only=True):
     latency_elements: dict[str, Any]
     latency_us: dict[str, float | None]
     failures: list[dict[str, str]]
-
-
-def error_of(faults: int) -> float | None:
-    """The margin that so many faults of an unbounded population give (sample_size, solved)."""
-    if not faults:
-        return None
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sample_size(None, middle, CONFIDENCE) > faults else (low, middle)
-    return high
 
 
 def command_of(spec: Spec, guest: GuestSpec, fault: str) -> str:
@@ -125,7 +114,7 @@ def summarise(directory: Directory) -> Summary:
             "coverage of all faults": clopper_pearson(right, injected, CONFIDENCE),
             "silent corruption": clopper_pearson(classes[Class.SILENT], injected, CONFIDENCE),
         },
-        error=error_of(injected),
+        error=margin(injected, CONFIDENCE) if injected else None,
         latency_elements={
             "histogram": {str(n): count for n, count in sorted(Counter(latencies).items())},
             "max": max(latencies, default=None),

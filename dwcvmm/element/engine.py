@@ -331,8 +331,7 @@ class Engine:
         if steps:
             first = stepping.run_steps(core, 0, steps)
             if not first or not self._commit_steps(first):
-                self.counts.discarded_steps += 1
-                self.rollback()
+                self._discard_steps()
                 return
         if self.sites.at_time_read(core.replicas[0]):
             lib.dwc_pass_time_read(core, length)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dwcvmm._core import ffi, lib
+from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element.divergence import Divergence, page_differences
 
 CR4_LA57 = 1 << 12
@@ -36,6 +37,20 @@ def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
                         following.add(entry & ADDRESS)
         level = following
     return found
+
+
+def long_mode(sregs: Any) -> bool:
+    """Paging is on, and its tables are those of long mode."""
+    return bool(sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA)
+
+
+def reader(ram: Any, ram_bytes: int) -> Callable[[int], int]:
+    """Reads 64-bit words at guest physical addresses; 0 outside RAM."""
+
+    def read_u64(gpa: int) -> int:
+        return int(ffi.cast("uint64_t *", ram + gpa)[0]) if gpa + 8 <= ram_bytes else 0
+
+    return read_u64
 
 
 def walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> Iterator[tuple[int, int, int]]:

@@ -42,13 +42,18 @@ class Injection:
     steps: int | None = None  # instructions from the element's start to where it was injected, if it was stepped
     detected_at: int | None = None  # element
     detected_ns: int = 0
-    detections: int = 0
     latent: bool = False  # settled with the wrong byte still in RAM, unused
     repaired: bool = False  # by the scrubber, before anybody used it
 
     @property
     def done(self) -> bool:
         return self.became is Became.INJECTED
+
+    @property
+    def page(self) -> int | None:
+        """Guest physical address of the page that it is in, if it is in RAM."""
+        target = self.fault.target
+        return int(target.where) // lib.DWC_PAGE * lib.DWC_PAGE if target.space is Space.RAM else None
 
     @property
     def latency_us(self) -> float | None:
@@ -87,7 +92,9 @@ class Injector(Visitor):
 
     def at_start(self) -> None:
         committed = int(self._core.stats.committed)
-        self._settle(committed)
+        if self._settle_after is not None:
+            due = committed - self._settle_after
+            self._settle([each for each in self._open if each.element <= due])
         while self._due and self._due[0].element < committed:
             # its element was ended by single steps, which have no point to visit
             self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
@@ -125,7 +132,7 @@ class Injector(Visitor):
         blamed = [each for each in self.injections if each.detected_at == record.element and each not in active]
         if blamed and record.attempt > MOST_BLAMED:
             for injection in blamed:
-                injection.detected_at, injection.detections = None, 0
+                injection.detected_at = None
                 self._open.append(injection)
             return None
         candidates = blamed if blamed and record.attempt > 1 else [*active, *self._open]
@@ -134,7 +141,6 @@ class Injector(Visitor):
         injection = candidates[-1]
         if injection.detected_at is None:
             injection.detected_at, injection.detected_ns = record.element, lib.dwc_now_ns()
-        injection.detections += 1
         if injection in self._open:
             self._open.remove(injection)
         return str(injection.fault)
@@ -142,16 +148,13 @@ class Injector(Visitor):
     def repaired(self, copy: str, gpa: int) -> None:
         """The scrubber has mended a page."""
         for injection in list(self._open):
-            fault = injection.fault
-            if fault.target.space is Space.RAM and int(fault.target.where) // lib.DWC_PAGE * lib.DWC_PAGE == gpa:
+            if injection.page == gpa:
                 injection.repaired = True
                 self._open.remove(injection)
 
     def finish(self) -> None:
         """The guest has ended: what is still open is settled."""
-        for injection in self._open:
-            injection.latent = self._mend(injection)
-        self._open.clear()
+        self._settle(self._open)
 
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
@@ -160,19 +163,12 @@ class Injector(Visitor):
             if injection.fault.cpu is None:
                 self._open.append(injection)
 
-    def _settle(self, committed: int) -> None:
-        if self._settle_after is None:
-            return
-        for injection in [each for each in self._open if committed >= each.element + (self._settle_after or 0)]:
-            injection.latent = self._mend(injection)
+    def _settle(self, injections: Iterable[Injection]) -> None:
+        """Have the scrubber look at the pages: was one still wrong?"""
+        for injection in list(injections):
+            if injection.page is not None:
+                injection.latent = bool(check("scrub", lib.dwc_scrub_page(self._core, injection.page)))
             self._open.remove(injection)
-
-    def _mend(self, injection: Injection) -> bool:
-        """Have the scrubber look at the page. True if it was still wrong."""
-        if injection.fault.target.space is not Space.RAM:
-            return False
-        gpa = int(injection.fault.target.where) // lib.DWC_PAGE * lib.DWC_PAGE
-        return bool(check("scrub", lib.dwc_scrub_page(self._core, gpa)))
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dwcvmm._core import ffi
-from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element import guestcode
 from dwcvmm.element.guestcode import PAGE
-from dwcvmm.element.pagetables import PRESENT, table_levels, walk
+from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.machine.exits import exit_name
 
@@ -69,12 +67,7 @@ def describe(core: Any, vcpu: Vcpu) -> str:
     linear = int(regs.rip) + int(sregs.cs.base)
     code = guestcode.read_code(core.replicas[0], int(core.ram_bytes), linear, 48)
     lines += disassemble(code, linear, guestcode.code_bits(sregs))
-
-    def read_u64(gpa: int) -> int:
-        if gpa + 8 > core.ram_bytes:
-            return 0
-        return int.from_bytes(ffi.buffer(core.replicas[0].ram + gpa, 8)[:], "little")
-
-    if sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA:
+    if long_mode(sregs):
+        read_u64 = reader(core.replicas[0].ram, int(core.ram_bytes))
         lines += page_walk(read_u64, int(sregs.cr3), linear, table_levels(sregs))
     return "\n".join(lines)

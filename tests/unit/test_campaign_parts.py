@@ -15,8 +15,8 @@ from dwcvmm.campaign.draw import POINTS, TARGETS, draw_faults
 from dwcvmm.campaign.execute import jobs_of
 from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, printed_lines
 from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
-from dwcvmm.campaign.statistics import clopper_pearson, quantile, sample_size
-from dwcvmm.campaign.summary import as_text, error_of, summarise
+from dwcvmm.campaign.statistics import clopper_pearson, margin, quantile, sample_size
+from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
@@ -51,7 +51,7 @@ def test_sample_size_of_an_unbounded_population(error: float, confidence: float,
 def test_sample_size_of_a_bounded_one() -> None:
     assert sample_size(1000, 0.05) == 278
     assert sample_size(10**12, 0.01) == sample_size(None, 0.01)
-    assert error_of(9604) == pytest.approx(0.01, rel=1e-4)
+    assert margin(9604) == pytest.approx(0.01, rel=1e-4)
 
 
 @given(st.integers(0, 300), st.integers(1, 300))

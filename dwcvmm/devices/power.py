@@ -29,18 +29,21 @@ class KeyboardController:
     """8042 without keyboard or mouse: answers the probe, and resets the machine. Offset 0 data, 4 command."""
 
     READY = 0x1C
-    OUTPUT_FULL = 1
+    OUTPUT_FULL, AUX_OUTPUT_FULL = 0x01, 0x20
     ANSWERS: ClassVar = {0xAA: 0x55, 0xAB: 0x00, 0xA9: 0x00, 0x20: 0x00}
-    PULSE_RESET, WRITE_OUTPUT_PORT = 0xFE, 0xD1
+    PULSE_RESET, WRITE_OUTPUT_PORT, WRITE_AUX_OUTPUT = 0xFE, 0xD1, 0xD3
 
     def __init__(self, on_reset: Callable[[], None]) -> None:
         self._on_reset = on_reset
         self._output: int | None = None
+        self._aux = False  # the output is from the mouse's side
         self._command = 0
 
     def read(self, offset: int, size: int) -> int:
         if offset == 4:
-            return self.READY | (self.OUTPUT_FULL if self._output is not None else 0)
+            if self._output is None:
+                return self.READY
+            return self.READY | self.OUTPUT_FULL | (self.AUX_OUTPUT_FULL if self._aux else 0)
         value, self._output = self._output, None
         return value or 0
 
@@ -48,13 +51,15 @@ class KeyboardController:
         if offset == 0:
             if self._command == self.WRITE_OUTPUT_PORT and not value & 1:
                 self._on_reset()
+            elif self._command == self.WRITE_AUX_OUTPUT:  # Linux polls 10,000 times for this loop of a byte
+                self._output, self._aux = value, True
             self._command = 0
         elif value == self.PULSE_RESET:
             self._on_reset()
         else:
             self._command = value
             if value in self.ANSWERS:
-                self._output = self.ANSWERS[value]
+                self._output, self._aux = self.ANSWERS[value], False
 
 
 class DebugExit:

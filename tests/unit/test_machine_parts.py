@@ -108,6 +108,18 @@ def test_keyboard_controller_resets_by_command_and_by_output_port() -> None:
     assert len(resets) == 2
 
 
+def test_keyboard_controller_loops_a_byte_from_the_mouse_side() -> None:
+    """Linux looks for a mouse so, and polls ten thousand times for an answer."""
+    keyboard = KeyboardController(lambda: None)
+    keyboard.write(4, 1, 0xD3)
+    keyboard.write(0, 1, 0x5A)
+    assert keyboard.read(4, 1) & 0x21 == 0x21
+    assert keyboard.read(0, 1) == 0x5A
+    assert keyboard.read(4, 1) & 0x21 == 0
+    keyboard.write(4, 1, 0xAA)
+    assert keyboard.read(4, 1) & 0x21 == 0x01
+
+
 @given(st.lists(st.binary(max_size=5)))
 def test_keys_lose_nothing_but_commands(chunks: list[bytes]) -> None:
     """However the input is cut into pieces: what is not part of an escape reaches the guest."""

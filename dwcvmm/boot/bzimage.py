@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory
 
-BOOT_PARAMS, CMDLINE = 0x7000, 0x20000
+BOOT_PARAMS, SETUP_DATA, CMDLINE = 0x7000, 0x8000, 0x20000
 HEADER = 0x1F1  # of struct setup_header in both the file and boot_params
 LOAD = 0x100000
 PAGE = 4096
+SETUP_RNG_SEED, SEED_BYTES = 9, 32  # asm/bootparam.h
 LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
 E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
@@ -74,6 +76,7 @@ def linux_boot_params(
     memory.write(CMDLINE, text + b"\0")
     struct.pack_into("<I", params, 0x228, CMDLINE)
     _place_e820(memory, params)
+    _place_seed(memory, params)
     memory.write(BOOT_PARAMS, bytes(params))
     return BOOT_PARAMS
 
@@ -103,3 +106,10 @@ def _place_e820(memory: GuestMemory, params: bytearray) -> None:
     params[E820_COUNT] = len(table)
     for i, (start, length, kind) in enumerate(table):
         struct.pack_into("<QQI", params, E820_TABLE + 20 * i, start, length, kind)
+
+
+def _place_seed(memory: GuestMemory, params: bytearray) -> None:
+    """Without a seed Linux spins until timer interrupts and thousands of reads of the TSC have given it randomness."""
+    seed = os.urandom(SEED_BYTES)
+    memory.write(SETUP_DATA, struct.pack("<QII", 0, SETUP_RNG_SEED, len(seed)) + seed)
+    struct.pack_into("<Q", params, 0x250, SETUP_DATA)

@@ -55,6 +55,17 @@ def test_bzimage_is_placed_as_the_boot_protocol_says(tmp_path: Path) -> None:
     assert (1 * MIB, 7 * MIB, 1) in regions
 
 
+def test_linux_gets_a_seed_of_its_own(tmp_path: Path) -> None:
+    seeds = set()
+    for _ in range(2):
+        start, ram = load(tmp_path, bzimage())
+        (data,) = struct.unpack_from("<Q", ram, start.rsi + 0x250)
+        following, kind, length = struct.unpack_from("<QII", ram, data)
+        assert (following, kind, length) == (0, 9, 32)
+        seeds.add(bytes(ram[data + 16 : data + 16 + length]))
+    assert len(seeds) == 2
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [

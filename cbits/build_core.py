@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
     *("host", "state", "exit", "replica", "guard", "pages", "scrub", "platform", "debug", "step", "sites"),
-    *("element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
+    *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
     *("counter", "align", "tsc", "pic", "pit", "uart"),
 )
 

@@ -256,6 +256,7 @@ struct dwc_engine {
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns; /* how long an element may keep a due interrupt waiting */
+	uint64_t patience_factor; /* this element gets so many times as long */
 	uint64_t hang_ns;     /* how much longer than the other a replica may take */
 	uint64_t host_base_ns; /* nonzero: the guest clock follows the host from here */
 	int halted;     /* after HLT, until an interrupt is pending */
@@ -350,6 +351,13 @@ void dwc_guard_start(struct dwc_engine *e);
 /* scrub.c */
 int dwc_scrub(struct dwc_engine *e);
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
+
+/* difference.c: 0 if two pages are equal */
+typedef uint64_t (*dwc_difference_function)(const uint8_t *a, const uint8_t *b);
+extern dwc_difference_function dwc_difference;
+uint64_t dwc_difference_wide(const uint8_t *a, const uint8_t *b);
+uint64_t dwc_difference_words(const uint8_t *a, const uint8_t *b);
+void dwc_difference_choose(const uint8_t *a, const uint8_t *b);
 
 /* pages.c */
 int dwc_pages_harvest(struct dwc_replica *r);

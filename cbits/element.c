@@ -8,6 +8,7 @@
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
 #define DRAIN_ELEMENTS 1024
+#define LONGEST_WAIT_NS 8000000000ull
 
 static int job_continue(struct dwc_replica *r)
 {
@@ -55,9 +56,9 @@ static void choose_inputs(struct dwc_engine *e)
 		e->waiting++;
 }
 
-/* How long the element may run before somebody has to be let in: until the next timer interrupt,
- * at least the patience, at most a second (input from outside). */
-static uint64_t time_limit(struct dwc_engine *e)
+/* How long until somebody has to be let in: the next timer interrupt, at least the patience, at most a second
+ * (input from outside). */
+static uint64_t time_until_due(struct dwc_engine *e)
 {
 	uint64_t deadline = dwc_platform_deadline(e), left;
 
@@ -70,6 +71,14 @@ static uint64_t time_limit(struct dwc_engine *e)
 		left = NS_PER_S;
 	left *= e->host_base_ns ? 1 : e->clock_divisor;
 	return left > e->patience_ns ? left : e->patience_ns;
+}
+
+/* What ends by time is thrown away, and would never be done if it needs longer: now and then it gets more. */
+static uint64_t time_limit(struct dwc_engine *e)
+{
+	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
+
+	return limit * e->patience_factor < longest ? limit * e->patience_factor : longest;
 }
 
 /* One replica reached a natural end and the other did not yet: it must, within generous time. */

@@ -99,6 +99,8 @@ int dwc_engine_start(struct dwc_engine *e)
 		e->replicas[i].tsc_usual_ns = e->slice_ns; /* until it is known */
 	}
 	dwc_caches_prepare(e);
+	if (e->strategy != DWC_OFF)
+		dwc_difference_choose(e->replicas[0].ram, e->checkpoint_ram);
 	if ((err = dwc_replica_start(&e->replicas[0])))
 		return err;
 	return e->replicas[1].has_thread ? dwc_replica_start(&e->replicas[1]) : 0;

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define WIDE __attribute__((target_clones("avx2", "default")))
 #define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
 #define SHARED_PAGES 8 /* fewer are compared sooner than the other thread is told */
 
@@ -49,31 +48,6 @@ static uint64_t words(const struct dwc_slot *s)
 							    DWC_PAGE,                                   \
 					      once_ = 1;                                                \
 				     once_; once_ = 0)
-
-/* One pass over the copies of a page: do the replicas differ, and did the content change? No
- * early exit: equal pages are the rule, and without one the compiler makes wide loads of it. */
-WIDE static void compare_page(const uint8_t *pa, const uint8_t *pb, const uint8_t *pc, uint64_t *differ, uint64_t *changed)
-{
-	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb, *c = (const uint64_t *)pc;
-	uint64_t ab = 0, ac = 0;
-
-	for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++) {
-		ab |= a[i] ^ b[i];
-		ac |= a[i] ^ c[i];
-	}
-	*differ = ab;
-	*changed = ac;
-}
-
-WIDE static uint64_t difference(const uint8_t *pa, const uint8_t *pb)
-{
-	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb;
-	uint64_t ab = 0;
-
-	for (unsigned i = 0; i < DWC_PAGE / sizeof *a; i++)
-		ab |= a[i] ^ b[i];
-	return ab;
-}
 
 static void forget_cold(struct dwc_engine *e)
 {
@@ -120,17 +94,12 @@ void dwc_pages_list(struct dwc_engine *e)
 static void compare_share(struct dwc_engine *e, uint32_t from, uint32_t to)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
-	uint64_t differ, changed = 0;
 
 	for (uint32_t i = from; i < to; i++) {
 		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
 
-		if (e->compare_all)
-			compare_page(a + gpa, b + gpa, e->checkpoint_ram + gpa, &differ, &changed);
-		else
-			differ = difference(a + gpa, b + gpa);
-		e->dirty[i].differs = differ != 0;
-		e->dirty[i].changed = changed != 0;
+		e->dirty[i].differs = dwc_difference(a + gpa, b + gpa) != 0;
+		e->dirty[i].changed = e->compare_all && dwc_difference(a + gpa, e->checkpoint_ram + gpa);
 	}
 }
 

@@ -2,7 +2,7 @@
  * logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
 #include "core.h"
 
-#define REPLAY_NS 10000000000ull /* no logged element took longer than the patience */
+#define REPLAY_NS 10000000000ull /* longer than an element may take (element.c) */
 #define REPLAY_TRIES 64
 
 int dwc_job_restore(struct dwc_replica *r)

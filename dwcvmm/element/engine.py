@@ -24,7 +24,7 @@ from dwcvmm.machine.exits import exit_name
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
-PATIENCE_MOST = 128  # times the usual one
+PATIENCE_MOST = 128  # times as long
 COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
 SUSPICIOUS_DISCARDS = 3
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
@@ -169,7 +169,7 @@ class Engine:
         time wait twice as long, every fourth four times, and so on: interrupts mostly come in time all the same.
         """
         self._cuts += 1
-        self.core.patience_ns = self.config.patience_ns * min(self._cuts & -self._cuts, PATIENCE_MOST)
+        self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
 
     def rollback(self, everything: bool = False) -> None:
         """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written."""

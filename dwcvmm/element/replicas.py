@@ -21,7 +21,6 @@ from dwcvmm.kvm.vm import Vm
 from dwcvmm.machine.cpuid import apply_policy
 
 PAGE = 4096
-VGA_HOLE = (0xA0000, 0xC0000)
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
 
@@ -37,6 +36,7 @@ SAVED_MSRS = (
 )  # fmt: skip
 
 CHECKPOINT_EVERY = 16
+HUGE_PAGE, APART_PAGES = 2 << 20, 21
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
 EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
@@ -80,7 +80,7 @@ class Replicas:
         engine.ram_bytes = ram_bytes
         engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
         self._choose_progress(engine)
-        engine.patience_ns, engine.hang_ns = config.patience_ns, config.hang_ns
+        engine.patience_ns, engine.patience_factor, engine.hang_ns = config.patience_ns, 1, config.hang_ns
         engine.visit_from = NEVER
         engine.scrub_bytes_per_s = config.scrub_bytes_per_s
         engine.uart_base = 0x3F8
@@ -90,13 +90,13 @@ class Replicas:
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
         engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
-        slots = [(0, VGA_HOLE[0]), (VGA_HOLE[1], ram_bytes - VGA_HOLE[1])]
+        # one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name
+        slots = [(0, ram_bytes)]
         engine.nslots = len(slots)
-        self.ram = self._memory(ram_bytes)
-        memories = [self.ram]
+        memories = [self._ram(0)]
         if config.strategy is not Strategy.OFF:
-            memories.append(self._memory(ram_bytes))
-            engine.checkpoint_ram = ffi.from_buffer("uint8_t[]", self._memory(ram_bytes))
+            memories.append(self._ram(1))
+            engine.checkpoint_ram = self._ram(2)
         cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
         for index, memory in enumerate(memories):
@@ -202,10 +202,27 @@ class Replicas:
         self._keep.append(array)
         return array
 
-    def _memory(self, size_bytes: int) -> mmap.mmap:
-        memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def _memory(self, size_bytes: int, flags: int = 0) -> mmap.mmap:
+        memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags)
         self._keep.append(memory)
         return memory
+
+    def _ram(self, copy: int) -> Any:
+        """RAM of a replica, or of the checkpoint (2), as `uint8_t *`.
+
+        Populated, as pages that were only read are the kernel's page of zeros, and each costs a copy and a fault more
+        when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
+        TCG) accesses in turn would evict each other. Huge pages are of use without a dirty log only.
+        """
+        size = self.engine.ram_bytes + 2 * HUGE_PAGE
+        if self.config.strategy is Strategy.OFF:
+            memory = self._memory(size)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        else:
+            memory = self._memory(size, mmap.MAP_POPULATE)
+        first = ffi.from_buffer("uint8_t[]", memory)
+        to_huge_page = -int(ffi.cast("uintptr_t", first)) % HUGE_PAGE
+        return first + to_huge_page + copy * APART_PAGES * PAGE
 
     def _cpus(self) -> tuple[int, int]:
         """A CPU for each replica; -1 leaves the choice to the host."""
@@ -216,9 +233,9 @@ class Replicas:
             return (-1, -1)
         return (allowed[0], allowed[1])
 
-    def _give_ram(self, replica: Any, memory: mmap.mmap, slots: list[tuple[int, int]]) -> None:
+    def _give_ram(self, replica: Any, memory: Any, slots: list[tuple[int, int]]) -> None:
         replica.engine = self.engine
-        replica.ram = ffi.from_buffer("uint8_t[]", memory)
+        replica.ram = memory
         for number, (gpa, size) in enumerate(slots):
             slot = replica.slots[number]
             slot.gpa, slot.size = gpa, size

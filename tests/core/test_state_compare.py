@@ -37,6 +37,19 @@ def test_control_registers_count(name: str) -> None:
     assert lib.dwc_state_compare_synced(a, b, stats) == lib.DWC_DIFF_SREGS
 
 
+@pytest.mark.parametrize("differ", [lib.dwc_difference_wide, lib.dwc_difference_words])
+def test_every_byte_of_a_page_counts(differ: Any) -> None:
+    a, b = ffi.new("uint8_t[]", lib.DWC_PAGE), ffi.new("uint8_t[]", lib.DWC_PAGE)
+    assert not differ(a, b)
+    missed = []
+    for at in range(lib.DWC_PAGE):
+        b[at] = 1 << at % 8
+        if not differ(a, b):
+            missed.append(at)
+        b[at] = 0
+    assert not missed
+
+
 def test_unusable_segments_differ_only_by_base() -> None:
     a, b, stats = pair()
     a.sregs.ldt.unusable = b.sregs.ldt.unusable = 1

@@ -12,7 +12,7 @@ import click
 
 from dwcvmm._core import lib
 from dwcvmm.cli.run import DAY, MS, check_writable
-from dwcvmm.cli.units import Duration
+from dwcvmm.cli.units import Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
@@ -67,13 +67,14 @@ def bench() -> None:
     show_default=True,
     help="Elements between checkpoints. The guest reads no time: any number is exact.",
 )
-def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int) -> None:
+@click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run: what does it cost?  [default: off]")
+def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int, scrub: int) -> None:
     """Elements of ring-3 computing that write a number of pages: each strategy against off, in one run."""
     try:
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
-    rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every))
+    rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
     click.echo(elements_table(rows))
     if json_path:
         write_json(json_path, document(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -52,12 +53,16 @@ def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
     return image[:at] + words + image[at + len(words) :]
 
 
-def run_once(image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1) -> tuple[float, float]:
+def run_once(
+    image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1, scrub_bytes_per_s: int = 0
+) -> tuple[float, float]:
     """(us an element, us of compare and commit an element)."""
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
         file.flush()
-        engine = EngineConfig(strategy=strategy, checkpoint_every=None if strategy is Strategy.IN_PLACE else every)
+        engine = EngineConfig(strategy=strategy)
+        if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL):
+            engine = replace(engine, checkpoint_every=every, scrub_bytes_per_s=scrub_bytes_per_s)
         config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
         machine = Machine(config, lambda data: None)
     try:
@@ -89,7 +94,7 @@ def document(rows: list[Row]) -> ElementsBench:
     return ElementsBench(schema=SCHEMA, origin=origin(host), rows=rows)
 
 
-def measure(work_us: int, page_counts: list[int], rounds: int, every: int) -> list[Row]:
+def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[Row]:
     """One row a strategy and page count. Raises ConfigError if the guest was not built."""
     try:
         image = GUEST.read_bytes()
@@ -103,7 +108,8 @@ def measure(work_us: int, page_counts: list[int], rounds: int, every: int) -> li
     for _ in range(rounds):
         for pages in page_counts:
             for strategy in (Strategy.OFF, *protected):
-                times.setdefault((strategy, pages), []).append(run_once(image, strategy, iterations, pages, every))
+                took = run_once(image, strategy, iterations, pages, every, scrub_bytes_per_s)
+                times.setdefault((strategy, pages), []).append(took)
     return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in protected]
 
 

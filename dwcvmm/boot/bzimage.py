@@ -10,7 +10,7 @@ from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory
 
-BOOT_PARAMS, SETUP_DATA, CMDLINE = 0x7000, 0x8000, 0x20000
+BOOT_PARAMS, SETUP_DATA, CMDLINE = 0x7000, 0xE000, 0x20000
 HEADER = 0x1F1  # of struct setup_header in both the file and boot_params
 LOAD = 0x100000
 PAGE = 4096

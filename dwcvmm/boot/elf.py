@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Any
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from dwcvmm.boot.bzimage import CMDLINE, linux_boot_params, memory_map, place_initrd
 from dwcvmm.boot.entry import CpuEntry, Mode
+from dwcvmm.boot.placement import place_segments
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory
 
@@ -41,27 +41,13 @@ def load_elf(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdli
         raise GuestImageError(path, f"truncated or damaged ELF file: {error}") from error
     if machine not in ("EM_X86_64", "EM_386"):
         raise GuestImageError(path, f"an ELF file for {machine}: not x86")
-    if not segments:
-        raise GuestImageError(path, "an ELF file without segments to load: an object file?")
-    end = max(_place(memory, path, image, segment) for segment in segments)
+    end = place_segments(memory, path, image, segments)
     if pvh_entry is not None:
         return _pvh(memory, path, pvh_entry, end, initrd, cmdline)
     if machine != "EM_X86_64":
         raise GuestImageError(path, "a 32-bit ELF file without a PVH entry")
     params = linux_boot_params(memory, path, None, initrd, cmdline, end)
     return CpuEntry(Mode.LONG64, entry, rsi=params)
-
-
-def _place(memory: GuestMemory, path: Path, image: bytes, segment: Any) -> int:
-    """Copy one segment; returns its end in guest memory."""
-    start, in_file, in_memory = int(segment["p_paddr"]), int(segment["p_filesz"]), int(segment["p_memsz"])
-    offset = int(segment["p_offset"])
-    if offset + in_file > len(image):
-        raise GuestImageError(path, f"truncated: a segment ends at {offset + in_file:#x}", len(image))
-    if start + in_memory > memory.size_bytes:
-        raise GuestImageError(path, f"needs {-(-(start + in_memory) >> 20)} MiB of memory")
-    memory.write(start, image[offset : offset + in_file])
-    return start + in_memory
 
 
 def _pvh_entry(elf: ELFFile) -> int | None:

@@ -42,6 +42,7 @@ class CpuEntry:
     rip: int
     rsi: int = 0
     rbx: int = 0
+    rax: int = 0
 
 
 def build_gdt(memory: GuestMemory, mode: Mode) -> None:
@@ -84,6 +85,6 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
         sregs.efer = EFER_LME | EFER_LMA
     vcpu.set("sregs", sregs)
     regs = vcpu.get("regs")
-    regs.rip, regs.rsi, regs.rbx, regs.rflags = entry.rip, entry.rsi, entry.rbx, 2
+    regs.rip, regs.rsi, regs.rbx, regs.rax, regs.rflags = entry.rip, entry.rsi, entry.rbx, entry.rax, 2
     regs.rsp = STACK if long_mode else 0
     vcpu.set("regs", regs)

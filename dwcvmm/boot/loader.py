@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
+from dwcvmm.boot import multiboot, multiboot2
+from dwcvmm.boot.bootinfo import BootInfo, Module
 from dwcvmm.boot.bzimage import is_bzimage, load_bzimage
 from dwcvmm.boot.elf import is_elf, load_elf
 from dwcvmm.boot.entry import CpuEntry
@@ -11,7 +15,22 @@ from dwcvmm.boot.flat import load_flat
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine.memory import GuestMemory, GuestMemoryError
 
-FOREIGN = {b"\x1f\x8b": "a gzip file: unpack it first"}
+GZIP = b"\x1f\x8b"
+# what a stock Linux needs to know about a PC without ACPI and local APIC, and with a hidden TSC
+LINUX_DEFAULTS = (
+    "console=ttyS0 earlyprintk=serial nokaslr panic=-1 acpi=off noapic nolapic lpj=1000000 "
+    "mitigations=off edd=off reboot=k"
+)
+
+
+@dataclass(frozen=True)
+class GuestFiles:
+    """What a guest is started from. `modules`: each a file and its arguments, in one text, for multiboot kernels."""
+
+    kernel: Path
+    initrd: Path | None = None
+    cmdline: str = ""
+    modules: tuple[str, ...] = ()
 
 
 def read_image(path: Path) -> bytes:
@@ -21,25 +40,69 @@ def read_image(path: Path) -> bytes:
         raise GuestImageError(path, str(error.strerror)) from error
 
 
-def load_guest(memory: GuestMemory, kernel: Path, initrd: Path | None = None, cmdline: str = "") -> CpuEntry:
-    """Load `kernel` by its content: a Linux bzImage, an ELF file, or a flat image where the name ends in .bin.
+def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
+    """The content of a gzip file, as Xen's kernel comes in one. No more than fits into the guest."""
+    if not image.startswith(GZIP):
+        return image
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = unpacker.decompress(image, most_bytes)
+    except zlib.error as error:
+        raise GuestImageError(path, f"a damaged gzip file: {error}") from error
+    if not unpacker.eof:
+        raise GuestImageError(path, "a gzip file that is truncated, or larger than the guest's memory")
+    return content
+
+
+def command_line(kernel: Path, append: str) -> str:
+    """What a user wants on the command line, behind what Linux needs if `kernel` is one."""
+    image = read_image(kernel)
+    linux = is_bzimage(image) or (is_elf(image) and not _is_multiboot(image))
+    return f"{LINUX_DEFAULTS} {append}".strip() if linux else append
+
+
+def _is_multiboot(image: bytes) -> bool:
+    return bool(multiboot2.find_header(image) or multiboot.find_header(image))
+
+
+def load_guest(memory: GuestMemory, files: GuestFiles) -> CpuEntry:
+    """Load a kernel by its content: a Linux bzImage, a multiboot 2 or 1 kernel, another ELF file, or a flat image where
+    the name ends in .bin; any of them may be packed by gzip. A kernel with a multiboot header and a PVH entry (Xen) is
+    started by multiboot: PVH knows one module only.
 
     Raises GuestImageError for what cannot be booted.
     """
-    image = read_image(kernel)
+    kernel = files.kernel
+    image = _unpacked(kernel, read_image(kernel), memory.size_bytes)
     try:
-        disk = read_image(initrd) if initrd else b""
-        if is_bzimage(image):
-            return load_bzimage(memory, kernel, image, disk, cmdline)
-        if is_elf(image):
-            return load_elf(memory, kernel, image, disk, cmdline)
-        if kernel.suffix == ".bin" and image:
-            return load_flat(memory, image)
+        return _load(memory, files, image)
     except GuestMemoryError as error:
         raise GuestImageError(kernel, f"does not fit into {memory.size_bytes >> 20} MiB of memory") from error
+
+
+def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
+    kernel = files.kernel
+    if not is_bzimage(image):
+        if header2 := multiboot2.find_header(image):
+            return multiboot2.load_multiboot2(memory, kernel, image, header2, _boot_info(files))
+        if header := multiboot.find_header(image):
+            return multiboot.load_multiboot(memory, kernel, image, header, _boot_info(files))
+    if files.modules:
+        raise GuestImageError(kernel, "no multiboot kernel: it takes no modules but an initrd")
+    initrd = read_image(files.initrd) if files.initrd else b""
+    if is_bzimage(image):
+        return load_bzimage(memory, kernel, image, initrd, files.cmdline)
+    if is_elf(image):
+        return load_elf(memory, kernel, image, initrd, files.cmdline)
+    if kernel.suffix == ".bin" and image:
+        return load_flat(memory, image)
     if image[56:60] == b"ARM\x64":
         raise GuestImageError(kernel, "an ARM64 kernel, this machine is x86")
-    for magic, what in FOREIGN.items():
-        if image.startswith(magic):
-            raise GuestImageError(kernel, what)
-    raise GuestImageError(kernel, "neither a Linux bzImage nor an ELF file nor a flat image (.bin)")
+    raise GuestImageError(kernel, "neither a Linux bzImage nor a multiboot or ELF file nor a flat image (.bin)")
+
+
+def _boot_info(files: GuestFiles) -> BootInfo:
+    """Command lines begin with the file's name: Xen and others skip the first word."""
+    texts = ([str(files.initrd)] if files.initrd else []) + list(files.modules)
+    modules = tuple(Module(text, read_image(Path(text.partition(" ")[0]))) for text in texts)
+    return BootInfo(f"{files.kernel} {files.cmdline}".strip(), modules)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.boot.loader import command_line
 from dwcvmm.campaign import draw
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
 from dwcvmm.campaign.summary import as_text, summarise
-from dwcvmm.cli.run import LINUX_DEFAULTS
 from dwcvmm.cli.units import Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
@@ -131,7 +131,7 @@ def _guests(
             name=kernel.name,
             kernel=str(kernel.resolve()),
             initrd=str(initrd.resolve()) if initrd else None,
-            command_line=f"{LINUX_DEFAULTS} {append}".strip(),
+            command_line=command_line(kernel, append),
             memory_bytes=memory,
         )
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.boot.loader import command_line
 from dwcvmm.cli import units
 from dwcvmm.cli.units import Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
@@ -23,11 +24,6 @@ from dwcvmm.report.events import EventLog
 from dwcvmm.report.keep import OPTION, Keeper
 from dwcvmm.report.summary import summarise
 
-# what a stock kernel needs to know about a PC without ACPI and local APIC, and with a hidden TSC
-LINUX_DEFAULTS = (
-    "console=ttyS0 earlyprintk=serial nokaslr panic=-1 acpi=off noapic nolapic lpj=1000000 "
-    "mitigations=off edd=off reboot=k"
-)
 US, MS, DAY = 1_000, 1_000_000, 86_400_000_000_000
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
@@ -68,9 +64,10 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 
 @click.command()
 @click.option(
-    "--kernel", required=True, type=click.Path(path_type=Path), help="bzImage, ELF vmlinux or flat image (.bin)."
+    "--kernel", required=True, type=click.Path(path_type=Path), help="bzImage, multiboot, ELF or flat image (.bin)."
 )
-@click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk.")
+@click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk, or first module.")
+@click.option("--module", "modules", multiple=True, help="A file and its arguments, for multiboot kernels.")
 @click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option(
     "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
@@ -144,7 +141,8 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 @click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
-    kernel: Path, initrd: Path | None, append: str, no_default_append: bool, memory: int, strategy: str | None,
+    kernel: Path, initrd: Path | None, modules: tuple[str, ...], append: str, no_default_append: bool, memory: int,
+    strategy: str | None,
     cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
     report: Path | None, keep_divergence: Path | None, events: Path | None,
@@ -168,8 +166,8 @@ def run(
         scrub_bytes_per_s=scrub,
         cache_flush=CacheFlush(cache_flush or CacheFlush.NONE),
     )
-    command_line = append if no_default_append else f"{LINUX_DEFAULTS} {append}".strip()
-    config = MachineConfig(kernel, initrd, command_line, memory, engine, faults)
+    cmdline = append if no_default_append else command_line(kernel, append)
+    config = MachineConfig(kernel, initrd, cmdline, memory, engine, faults, modules=modules)
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
     keeper: Keeper | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot import entry
-from dwcvmm.boot.loader import load_guest
+from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.devices.cmos import Cmos
 from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl
 from dwcvmm.element.config import EngineConfig, Strategy
@@ -50,6 +50,7 @@ class MachineConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     faults: tuple[Fault, ...] = ()  # to inject
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
+    modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
 
 
 class Machine:
@@ -77,7 +78,7 @@ class Machine:
         self.replicas = Replicas(system or System(), ram_bytes, config.engine)
         self.core: Any = self.replicas.engine
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
-        start = load_guest(self.memory, config.kernel, config.initrd, config.cmdline)
+        start = load_guest(self.memory, GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules))
         entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
         self.injector: Injector | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from test_machine_parts import MIB, memory_of
 
 from dwcvmm.boot.entry import Mode
-from dwcvmm.boot.loader import load_guest
+from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.errors import GuestImageError
 
 CODE = b"\x90" * 4096
@@ -39,7 +40,7 @@ def load(tmp_path: Path, image: bytes, initrd: bytes | None = None, cmdline: str
     disk = tmp_path / "initrd"
     if initrd is not None:
         disk.write_bytes(initrd)
-    return load_guest(memory, kernel, disk if initrd is not None else None, cmdline), ram
+    return load_guest(memory, GuestFiles(kernel, disk if initrd is not None else None, cmdline)), ram
 
 
 def test_bzimage_is_placed_as_the_boot_protocol_says(tmp_path: Path) -> None:
@@ -75,6 +76,7 @@ def test_linux_gets_a_seed_of_its_own(tmp_path: Path) -> None:
         (bzimage(init_size=100 * MIB), "needs 101 MiB"),
         (b"", "neither"),
         (b"\x1f\x8b" + bytes(100), "gzip"),
+        (gzip.compress(bytes(9 * MIB)), "larger than"),
         (bytes(56) + b"ARM\x64" + bytes(100), "ARM64"),
         (b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 183) + bytes(100), "not x86"),
         (b"\x7fELF\x02\x01\x01", "truncated"),

@@ -9,7 +9,7 @@ CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
     *("host", "state", "exit", "replica", "guard", "pages", "scrub", "platform", "debug", "step", "sites"),
     *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
-    *("counter", "align", "tsc", "pic", "pit", "uart"),
+    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "uart"),
 )
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.

@@ -167,6 +167,7 @@ struct dwc_inputs {
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
+	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
 	uint64_t time, next_rip;       /* of a time site */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
@@ -264,6 +265,8 @@ struct dwc_engine {
 	atomic_int stop, attention;
 	/* devices in C */
 	struct dwc_pic pic;
+	struct dwc_ioapic ioapic;
+	struct dwc_lapic lapic;
 	struct dwc_pit pit;
 	struct dwc_uart uart;
 	uint16_t uart_base;
@@ -369,7 +372,13 @@ int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);
 int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
 
+/* interrupts.c */
+void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high);
+int dwc_interrupt_pending(const struct dwc_engine *e);
+int dwc_interrupt_acknowledge(struct dwc_engine *e);
+
 /* platform.c */
+int dwc_platform_mmio(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
 int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
 void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);

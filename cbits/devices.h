@@ -24,6 +24,45 @@ int dwc_pic_acknowledge(struct dwc_pic *pic);
 uint8_t dwc_pic_read(struct dwc_pic *pic, uint16_t port);
 void dwc_pic_write(struct dwc_pic *pic, uint16_t port, uint8_t value);
 
+/* Local APIC (SDM 3A chapter 11). */
+#define DWC_LAPIC_LVTS 6
+#define DWC_LVT_TIMER 0
+#define DWC_LVT_LINT0 3
+
+struct dwc_lapic {
+	uint32_t id, tpr, ldr, dfr, svr, esr, errors, icr_low, icr_high, initial_count, divide;
+	uint32_t lvt[DWC_LAPIC_LVTS]; /* timer, thermal, performance, LINT0, LINT1, error */
+	uint32_t irr[8], isr[8], tmr[8];
+	uint64_t start_ns, expirations_taken; /* of the timer */
+};
+
+void dwc_lapic_init(struct dwc_lapic *a);
+void dwc_lapic_accept(struct dwc_lapic *a, unsigned vector, int level);
+int dwc_lapic_pending(const struct dwc_lapic *a);
+int dwc_lapic_acknowledge(struct dwc_lapic *a);
+int dwc_lapic_wire(const struct dwc_lapic *a);
+int dwc_lapic_is_meant(const struct dwc_lapic *a, unsigned destination, int logical);
+void dwc_lapic_set_cr8(struct dwc_lapic *a, unsigned cr8);
+void dwc_lapic_tick(struct dwc_lapic *a, uint64_t now_ns);
+uint64_t dwc_lapic_deadline(const struct dwc_lapic *a);
+uint32_t dwc_lapic_read(struct dwc_lapic *a, unsigned offset, uint64_t now_ns);
+int dwc_lapic_write(struct dwc_lapic *a, unsigned offset, uint32_t value, uint64_t now_ns);
+
+/* IO-APIC (Intel 82093AA). */
+#define DWC_IOAPIC_PINS 24
+
+struct dwc_ioapic {
+	uint64_t entry[DWC_IOAPIC_PINS];
+	uint32_t id, select, lines, requests;
+};
+
+void dwc_ioapic_init(struct dwc_ioapic *io);
+void dwc_ioapic_set_line(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned pin, int high);
+void dwc_ioapic_end(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned vector);
+int dwc_ioapic_wire(const struct dwc_ioapic *io);
+uint32_t dwc_ioapic_read(const struct dwc_ioapic *io, unsigned offset);
+void dwc_ioapic_write(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned offset, uint32_t value);
+
 /* 8254 (Intel 231164) and the PC's port 0x61. Counting is binary: BCD is treated so, nobody uses it. */
 struct dwc_pit_channel {
 	uint32_t reload; /* 1 to 65536 */

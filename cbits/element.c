@@ -40,7 +40,9 @@ static void choose_inputs(struct dwc_engine *e)
 
 	dwc_tsc_choose(e);
 	dwc_platform_tick(e);
-	pending = dwc_pic_pending(&e->pic);
+	dwc_lapic_set_cr8(&e->lapic, (unsigned)e->replicas[0].run->cr8);
+	e->inputs.cr8 = e->lapic.tpr >> 4;
+	pending = dwc_interrupt_pending(e);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
 	if (!pending || e->fragment) {
@@ -49,7 +51,7 @@ static void choose_inputs(struct dwc_engine *e)
 	}
 	if (e->replicas[0].run->ready_for_interrupt_injection &&
 	    (e->strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
-		e->inputs.vector = dwc_pic_acknowledge(&e->pic);
+		e->inputs.vector = dwc_interrupt_acknowledge(e);
 	else if (e->strategy == DWC_OFF || e->exact_windows)
 		e->inputs.window = 1;
 	else
@@ -62,7 +64,7 @@ static uint64_t time_until_due(struct dwc_engine *e)
 {
 	uint64_t deadline = dwc_platform_deadline(e), left;
 
-	if (dwc_pic_pending(&e->pic))
+	if (dwc_interrupt_pending(e))
 		return e->patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->patience_ns;
@@ -174,7 +176,7 @@ static int idle(struct dwc_engine *e)
 	uint64_t deadline;
 
 	dwc_platform_tick(e);
-	if (dwc_pic_pending(&e->pic)) {
+	if (dwc_interrupt_pending(e)) {
 		e->halted = 0;
 		return 0;
 	}
@@ -207,6 +209,8 @@ static int act(struct dwc_engine *e)
 		if (!dwc_platform_io(e, x, e->inputs.io_data))
 			return DWC_EXIT_PYTHON;
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
+	case KVM_EXIT_MMIO:
+		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_DEBUG:
 		if (!dwc_time_site_answer(e))
 			dwc_reflect_debug_exception(e);
@@ -216,6 +220,7 @@ static int act(struct dwc_engine *e)
 		return e->halted ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_INTR: /* the slice was used up */
+	case KVM_EXIT_SET_TPR: /* CR8 fell: what waits may go now */
 		return 0;
 	default:
 		return DWC_EXIT_PYTHON;

@@ -308,5 +308,6 @@ int dwc_replica_feed(struct dwc_replica *r)
 	if ((err = dwc_replica_answer(r)))
 		return err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
+	r->run->cr8 = e->inputs.cr8;
 	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -1,0 +1,31 @@
+/* From an interrupt line to the vector that starts an element: 8259, IO-APIC, local APIC. */
+#include "core.h"
+
+#define ISA_LINES 16
+#define TIMER_PIN 2 /* ISA interrupt 0 is pin 2 of the IO-APIC (an override in the MADT) */
+
+/* A line of the PC (an ACPI GSI) goes up or down. ISA lines reach both controllers. */
+void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high)
+{
+	if (gsi < ISA_LINES)
+		dwc_pic_set_irq(&e->pic, gsi, high);
+	if (gsi != TIMER_PIN)
+		dwc_ioapic_set_line(&e->ioapic, &e->lapic, gsi ? gsi : TIMER_PIN, high);
+}
+
+/* An interrupt of the 8259 waits, and reaches the CPU. */
+static int external(const struct dwc_engine *e)
+{
+	return dwc_pic_pending(&e->pic) && (dwc_lapic_wire(&e->lapic) || dwc_ioapic_wire(&e->ioapic));
+}
+
+int dwc_interrupt_pending(const struct dwc_engine *e)
+{
+	return external(e) || dwc_lapic_pending(&e->lapic) >= 0;
+}
+
+/* The vector for the CPU. One waits: dwc_interrupt_pending(). */
+int dwc_interrupt_acknowledge(struct dwc_engine *e)
+{
+	return external(e) ? dwc_pic_acknowledge(&e->pic) : dwc_lapic_acknowledge(&e->lapic);
+}

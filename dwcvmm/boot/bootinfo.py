@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwcvmm.boot.bzimage import E820_RAM, E820_RESERVED, EBDA
+from dwcvmm.boot.bzimage import E820_RAM, E820_RESERVED
 from dwcvmm.errors import GuestImageError
+from dwcvmm.machine import layout
 from dwcvmm.machine.memory import PAGE, GuestMemory
 
 LOADER_NAME = "dwcvmm"
@@ -56,7 +57,7 @@ class BootInfo:
     rsdp: bytes = b""  # ACPI's root pointer, if the machine has one
 
     address = INFO
-    lower_kib = EBDA >> 10
+    lower_kib = layout.EBDA >> 10
 
     def upper_kib(self, memory: GuestMemory) -> int:
         return (memory.size_bytes >> 10) - 1024

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.errors import GuestImageError
+from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
 
 BOOT_PARAMS, SETUP_DATA, CMDLINE = 0x7000, 0xE000, 0x20000
@@ -19,7 +20,6 @@ LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
 E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
 BARE_VERSION, BARE_CMDLINE_LIMIT = 0x20F, 2047  # what a vmlinux without a header takes
-EBDA, BIOS = 0x9FC00, 0xF0000
 
 
 def is_bzimage(image: bytes) -> bool:
@@ -68,6 +68,7 @@ def linux_boot_params(
         params[HEADER:header_end] = image[HEADER:header_end]
         top, limit = min(top, _field(image, 0x22C, "I") + 1), _field(image, 0x238, "I")
     params[0x210] = 0xFF  # type_of_loader: undefined
+    struct.pack_into("<Q", params, 0x70, layout.BIOS)  # ACPI's root pointer
     if initrd:
         struct.pack_into("<II", params, 0x218, place_initrd(memory, path, initrd, kernel_end, top), len(initrd))
     text = cmdline.encode()
@@ -94,9 +95,9 @@ def place_initrd(memory: GuestMemory, path: Path, initrd: bytes, kernel_end: int
 def memory_map(memory: GuestMemory) -> list[tuple[int, int, int]]:
     """(start, length, E820 type) of each region, as firmware would tell it."""
     return [
-        (0, EBDA, E820_RAM),
-        (EBDA, 0xA0000 - EBDA, E820_RESERVED),
-        (BIOS, LOAD - BIOS, E820_RESERVED),
+        (0, layout.EBDA, E820_RAM),
+        (layout.EBDA, layout.EBDA_BYTES, E820_RESERVED),
+        (layout.BIOS, layout.BIOS_END - layout.BIOS, E820_RESERVED),
         (LOAD, memory.size_bytes - LOAD, E820_RAM),
     ]
 

@@ -17,6 +17,7 @@ from dwcvmm.boot.bzimage import CMDLINE, linux_boot_params, memory_map, place_in
 from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.boot.placement import place_segments
 from dwcvmm.errors import GuestImageError
+from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
 
 MAGIC = b"\x7fELF"
@@ -70,8 +71,7 @@ def _pvh(memory: GuestMemory, path: Path, entry: int, kernel_end: int, initrd: b
     memory.write(CMDLINE, cmdline.encode() + b"\0")
     regions = memory_map(memory)
     memory.write(MEMORY_MAP, b"".join(struct.pack("<QQII", *region, 0) for region in regions))
-    info = struct.pack(
-        "<IIIIQQQQII", START_MAGIC, START_VERSION, 0, modules, MODULE_LIST, CMDLINE, 0, MEMORY_MAP, len(regions), 0
-    )
+    info = struct.pack("<IIIIQQ", START_MAGIC, START_VERSION, 0, modules, MODULE_LIST, CMDLINE)
+    info += struct.pack("<QQII", layout.BIOS, MEMORY_MAP, len(regions), 0)
     memory.write(START_INFO, info)
     return CpuEntry(Mode.PROTECTED32, entry, rbx=START_INFO)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
 
 GDT = 0x1000
@@ -25,6 +26,7 @@ CODE32_0 = 0x00CF9B000000FFFF
 
 CR0_PE, CR0_ET, CR0_NE, CR0_PG = 1 << 0, 1 << 4, 1 << 5, 1 << 31
 CR4_PAE = 1 << 5
+APIC_ENABLED, APIC_BOOT_CPU = 1 << 11, 1 << 8  # IA32_APIC_BASE
 EFER_LME, EFER_LMA = 1 << 8, 1 << 10
 PRESENT_WRITE_USER_A_D, LARGE = 0x67, 0x80
 
@@ -78,6 +80,7 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
     sregs.gdt.base, sregs.gdt.limit = GDT, 8 * 9 - 1
     sregs.idt.base, sregs.idt.limit = 0, 0
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE
+    sregs.apic_base = layout.LAPIC | APIC_ENABLED | APIC_BOOT_CPU
     if long_mode:
         build_long_mode_tables(memory)
         sregs.cr3, sregs.cr4 = PAGE_TABLES, CR4_PAE

@@ -31,6 +31,7 @@ class GuestFiles:
     initrd: Path | None = None
     cmdline: str = ""
     modules: tuple[str, ...] = ()
+    rsdp: bytes = b""  # a copy of ACPI's root pointer, where the protocol wants one
 
 
 def read_image(path: Path) -> bytes:
@@ -105,4 +106,4 @@ def _boot_info(files: GuestFiles) -> BootInfo:
     """Command lines begin with the file's name: Xen and others skip the first word."""
     texts = ([str(files.initrd)] if files.initrd else []) + list(files.modules)
     modules = tuple(Module(text, read_image(Path(text.partition(" ")[0]))) for text in texts)
-    return BootInfo(f"{files.kernel} {files.cmdline}".strip(), modules)
+    return BootInfo(f"{files.kernel} {files.cmdline}".strip(), modules, files.rsdp)

@@ -36,7 +36,6 @@ HIDDEN = (
     HiddenBit(0x1, 0, "ecx", 30, "RDRAND", RANDOM),
     HiddenBit(0x1, 0, "ecx", 31, "HYPERVISOR", "no paravirtual interface is offered"),
     HiddenBit(0x1, 0, "edx", 12, "MTRR", "has no effect on this memory, and would be 20 more MSRs to compare"),
-    HiddenBit(0x1, 0, "edx", 9, "APIC", "there is no local APIC yet: 8259 and 8254 only"),
     HiddenBit(0x1, 0, "edx", 28, "HTT", "one vCPU"),
     HiddenBit(0x7, 0, "ebx", 1, "TSC_ADJUST", TIME),
     HiddenBit(0x7, 0, "ebx", 4, "HLE", TSX),

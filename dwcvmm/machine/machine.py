@@ -13,7 +13,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.boot import entry
 from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.devices.cmos import Cmos
-from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl
+from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl, PowerEvents, ResetControl
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.engine import Engine, Stop
@@ -22,12 +22,12 @@ from dwcvmm.errors import ConfigError, InternalError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.kvm.system import System
-from dwcvmm.machine import postmortem
+from dwcvmm.machine import acpi, layout, postmortem
 from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus
 from dwcvmm.machine.memory import GuestMemory, check_size
 
 EPOCH = 1_700_000_000  # the RTC at guest time 0: runs repeat
-PM1A_CNT, I8042, CMOS, DEBUG_EXIT = 0x604, 0x60, 0x70, 0xF4
+I8042, DEBUG_EXIT = 0x60, 0xF4
 PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
@@ -78,7 +78,9 @@ class Machine:
         self.replicas = Replicas(system or System(), ram_bytes, config.engine)
         self.core: Any = self.replicas.engine
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
-        start = load_guest(self.memory, GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules))
+        rsdp = acpi.place_firmware(self.memory)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp)
+        start = load_guest(self.memory, files)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
         self.injector: Injector | None = None
@@ -87,11 +89,13 @@ class Machine:
             self.engine.visitors.insert(0, self.injector)
             self.engine.explain_by_fault = self.injector.explain
         self.ports, self.mmio = Bus(PORTS), Bus(PHYSICAL)
-        self.ports.add(PM1A_CNT, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
-        self.mmio.add(PORTS_IN_MEMORY + PM1A_CNT, 2, power)
+        self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
+        self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
+        self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
+        self.ports.add(layout.RESET_PORT, 1, ResetControl(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
-        self.ports.add(CMOS, 2, Cmos(self._epoch_seconds, ram_bytes))
+        self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _fetch(self, gpa: int, length: int) -> bytes:

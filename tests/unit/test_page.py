@@ -164,7 +164,7 @@ def test_a_campaign_may_lack_any_field(missing: set[str]) -> None:
     text = render(sections([(Path("c"), campaign)]), "", "")
     assert ("99.900" in text) == ("bounds" not in missing)
     assert ("30.00" in text) == ("classes" not in missing)
-    assert ("Golden runs: 2." in text) == ("golden" not in missing and "<table" in text)
+    assert ("Golden runs: 2." in text) == ("golden" not in missing and "<figcaption" in text)
 
 
 @pytest.mark.parametrize(

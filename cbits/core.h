@@ -165,6 +165,7 @@ struct dwc_site {
 
 struct dwc_inputs {
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
+	int nmi;                       /* an NMI is */
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */

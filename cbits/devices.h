@@ -34,6 +34,7 @@ struct dwc_lapic {
 	uint32_t lvt[DWC_LAPIC_LVTS]; /* timer, thermal, performance, LINT0, LINT1, error */
 	uint32_t irr[8], isr[8], tmr[8];
 	uint64_t start_ns, expirations_taken; /* of the timer */
+	int nmi;                              /* one is on its way to the CPU */
 };
 
 void dwc_lapic_init(struct dwc_lapic *a);

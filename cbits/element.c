@@ -45,7 +45,9 @@ static void choose_inputs(struct dwc_engine *e)
 	pending = dwc_interrupt_pending(e);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	if (!pending || e->fragment) {
+	e->inputs.nmi = e->lapic.nmi && !e->fragment;
+	e->lapic.nmi &= !e->inputs.nmi;
+	if (!pending || e->fragment || e->inputs.nmi) {
 		e->waiting = 0;
 		return;
 	}

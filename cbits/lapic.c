@@ -1,5 +1,5 @@
 /* The local APIC of the one CPU, in xAPIC mode (SDM 3A, chapter 11). Its timer counts the guest clock, a tick a nanosecond, as
- * KVM's does. There is no other CPU: what is sent to others goes nowhere. NMI and SMI are not delivered. */
+ * KVM's does. There is no other CPU: what is sent to others goes nowhere. SMI is not delivered. */
 #include "devices.h"
 
 #include <string.h>
@@ -15,6 +15,7 @@ enum { /* register offsets, table 11-1 */
 #define MASKED 0x10000
 #define PERIODIC 0x20000
 #define MODE(lvt) (((lvt) >> 8) & 7)
+#define MODE_NMI 4
 #define MODE_EXTINT 7
 #define ILLEGAL_VECTOR_SENT 0x20
 #define ILLEGAL_VECTOR_RECEIVED 0x40
@@ -177,16 +178,18 @@ static void start_timer(struct dwc_lapic *a, uint64_t now_ns)
 	a->expirations_taken = 0;
 }
 
-/* 11.6.1: fixed and lowest priority, to this CPU. */
+/* 11.6.1: fixed, lowest priority and NMI, to this CPU. */
 static void send(struct dwc_lapic *a)
 {
 	unsigned mode = MODE(a->icr_low), shorthand = SHORTHAND(a->icr_low), vector = a->icr_low & 0xff;
 
-	if (mode > 1 || shorthand == 3)
+	if ((mode > 1 && mode != MODE_NMI) || shorthand == 3)
 		return;
 	if (!shorthand && !dwc_lapic_is_meant(a, a->icr_high >> 24, (a->icr_low >> 11) & 1))
 		return;
-	if (vector < 16)
+	if (mode == MODE_NMI)
+		a->nmi = 1;
+	else if (vector < 16)
 		a->errors |= ILLEGAL_VECTOR_SENT;
 	else
 		dwc_lapic_accept(a, vector, 0);

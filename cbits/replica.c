@@ -309,5 +309,7 @@ int dwc_replica_feed(struct dwc_replica *r)
 		return err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
 	r->run->cr8 = e->inputs.cr8;
+	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
+		return err;
 	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -14,7 +14,7 @@ from dwcvmm.machine.memory import GuestMemory
 BOOT_PARAMS, SETUP_DATA, CMDLINE = 0x7000, 0xE000, 0x20000
 HEADER = 0x1F1  # of struct setup_header in both the file and boot_params
 LOAD = 0x100000
-PAGE = 4096
+PAGE, PARAGRAPH = 4096, 16
 SETUP_RNG_SEED, SEED_BYTES = 9, 32  # asm/bootparam.h
 LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
@@ -38,8 +38,8 @@ def load_bzimage(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, c
     if version < MINIMUM_VERSION or not _field(image, 0x211, "B") & LOADED_HIGH:
         raise GuestImageError(path, f"boot protocol {version >> 8}.{version & 0xFF:02}: 2.10 and a bzImage needed")
     setup_bytes = 512 * ((_field(image, 0x1F1, "B") or 4) + 1)
-    code_bytes = 16 * _field(image, 0x1F4, "I")
-    if len(image) < setup_bytes + code_bytes:
+    code_bytes = PARAGRAPH * _field(image, 0x1F4, "I")
+    if len(image) <= setup_bytes + code_bytes - PARAGRAPH:  # the last one need not be full
         raise GuestImageError(path, f"truncated: {setup_bytes + code_bytes} bytes expected", len(image))
     code = image[setup_bytes:]
     target = _field(image, 0x258, "Q") if not _field(image, 0x234, "B") else LOAD

@@ -56,7 +56,7 @@ def dsdt() -> bytes:
         aml.resources(aml.io_ports(layout.RTC, 2), aml.irq(layout.RTC_IRQ)),
     )
     off = aml.name("_S5_", aml.package(*map(aml.integer, (5, 0, 0, 0))))
-    return table(b"DSDT", 2, off + aml.scope("\\_SB_", serial, clock))
+    return table(b"DSDT", 2, off + aml.scope("_SB_", serial, clock))
 
 
 def _io_block(port: int, bits: int, access: int = 0) -> bytes:

@@ -13,7 +13,7 @@ from dwcvmm.machine.machine import Outcome
 
 GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
-    *("transfers", "interrupts", "apic", "rdtsc", "rdtsc3", "debug", "entries", "smc", "spin", "compute"),
+    *("transfers", "interrupts", "apic", "nmi", "rdtsc", "rdtsc3", "debug", "entries", "smc", "spin", "compute"),
 )
 READS_TIME = ("rdtsc", "rdtsc3", "debug", "entries")
 
@@ -23,6 +23,8 @@ def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
         pytest.skip("doctor: kernel_code: KVM emulates it, and not SSE")
     if guest == "debug" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and no debug exceptions")
+    if guest == "nmi" and kvm_module() == "kvm_pvm":
+        pytest.skip("kvm_pvm: a KVM_NMI is not delivered to emulated kernel code, and the vCPU never comes back")
     if guest == "debug" and os.environ.get("DWCVMM_TESTBED") == "amd":
         pytest.skip("QEMU TCG does not deliver ICEBP, under off neither")
     if guest == "rdtsc3" and strategy is not Strategy.OFF and not Abilities(System()).single_step_user:

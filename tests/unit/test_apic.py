@@ -161,6 +161,8 @@ def test_messages_to_itself_and_to_others() -> None:
         lib.dwc_lapic_write(lapic, ICR, low, 0)
         assert (lib.dwc_lapic_read(lapic, IRR + 16 * 2, 0) >> (low & 31) & 1) == meant, hex(low)
         assert not lib.dwc_lapic_read(lapic, ICR, 0) & 0x1000, "delivered at once"
+    lib.dwc_lapic_write(lapic, ICR, 0x40400, 0)
+    assert lapic.nmi
     lib.dwc_lapic_write(lapic, ICR, 0x4000F, 0)
     lib.dwc_lapic_write(lapic, ESR, 0, 0)
     assert lib.dwc_lapic_read(lapic, ESR, 0) == 0x20

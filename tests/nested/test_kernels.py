@@ -1,4 +1,4 @@
-"""In the testbed `amd`, on whatever machine the tests run: a stock kernel boots under double execution, and a third CPU
+"""In the testbed `amd`, on whatever machine the tests run: stock kernels boot under double execution, and a third CPU
 decides votes.
 """
 
@@ -54,6 +54,42 @@ def test_linux_boots() -> None:
     assert "DWCVMM-INIT-OK Linux" in result.stdout
     assert complaints(load(report)) == []
     assert load(report).host.kvm_module == "kvm_amd"
+
+
+def test_linux_boots_with_acpi_and_local_apic() -> None:
+    """Without the default command line: it finds the tables and the IO-APIC, and powers off by ACPI."""
+    subprocess.run([ROOT / "guest-images" / "linux" / "build.sh"], check=True)
+    report = ROOT / "build" / "nested-acpi.json"
+    report.unlink(missing_ok=True)
+    linux = ROOT / "build" / "guests" / "linux"
+    result = in_amd(
+        *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio"),
+        *("--no-default-append", "--append", "console=ttyS0 nokaslr panic=-1 lpj=1000000 mitigations=off"),
+        *("--strategy", "sequential", "--report", report, "--timeout", "600s"),
+    )
+    for line in ("DWCVMM-INIT-OK Linux", "Using IOAPIC for interrupt routing", "Switched to clocksource acpi_pm"):
+        assert line in result.stdout
+    assert complaints(load(report)) == []
+
+
+def test_xen_starts_and_misses_its_dom0() -> None:
+    """A multiboot2 kernel in a gzip file, under each strategy."""
+    subprocess.run([ROOT / "guest-images" / "xen" / "build.sh"], check=True)
+    xen = ROOT / "build" / "guests" / "xen" / "xen.gz"
+    reports = {name: ROOT / "build" / f"nested-xen-{name}.json" for name in ("off", "sequential", "parallel")}
+    lines = ["set -e"]
+    for name, report in reports.items():
+        report.unlink(missing_ok=True)
+        lines.append(
+            f".venv/bin/dwcvmm run --kernel {xen} --append 'console=com1 com1=115200,8n1 noreboot' "
+            f"--strategy {name} --report {report} --timeout 200s"
+        )
+    result = in_amd("sh", "-c", "\n".join(lines))
+    assert result.stdout.count("Bootloader: dwcvmm") == len(reports)
+    assert result.stdout.count("dom0 kernel not specified") == len(reports)
+    for report in reports.values():
+        found = load(report)
+        assert (found.outcome, found.divergences.unexplained) == ("halt", 0)
 
 
 @pytest.mark.usefixtures("guests")

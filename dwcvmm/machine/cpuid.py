@@ -59,7 +59,11 @@ TSC_BITS = ("TSC", "INVARIANT_TSC")
 TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
 
 # whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
+ONE_CPU = "the host's topology; there is one CPU with one core and one thread"
 HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
+HIDDEN_LEAVES |= {0xB: ONE_CPU, 0x1F: ONE_CPU, 0x8000001E: ONE_CPU}
+# what tells of cores and threads besides other things: (leaf, register, bits that are kept); the number less one is 0
+ONE_OF_EACH = ((0x4, "eax", 0x3FFF), (0x8000001D, "eax", 0x3FFF), (0x80000008, "ecx", 0xFFFF0000))
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
@@ -76,6 +80,9 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
             shown = show_tsc and hidden.name in TSC_BITS
             if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index) and not shown:
                 setattr(entry, hidden.register, getattr(entry, hidden.register) & ~(1 << hidden.bit))
+        for leaf, register, mask in ONE_OF_EACH:
+            if entry.function == leaf:
+                setattr(entry, register, getattr(entry, register) & mask)
         if entry.function == 1:
             entry.ebx &= 0xFFFF  # APIC id 0, one logical processor
         table.entries[kept] = entry

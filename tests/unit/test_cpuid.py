@@ -16,6 +16,7 @@ TSC_HZ = 1_000_000_000
 def table() -> Any:
     """A CPU that has everything."""
     leaves = {(h.leaf, h.subleaf) for h in HIDDEN} | {(0x15, 0), (HYPERVISOR_LEAVES.start, 0)}
+    leaves |= {(0x4, 0), (0x4, 3), (0xB, 0), (0x1F, 0), (0x8000001D, 0), (0x8000001E, 0), (0x80000008, 0)}
     made = ffi.new("struct dwc_cpuid *")
     made.nent = len(leaves)
     for entry, (leaf, subleaf) in zip(made.entries, sorted(leaves), strict=False):
@@ -40,3 +41,14 @@ def test_a_shown_tsc_is_one_of_the_guest_clock() -> None:
     leaf = shown(apply_policy(table(), show_tsc=True))[0x15, 0]
     assert leaf.ecx * leaf.ebx // leaf.eax == TSC_HZ
     assert (0x15, 0) not in shown(apply_policy(table()))
+
+
+def test_one_core_with_one_thread_is_shown() -> None:
+    entries = shown(apply_policy(table()))
+    assert not {(0xB, 0), (0x1F, 0), (0x8000001E, 0)} & entries.keys()
+    for leaf in ((0x4, 0), (0x4, 3), (0x8000001D, 0)):
+        assert entries[leaf].eax >> 14 == 0
+        assert entries[leaf].eax == 0x3FFF
+    assert entries[0x80000008, 0].ecx & 0xFFFF == 0
+    assert entries[1, 0].ebx == 0x0000FFFF, "APIC id 0, one logical processor as HTT is hidden"
+    assert entries[1, 0].edx >> 9 & 1, "a local APIC"

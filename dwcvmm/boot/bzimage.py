@@ -99,6 +99,7 @@ def memory_map(memory: GuestMemory) -> list[tuple[int, int, int]]:
         (layout.EBDA, layout.EBDA_BYTES, E820_RESERVED),
         (layout.BIOS, layout.BIOS_END - layout.BIOS, E820_RESERVED),
         (LOAD, memory.size_bytes - LOAD, E820_RAM),
+        (layout.ECAM, layout.ECAM_BYTES, E820_RESERVED),
     ]
 
 

@@ -42,8 +42,48 @@ def table(signature: bytes, revision: int, body: bytes) -> bytes:
     return bytes(content)
 
 
+def _pci_routes() -> bytes:
+    """A pin of a slot is a GSI, directly (6.2.13): each slot's turned by one against the one before."""
+    routes = (
+        aml.package(*map(aml.integer, (slot << 16 | 0xFFFF, pin, 0, layout.PCI_INTX[(slot + pin) % 4])))
+        for slot in range(layout.PCI_SLOTS)
+        for pin in range(4)
+    )
+    return aml.name("_PRT", aml.package(*routes))
+
+
+def _pci() -> bytes:
+    """The root bridge, PCI Express for the sake of its configuration space in memory."""
+    last_bus, config_end = layout.PCI_BUSES - 1, layout.PCI_CONFIG + layout.PCI_CONFIG_PORTS
+    return aml.device(
+        "PCI0",
+        aml.name("_HID", aml.eisa_id("PNP0A08")),
+        aml.name("_CID", aml.eisa_id("PNP0A03")),
+        aml.name("_UID", aml.integer(0)),
+        aml.name("_BBN", aml.integer(0)),
+        aml.resources(
+            aml.bus_numbers(0, last_bus),
+            aml.io_ports(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS),
+            aml.port_window(0, layout.PCI_CONFIG - 1),
+            aml.port_window(config_end, 0xFFFF),
+            aml.memory_window(layout.PCI_MEMORY, layout.PCI_MEMORY_END - 1),
+        ),
+        _pci_routes(),
+    )
+
+
+def mcfg() -> bytes:
+    """Where PCI's configuration space is in memory (PCI Firmware 3.2, 4.1.2)."""
+    return table(b"MCFG", 1, struct.pack("<8xQHBB4x", layout.ECAM, 0, 0, layout.PCI_BUSES - 1))
+
+
 def dsdt() -> bytes:
-    """Sleep state S5 is "off"; the serial port and the clock."""
+    """Sleep state S5 is "off"; PCI, what the mainboard takes, the serial port and the clock."""
+    board = aml.device(
+        "MBRD",
+        aml.name("_HID", aml.eisa_id("PNP0C02")),
+        aml.resources(aml.fixed_memory(layout.ECAM, layout.ECAM_BYTES)),
+    )
     serial = aml.device(
         "COM1",
         aml.name("_HID", aml.eisa_id("PNP0501")),
@@ -56,7 +96,7 @@ def dsdt() -> bytes:
         aml.resources(aml.io_ports(layout.RTC, 2), aml.irq(layout.RTC_IRQ)),
     )
     off = aml.name("_S5_", aml.package(*map(aml.integer, (5, 0, 0, 0))))
-    return table(b"DSDT", 2, off + aml.scope("_SB_", serial, clock))
+    return table(b"DSDT", 2, off + aml.scope("_SB_", _pci(), board, serial, clock))
 
 
 def _io_block(port: int, bits: int, access: int = 0) -> bytes:
@@ -129,7 +169,7 @@ def build() -> dict[int, bytes]:
         placed[where] = content
         return where
 
-    tables = [place(fadt(place(facs()), place(dsdt()))), place(madt())]
+    tables = [place(fadt(place(facs()), place(dsdt()))), place(madt()), place(mcfg())]
     rsdt = place(table(b"RSDT", 1, struct.pack(f"<{len(tables)}I", *tables)))
     xsdt = place(table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
     placed[RSDP] = rsdp(rsdt, xsdt)

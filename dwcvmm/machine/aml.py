@@ -37,7 +37,7 @@ def name(path: str, value: bytes) -> bytes:
 
 
 def package(*elements: bytes) -> bytes:
-    body = bytes([len(elements)]) + b"".join(elements)
+    body = bytes([len(elements)]) + b"".join(elements)  # 255 at most
     return b"\x12" + package_length(len(body)) + body
 
 
@@ -59,6 +59,30 @@ def device(segment: str, *terms: bytes) -> bytes:
 def io_ports(first: int, count: int) -> bytes:
     """A fixed range of ports, decoded by 16 bits (6.4.2.5)."""
     return struct.pack("<BBHHBB", 0x47, 1, first, first, 1, count)
+
+
+def _word_range(kind: int, flags: int, first: int, last: int) -> bytes:
+    return struct.pack("<BHBBBHHHHH", 0x88, 13, kind, 0xC, flags, 0, first, last, 0, last - first + 1)
+
+
+def bus_numbers(first: int, last: int) -> bytes:
+    """What is behind a bridge (6.4.3.5.3, type 2), minimum and maximum fixed."""
+    return _word_range(2, 0, first, last)
+
+
+def port_window(first: int, last: int) -> bytes:
+    """Ports that a bridge passes on (type 1, the entire range)."""
+    return _word_range(1, 3, first, last)
+
+
+def memory_window(first: int, last: int) -> bytes:
+    """Memory that a bridge passes on: not cacheable, writable (6.4.3.5.2, type 0)."""
+    return struct.pack("<BHBBBIIIII", 0x87, 23, 0, 0xC, 1, 0, first, last, 0, last - first + 1)
+
+
+def fixed_memory(first: int, length: int) -> bytes:
+    """32-bit fixed memory range, writable (6.4.3.4)."""
+    return struct.pack("<BHBII", 0x86, 9, 1, first, length)
 
 
 def irq(number: int) -> bytes:

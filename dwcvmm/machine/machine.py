@@ -13,6 +13,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.boot import entry
 from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.devices.cmos import Cmos
+from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl, PowerEvents, ResetControl
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
@@ -92,7 +93,10 @@ class Machine:
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.ports.add(layout.RESET_PORT, 1, ResetControl(lambda: self._end(Outcome.REBOOT)))
+        self.pci = PciBus()
+        reset = ResetControl(lambda: self._end(Outcome.REBOOT))
+        self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
+        self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))

@@ -6,9 +6,10 @@ import struct
 from collections.abc import Callable
 
 from dwcvmm.errors import ConfigError, DwcVmmError
+from dwcvmm.machine import layout
 
 PAGE = 4096
-MINIMUM, MAXIMUM = 2 << 20, 3 << 30
+MINIMUM, MAXIMUM = 2 << 20, layout.RAM_MOST
 HOLE = (0xA0000, 0xC0000)  # VGA
 
 

@@ -1,0 +1,1 @@
+"""PCI: configuration space, how a CPU gets at it, the host bridge."""

@@ -290,6 +290,8 @@ def test_overflow(guest: Guest, event: Event, budget: int) -> None:
         assert run.overflowed
         excess = run.excess(moved) if event is Event.INSTRUCTIONS else 0
         late.append(run.count - budget)
-        assert skid.low // instructions <= late[-1] <= skid.high // instructions + TRACE + excess, (run, late)
+        # another interrupt of the host, between the overflow and the end of its skid, ends the run, too
+        least = 0 if run.interrupts > 1 else skid.low // instructions
+        assert least <= late[-1] <= skid.high // instructions + TRACE + excess, (run, late)
     if skid.low != skid.high:
         assert len(set(late)) > RUNS // 2, late

@@ -355,6 +355,7 @@ void dwc_guard_start(struct dwc_engine *e);
 /* scrub.c */
 int dwc_scrub(struct dwc_engine *e);
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
+int dwc_page_mend(struct dwc_engine *e, uint64_t gpa);
 
 /* difference.c: 0 if two pages are equal */
 typedef uint64_t (*dwc_difference_function)(const uint8_t *a, const uint8_t *b);
@@ -371,10 +372,10 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
 int dwc_pages_rearm(struct dwc_engine *e);
-int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
 
 /* interrupts.c */
 void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high);
+void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data);
 int dwc_interrupt_pending(const struct dwc_engine *e);
 int dwc_interrupt_acknowledge(struct dwc_engine *e);
 
@@ -422,6 +423,12 @@ void dwc_slice_note(struct dwc_engine *e);
 int dwc_job_element(struct dwc_replica *r);
 int dwc_extend(struct dwc_engine *e, struct dwc_replica *r);
 int dwc_engine_run(struct dwc_engine *e);
+
+/* dma.c */
+int dwc_is_doorbell(const struct dwc_exit *x);
+int dwc_memory_at_rest(const struct dwc_engine *e);
+int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length);
+int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
 
 /* commit.c */
 void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns);

@@ -2,6 +2,9 @@
 #include "core.h"
 
 #define ISA_LINES 16
+#define MSI_ADDRESS 0xfee00000ull
+#define MSI_LOWEST_PRIORITY 1
+#define MSI_NMI 4
 #define TIMER_PIN 2 /* ISA interrupt 0 is pin 2 of the IO-APIC (an override in the MADT) */
 
 /* A line of the PC (an ACPI GSI) goes up or down. ISA lines reach both controllers. */
@@ -11,6 +14,19 @@ void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high)
 		dwc_pic_set_irq(&e->pic, gsi, high);
 	if (gsi != TIMER_PIN)
 		dwc_ioapic_set_line(&e->ioapic, &e->lapic, gsi ? gsi : TIMER_PIN, high);
+}
+
+/* A message-signalled interrupt (SDM 3A 11.11): what a device writes, and where. */
+void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data)
+{
+	unsigned mode = data >> 8 & 7;
+
+	if (address >> 20 != MSI_ADDRESS >> 20 || !dwc_lapic_is_meant(&e->lapic, address >> 12 & 0xff, address >> 2 & 1))
+		return;
+	if (mode == MSI_NMI)
+		e->lapic.nmi = 1;
+	else if (mode <= MSI_LOWEST_PRIORITY)
+		dwc_lapic_accept(&e->lapic, data & 0xff, 0);
 }
 
 /* An interrupt of the 8259 waits, and reaches the CPU. */

@@ -260,33 +260,3 @@ int dwc_pages_rearm(struct dwc_engine *e)
 		}
 	return 0;
 }
-
-/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it. */
-static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
-{
-	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
-	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
-	int right = dwc_page_sum(page) == *sum;
-
-	memcpy(e->checkpoint_ram + gpa, data, length);
-	if (right)
-		*sum = dwc_page_sum(page);
-}
-
-/* A write by the VMM: KVM does not log it, so it goes to all three copies at once. */
-int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
-{
-	if (gpa > e->ram_bytes || length > e->ram_bytes - gpa)
-		return -EFAULT;
-	memcpy(e->replicas[0].ram + gpa, data, length);
-	if (e->strategy != DWC_OFF) {
-		memcpy(e->replicas[1].ram + gpa, data, length);
-		for (uint64_t done = 0, piece; done < length; done += piece) {
-			piece = DWC_PAGE - (gpa + done) % DWC_PAGE;
-			if (piece > length - done)
-				piece = length - done;
-			write_checkpoint_page(e, gpa + done, data + done, piece);
-		}
-	}
-	return 0;
-}

@@ -50,13 +50,16 @@ static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *
 	return -1;
 }
 
-static void mend(struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
+/* Both replicas stand at a checkpoint, or have not written the page since: make its copies agree. Returns 0 if none of them is
+ * right; that is counted, and left. */
+int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
 {
+	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint_ram + gpa };
 	int right = right_copy(e, gpa, copies);
 
 	if (right < 0) {
-		repaired(e, DWC_COPIES, gpa); /* counted, and left */
-		return;
+		repaired(e, DWC_COPIES, gpa);
+		return 0;
 	}
 	e->sums[gpa / DWC_PAGE] = dwc_page_sum(copies[right]);
 	for (int i = 0; i < DWC_COPIES; i++)
@@ -64,23 +67,24 @@ static void mend(struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
 			memcpy(copies[i], copies[right], DWC_PAGE);
 			repaired(e, i, gpa);
 		}
+	return 1;
 }
 
 /* Look at a page; both replicas stand at a committed state. Returns 1 if something was wrong with it, and -errno. A page
  * in a dirty log may differ from the checkpoint, and is compared by the engine. */
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint_ram + gpa };
+	const uint8_t *a = e->replicas[0].ram + gpa;
 	int err;
 
 	e->stats.scrub_pages++;
-	if (same(copies[0], copies[1]) && same(copies[0], copies[2]))
+	if (same(a, e->replicas[1].ram + gpa) && same(a, e->checkpoint_ram + gpa))
 		return 0;
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
 	if (is_logged(e, gpa))
 		return 0;
-	mend(e, gpa, copies);
+	dwc_page_mend(e, gpa);
 	return 1;
 }
 

@@ -10,14 +10,16 @@ import click
 
 from dwcvmm.boot.loader import command_line
 from dwcvmm.cli import units
-from dwcvmm.cli.units import Duration, FaultText, Size
+from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
+from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.machine.virtiodevices import VirtioConfig
 from dwcvmm.report import schema
 from dwcvmm.report.build import build_report
 from dwcvmm.report.events import EventLog
@@ -68,6 +70,15 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 )
 @click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk, or first module.")
 @click.option("--module", "modules", multiple=True, help="A file and its arguments, for multiboot kernels.")
+@click.option(
+    "--disk",
+    "disks",
+    type=DiskText(),
+    multiple=True,
+    help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2]. The first is /dev/vda.",
+)
+@click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host.")
+@click.option("--virtio-console", is_flag=True, help="hvc0, beside the serial port on the console; takes the input.")
 @click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option(
     "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
@@ -141,7 +152,8 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 @click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
-    kernel: Path, initrd: Path | None, modules: tuple[str, ...], append: str, no_default_append: bool, memory: int,
+    kernel: Path, initrd: Path | None, modules: tuple[str, ...], disks: tuple[DiskConfig, ...], rng: bool,
+    virtio_console: bool, append: str, no_default_append: bool, memory: int,
     strategy: str | None,
     cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
@@ -167,7 +179,8 @@ def run(
         cache_flush=CacheFlush(cache_flush or CacheFlush.NONE),
     )
     cmdline = append if no_default_append else command_line(kernel, append)
-    config = MachineConfig(kernel, initrd, cmdline, memory, engine, faults, modules=modules)
+    virtio = VirtioConfig(disks, rng, virtio_console)
+    config = MachineConfig(kernel, initrd, cmdline, memory, engine, faults, modules=modules, virtio=virtio)
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
     keeper: Keeper | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dwcvmm._core import lib
+from dwcvmm.devices.disk import FORMATS, DiskConfig
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
@@ -62,6 +64,24 @@ class FaultText(click.ParamType[Fault]):
             return value if isinstance(value, Fault) else parse(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+
+class DiskText(click.ParamType[DiskConfig]):
+    """ "FILE,snapshot,format=raw" -> a disk. A comma in a file's name is written twice, as for QEMU."""
+
+    name = "disk"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DiskConfig:
+        if isinstance(value, DiskConfig):
+            return value
+        path, *options = (part.replace("\0", ",") for part in str(value).replace(",,", "\0").split(","))
+        kind = None
+        for option in options:
+            if option.startswith("format=") and option[7:] in FORMATS:
+                kind = option[7:]
+            elif option not in ("readonly", "snapshot"):
+                self.fail(f"{option!r}: a disk can be readonly, snapshot, format=raw or format=qcow2", param, ctx)
+        return DiskConfig(Path(path), "readonly" in options, "snapshot" in options, kind)
 
 
 checkpoint_every = click.option(

@@ -19,6 +19,7 @@ from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.timesites import TimeSites
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.element.voting import Voting
+from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.machine.exits import exit_name
 
@@ -40,6 +41,10 @@ class Stop(Enum):
     LIMIT = auto()
     ATTENTION = auto()
     DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback that could not be done
+
+
+class RunOver(DwcVmmError):
+    """A divergence after which nothing goes on, met outside of run(). It is recorded."""
 
 
 class _RollbackFailed(Exception):
@@ -173,6 +178,51 @@ class Engine:
         self._cuts += 1
         self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
 
+    def settle(self) -> bool:
+        """Make the last committed state a checkpoint, so that devices may use guest memory. False where that cannot be
+        now: run one more element, and ask again. Raises RunOver.
+        """
+        if not lib.dwc_memory_at_rest(self.core):
+            return False
+        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) != lib.DWC_DIVERGED:
+            return True
+        record = self._describe(1)
+        if record.cause is Cause.UNEXPLAINED and self.before_rollback:
+            self.before_rollback()
+        retrying = self.core.retrying
+        try:
+            self.rollback(everything=True)
+        except _RollbackFailed as failure:
+            if failure.stop is Stop.DIVERGENCE:
+                raise RunOver("a rollback could not be done") from failure
+            return False  # a stop was requested
+        self.core.retrying = retrying  # the next element has no inputs yet
+        if record.cause is Cause.UNEXPLAINED:
+            record.cause = self._explain_in_log(record)
+        self._record(record)
+        if self.config.policy is Policy.STOP and record.cause in (Cause.INJECTED, Cause.UNEXPLAINED):
+            raise RunOver("stopped by the policy")
+        return False
+
+    def _explain_in_log(self, record: Divergence) -> Cause:
+        """What came to light behind the elements that it is from."""
+        if fault := self.explain_by_fault(record):
+            record.detail["fault"] = fault
+            return Cause.INJECTED
+        return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
+
+    def read_memory(self, gpa: int, length: int) -> bytes:
+        """Guest RAM for a device, after settle(): all three copies agree on it, or are made to. Raises RunOver."""
+        out = ffi.new("uint8_t[]", length)
+        while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
+            if status == lib.DWC_DAMAGED:
+                record = describe(self.core, self._attempt)
+                record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
+                self._record(record)
+                raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
+            self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
+        return bytes(ffi.buffer(out))
+
     def rollback(self, everything: bool = False) -> None:
         """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written."""
         status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
@@ -193,19 +243,24 @@ class Engine:
         if self._on_divergence:
             self._on_divergence(record)
 
-    def _diverged(self) -> bool:
-        """Explain, roll back, restart. False when restarts are used up."""
-        if self._catch_up_window():
-            return True
-        self._attempt += 1
-        record = describe(self.core, self._attempt)
+    def _describe(self, attempt: int) -> Divergence:
+        """Accessed bits that differ are merged: the cause is known then."""
+        record = describe(self.core, attempt)
         if any(replica.tick_crossed for replica in self.core.replicas):
             record.detail["tick"] = True
         merged = merge_accessed_bits(self.core, record)
         if merged:
             self.counts.accessed_bits += merged
             record.cause = Cause.ACCESSED_BIT
-        else:
+        return record
+
+    def _diverged(self) -> bool:
+        """Explain, roll back, restart. False when restarts are used up."""
+        if self._catch_up_window():
+            return True
+        self._attempt += 1
+        record = self._describe(self._attempt)
+        if record.cause is Cause.UNEXPLAINED:
             self.voting.diverged()  # reads all groups, and the dirty logs
             if self.before_rollback:
                 self.before_rollback()

@@ -41,6 +41,11 @@ class Bus:
         self._starts.insert(at, base)
         self._ranges.insert(at, (base, length, device))
 
+    def remove(self, base: int) -> None:
+        """The device whose range begins there answers no more."""
+        at = self._starts.index(base)
+        del self._starts[at], self._ranges[at]
+
     def _find(self, address: int, size: int) -> tuple[BusDevice, int] | None:
         at = bisect_right(self._starts, address) - 1
         if at >= 0:

@@ -64,12 +64,24 @@ HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME
 HIDDEN_LEAVES |= {0xB: ONE_CPU, 0x1F: ONE_CPU, 0x8000001E: ONE_CPU}
 # what tells of cores and threads besides other things: (leaf, register, bits that are kept); the number less one is 0
 ONE_OF_EACH = ((0x4, "eax", 0x3FFF), (0x8000001D, "eax", 0x3FFF), (0x80000008, "ecx", 0xFFFF0000))
+# what needs XSAVE for its state (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
+XSAVE_LEAF, XSAVE_BIT = 0x1, 26
+NEEDS_XSAVE = (
+    (0x1, 0, "ecx", 1 << 12 | 1 << 28 | 1 << 29),
+    (0x7, 0, "ebx", 1 << 5 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 21 | 0b110111 << 26),
+    (0x7, 0, "ecx", 1 << 1 | 1 << 3 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14),
+    (0x7, 0, "edx", 1 << 2 | 1 << 3 | 1 << 8 | 0xF << 22),
+    (0x7, 1, "eax", 1 << 4 | 1 << 5 | 1 << 21 | 1 << 23),
+    (0x80000001, 0, "ecx", 1 << 11 | 1 << 15 | 1 << 16),
+)
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
 def apply_policy(table: Any, show_tsc: bool = False) -> Any:
     """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
     kept = 0
+    leaves = [table.entries[i] for i in range(table.nent)]
+    has_xsave = any(leaf.function == XSAVE_LEAF and leaf.ecx >> XSAVE_BIT & 1 for leaf in leaves)
     for i in range(table.nent):
         entry = table.entries[i]
         if show_tsc and entry.function == TSC_LEAF:
@@ -80,6 +92,9 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
             shown = show_tsc and hidden.name in TSC_BITS
             if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index) and not shown:
                 setattr(entry, hidden.register, getattr(entry, hidden.register) & ~(1 << hidden.bit))
+        for leaf, subleaf, register, bits in NEEDS_XSAVE:
+            if (leaf, subleaf) == (entry.function, entry.index) and not has_xsave:
+                setattr(entry, register, getattr(entry, register) & ~bits)
         for leaf, register, mask in ONE_OF_EACH:
             if entry.function == leaf:
                 setattr(entry, register, getattr(entry, register) & mask)

@@ -8,6 +8,7 @@ ECAM, ECAM_BYTES, PCI_BUSES = 0xB0000000, 0x100000, 1
 PCI_MEMORY, PCI_MEMORY_END = 0xC0000000, 0xFEC00000
 PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
 PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; slot s has them turned by s
+PCI_ISA_IRQS = (10, 11)  # the same for the 8259; slots take turns
 PCI_SLOTS = 32
 IOAPIC, LAPIC = 0xFEC00000, 0xFEE00000  # cbits/platform.c serves them
 APIC_ID = 0

@@ -17,7 +17,7 @@ from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl, PowerEvents, ResetControl
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
-from dwcvmm.element.engine import Engine, Stop
+from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, InternalError
 from dwcvmm.faults.injector import Injection, Injector
@@ -26,6 +26,7 @@ from dwcvmm.kvm.system import System
 from dwcvmm.machine import acpi, layout, postmortem
 from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus
 from dwcvmm.machine.memory import GuestMemory, check_size
+from dwcvmm.machine.virtiodevices import VirtioConfig, VirtioDevices
 
 EPOCH = 1_700_000_000  # the RTC at guest time 0: runs repeat
 I8042, DEBUG_EXIT = 0x60, 0xF4
@@ -52,6 +53,7 @@ class MachineConfig:
     faults: tuple[Fault, ...] = ()  # to inject
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
+    virtio: VirtioConfig = field(default_factory=VirtioConfig)
 
 
 class Machine:
@@ -97,6 +99,8 @@ class Machine:
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
+        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
+        self.virtio = VirtioDevices(config.virtio, self.core, for_devices, self.mmio, self.pci, on_console)
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))
@@ -128,8 +132,13 @@ class Machine:
         """Run to the guest's end, or None after so many more elements or a requested stop."""
         last = int(self.core.stats.committed) + elements if elements else 0
         while self.outcome is None:
-            stop = self.engine.run(last)
+            devices_wait = not self._serve_devices()
+            if self.outcome:
+                break
+            stop = self.engine.run(int(self.core.stats.committed) + 1 if devices_wait else last)
             self._drain()
+            if stop is Stop.LIMIT and self.core.stats.committed != last:
+                continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
                 return self.outcome
             if stop is Stop.DIVERGENCE:
@@ -145,6 +154,19 @@ class Machine:
         if self.injector:
             self.injector.finish()
         return self.outcome
+
+    def _serve_devices(self) -> bool:
+        """Let devices use guest memory that want to. False if they must wait for the end of another element."""
+        try:
+            if self.virtio.waiting and self.engine.settle():
+                self.virtio.process()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            return True
+        if self.virtio.waiting:
+            self.core.checkpoint_due = 1
+            return False
+        return True
 
     def _on_repair(self, copy: str, gpa: int) -> None:
         if self.injector:
@@ -183,6 +205,9 @@ class Machine:
     def _feed(self) -> None:
         uart = ffi.addressof(self.core, "uart")
         with self._input_lock:
+            if self.virtio.takes_input:
+                self.virtio.receive(bytes(self._input))
+                self._input.clear()
             taken = lib.dwc_uart_receive(uart, bytes(self._input), len(self._input))
             del self._input[:taken]
             self.core.has_backlog = bool(self._input)
@@ -221,6 +246,7 @@ class Machine:
 
     def close(self) -> None:
         self.engine.close()
+        self.virtio.close()
 
 
 class _Shifted:

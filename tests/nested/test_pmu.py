@@ -65,7 +65,9 @@ IRQ_HANDLER = b"\xff\xc3\x48\xcf", 2  # inc ebx; iretq
 UD_HANDLER = b"\x48\x83\x04\x24\x02\x48\xcf", 2  # add qword [rsp], 2; iretq
 PF_HANDLER = (
     b"\x48\x83\xc4\x08\x0f\x20\xd0\x48\xc1\xe8\x15"  # add rsp, 8; mov rax, cr2; shr rax, 21
-    b"\x48\xc7\x04\xc5" + u32(PAGE_DIRECTORY) + u32(LARGE_PAGE_AT_0)  # mov qword [rax * 8 + PAGE_DIRECTORY], imm32
+    b"\x48\xc7\x04\xc5"
+    + u32(PAGE_DIRECTORY)
+    + u32(LARGE_PAGE_AT_0)  # mov qword [rax * 8 + PAGE_DIRECTORY], imm32
     + b"\x48\xcf",  # iretq
     5,
 )

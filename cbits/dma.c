@@ -1,0 +1,83 @@
+/* Guest memory for devices: they read what has been compared, and what they write is in all copies. */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* layout.py */
+#define PCI_MEMORY 0xc0000000ull
+#define PCI_MEMORY_END 0xfec00000ull
+
+/* A write to a PCI device's memory can have it look at guest memory: a checkpoint stands behind it. */
+int dwc_is_doorbell(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_MMIO && x->is_write && x->gpa >= PCI_MEMORY && x->gpa < PCI_MEMORY_END;
+}
+
+/* Whether the replicas stand between instructions: KVM has no part of one left that would do a thing to guest memory. With a
+ * checkpoint there, a device may use it: all of it is compared, and no rollback replays an element that came before. */
+int dwc_memory_at_rest(const struct dwc_engine *e)
+{
+	return !e->has_pending_io && !e->fragment && dwc_returnable(&e->exit, &e->exit);
+}
+
+static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
+{
+	return gpa <= e->ram_bytes && length <= e->ram_bytes - gpa;
+}
+
+static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
+{
+	memcpy(out, e->replicas[0].ram + gpa, length);
+	if (e->strategy == DWC_OFF)
+		return 0;
+	/* with what left for the device, not with the replica: a bit can flip on the way */
+	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint_ram + gpa, length))
+		return 0;
+	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_REPAIRED : DWC_DAMAGED;
+}
+
+/* Read for a device, at rest. DWC_REPAIRED: the three copies of a page differed, and agree now (repair_copy, repair_gpa): read again.
+ * DWC_DAMAGED: none of them was right. */
+int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
+{
+	int status = in_ram(e, gpa, length) ? 0 : -EFAULT;
+
+	for (uint64_t done = 0, piece; !status && done < length; done += piece) {
+		piece = DWC_PAGE - (gpa + done) % DWC_PAGE;
+		if (piece > length - done)
+			piece = length - done;
+		status = read_page(e, gpa + done, out + done, piece);
+	}
+	return status;
+}
+
+/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it. */
+static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
+{
+	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
+	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
+	int right = dwc_page_sum(page) == *sum;
+
+	memcpy(e->checkpoint_ram + gpa, data, length);
+	if (right)
+		*sum = dwc_page_sum(page);
+}
+
+/* A write by the VMM: KVM does not log it, so it goes to all three copies at once. */
+int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
+{
+	if (!in_ram(e, gpa, length))
+		return -EFAULT;
+	memcpy(e->replicas[0].ram + gpa, data, length);
+	if (e->strategy != DWC_OFF) {
+		memcpy(e->replicas[1].ram + gpa, data, length);
+		for (uint64_t done = 0, piece; done < length; done += piece) {
+			piece = DWC_PAGE - (gpa + done) % DWC_PAGE;
+			if (piece > length - done)
+				piece = length - done;
+			write_checkpoint_page(e, gpa + done, data + done, piece);
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,57 @@
+"""MSI-X: a table of messages in the function's memory (PCI Express 5.0, 7.7.2)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+CAPABILITY = 0x11
+ENTRY_BYTES = 16
+MASKED = 1 << 0  # of an entry's vector control
+ENABLE, FUNCTION_MASK = 1 << 15, 1 << 14  # of message control
+
+
+class MsiX:
+    """`send(address, data)` delivers a message. Messages of masked vectors wait as pending bits."""
+
+    def __init__(self, vectors: int, send: Callable[[int, int], None]) -> None:
+        self.vectors = vectors
+        self._send = send
+        self._table = bytearray(struct.pack("<QII", 0, 0, MASKED) * vectors)
+        self._pending = 0
+        self._control = 0
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._control & ENABLE)
+
+    def control(self, value: int) -> None:
+        """The guest has written message control."""
+        self._control = value
+        self._flush()
+
+    def notify(self, vector: int) -> None:
+        """The device has something to tell by this vector; one that is not there is none (virtio's 0xFFFF)."""
+        if vector < self.vectors and self.enabled:
+            self._pending |= 1 << vector
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self.enabled or self._control & FUNCTION_MASK:
+            return
+        for vector in range(self.vectors):
+            address, data, control = struct.unpack_from("<QII", self._table, vector * ENTRY_BYTES)
+            if self._pending >> vector & 1 and not control & MASKED:
+                self._pending &= ~(1 << vector)
+                self._send(address, data)
+
+    def read_table(self, offset: int, size: int) -> int:
+        return int.from_bytes(self._table[offset : offset + size], "little")
+
+    def write_table(self, offset: int, size: int, value: int) -> None:
+        if offset + size <= len(self._table):
+            self._table[offset : offset + size] = value.to_bytes(size, "little")
+            self._flush()
+
+    def read_pending(self, offset: int, size: int) -> int:
+        return self._pending >> 8 * offset

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A Debian as debootstrap makes it, with its full kernel, gcc and the sources of Lua, on an ext4 file system that is a
+# whole disk. Leaves disk.img, vmlinuz and initrd.img in build/guests/debian (or in the directory given).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../../scripts/lib.sh"
+out=${1:-$root/build/guests/debian}
+suite=bookworm
+mkdir -p "$out"
+cd "$out"
+if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here/customise" ]; then exit; fi
+
+need debootstrap debootstrap
+need mke2fs e2fsprogs
+site=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | sed -n "s/ $suite\$//p" | head -1)
+[ -n "$site" ] || { echo "apt knows no archive with $suite" >&2; exit 4; }
+
+if ! [ -s base.tar ]; then
+  rm -rf tree
+  say "debootstrap: some minutes"
+  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,gcc,libc6-dev,make "$suite" tree "$site" >debootstrap.log 2>&1 \
+    || { tail -3 debootstrap.log >&2; exit 4; }
+  tar -C tree --one-file-system -cf base.tar .
+  rm -rf tree
+fi
+if ! compgen -G "lua5.4_*.orig.tar.gz" >/dev/null; then
+  mkdir -p lists/partial
+  echo "deb-src $site $suite main" >sources.list
+  apt=(apt-get -q -o "Dir::Etc::SourceList=$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$PWD/lists"
+       -o "Dir::Cache::srcpkgcache=" -o "Dir::Cache::pkgcache=" -o APT::Sandbox::User=root)
+  { "${apt[@]}" update && "${apt[@]}" source --download-only lua5.4; } >source.log 2>&1 || { tail -3 source.log >&2; exit 4; }
+fi
+rm -rf tree && mkdir tree
+tar -C tree -xf base.tar
+mkdir -p tree/root/lua
+tar -C tree/root/lua --strip-components=1 -xf lua5.4_*.orig.tar.gz
+"$here/customise" tree
+cp tree/boot/vmlinuz-* vmlinuz
+cp tree/boot/initrd.img-* initrd.img
+truncate -s 2G new.img
+mke2fs -q -t ext4 -d tree -L debian -E root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0 -U d3c5e7a0-0000-4000-8000-000000000001 new.img
+mv new.img disk.img
+rm -rf tree

@@ -1,0 +1,351 @@
+"""virtio devices, driven as a guest drives them, well and badly."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtiodriver import BAR, BUFFERS, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, Driver
+
+from dwcvmm.devices.disk import Disk, DiskConfig, RawDisk, open_disk
+from dwcvmm.devices.pci.config import COMMAND
+from dwcvmm.devices.pci.function import BAR0, MEMORY_SPACE
+from dwcvmm.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
+from dwcvmm.devices.virtio.console import RECEIVE, TRANSMIT, Console
+from dwcvmm.devices.virtio.pci import (
+    EVENT_IDX,
+    INDIRECT_DESC,
+    ISR,
+    NEEDS_RESET,
+    NOTIFY,
+    PCI_CFG,
+    TABLE,
+    VERSION_1,
+)
+from dwcvmm.devices.virtio.queue import INDIRECT, NEXT, WRITE
+from dwcvmm.devices.virtio.rng import Rng
+from dwcvmm.errors import ConfigError
+
+SECTORS = 64
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"".join(bytes([n]) * 512 for n in range(SECTORS)))
+    return path
+
+
+def block(path: Path, **options: bool) -> Driver:
+    return Driver(Block(open_disk(DiskConfig(path, **options)), "serial"))
+
+
+def read(driver: Driver, sector: int, length: int = 512) -> tuple[int, bytes, int]:
+    used, parts = driver.request([(HEADER.pack(IN, 0, sector), False), (bytes(length), True), (b"\xff", True)])
+    return used, parts[1], parts[2][0]
+
+
+def write(driver: Driver, sector: int, data: bytes) -> int:
+    return driver.request([(HEADER.pack(OUT, 0, sector), False), (data, False), (b"\xff", True)])[1][2][0]
+
+
+def test_blocks_are_read_and_written(image: Path) -> None:
+    driver = block(image)
+    assert read(driver, 3, 1024) == (1025, b"\3" * 512 + b"\4" * 512, OK)
+    assert write(driver, 3, b"new" + bytes(509)) == OK
+    assert image.read_bytes()[3 * 512 : 3 * 512 + 3] == b"new"
+    assert driver.request([(HEADER.pack(DO_FLUSH, 0, 0), False), (b"\xff", True)])[1][1] == bytes([OK])
+    used, parts = driver.request([(HEADER.pack(GET_ID, 0, 0), False), (bytes(20), True), (b"\xff", True)])
+    assert (used, parts[1].rstrip(b"\0"), parts[2][0]) == (21, b"serial", OK)
+    assert driver.request([(HEADER.pack(99, 0, 0), False), (b"\xff", True)])[1][1] == bytes([UNSUPPORTED])
+
+
+def test_how_a_request_is_cut_does_not_matter(image: Path) -> None:
+    driver = block(image)
+    header = HEADER.pack(OUT, 0, 5)
+    _, parts = driver.request(
+        [(header[:5], False), (header[5:] + b"a" * 100, False), (b"b" * 412, False), (b"\xff", True)]
+    )
+    assert parts[3][0] == OK
+    assert image.read_bytes()[5 * 512 : 6 * 512] == b"a" * 100 + b"b" * 412
+
+
+@pytest.mark.parametrize(("sector", "length"), [(SECTORS, 512), (SECTORS - 1, 1024), (1 << 60, 512), (0, 100)])
+def test_beyond_the_disk_is_an_error(image: Path, sector: int, length: int) -> None:
+    before = image.read_bytes()
+    driver = block(image)
+    assert read(driver, sector, length)[2] == IO_ERROR
+    assert write(driver, sector, b"x" * length) == IO_ERROR
+    assert image.read_bytes() == before
+
+
+def test_what_the_host_refuses_is_an_io_error(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = block(image)
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert write(driver, 0, b"x" * 512) == IO_ERROR
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: 0)
+    assert write(driver, 0, b"x" * 512) == IO_ERROR
+    monkeypatch.undo()
+    os.truncate(image, 512)
+    assert read(driver, 5)[2] == IO_ERROR
+
+
+def test_a_short_write_goes_on(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    driver = block(image)
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:100], at))
+    assert write(driver, 2, bytes(range(256)) * 4) == OK
+    assert image.read_bytes()[1024:2048] == bytes(range(256)) * 4
+
+
+def test_read_only_and_snapshot_leave_the_file(image: Path) -> None:
+    before = image.read_bytes()
+    assert write(block(image, read_only=True), 0, b"x" * 512) == IO_ERROR
+    driver = block(image, snapshot=True)
+    assert write(driver, 7, b"x" * 512) == OK
+    assert read(driver, 6, 1536)[1] == b"\6" * 512 + b"x" * 512 + b"\10" * 512
+    assert image.read_bytes() == before
+
+
+def test_an_image_is_written_by_one(image: Path) -> None:
+    first: Disk = RawDisk(image, read_only=False)
+    with pytest.raises(ConfigError, match="another process"):
+        RawDisk(image, read_only=True)
+    first.close()
+    RawDisk(image, read_only=True).close()
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, SECTORS - 8), st.integers(1, 8), st.booleans(), st.binary(min_size=1, max_size=4))
+    )
+)
+def test_a_snapshot_is_a_disk(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, bool, bytes]]
+) -> None:
+    path = tmp_path_factory.mktemp("disk") / "image"
+    model = bytearray(os.urandom(SECTORS * 512))
+    path.write_bytes(model)
+    disk = open_disk(DiskConfig(path, snapshot=True))
+    for sector, count, writes, seed in steps:
+        at, length = sector * 512, count * 512
+        if writes:
+            data = (seed * length)[:length]
+            disk.write(at, data)
+            model[at : at + length] = data
+        assert disk.read(at, length) == model[at : at + length]
+    disk.close()
+
+
+def test_qcow2_is_read(tmp_path: Path, image: Path) -> None:
+    qcow2 = tmp_path / "disk.qcow2"
+    if os.system(f"qemu-img convert -O qcow2 {image} {qcow2} 2>/dev/null"):
+        pytest.skip("qemu-img is missing (package qemu-utils)")
+    with pytest.raises(ConfigError, match="snapshot"):
+        open_disk(DiskConfig(qcow2))
+    driver = block(qcow2, snapshot=True)
+    assert read(driver, 3)[1:] == (b"\3" * 512, OK)
+    assert write(driver, 3, b"x" * 512) == OK
+    assert read(driver, 3)[1:] == (b"x" * 512, OK)
+
+
+@pytest.mark.parametrize("content", [b"", b"QFI\xfb", b"QFI\xfb\0\0\0\3" + bytes(200)])
+def test_what_is_no_disk_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"empty|not a qcow2"):
+        open_disk(DiskConfig(path, snapshot=True))
+
+
+def test_random_numbers_and_console() -> None:
+    used, parts = Driver(Rng()).request([(bytes(64), True)])
+    assert used == 64
+    assert parts[0] != bytes(64)
+    said: list[bytes] = []
+    console = Console(said.append)
+    driver = Driver(console)
+    driver.request([(b"hello ", False), (b"world", False)], TRANSMIT)
+    assert b"".join(said) == b"hello world"
+    console.receive(b"typed")
+    used, parts = driver.request([(bytes(3), True)], RECEIVE)
+    assert (used, parts[0]) == (3, b"typ")
+    used, parts = driver.request([(bytes(9), True)], RECEIVE)
+    assert (used, parts[0][:2]) == (2, b"ed")
+
+
+def test_the_interrupt_pin_is_a_level(image: Path) -> None:
+    driver = block(image)
+    driver.levels.clear()
+    read(driver, 0)
+    assert driver.levels[-1]
+    assert driver.pci.read(6, 2) & 8
+    assert driver.bus.read(BAR + ISR, 1) == 1
+    assert not driver.levels[-1]
+    read(driver, 0)
+    driver.pci.write(COMMAND, 2, driver.pci.read(COMMAND, 2) | 1 << 10)
+    assert not driver.levels[-1], "INTx is disabled"
+
+
+def enable_msix(driver: Driver, value: int) -> int:
+    at = driver.pci.read(0x34, 1)
+    while driver.pci.read(at, 1) != 0x11:
+        at = driver.pci.read(at + 1, 1)
+    driver.pci.write(at + 2, 2, value)
+    return driver.pci.read(at + 2, 2)
+
+
+def test_messages(image: Path) -> None:
+    driver = block(image)
+    assert enable_msix(driver, 0x8000) == 0x8001, "two vectors"
+    driver.start(VERSION_1)
+    driver.available, driver.used = [0], [0]
+    driver.ram[RINGS : RINGS + 0x3000] = bytes(0x3000)
+    driver.common(22, 2, 0)
+    driver.common(26, 2, 1)
+    assert driver.read_common(26, 2) == 1
+    driver.common(26, 2, 7)
+    assert driver.read_common(26, 2) == 0xFFFF, "no such vector"
+    driver.common(26, 2, 1)
+    driver.bus.write(BAR + TABLE + 16, 8, 0xFEE00000)
+    driver.bus.write(BAR + TABLE + 24, 4, 0x41)
+    read(driver, 0)
+    assert driver.messages == [], "the vector is masked"
+    assert driver.bus.read(BAR + TABLE + 0x1000, 8) == 2, "and pending"
+    driver.bus.write(BAR + TABLE + 28, 4, 0)
+    assert driver.messages == [(0xFEE00000, 0x41)]
+    enable_msix(driver, 0xC000)
+    read(driver, 0)
+    assert len(driver.messages) == 1, "all vectors are masked"
+    enable_msix(driver, 0x8000)
+    assert len(driver.messages) == 2
+    assert not any(driver.levels)
+
+
+def test_event_index(image: Path) -> None:
+    driver = Driver(Block(open_disk(DiskConfig(image)), ""), VERSION_1 | EVENT_IDX)
+    read(driver, 0)
+    assert driver.levels[-1], "used_event was 0"
+    driver.bus.read(BAR + ISR, 1)
+    read(driver, 0)
+    assert not driver.levels[-1], "the driver wants to hear of the first only"
+    struct.pack_into("<H", driver.ram, RINGS + 0x1000 + 4 + 2 * QUEUE_SIZE, 2)
+    read(driver, 0)
+    assert driver.levels[-1]
+    assert struct.unpack_from("<H", driver.ram, RINGS + 0x2000 + 4 + 8 * QUEUE_SIZE) == (3,), "avail_event"
+
+
+def test_indirect_descriptors(image: Path) -> None:
+    driver = Driver(Block(open_disk(DiskConfig(image)), ""), VERSION_1 | INDIRECT_DESC)
+    table = BUFFERS + 0x8000
+    driver.ram[BUFFERS : BUFFERS + 16] = HEADER.pack(IN, 0, 9)
+    for i, part in enumerate(
+        ((BUFFERS, 16, NEXT, 1), (BUFFERS + 64, 512, NEXT | WRITE, 2), (BUFFERS + 32, 1, WRITE, 0))
+    ):
+        struct.pack_into("<QIHH", driver.ram, table + 16 * i, *part)
+    driver.describe(4, table, 48, INDIRECT)
+    driver.offer(4)
+    driver.kick()
+    assert driver.ram[BUFFERS + 64 : BUFFERS + 64 + 512] == b"\x09" * 512
+
+
+def test_through_configuration_space(image: Path) -> None:
+    driver = block(image)
+    at = driver.pci.read(0x34, 1)
+    while driver.pci.read(at, 1) != 9 or driver.pci.read(at + 3, 1) != PCI_CFG:
+        at = driver.pci.read(at + 1, 1)
+    driver.pci.write(at + 8, 4, STATUS)
+    driver.pci.write(at + 12, 4, 1)
+    assert driver.pci.read(at + 16, 1) == driver.read_common(STATUS, 1) != 0
+    driver.pci.write(at + 16, 1, 0)
+    assert driver.read_common(STATUS, 1) == 0
+    driver.pci.write(at + 8, 4, 0xFFFFFFFF)
+    driver.pci.write(at + 16, 1, 1)
+    assert driver.read_common(STATUS, 1) == 0
+
+
+def test_the_bar_moves(image: Path) -> None:
+    driver = block(image)
+    driver.pci.write(BAR0, 4, 0xFFFFFFFF)
+    assert driver.pci.read(BAR0, 4) == 0xFFFF8000
+    driver.pci.write(BAR0, 4, 0xD0000000)
+    assert driver.bus.read(0xD0000000 + STATUS, 1) == 15
+    assert driver.read_common(STATUS, 1) == 0xFF
+    driver.pci.write(COMMAND, 2, 0)
+    assert driver.bus.read(0xD0000000 + STATUS, 1) == 0xFF
+    driver.pci.write(COMMAND, 2, MEMORY_SPACE)
+    assert driver.bus.read(0xD0000000 + STATUS, 1) == 15
+
+
+def test_features_must_be_offered(image: Path) -> None:
+    for features in (0, VERSION_1 | 1 << 60, VERSION_1 | 1 << 5):
+        driver = Driver(Block(open_disk(DiskConfig(image, snapshot=True)), ""), features)
+        assert not driver.read_common(STATUS, 1) & 8
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [(0, 16, NEXT, 0)],  # a loop
+        [(RAM_BYTES - 8, 16, NEXT, 1), (0, 1, WRITE, 0)],  # out of RAM
+        [(0xA0000, 16, NEXT, 1), (0, 1, WRITE, 0)],  # not RAM
+        [((1 << 64) - 8, 16, NEXT, 1), (0, 1, WRITE, 0)],
+        [(BUFFERS, 16, NEXT, QUEUE_SIZE)],  # no such descriptor
+        [(BUFFERS, 8, NEXT, 1), (BUFFERS, 1, WRITE, 0)],  # half a header
+        [(BUFFERS, 1, WRITE | NEXT, 1), (BUFFERS, 16, 0, 0)],  # the wrong order
+        [(BUFFERS, 16, 0, 0)],  # no room for the status
+        [(BUFFERS, 17, INDIRECT, 0)],
+        [(BUFFERS, 0, INDIRECT, 0)],
+        [(RINGS, 16, INDIRECT, 0)],  # an indirect one in an indirect one
+    ],
+)
+def test_a_hostile_chain_ends_the_device_only(image: Path, chain: list[tuple[int, int, int, int]]) -> None:
+    before = image.read_bytes()
+    driver = block(image)
+    for at, part in enumerate(chain):
+        driver.describe(at, *part)
+    ram = bytes(driver.ram[:RINGS]), bytes(driver.ram[BUFFERS:])
+    driver.offer(0)
+    driver.kick()
+    assert driver.read_common(STATUS, 1) & NEEDS_RESET
+    assert (bytes(driver.ram[:RINGS]), bytes(driver.ram[BUFFERS:])) == ram
+    assert image.read_bytes() == before
+    driver.start(VERSION_1)
+    assert not driver.read_common(STATUS, 1) & NEEDS_RESET
+
+
+def test_more_requests_than_room(image: Path) -> None:
+    driver = block(image)
+    struct.pack_into("<H", driver.ram, RINGS + 0x1002, QUEUE_SIZE + 1)
+    driver.kick()
+    assert driver.read_common(STATUS, 1) & NEEDS_RESET
+
+
+accesses = st.lists(
+    st.tuples(
+        st.sampled_from((0, ISR, 0x2000, NOTIFY, TABLE, 0x5000)), st.integers(0, 80), st.sampled_from((1, 2, 4, 8)),
+        st.booleans(), st.integers(0, (1 << 64) - 1),
+    )
+)  # fmt: skip
+
+
+@given(accesses, st.binary(max_size=256))
+def test_a_storm_of_accesses_does_no_harm(steps: list[tuple[int, int, int, bool, int]], descriptors: bytes) -> None:
+    driver = Driver(Rng())
+    driver.ram[RINGS : RINGS + len(descriptors)] = descriptors
+    for part, at, size, writes, value in steps:
+        if writes:
+            driver.bus.write(BAR + part + at, size, value & (1 << 8 * size) - 1)
+        else:
+            assert 0 <= driver.bus.read(BAR + part + at, size) < 1 << 8 * size
+        driver.transport.process()
+    assert len(driver.ram) == RAM_BYTES

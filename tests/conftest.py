@@ -19,6 +19,7 @@ from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Machine, MachineConfig
+from dwcvmm.machine.virtiodevices import VirtioConfig
 
 # how long an example takes says something of the machine, not of the code
 settings.register_profile("dwcvmm", deadline=None)
@@ -41,7 +42,7 @@ class Booted:
 
     @property
     def output(self) -> str:
-        return b"".join(self.chunks).decode()
+        return b"".join(self.chunks).decode(errors="replace")
 
 
 def copy_tree(target: Path) -> None:
@@ -74,14 +75,17 @@ def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []
 
-    def start(name: str, strategy: Strategy, faults: Sequence[str] = (), **options: Any) -> Booted:
+    def start(
+        name: str, strategy: Strategy, faults: Sequence[str] = (), virtio: VirtioConfig | None = None, **options: Any
+    ) -> Booted:
         if strategy is Strategy.IN_PLACE and uses_shadow_paging(kvm_module()):
             pytest.skip("doctor: two_dimensional_paging: strategy in-place is refused under shadow paging")
         chunks: list[bytes] = []
         divergences: list[Divergence] = []
         engine = EngineConfig(strategy=strategy, **options)
         image, injected = guests / f"{name}.bin", tuple(map(parse, faults))
-        config = MachineConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected)
+        virtio = virtio or VirtioConfig()
+        config = MachineConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected, virtio=virtio)
         machine = Machine(config, chunks.append, divergences.append)
         booted.append(Booted(machine, chunks, divergences))
         machine.start()

@@ -13,6 +13,7 @@ GDT = 0x1000
 PAGE_TABLES = 0x8000  # six pages; boot_params and the like lie below
 STACK = 0x90000
 CODE, DATA = 0x10, 0x18
+BIOS_SEGMENT = 0xF000
 USER_DATA, USER_CODE = 0x2B, 0x33
 
 # descriptors: base 0, limit 4 GiB, accessed; ring 3 ones for guests that go there
@@ -34,6 +35,7 @@ PRESENT_WRITE_USER_A_D, LARGE = 0x67, 0x80
 class Mode(Enum):
     LONG64 = auto()
     PROTECTED32 = auto()
+    REAL16 = auto()  # at a BIOS' reset vector
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def build_long_mode_tables(memory: GuestMemory) -> None:
 
 def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
     """Put `entry` into a vCPU (dwcvmm.kvm.vcpu.Vcpu) that has just been made."""
+    if entry.mode is Mode.REAL16:
+        _apply_reset(entry, vcpu)
+        return
     long_mode = entry.mode is Mode.LONG64
     build_gdt(memory, entry.mode)
     sregs = vcpu.get("sregs")
@@ -90,4 +95,16 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
     regs = vcpu.get("regs")
     regs.rip, regs.rsi, regs.rbx, regs.rax, regs.rflags = entry.rip, entry.rsi, entry.rbx, entry.rax, 2
     regs.rsp = STACK if long_mode else 0
+    vcpu.set("regs", regs)
+
+
+def _apply_reset(entry: CpuEntry, vcpu: Any) -> None:
+    """The state after reset (SDM 3A, table 10-1), which KVM has prepared, but for one thing: the code segment is based
+    where it is in real mode, below 1 MiB, and not at the copy of the BIOS that a chip set shows below 4 GiB.
+    """
+    sregs = vcpu.get("sregs")
+    sregs.cs.selector, sregs.cs.base = BIOS_SEGMENT, BIOS_SEGMENT << 4
+    vcpu.set("sregs", sregs)
+    regs = vcpu.get("regs")
+    regs.rip = entry.rip
     vcpu.set("regs", regs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dwcvmm.boot import multiboot, multiboot2
+from dwcvmm.boot.bios import is_bios, load_bios
 from dwcvmm.boot.bootinfo import BootInfo, Module
 from dwcvmm.boot.bzimage import is_bzimage, load_bzimage
 from dwcvmm.boot.elf import is_elf, load_elf
@@ -67,9 +68,9 @@ def _is_multiboot(image: bytes) -> bool:
 
 
 def load_guest(memory: GuestMemory, files: GuestFiles) -> CpuEntry:
-    """Load a kernel by its content: a Linux bzImage, a multiboot 2 or 1 kernel, another ELF file, or a flat image where
-    the name ends in .bin; any of them may be packed by gzip. A kernel with a multiboot header and a PVH entry (Xen) is
-    started by multiboot: PVH knows one module only.
+    """Load a kernel by its content: a Linux bzImage, a multiboot 2 or 1 kernel, another ELF file, a BIOS, or a flat
+    image where the name ends in .bin; any of them may be packed by gzip. A kernel with a multiboot header and a PVH
+    entry (Xen) is started by multiboot: PVH knows one module only.
 
     Raises GuestImageError for what cannot be booted.
     """
@@ -90,6 +91,8 @@ def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
             return multiboot.load_multiboot(memory, kernel, image, header, _boot_info(files))
     if files.modules:
         raise GuestImageError(kernel, "no multiboot kernel: it takes no modules but an initrd")
+    if is_bios(image):
+        return load_bios(memory, kernel, image)
     initrd = read_image(files.initrd) if files.initrd else b""
     if is_bzimage(image):
         return load_bzimage(memory, kernel, image, initrd, files.cmdline)
@@ -99,7 +102,7 @@ def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
         return load_flat(memory, image)
     if image[56:60] == b"ARM\x64":
         raise GuestImageError(kernel, "an ARM64 kernel, this machine is x86")
-    raise GuestImageError(kernel, "neither a Linux bzImage nor a multiboot or ELF file nor a flat image (.bin)")
+    raise GuestImageError(kernel, "neither a Linux bzImage nor a multiboot or ELF file nor a BIOS or flat image (.bin)")
 
 
 def _boot_info(files: GuestFiles) -> BootInfo:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.loader import command_line
 from dwcvmm.cli import units
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
@@ -66,7 +67,9 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 
 @click.command()
 @click.option(
-    "--kernel", required=True, type=click.Path(path_type=Path), help="bzImage, multiboot, ELF or flat image (.bin)."
+    "--kernel",
+    type=click.Path(path_type=Path),
+    help="bzImage, multiboot, ELF, flat image (.bin) or BIOS. Default with a disk: SeaBIOS, which boots from it.",
 )
 @click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk, or first module.")
 @click.option("--module", "modules", multiple=True, help="A file and its arguments, for multiboot kernels.")
@@ -152,7 +155,7 @@ def check_writable(path: Path | None, what: str = "the report") -> None:
 @click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
-    kernel: Path, initrd: Path | None, modules: tuple[str, ...], disks: tuple[DiskConfig, ...], rng: bool,
+    kernel: Path | None, initrd: Path | None, modules: tuple[str, ...], disks: tuple[DiskConfig, ...], rng: bool,
     virtio_console: bool, append: str, no_default_append: bool, memory: int,
     strategy: str | None,
     cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
@@ -163,6 +166,10 @@ def run(
     """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
     if cache_flush and strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
+    if not kernel:
+        if not disks:
+            raise click.UsageError("nothing to boot: --kernel or --disk")
+        kernel = installed_bios()
     base = schema.load(baseline) if baseline else None
     check_writable(report)
     check_writable(keep_divergence, "a divergence")

@@ -61,11 +61,14 @@ class PowerControl:
 
 
 class KeyboardController:
-    """8042 without keyboard or mouse: answers the probe, and resets the machine. Offset 0 data, 4 command."""
+    """8042 without keyboard or mouse: answers the probe, and resets the machine. Offset 0 data, 4 command.
+
+    The keyboard fails its test (clock line stuck low): a BIOS need not wait a second for it.
+    """
 
     READY = 0x1C
     OUTPUT_FULL, AUX_OUTPUT_FULL = 0x01, 0x20
-    ANSWERS: ClassVar = {0xAA: 0x55, 0xAB: 0x00, 0xA9: 0x00, 0x20: 0x00}
+    ANSWERS: ClassVar = {0xAA: 0x55, 0xAB: 0x01, 0xA9: 0x00, 0x20: 0x00}
     PULSE_RESET, WRITE_OUTPUT_PORT, WRITE_AUX_OUTPUT = 0xFE, 0xD1, 0xD3
 
     def __init__(self, on_reset: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
 """The ACPI tables of the PC (ACPI 6.4, chapter 5), and what a BIOS leaves in its data area.
 
-All tables lie in the BIOS area, where old kernels look for the root pointer and no kernel allocates. The FADT is that
-of ACPI 3.0, with 244 bytes. There is no system management mode: the machine is in ACPI mode from the start, and SMI_CMD
-is 0.
+Without a BIOS all tables lie in its area, where old kernels look for the root pointer and no kernel allocates. The
+FADT is that of ACPI 3.0, with 244 bytes. There is no system management mode: the machine is in ACPI mode from the
+start, and SMI_CMD is 0.
 """
 
 from __future__ import annotations
@@ -158,10 +158,10 @@ def rsdp(rsdt_at: int, xsdt_at: int) -> bytes:
     return bytes(new)
 
 
-def build() -> dict[int, bytes]:
-    """All tables, by guest physical address; the root pointer at RSDP."""
+def build(start: int, room_bytes: int) -> tuple[dict[int, bytes], bytes]:
+    """All tables by guest physical address from `start` (64-byte aligned) on, and the root pointer to them."""
     placed: dict[int, bytes] = {}
-    at = TABLES
+    at = start
 
     def place(content: bytes) -> int:
         nonlocal at
@@ -172,19 +172,18 @@ def build() -> dict[int, bytes]:
     tables = [place(fadt(place(facs()), place(dsdt()))), place(madt()), place(mcfg())]
     rsdt = place(table(b"RSDT", 1, struct.pack(f"<{len(tables)}I", *tables)))
     xsdt = place(table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
-    placed[RSDP] = rsdp(rsdt, xsdt)
-    if at > layout.BIOS_END:
-        raise InternalError("the ACPI tables do not fit into the BIOS area")
-    return placed
+    if at > start + room_bytes:
+        raise InternalError(f"the ACPI tables do not fit into {room_bytes} bytes")
+    return placed, rsdp(rsdt, xsdt)
 
 
 def place_firmware(memory: GuestMemory) -> bytes:
     """Write the tables and the BIOS data area; returns the root pointer."""
-    placed = build()
-    for address, content in placed.items():
+    placed, pointer = build(TABLES, layout.BIOS_END - TABLES)
+    for address, content in (placed | {RSDP: pointer}).items():
         memory.write(address, content)
     one_serial_port = 1 << 9  # equipment word, bits 11 to 9
     memory.write(layout.BDA, struct.pack("<H", layout.COM1))
     memory.write(layout.BDA + 0x0E, struct.pack("<HHBH", layout.EBDA >> 4, one_serial_port, 0, layout.EBDA >> 10))
     memory.write(layout.EBDA, struct.pack("<B", layout.EBDA_BYTES >> 10))
-    return placed[RSDP]
+    return pointer

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.boot import entry
+from dwcvmm.boot import bios, entry
 from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.devices.cmos import Cmos
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
 
 @dataclass
 class MachineConfig:
-    kernel: Path
+    kernel: Path  # or a BIOS
     initrd: Path | None = None
     cmdline: str = ""
     memory_bytes: int = 256 << 20
@@ -101,6 +101,8 @@ class Machine:
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(config.virtio, self.core, for_devices, self.mmio, self.pci, on_console)
+        if start.mode is entry.Mode.REAL16:
+            self.ports.add(layout.FW_CFG, 2, bios.configure(self.memory))
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))

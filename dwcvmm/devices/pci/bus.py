@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dwcvmm.devices.pci.config import CONFIG_BYTES, EXTENDED_BYTES, ConfigSpace
+import struct
+
+from dwcvmm.devices.pci.config import CONFIG_BYTES, EXTENDED_BYTES, SUBSYSTEM_VENDOR, ConfigSpace
 from dwcvmm.devices.power import ResetControl
 from dwcvmm.errors import InternalError
 
@@ -12,6 +14,8 @@ DATA, RESET = 4, 1  # offsets from 0xCF8
 
 # as QEMU's q35 has it: guests know the bridge (Intel 82G33, "MCH") as one with a window for configuration in memory
 HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS = 0x8086, 0x29C0, 0x060000
+SUBSYSTEM_QEMU = struct.pack("<HH", 0x1AF4, 0x1100)  # without it SeaBIOS does not ask fw_cfg
+PAM0, READ_WRITE = 0x90, 0x33  # programmable attribute map: RAM from 0xC0000 to 1 MiB, not ROM
 
 
 def ones(size: int) -> int:
@@ -24,6 +28,8 @@ class PciBus:
 
     def __init__(self) -> None:
         bridge = ConfigSpace(HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS)
+        bridge.set(SUBSYSTEM_VENDOR, SUBSYSTEM_QEMU)
+        bridge.set(PAM0, bytes([READ_WRITE] * 7))
         self._functions: dict[tuple[int, int], ConfigSpace] = {(0, 0): bridge}
 
     def add(self, slot: int, function: ConfigSpace) -> None:

@@ -92,6 +92,8 @@ def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
     if files.modules:
         raise GuestImageError(kernel, "no multiboot kernel: it takes no modules but an initrd")
     if is_bios(image):
+        if files.initrd or files.cmdline:
+            raise GuestImageError(kernel, "a BIOS takes neither an initrd nor a command line")
         return load_bios(memory, kernel, image)
     initrd = read_image(files.initrd) if files.initrd else b""
     if is_bzimage(image):

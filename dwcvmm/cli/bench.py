@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dwcvmm._core import lib
-from dwcvmm.cli.run import DAY, MS, check_writable
+from dwcvmm.cli.run import DAY, MS
 from dwcvmm.cli.units import Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
@@ -20,7 +20,8 @@ from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.report import bench_runs, child
 from dwcvmm.report.bench_elements import document, measure
 from dwcvmm.report.bench_runs import OFF, Guest, Run
-from dwcvmm.report.pretty import write_json
+from dwcvmm.report.outputfile import OutputFile
+from dwcvmm.report.pretty import pretty_json, write_json
 from dwcvmm.report.tables import elements_table, runs_text
 
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
@@ -136,13 +137,13 @@ def workload(rounds: int, strategies: tuple[str, ...], timeout: int, json_path: 
 
 
 def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None) -> int:
-    check_writable(json_path)
+    file = OutputFile(json_path) if json_path else None
 
     def after_run(run: Run, runs: list[Run]) -> None:
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
         click.echo(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}", err=True)
-        if json_path:  # after each run: what was measured survives whatever ends this
-            write_json(json_path, bench_runs.document(guest, columns, rounds, runs))
+        if file:  # after each run: what was measured survives whatever ends this
+            file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
     with child.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
         execute = partial(child.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
@@ -150,6 +151,6 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
             guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
         )
     click.echo(runs_text(result))
-    if json_path:
-        write_json(json_path, result)
+    if file:
+        file.write(pretty_json(result))
     return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

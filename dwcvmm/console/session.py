@@ -53,6 +53,7 @@ class Session:
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = False
         self._error: BaseException | None = None
+        self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
         machine.on_attention = self._on_attention
 
     @property
@@ -90,6 +91,7 @@ class Session:
         started = time.monotonic()
         try:
             self.machine.start()
+            self.on_start()
             self.machine.run()
         except BaseException as error:
             self._error = error

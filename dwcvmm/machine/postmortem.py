@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import capstone
+
 from dwcvmm.element import guestcode
 from dwcvmm.element.guestcode import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
@@ -33,8 +35,6 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
 
 def instructions(code: bytes, address: int, bits: int, count: int = 0) -> list[tuple[int, int, str]]:
     """(address, length in bytes, text) of the instructions at the start of `code`, `count` at most (0: all)."""
-    import capstone  # a large library, and most guests never need it
-
     mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
     engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from dwcvmm.report.origin import command_line, now
 from dwcvmm.report.rates import penalty
 
 NS = 1e9
+VERSION = version("dwcvmm")
 # of the report, by their names in struct dwc_stats
 PHASES = {name: name for name in ("first_run", "second_run", "rollback", "device", "restore", "flush")}
 PHASES["compare_commit"] = "compare"
 
 
+@cache
 def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -43,11 +46,17 @@ def host_facts(host: HostKind) -> schema.HostFacts:
     )
 
 
+@cache
+def sha256(file: Path) -> str:
+    """Of its content as it was at first: before the guest runs."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def guest_facts(machine: Machine) -> schema.GuestFacts:
     config, core = machine.config, machine.core
     return schema.GuestFacts(
         kernel=str(config.kernel),
-        kernel_sha256=hashlib.sha256(config.kernel.read_bytes()).hexdigest(),
+        kernel_sha256=sha256(config.kernel),
         initrd=str(config.initrd) if config.initrd else None,
         command_line=config.cmdline,
         memory_bytes=config.memory_bytes,
@@ -111,7 +120,7 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
     broken = outcome in (Outcome.CRASH, Outcome.DIVERGENCE_STOP)
     return schema.Report(
         schema=schema.SCHEMA,
-        version=version("dwcvmm"),
+        version=VERSION,
         outcome=outcome.value,
         strategy=config.strategy.value,
         cache_flush=config.cache_flush.value,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,9 @@ import msgspec
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import REGISTERS, Cause, Divergence, special_registers
-from dwcvmm.errors import ConfigError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine
-from dwcvmm.report.build import guest_facts, host_facts
+from dwcvmm.report.build import VERSION, guest_facts, host_facts
 from dwcvmm.report.divergencefile import (
     MAX_PAGES,
     PAGE,
@@ -30,6 +28,7 @@ from dwcvmm.report.divergencefile import (
     State,
     encode,
 )
+from dwcvmm.report.outputfile import OutputFile
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
@@ -50,10 +49,10 @@ class Capture:
 
 
 class Keeper:
-    """Writes the first divergence with a cause in KEPT to `path`. `arguments` are those of this run's command."""
+    """Writes the first divergence with a cause in KEPT to `file`. `arguments` are those of this run's command."""
 
-    def __init__(self, machine: Machine, path: Path, arguments: Sequence[str]) -> None:
-        self._machine, self._path = machine, path
+    def __init__(self, machine: Machine, file: OutputFile, arguments: Sequence[str]) -> None:
+        self._machine, self._file = machine, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
         self.kept: int | None = None  # the element whose divergence is in the file
@@ -77,22 +76,14 @@ class Keeper:
         self._write(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong]))
 
     def _write(self, kept: KeptDivergence) -> None:
-        try:
-            self._path.write_bytes(encode(kept))
-        except OSError as error:
-            raise ConfigError(f"cannot keep the divergence in {self._path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Leave no empty file behind."""
-        if self.kept is None and self._path.is_file() and not self._path.stat().st_size:
-            self._path.unlink()
+        self._file.write(encode(kept))
 
     def _capture(self) -> None:
         self._pending = take(self._machine.core)
 
     def _describe(self, record: Divergence, capture: Capture) -> KeptDivergence:
         return KeptDivergence(
-            version=version("dwcvmm"),
+            version=VERSION,
             command=self._command,
             directory=str(Path.cwd()),
             strategy=self._machine.config.engine.strategy.value,

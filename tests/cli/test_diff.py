@@ -14,6 +14,7 @@ from dwcvmm.element.config import Strategy
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.divergencefile import SCHEMA, load
 from dwcvmm.report.keep import Keeper
+from dwcvmm.report.outputfile import OutputFile
 from dwcvmm.report.triage import analyse
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
@@ -134,7 +135,7 @@ def test_nothing_is_kept_of_a_run_without_a_divergence_to_look_at(guests: Path, 
     file, common = tmp_path / "k.div", ("--memory", "16M", "--strategy", "sequential")
     run = ("run", "--kernel", guests / f"{guest}.bin", *common, "--keep-divergence", file)
     assert dwcvmm(*run).returncode == ExitCode.OK
-    assert not file.exists()
+    assert file.read_bytes() == b""
     file.write_bytes(b"kept earlier")
     assert dwcvmm(*run).returncode == ExitCode.OK
     assert file.read_bytes() == b"kept earlier"
@@ -177,7 +178,7 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_
     booted = boot("ports", strategy, faults=["100:e2:r15:3", "300:e1:r14:5"])
     engine = booted.machine.engine
     engine.explain_by_fault = lambda record: None
-    keeper = Keeper(booted.machine, file, ["run"])
+    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
     engine._on_divergence = lambda record: (booted.divergences.append(record), keeper.decided(record))
     booted.machine.run()
     assert [record.cause for record in booted.divergences] == ["unexplained"] * 2
@@ -194,7 +195,7 @@ def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
     """Its RIP goes from behind the OUT to the `jmp $` at the end."""
     file = tmp_path / "k.div"
     booted = boot("ports", strategy, faults=["100:e2:rip:0,1,3,5"], hang_ns=1_000_000_000)
-    keeper = Keeper(booted.machine, file, ["run"])
+    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
     booted.machine.engine._on_divergence = keeper.decided
     booted.machine.run()
     triage = analyse(load(file))
@@ -209,7 +210,7 @@ def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path
     file = tmp_path / "k.div"
     booted = boot("ports", Strategy.SEQUENTIAL, faults=["100:e2:rbx:3", "300:e1:r14:5"])
     engine = booted.machine.engine
-    keeper = Keeper(booted.machine, file, ["run"])
+    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
 
     def on_divergence(record) -> None:
         keeper.decided(record)

@@ -43,6 +43,27 @@ def test_a_shown_tsc_is_one_of_the_guest_clock() -> None:
     assert (0x15, 0) not in shown(apply_policy(table()))
 
 
+@pytest.mark.parametrize("xsave", [False, True])
+def test_what_needs_xsave_is_hidden_where_there_is_none(xsave: bool) -> None:
+    """OpenSSL and glibc look at AVX2 alone, and would use what faults."""
+    made = table()
+    if not xsave:
+        for entry in made.entries[0 : made.nent]:
+            if entry.function == 1:
+                entry.ecx &= ~(1 << 26)
+    entries = shown(apply_policy(made))
+    avx, avx2, avx512f, xop = (
+        entries[leaf].__getattribute__(register) >> bit & 1
+        for leaf, register, bit in (
+            ((1, 0), "ecx", 28),
+            ((7, 0), "ebx", 5),
+            ((7, 0), "ebx", 16),
+            ((0x80000001, 0), "ecx", 11),
+        )
+    )
+    assert (avx, avx2, avx512f, xop) == (xsave,) * 4
+
+
 def test_one_core_with_one_thread_is_shown() -> None:
     entries = shown(apply_policy(table()))
     assert not {(0xB, 0), (0x1F, 0), (0x8000001E, 0)} & entries.keys()

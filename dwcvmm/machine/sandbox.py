@@ -1,0 +1,126 @@
+"""What the process may still ask of the kernel once its guest runs: a seccomp filter, by libseccomp.
+
+Everything is open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
+no memory made executable: somebody who has taken over the VMM from inside the guest is left with the descriptors in it.
+What is not allowed fails with EPERM: a call that the VMM needs and the list lacks makes a message, not a dead guest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from dataclasses import dataclass
+
+from dwcvmm.errors import ConfigError, HostError
+
+ALLOW, REFUSE, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+ALL_THREADS = 4  # SCMP_FLTATR_CTL_TSYNC
+EQUAL, MASKED_EQUAL = 4, 7  # enum scmp_compare
+PROT_EXEC, CLONE_THREAD = 4, 0x10000
+IOCTL_TYPE = 0xFF00
+KVM, PERF, TERMINAL = 0xAE00, ord("$") << 8, ord("T") << 8  # types of ioctls
+
+FILES = (
+    "read write readv writev pread64 pwrite64 preadv pwritev lseek fsync fdatasync ftruncate close dup dup2 fcntl flock"
+)
+ABOUT_FILES = "fstat newfstatat stat lstat statx getcwd readlink"
+MEMORY = "brk munmap mremap madvise"
+THREADS = "futex set_robust_list rseq exit exit_group restart_syscall sched_yield sched_getaffinity sched_setaffinity"
+SIGNALS = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigpending sigaltstack"
+WAITING = "poll ppoll select pselect6 epoll_wait epoll_pwait epoll_ctl epoll_create1 pipe2 nanosleep clock_nanosleep"
+TIME = "clock_gettime clock_getres gettimeofday time timer_create timer_settime timer_delete setitimer"
+OURSELVES = "getpid gettid getuid geteuid getgid getegid uname getrandom getrusage sysinfo times getcpu"
+ALLOWED = " ".join((FILES, ABOUT_FILES, MEMORY, THREADS, SIGNALS, WAITING, TIME, OURSELVES)).split()
+
+
+@dataclass(frozen=True)
+class When:
+    """An argument that must be `value` under `mask`; all of it without one."""
+
+    argument: int
+    value: int
+    mask: int | None = None
+
+
+def _conditions() -> list[tuple[str, When]]:
+    """Calls that are allowed in one form, each line a form."""
+    return [
+        ("ioctl", When(1, KVM, IOCTL_TYPE)),
+        ("ioctl", When(1, PERF, IOCTL_TYPE)),
+        ("ioctl", When(1, TERMINAL, IOCTL_TYPE)),
+        ("mmap", When(2, 0, PROT_EXEC)),
+        ("mprotect", When(2, 0, PROT_EXEC)),
+        ("clone", When(0, CLONE_THREAD, CLONE_THREAD)),
+        ("tgkill", When(0, os.getpid())),
+        ("perf_event_open", When(1, 0)),  # of the calling thread
+    ]
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp"""
+
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("datum_a", ctypes.c_uint64),
+        ("datum_b", ctypes.c_uint64),
+    )
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+    except OSError as error:
+        raise ConfigError("there is no libseccomp: install libseccomp2, or use --no-sandbox") from error
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = [ctypes.c_uint32]
+    library.seccomp_rule_add_array.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_Comparison))
+    ]
+    library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+    library.seccomp_load.argtypes = library.seccomp_release.argtypes = [ctypes.c_void_p]
+    library.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
+    return library
+
+
+class Sandbox:
+    """Made before the guest runs, as a library is loaded; `enter` is for once, and there is no way back.
+
+    Raises ConfigError without libseccomp, HostError if the kernel refuses.
+    """
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._context = self._library.seccomp_init(REFUSE)
+        if not self._context:
+            raise HostError("seccomp_init failed")
+        self._check(self._library.seccomp_attr_set(self._context, ALL_THREADS, 1))
+        for name in ALLOWED:
+            self._rule(ALLOW, name)
+        for name, when in _conditions():
+            self._rule(ALLOW, name, when)
+        self._rule(NOT_THERE, "clone3")  # its flags are in memory; the C library turns to clone
+
+    def enter(self) -> None:
+        """All threads of the process, and no new privileges (seccomp(2), no_new_privs in prctl(2))."""
+        self._check(self._library.seccomp_load(self._context))
+        self._library.seccomp_release(self._context)
+
+    def _rule(self, action: int, name: str, *conditions: When) -> None:
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        comparisons = (_Comparison * max(1, len(conditions)))()
+        for comparison, when in zip(comparisons, conditions, strict=False):
+            comparison.arg = when.argument
+            if when.mask is None:
+                comparison.op, comparison.datum_a = EQUAL, when.value
+            else:
+                comparison.op, comparison.datum_a, comparison.datum_b = MASKED_EQUAL, when.mask, when.value
+        self._check(
+            self._library.seccomp_rule_add_array(self._context, action, number, len(conditions), comparisons), name
+        )
+
+    @staticmethod
+    def _check(status: int, what: str = "the filter") -> None:
+        if status:
+            raise HostError(f"seccomp refuses {what}: {os.strerror(-status)}")

@@ -399,6 +399,8 @@ int dwc_give_answer(struct dwc_replica *r);
 
 /* debug.c */
 int dwc_set_stepping(struct dwc_replica *r, int on);
+int dwc_begin_sysret(struct dwc_replica *r);
+int dwc_end_sysret(struct dwc_replica *r);
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 
 /* exit.c */

@@ -14,8 +14,14 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 
 static int job_step(struct dwc_replica *r)
 {
+	int sysret = dwc_begin_sysret(r), err;
+
+	if (sysret < 0)
+		return sysret;
 	r->started_ns = dwc_now_ns();
-	return dwc_replica_run(r, NS_PER_S);
+	if ((err = dwc_replica_run(r, NS_PER_S)) < 0 || !sysret)
+		return err;
+	return dwc_end_sysret(r);
 }
 
 /* Enter one replica once, without new inputs (single steps are set up by the caller). */

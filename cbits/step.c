@@ -29,19 +29,6 @@ struct entries {
 	unsigned count;
 };
 
-/* Guest physical address of a linear one; 0 where nothing in RAM is mapped. */
-int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
-{
-	struct kvm_translation t;
-
-	memset(&t, 0, sizeof t);
-	t.linear_address = linear;
-	if (dwc_ioctl(r->vcpu_fd, KVM_TRANSLATE, &t) < 0 || !t.valid || t.physical_address >= r->engine->ram_bytes)
-		return 0;
-	*gpa = t.physical_address;
-	return 1;
-}
-
 /* The page of code seen last: a walk at every step would double its cost. */
 struct code_page {
 	uint64_t linear, gpa;
@@ -69,21 +56,22 @@ static uint8_t time_read_at(const uint8_t *code)
 	return code[1] == 0x01 && code[2] == 0xf9 ? 3 : 0;
 }
 
-static uint32_t time_read_length(struct dwc_replica *r, struct code_page *page, uint64_t linear)
+static void read_code(struct dwc_replica *r, struct code_page *page, uint64_t linear, uint8_t code[LONGEST])
 {
-	uint8_t code[LONGEST] = { 0 };
 	uint64_t gpa;
 
+	memset(code, 0, LONGEST);
 	for (unsigned i = 0; i < LONGEST && code_gpa(r, page, linear + i, &gpa); i++)
 		code[i] = r->ram[gpa];
-	return time_read_at(code);
 }
 
 static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
+	uint8_t code[LONGEST];
 
-	s->length = time_read_length(r, page, linear);
+	read_code(r, page, linear, code);
+	s->length = time_read_at(code);
 	s->user = r->state.sregs.ss.dpl == 3;
 	return s->length && code_gpa(r, page, linear, &s->gpa);
 }
@@ -167,11 +155,14 @@ static int enter(struct dwc_replica *r, const struct entry *entry)
 
 static int run_a_step(struct dwc_replica *r)
 {
+	int sysret = dwc_begin_sysret(r);
 	long ran;
 
+	if (sysret < 0)
+		return sysret;
 	while ((ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL)) == -EINTR || ran == -EAGAIN)
 		r->run->immediate_exit = 0;
-	return (int)ran;
+	return sysret && ran >= 0 ? dwc_end_sysret(r) : (int)ran;
 }
 
 static int job_find(struct dwc_replica *r)

@@ -27,6 +27,7 @@ settings.load_profile("dwcvmm")
 
 ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"
+COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
 
 
 needs_kvm = pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="doctor: cannot open /dev/kvm")

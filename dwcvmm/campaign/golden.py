@@ -69,8 +69,8 @@ def take_sample(machine: Machine) -> Sample:
     rip, rsp = int(state.regs.rip + state.sregs.cs.base), int(state.regs.rsp)
     code: list[int] = []
     for at in range(rip, rip + CODE_BYTES):
-        gpa = guestcode.translate(replica.vcpu_fd, at)
-        if gpa is not None and gpa < core.ram_bytes:
+        gpa = guestcode.translate(replica, at)
+        if gpa is not None:
             code.append(gpa)
 
     entries: list[int] = []

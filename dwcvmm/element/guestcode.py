@@ -14,25 +14,25 @@ RDTSCP = b"\x0f\x01\xf9"
 
 # KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these show, lose or block it.
 UNSAFE_ONE = frozenset(b"\x9c\xcc\xcd\xce\xf1\x8e\x17\xf4")
-UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x07", b"\x0f\x34", b"\x0f\x35"))
+UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET: cbits/debug.c
 
 
-def translate(vcpu_fd: int, linear: int) -> int | None:
-    """Guest physical address of a linear address, by KVM's walk of the guest's tables."""
-    request = ffi.new("struct kvm_translation *", {"linear_address": linear})
-    if lib.dwc_ioctl(vcpu_fd, lib.KVM_TRANSLATE, request) < 0 or not request.valid:
+def translate(replica: Any, linear: int) -> int | None:
+    """Guest physical address of a linear address; None where no RAM is mapped."""
+    gpa = ffi.new("uint64_t *")
+    if not lib.dwc_translate(ffi.addressof(replica), linear & (1 << 64) - 1, gpa):
         return None
-    return int(request.physical_address)
+    return int(gpa[0])
 
 
-def read_code(replica: Any, ram_bytes: int, linear: int, length: int = 15) -> bytes:
+def read_code(replica: Any, linear: int, length: int = 15) -> bytes:
     """Up to `length` bytes of guest code; shorter where the next page is not mapped."""
     out = b""
     while len(out) < length:
-        gpa = translate(replica.vcpu_fd, linear + len(out))
-        if gpa is None or gpa >= ram_bytes:
+        gpa = translate(replica, linear + len(out))
+        if gpa is None:
             break
-        count = min(length - len(out), PAGE - gpa % PAGE, ram_bytes - gpa)
+        count = min(length - len(out), PAGE - gpa % PAGE)
         out += bytes(ffi.buffer(replica.ram + gpa, count))
     return out
 
@@ -42,10 +42,10 @@ def code_bits(sregs: Any) -> int:
     return 64 if sregs.cs.l else 32 if sregs.cs.db else 16
 
 
-def next_code(replica: Any, ram_bytes: int) -> bytes:
+def next_code(replica: Any) -> bytes:
     """The code that a replica executes next; only real mode and odd segments have a CS base."""
     state = replica.state
-    return read_code(replica, ram_bytes, int(state.regs.rip + state.sregs.cs.base))
+    return read_code(replica, int(state.regs.rip + state.sregs.cs.base))
 
 
 def opcode(code: bytes) -> bytes:

@@ -26,7 +26,7 @@ class Stepper:
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(ffi.addressof(self._engine.replicas, self._index), 0))
 
     def code(self) -> bytes:
-        return guestcode.next_code(self.replica, self._engine.ram_bytes)
+        return guestcode.next_code(self.replica)
 
     def step(self) -> bool:
         """One instruction; False if it ended in anything but a debug exit."""

@@ -52,7 +52,7 @@ class TimeSites:
 
     def at_time_read(self, replica: Any) -> bool:
         """Whether the next instruction of a replica reads time: single steps may have ended before."""
-        return bool(guestcode.is_time_read(guestcode.next_code(replica, self._engine.ram_bytes)))
+        return bool(guestcode.is_time_read(guestcode.next_code(replica)))
 
     def learn(self) -> None:
         """Put the trap where the last search ended, in both replicas and the checkpoint."""

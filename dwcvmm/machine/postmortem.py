@@ -65,7 +65,7 @@ def describe(core: Any, vcpu: Vcpu) -> str:
         f"gdt {sregs.gdt.base:#x}+{sregs.gdt.limit:#x}  idt {sregs.idt.base:#x}+{sregs.idt.limit:#x}"
     )
     linear = int(regs.rip) + int(sregs.cs.base)
-    code = guestcode.read_code(core.replicas[0], int(core.ram_bytes), linear, 48)
+    code = guestcode.read_code(core.replicas[0], linear, 48)
     lines += disassemble(code, linear, guestcode.code_bits(sregs))
     if long_mode(sregs):
         read_u64 = reader(core.replicas[0].ram, int(core.ram_bytes))

@@ -22,7 +22,8 @@ IOCTL_TYPE = 0xFF00
 KVM, PERF, TERMINAL = 0xAE00, ord("$") << 8, ord("T") << 8  # types of ioctls
 
 FILES = (
-    "read write readv writev pread64 pwrite64 preadv pwritev lseek fsync fdatasync ftruncate close dup dup2 fcntl flock"
+    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek fsync fdatasync ftruncate"
+    " close dup dup2 fcntl flock"
 )
 ABOUT_FILES = "fstat newfstatat stat lstat statx getcwd readlink"
 MEMORY = "brk munmap mremap madvise"

@@ -179,7 +179,7 @@ def _run(core: Any, replica: Any, running: bool) -> Run:
     if running:
         exit_ = ffi.new("struct dwc_exit *")
     linear = int(state.regs.rip + state.sregs.cs.base) & (1 << 64) - 1
-    start, code = _code_around(replica, int(core.ram_bytes), linear)
+    start, code = _code_around(replica, linear)
     return Run(
         state=_state(state, state, core.has_xcrs),
         exit=Exit(
@@ -200,12 +200,12 @@ def _run(core: Any, replica: Any, running: bool) -> Run:
     )
 
 
-def _code_around(replica: Any, ram_bytes: int, linear: int) -> tuple[int, bytes]:
+def _code_around(replica: Any, linear: int) -> tuple[int, bytes]:
     """Where it starts, and the code around a linear address; from its page's start on where the one before is not
     mapped. Empty where it is not mapped itself.
     """
     for start in (max(0, linear - CODE_BYTES), max(linear - CODE_BYTES, linear - linear % PAGE)):
-        code = guestcode.read_code(replica, ram_bytes, start, linear - start + CODE_BYTES)
+        code = guestcode.read_code(replica, start, linear - start + CODE_BYTES)
         if start + len(code) > linear:
             return start, code
     return linear, b""

@@ -1,5 +1,5 @@
-; A driver for the virtio disk in slot 1: writes 4 KiB, reads them back, sleeps in HLT for each; the first half with the interrupt
-; pin, the second with MSI-X. The number of the check that failed is the status.
+; A driver for the virtio disk in slot 1: fills it by 4 KiB, reads each back, sleeps in HLT for each; the first half with the
+; interrupt pin, the second with MSI-X. The number of the check that failed is the status.
 %include "common.inc"
 LAPIC   equ 0xfee00000
 IOAPIC  equ 0xfec00000
@@ -9,6 +9,7 @@ LINT0   equ 0x350
 CONFIG  equ 0xb0008000          ; slot 1, function 0, in memory
 BAR     equ 0xc0000000
 ISR     equ 0x1000
+DEVICE  equ 0x2000
 NOTIFY  equ 0x3000
 TABLE   equ 0x4000
 STATUS  equ 20
@@ -20,7 +21,6 @@ HEADER  equ QUEUE + 0x3000
 RESULT  equ QUEUE + 0x3100      ; status
 DATA    equ QUEUE + 0x4000
 BYTES   equ 4096
-ROUNDS  equ 32
 IN_     equ 0
 OUT_    equ 1
 
@@ -76,9 +76,14 @@ OUT_    equ 1
         mov dword [rbx + TABLE + 8], 0x2e
         mov dword [rbx + TABLE + 12], 0
 
+        mov rax, [rbx + DEVICE]         ; sectors
+        shr rax, 3
+        mov [rounds], eax
+        shr eax, 1
+        mov [half], eax
         xor r13d, r13d                  ; round
         xor r15d, r15d                  ; requests done
-round:  cmp r13d, ROUNDS / 2
+round:  cmp r13d, [half]
         jne .io
         call enable_messages
 .io:    mov edi, DATA                   ; a pattern of the round
@@ -105,11 +110,12 @@ round:  cmp r13d, ROUNDS / 2
         cmp [DATA], eax
         check 4, e
         inc r13d
-        cmp r13d, ROUNDS
+        mov eax, [rounds]               ; two requests in each, and half of them by each way
+        cmp r13d, eax
         jb round
-        cmp dword [pins], ROUNDS
+        cmp [pins], eax
         check 5, e
-        cmp dword [messages], ROUNDS
+        cmp [messages], eax
         check 6, e
         print token
         finish 0
@@ -182,4 +188,6 @@ failed: mov al, r14b
         interrupt_table
 pins:   dd 0
 messages: dd 0
+rounds: dd 0
+half:   dd 0
 token:  db "disk: OK", 10, 0

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import ROOT, needs_kvm
+from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.schema import load
-
-COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
 
 
 def dwcvmm(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:

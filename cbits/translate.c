@@ -1,0 +1,79 @@
+/* Where a linear address is in guest physical memory: the walk of the guest's page tables (SDM vol. 3A, chapter 4). Not
+ * KVM_TRANSLATE: that asks as ring 0 does, and CR4.SMAP then hides the pages of ring 3. */
+#include "core.h"
+
+#include <string.h>
+
+#define CR0_PG (1ull << 31)
+#define CR4_PSE (1ull << 4)
+#define CR4_PAE (1ull << 5)
+#define CR4_LA57 (1ull << 12)
+#define EFER_LMA (1ull << 10)
+#define PRESENT 1ull
+#define PAGE_SIZE (1ull << 7)
+#define ADDRESS 0x000ffffffffff000ull
+#define PDPT_PAE (~0x1full & 0xffffffff)
+
+static int entry_at(struct dwc_replica *r, uint64_t gpa, unsigned bytes, uint64_t *entry)
+{
+	*entry = 0;
+	if (gpa >= r->engine->ram_bytes) /* an entry never straddles the end: both are aligned */
+		return 0;
+	memcpy(entry, r->ram + gpa, bytes);
+	return (*entry & PRESENT) != 0;
+}
+
+/* Two levels of 32-bit entries (4.3); pages of 4 MiB, whose address goes on in bits 13 to 20. */
+static int walk_32_bit(struct dwc_replica *r, const struct kvm_sregs *s, uint64_t linear, uint64_t *gpa)
+{
+	uint64_t entry;
+
+	if (!entry_at(r, (s->cr3 & 0xfffff000) + (linear >> 22 & 0x3ff) * 4, 4, &entry))
+		return 0;
+	if (s->cr4 & CR4_PSE && entry & PAGE_SIZE) {
+		*gpa = (entry & 0xffc00000) | (entry & 0x1fe000) << 19 | (linear & 0x3fffff);
+		return 1;
+	}
+	if (!entry_at(r, (entry & 0xfffff000) + (linear >> 12 & 0x3ff) * 4, 4, &entry))
+		return 0;
+	*gpa = (entry & 0xfffff000) | (linear & 0xfff);
+	return 1;
+}
+
+/* Levels of 512 entries (4.4, 4.5), the root's table at `table`; large pages at the second and third. */
+static int walk_64_bit(struct dwc_replica *r, uint64_t table, int levels, uint64_t linear, uint64_t *gpa)
+{
+	uint64_t entry, offsets = 0;
+
+	for (int level = levels; level; level--) {
+		unsigned shift = 12 + 9 * (unsigned)(level - 1);
+
+		if (!entry_at(r, table + (linear >> shift & 0x1ff) * 8, 8, &entry))
+			return 0;
+		offsets = (1ull << shift) - 1;
+		table = entry & ADDRESS & ~offsets;
+		if (level == 1 || (level <= 3 && entry & PAGE_SIZE))
+			break;
+		table = entry & ADDRESS;
+	}
+	*gpa = table | (linear & offsets);
+	return 1;
+}
+
+/* As KVM has the vCPU's registers now. Returns 0 where nothing in RAM is mapped; rights are not looked at. */
+int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
+{
+	const struct kvm_sregs *s = &r->run->s.regs.sregs;
+	int found = 1;
+
+	if (!(s->cr0 & CR0_PG))
+		*gpa = linear & 0xffffffff;
+	else if (s->efer & EFER_LMA)
+		found = walk_64_bit(r, s->cr3 & ADDRESS, s->cr4 & CR4_LA57 ? 5 : 4, linear, gpa);
+	else if (s->cr4 & CR4_PAE) /* the four entries of its third level have no page size bit */
+		found = entry_at(r, (s->cr3 & PDPT_PAE) + (linear >> 30 & 3) * 8, 8, gpa) &&
+			walk_64_bit(r, *gpa & ADDRESS, 2, linear, gpa);
+	else
+		found = walk_32_bit(r, s, linear, gpa);
+	return found && *gpa < r->engine->ram_bytes;
+}

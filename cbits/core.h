@@ -70,8 +70,10 @@ enum dwc_answer {
 	DWC_ANSWER_TIME_PORT, /* a time site's IN: EDX as well */
 	DWC_ANSWER_TIME_TRAP, /* a time instruction that is not executed: EDX:EAX, and on behind it */
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
+	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
 };
 
+enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER }; /* sites.c */
 enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE };
 enum dwc_copy { DWC_COPY_A, DWC_COPY_B, DWC_COPY_CHECKPOINT, DWC_COPIES }; /* of RAM */
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
@@ -273,7 +275,8 @@ struct dwc_engine {
 	uint16_t uart_base;
 	int has_backlog; /* input waits for room in the UART */
 	/* learned time sites */
-	int icebp_rip_after; /* where RIP stands at the debug exit of an ICEBP; -1: there is no such exit */
+	int user_trap;       /* enum dwc_user_trap */
+	int icebp_rip_after; /* where RIP stands at the debug exit of an ICEBP */
 	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
 	struct dwc_site sites[DWC_MAX_SITES];
@@ -392,9 +395,11 @@ int dwc_scan_time_site(struct dwc_engine *e, int replica);
 
 /* sites.c */
 int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int user);
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* RDTSCP is as long */
 int dwc_time_site_answer(struct dwc_engine *e);
 void dwc_pass_time_read(struct dwc_engine *e, uint32_t length);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
+int dwc_reflect_undefined(struct dwc_engine *e);
 int dwc_give_answer(struct dwc_replica *r);
 
 /* debug.c */

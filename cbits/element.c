@@ -217,6 +217,8 @@ static int act(struct dwc_engine *e)
 		if (!dwc_time_site_answer(e))
 			dwc_reflect_debug_exception(e);
 		return 0;
+	case KVM_EXIT_INTERNAL_ERROR:
+		return dwc_time_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_HLT:
 		e->halted = e->replicas[0].run->if_flag;
 		return e->halted ? 0 : DWC_EXIT_PYTHON;

@@ -97,7 +97,8 @@ int dwc_is_io(const struct dwc_exit *x)
  * instruction by themselves can be replayed: behind any other (a window, a slice's end) stands a checkpoint. */
 int dwc_replayable(const struct dwc_exit *x)
 {
-	return dwc_is_io(x) || x->reason == KVM_EXIT_HLT || x->reason == KVM_EXIT_DEBUG || x->reason == KVM_EXIT_SET_TPR;
+	return dwc_is_io(x) || x->reason == KVM_EXIT_HLT || x->reason == KVM_EXIT_DEBUG || x->reason == KVM_EXIT_SET_TPR ||
+	       x->reason == KVM_EXIT_INTERNAL_ERROR;
 }
 
 /* Can registers and memory as they are at this exit be returned to? Not where KVM's emulator has more of the instruction in

@@ -1,9 +1,12 @@
 /* Learned time sites: instructions that read the TSC, replaced by a trap of the same length, in both replicas and
  * the checkpoint. The element ends there from then on, and EDX:EAX comes from the VMM, the same for both.
  *
- * In ring 0 the trap is IN eax, imm8: it exits on every KVM. In ring 3 that is a matter of IOPL; there it is ICEBP,
- * a debug exception that needs no gate, and an exit while KVM_SET_GUEST_DEBUG asks for hardware breakpoints.
- * Debug exceptions of the guest's own come to us then as well, and go back to it. */
+ * In ring 0 the trap is IN eax, imm8: it exits on every KVM. In ring 3 that is a matter of IOPL; there it is one of two,
+ * by what the host was found to do (hostprobe.py):
+ * ICEBP, a debug exception that needs no gate, and an exit while KVM_SET_GUEST_DEBUG asks for hardware breakpoints;
+ * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate there (em_sysenter in emulate.c):
+ * an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE.
+ * Debug exceptions and invalid opcodes of the guest's own come to us then as well, and go back to it. */
 #include "core.h"
 
 #include <errno.h>
@@ -13,7 +16,11 @@
 #define ICEBP 0xf1
 #define NOP 0x90
 #define DB_VECTOR 1
+#define UD_VECTOR 6
 #define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set where nothing happened (SDM 3B 18.2.3) */
+
+const uint8_t dwc_port_trap[] = { 0xe5, DWC_TIME_PORT, NOP }, dwc_sysenter_trap[] = { 0x0f, 0x34, NOP };
+static const uint8_t icebp_trap[] = { ICEBP, NOP, NOP };
 
 static int job_refresh_guest_debug(struct dwc_replica *r)
 {
@@ -23,14 +30,10 @@ static int job_refresh_guest_debug(struct dwc_replica *r)
 /* Put the trap there. The replicas stand at the checkpoint. */
 int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int user)
 {
-	uint8_t code[3] = { 0xe5, DWC_TIME_PORT, NOP };
+	const uint8_t *code = !user ? dwc_port_trap : e->user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
 	struct dwc_site *site;
 	int err;
 
-	if (user) {
-		code[0] = ICEBP;
-		code[1] = NOP;
-	}
 	if ((err = dwc_memory_write(e, gpa, code, length)))
 		return err;
 	for (site = e->sites; site < e->sites + e->site_count; site++)
@@ -42,7 +45,7 @@ int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int
 	site->gpa = gpa;
 	site->length = (uint8_t)length;
 	site->user = (uint8_t)user;
-	if (!user || e->user_sites++)
+	if (!user || e->user_trap != DWC_USER_TRAP_ICEBP || e->user_sites++)
 		return 0;
 	return dwc_replica_call_both(e, job_refresh_guest_debug);
 }
@@ -75,7 +78,7 @@ int dwc_time_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 	const struct dwc_exit *x = &e->exit;
-	int user = x->reason == KVM_EXIT_DEBUG, behind = user && e->icebp_rip_after;
+	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->icebp_rip_after;
 	const struct dwc_site *site;
 	uint32_t low;
 
@@ -112,6 +115,17 @@ void dwc_reflect_debug_exception(struct dwc_engine *e)
 		e->inputs.next_rip++;
 }
 
+/* The same of an instruction that KVM could not emulate; 0 where that is no invalid opcode of ring 3. */
+int dwc_reflect_undefined(struct dwc_engine *e)
+{
+	const struct dwc_state *s = &e->replicas[0].state;
+
+	if (e->user_trap != DWC_USER_TRAP_SYSENTER || e->exit.info != KVM_INTERNAL_ERROR_EMULATION || s->sregs.ss.dpl != 3)
+		return 0;
+	e->inputs.answer = DWC_ANSWER_UNDEFINED;
+	return 1;
+}
+
 static void inject_debug_exception(struct kvm_vcpu_events *events, uint64_t payload)
 {
 	memset(&events->exception, 0, sizeof events->exception);
@@ -125,6 +139,7 @@ static void inject_debug_exception(struct kvm_vcpu_events *events, uint64_t payl
 /* Registers that the answer sets, at the start of the element; on the owning thread. */
 int dwc_give_answer(struct dwc_replica *r)
 {
+	struct kvm_vcpu_events *events = &r->run->s.regs.events;
 	const struct dwc_inputs *inputs = &r->engine->inputs;
 	struct kvm_regs *regs = &r->run->s.regs.regs;
 	int err;
@@ -143,9 +158,16 @@ int dwc_give_answer(struct dwc_replica *r)
 		return dwc_set_regs(r);
 	case DWC_ANSWER_DEBUG:
 		regs->rip = inputs->next_rip;
-		inject_debug_exception(&r->run->s.regs.events, inputs->debug_payload);
+		inject_debug_exception(events, inputs->debug_payload);
 		r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
 		return dwc_set_regs(r);
+	case DWC_ANSWER_UNDEFINED:
+		memset(&events->exception, 0, sizeof events->exception);
+		events->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+		events->exception.pending = 1;
+		events->exception.nr = UD_VECTOR;
+		r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+		return 0;
 	default:
 		return 0;
 	}

@@ -220,10 +220,12 @@ int dwc_find_time_site(struct dwc_engine *e, int replica)
 	return search(e, replica, job_find);
 }
 
-/* Replace every RDTSC and RDTSCP in RAM, or what looks like one, by a trap; returns how many. */
+/* Replace every RDTSC and RDTSCP in RAM, or what looks like one, by a trap; returns how many. SYSENTER, where it is
+ * a trap, is one in ring 0 as well. */
 static uint64_t set_traps(struct dwc_replica *r, uint64_t *gpas, uint8_t *lengths)
 {
-	static const uint8_t trap_read[LONGEST] = { 0xe5, DWC_TIME_PORT, 0x90 }; /* IN eax, imm8; NOP */
+	int sysenter = r->engine->user_trap == DWC_USER_TRAP_SYSENTER;
+	const uint8_t *trap_read = sysenter ? dwc_sysenter_trap : dwc_port_trap;
 	uint8_t *at = r->ram, *end = r->ram + r->engine->ram_bytes - LONGEST;
 	uint64_t count = 0;
 
@@ -246,6 +248,13 @@ static void clear_traps(struct dwc_replica *r, const uint64_t *gpas, const uint8
 		memcpy(r->ram + gpas[i], reads[lengths[i] == 3], lengths[i]);
 }
 
+static int is_trapped_read(const struct dwc_exit *x)
+{
+	if (x->reason == KVM_EXIT_INTERNAL_ERROR)
+		return x->info == KVM_INTERNAL_ERROR_EMULATION;
+	return x->reason == KVM_EXIT_IO && !x->is_write && x->port == DWC_TIME_PORT;
+}
+
 static int job_scan(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -258,13 +267,13 @@ static int job_scan(struct dwc_replica *r)
 		r->run->request_interrupt_window = 0;
 		r->started_ns = dwc_now_ns();
 		err = dwc_replica_run(r, SCAN_NS);
-		if (!err && r->exit.reason == KVM_EXIT_IO && !r->exit.is_write && r->exit.port == DWC_TIME_PORT &&
+		if (!err && is_trapped_read(&r->exit) &&
 		    dwc_translate(r, dwc_linear_rip(&r->state), &gpa))
 			for (uint64_t i = 0; i < count; i++)
 				if (gpas[i] == gpa) {
 					s->gpa = gpa;
 					s->length = lengths[i];
-					s->user = 0; /* the IN would not have exited there */
+					s->user = r->state.sregs.ss.dpl == 3;
 				}
 		clear_traps(r, gpas, lengths, count);
 	}
@@ -275,7 +284,7 @@ static int job_scan(struct dwc_replica *r)
 
 /* The same by one free run with a trap at everything in RAM that looks like a time instruction: fast, and
  * sure if it stops at one, for that was executed. Data that looks so is changed for the run only, like the code
- * of ring 3, where the trap is none: then nothing is found. Roll back afterwards. */
+ * of ring 3 where the trap is IN, and none there: then nothing is found. Roll back afterwards. */
 int dwc_scan_time_site(struct dwc_engine *e, int replica)
 {
 	return search(e, replica, job_scan);

@@ -6,6 +6,7 @@ import mmap
 import statistics
 import time
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ BACK = b"\xeb\xfc"  # jmp to the OUT before it
 EXITS_TIMED = 31
 STI = b"\xfb"
 ICEBP = b"\xf1"
+SYSENTER = b"\x0f\x34"
 RDTSC = b"\x0f\x31"
 PROBED_OFFSET = 1 << 40
 WINDOW_TRIALS = 5
@@ -34,18 +36,26 @@ LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
 
+class UserTrap(Enum):
+    NONE = lib.DWC_USER_TRAP_NONE
+    ICEBP = lib.DWC_USER_TRAP_ICEBP
+    SYSENTER = lib.DWC_USER_TRAP_SYSENTER
+
+
 @dataclass(frozen=True)
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
     `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
-    `icebp_rip_after`: the same of an ICEBP in ring 3 at its debug exit; None where it has none.
+    `user_trap`: what can stand for RDTSC in ring 3 (cbits/sites.c).
+    `icebp_rip_after`: RIP at the debug exit of an ICEBP in ring 3 stands behind it.
     `exact_windows`: an interrupt window exits at the first instruction that allows it.
     `exit_ns`: median time of a port output and back."""
 
     module: str
     shadow_paging: bool
     out_rip_after: bool
-    icebp_rip_after: bool | None
+    user_trap: UserTrap
+    icebp_rip_after: bool
     exact_windows: bool
     exit_ns: int
 
@@ -132,6 +142,16 @@ class Probe:
         reason = self.vcpu.run()
         return int(self.vcpu.get("regs").rip) != PROBE_AT if reason == lib.KVM_EXIT_DEBUG else None
 
+    def sysenter_exits(self) -> bool:
+        """Whether a SYSENTER in 64-bit mode of ring 3 is an exit, before it."""
+        try:
+            self._vm.enable_exit_on_emulation_failure()
+        except KvmError:
+            return False
+        self.load(SYSENTER + NOPS, user=True)
+        reason = self.vcpu.run()
+        return reason == lib.KVM_EXIT_INTERNAL_ERROR and int(self.vcpu.get("regs").rip) == PROBE_AT
+
     def progress(self, wanted: Event | None) -> Progress:
         """The progress counter: the first of instructions and branches that passes, or the wanted one."""
         for event in (wanted,) if wanted else (Event.INSTRUCTIONS, Event.BRANCHES):
@@ -186,8 +206,12 @@ def probe(system: System) -> HostKind:
         windows = trial.window_is_exact()
     with Probe(system) as trial:
         icebp = trial.icebp_rip_after()  # the last thing a VM does: it may end by a triple fault
+    trap = UserTrap.NONE if icebp is None else UserTrap.ICEBP
+    if trap is UserTrap.NONE:
+        with Probe(system) as trial:
+            trap = UserTrap.SYSENTER if trial.sysenter_exits() else UserTrap.NONE
     module = kvm_module()
-    return HostKind(module, uses_shadow_paging(module), after, icebp, windows, exit_ns)
+    return HostKind(module, uses_shadow_paging(module), after, trap, bool(icebp), windows, exit_ns)
 
 
 class Abilities:

@@ -10,7 +10,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element.caches import last_level_cache_bytes
 from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy, Tsc
 from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
-from dwcvmm.element.hostprobe import Probe, probe
+from dwcvmm.element.hostprobe import Probe, UserTrap, probe
 from dwcvmm.element.progress import Event, Progress
 from dwcvmm.element.visits import NEVER
 from dwcvmm.errors import ConfigError, HostError
@@ -74,7 +74,7 @@ class Replicas:
         }[config.strategy]
         engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
         engine.out_rip_after = self.host.out_rip_after
-        engine.icebp_rip_after = -1 if self.host.icebp_rip_after is None else self.host.icebp_rip_after
+        engine.user_trap, engine.icebp_rip_after = self.host.user_trap.value, self.host.icebp_rip_after
         engine.spin_turns = SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0
         engine.exact_windows = self.host.exact_windows
         engine.ram_bytes = ram_bytes
@@ -259,6 +259,8 @@ class Replicas:
         if self.system.check_extension(lib.KVM_CAP_EXCEPTION_PAYLOAD):
             # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
             vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
+        if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
+            vm.enable_exit_on_emulation_failure()
         hva = int(ffi.cast("uintptr_t", replica.ram))
         for number in range(self.engine.nslots):
             slot = replica.slots[number]

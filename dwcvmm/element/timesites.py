@@ -34,7 +34,8 @@ class TimeSites:
     def scan(self) -> int | None:
         """As `search`, by one free run with traps in everything that looks like a time instruction.
 
-        It finds none in ring 3, and may lose its way where data looks like one: then search.
+        It finds none in ring 3 but where SYSENTER is a trap, and may lose its way where data looks like one: then
+        search.
         """
         check("scan", lib.dwc_scan_time_site(self._engine, 0))
         return self._found()
@@ -48,7 +49,7 @@ class TimeSites:
     @property
     def trappable(self) -> bool:
         """Whether this host has a trap for the site that the last search found."""
-        return not self._engine.search.user or self._engine.icebp_rip_after >= 0
+        return not self._engine.search.user or self._engine.user_trap != lib.DWC_USER_TRAP_NONE
 
     def at_time_read(self, replica: Any) -> bool:
         """Whether the next instruction of a replica reads time: single steps may have ended before."""

@@ -35,6 +35,10 @@ class Vm:
         """GET_DIRTY_LOG neither clears nor protects; CLEAR_DIRTY_LOG does both (api.rst 7.15)."""
         self.enable_cap(lib.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, lib.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)
 
+    def enable_exit_on_emulation_failure(self) -> None:
+        """What KVM cannot emulate is an exit in ring 3, too, not an invalid opcode of the guest (api.rst 7.28)."""
+        self.enable_cap(lib.KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)
+
     def enable_dirty_ring(self, size_bytes: int) -> None:
         """Log dirty pages to a ring a vCPU instead; before the first vCPU (api.rst 8.29)."""
         self.enable_cap(lib.KVM_CAP_DIRTY_LOG_RING, size_bytes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm._core import lib
-from dwcvmm.element.hostprobe import Abilities, probe
+from dwcvmm.element.hostprobe import Abilities, UserTrap, probe
 from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.kvm.system import System
@@ -106,8 +106,8 @@ def _with_kvm(system: System) -> Iterator[Finding]:
     )
     yield _choice(
         "time_trap_user",
-        kind.icebp_rip_after is not None,
-        "ICEBP in ring 3 gives a debug exit",
+        kind.user_trap is not UserTrap.NONE,
+        f"{kind.user_trap.name} in ring 3 gives an exit",
         "no trap for RDTSC in ring 3: without a frozen TSC it is stepped over, where single_step_user is ok",
     )
     progress = abilities.progress

@@ -185,7 +185,7 @@ class Directory:
     def _decode(self, name: str, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(self._read(name), type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path / name}: {error}") from error
 
     def _lines(self, name: str, kind: type[T]) -> Iterator[T]:
@@ -196,5 +196,5 @@ class Directory:
                 return
             try:
                 yield msgspec.json.decode(line, type=kind)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{self.path / name}: {error}") from error

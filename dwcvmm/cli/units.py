@@ -30,7 +30,7 @@ class Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s)?", str(value))
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ns|us|ms|s)?", str(value))
         unit = (match[2] or self._bare) if match else None
         if not match or not unit:
             self.fail(f"{value!r} is no duration: a number and one of {', '.join(NS)}", param, ctx)
@@ -48,7 +48,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
+        match = re.fullmatch(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
         if not match:
             self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
         return int(match[1]) * BYTES[match[2].upper()]

@@ -161,8 +161,9 @@ def _parse_bits(text: str) -> tuple[int, ...]:
 
 
 SYNTAX = re.compile(
-    r"(?P<element>\d+)(?:\+(?P<point>end|\d+(?:us)?))?:(?P<run>e1|e2|both|checkpoint|cpu(?P<cpu>\d+))"
-    r":(?P<target>[^:]+(?::0x[0-9a-f]+|:\d+)?):(?P<bits>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)(?:=(?P<stuck>[01]))?"
+    r"(?P<element>\d{1,18})(?:\+(?P<point>end|\d{1,18}(?:us)?))?:(?P<run>e1|e2|both|checkpoint|cpu(?P<cpu>\d{1,6}))"
+    r":(?P<target>[^:]+(?::0x[0-9a-f]+|:\d+)?)"
+    r":(?P<bits>\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*)(?:=(?P<stuck>[01]))?"
 )
 
 

@@ -128,5 +128,5 @@ def _decode(path: Path, packed: bytes) -> KeptDivergence:
         return msgspec.msgpack.decode(plain, type=KeptDivergence)
     except zlib.error as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error

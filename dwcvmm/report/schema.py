@@ -164,7 +164,7 @@ def load(path: Path) -> Report:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error
     if report.schema != SCHEMA:
         raise ConfigError(f"{path} has schema {report.schema}, not {SCHEMA}")

@@ -1,0 +1,60 @@
+"""Inputs to begin with: one whole example of each format, so that what is behind the first check is reached."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
+from targets import RECORD
+from test_bios import bios_image
+from test_boot import MIB, bzimage, elf, pvh_note
+from test_multiboot_headers import VALID
+
+CLUSTER_BITS = 9
+
+
+def qcow2() -> bytes:
+    """Version 2, clusters of 512 bytes, 8 KiB: one cluster with content, one of zeros (QEMU, docs/interop/qcow2)."""
+    cluster = 1 << CLUSTER_BITS
+    header = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, CLUSTER_BITS, 8192, 0, 1, cluster, 2 * cluster, 1, 0, 0)
+    level1 = struct.pack(">Q", 1 << 63 | 3 * cluster)
+    level2 = struct.pack(">Q", 1 << 63 | 4 * cluster)
+    return b"".join(part.ljust(cluster, b"\0") for part in (header, level1, b"", level2, b"content"))
+
+
+def operations() -> bytes:
+    """A request of three descriptors, offered and kicked, and registers read."""
+    steps = [
+        (0, 1, 0, 16 << 32 | 0x200000 << 8 | 1),
+        (0, 1, 1, 512 << 32 | 0x201000 << 8 | 2),
+        (0, 2, 2, 1 << 32 | 0x202000 << 8),
+        (2, 0, 0, 0),
+        (3, 0, 0, 0),
+        (5, 0, 20, 0),
+        (13, 0, 20, 0),
+        (6, 2, 0x10, 0),
+    ]
+    return b"".join(RECORD.pack(*step) for step in steps)
+
+
+SEEDS: dict[str, list[bytes]] = {
+    "kernel": [
+        b"\0" + image
+        for image in (bzimage(), elf(note=pvh_note(1 * MIB)), elf(), gzip.compress(elf()), bios_image(64 << 10), *VALID)
+    ],
+    "qcow2": [qcow2()],
+    "virtio_block": [operations()],
+    "virtio_console": [operations()],
+    "virtio_rng": [operations()],
+    "registers": [operations()],
+    "texts": [
+        *(b"\0disk.img,snapshot,format=raw", b"\x015000:e2:rax:3", b"\x017+3:e1:ram+0x400000:2,5", b"\x02256M"),
+        *(b"\x03200us", b"\x0410"),
+        # more digits than Python makes an integer of
+        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(5) for prefix in (b"", b"1:e2:rax:")),
+    ],
+    "results": [b"dwcvmm-divergence/1\n", b'{"schema": "dwcvmm-report/1"}'],
+}

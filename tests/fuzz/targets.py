@@ -1,0 +1,180 @@
+"""Everything that reads what a guest or a file says, each as a function of bytes. What it may raise is what a user or a
+guest is told; any other exception is a finding. scripts/fuzz runs them under atheris, and
+tests/unit/test_fuzz_targets.py a little.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
+import contextlib
+
+from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
+
+from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
+from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
+from dwcvmm.devices.cmos import Cmos
+from dwcvmm.devices.disk import Qcow2Disk, RawDisk, detect_format
+from dwcvmm.devices.fwcfg import FirmwareConfig
+from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
+from dwcvmm.devices.power import KeyboardController, PowerControl, PowerEvents, ResetControl
+from dwcvmm.devices.virtio.block import Block
+from dwcvmm.devices.virtio.console import RECEIVE, Console
+from dwcvmm.devices.virtio.device import VirtioDevice
+from dwcvmm.devices.virtio.rng import Rng
+from dwcvmm.errors import ConfigError, GuestImageError
+from dwcvmm.machine.bus import BusDevice
+from dwcvmm.machine.memory import GuestMemory
+from dwcvmm.report import divergencefile, schema
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
+IMAGE, DISK, KERNEL_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", 8 << 20
+DISK.write_bytes(bytes(64 * 512))
+SIZES = (1, 2, 4, 8)
+RECORD = struct.Struct("<BBHQ")  # what is done, and with what
+STEPS = 200
+
+
+def _file(content: bytes) -> Path:
+    IMAGE.write_bytes(content)
+    return IMAGE
+
+
+def kernel(data: bytes) -> None:
+    """Any file as a kernel; the first byte chooses what comes with it."""
+    memory = GuestMemory(KERNEL_BYTES, lambda gpa, length: bytes(length), lambda gpa, content: None)
+    extras = data[0] if data else 0
+    path = _file(data[1:])
+    initrd = DISK if extras & 1 else None
+    modules = (f"{DISK} words",) if extras & 2 else ()
+    try:
+        command_line(path, "a")
+        load_guest(memory, GuestFiles(path, initrd, "a=b" if extras & 4 else "", modules, bytes(36)))
+    except GuestImageError:
+        pass
+
+
+def qcow2(data: bytes) -> None:
+    path = _file(data)
+    try:
+        detect_format(path)
+        disk = Qcow2Disk(path)
+    except ConfigError:
+        return
+    try:
+        for at in (0, disk.size_bytes // 2 // 512 * 512, max(0, disk.size_bytes - 512)):
+            disk.read(at, min(512, disk.size_bytes - at))
+    except OSError:
+        pass
+    finally:
+        disk.close()
+
+
+def _records(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    return RECORD.iter_unpack(data[: min(len(data), STEPS * RECORD.size) // RECORD.size * RECORD.size])
+
+
+def _access(device: BusDevice, writes: bool, at: int, size: int, value: int) -> None:
+    if writes:
+        device.write(at, size, value & (1 << 8 * size) - 1)
+    else:
+        assert device.read(at, size) >= 0, "a register is never negative"
+
+
+def _virtio(device: VirtioDevice, data: bytes) -> None:
+    """A guest writes rings and registers, and notifies, in any order."""
+    driver = Driver(device)
+    queues = len(driver.available)
+    for what, small, at, value in _records(data):
+        size, queue = SIZES[small % 4], small % queues
+        if what % 8 == 0:  # a descriptor
+            driver.describe(at % QUEUE_SIZE, value >> 8 & 0xFFFFFF, value >> 32 & 0xFFFFF, small, value & 31, queue)
+        elif what % 8 == 1:  # anything in the rings
+            place = RINGS + at % 0x6000
+            driver.ram[place : place + 8] = value.to_bytes(8, "little")
+        elif what % 8 == 2:
+            driver.offer(value % 20, queue)
+        elif what % 8 < 5:
+            driver.kick(queue)
+        elif what % 8 == 5:
+            _access(driver.bus, bool(what & 8), BAR + at % 0x6000, size, value)
+        elif what % 8 == 6:
+            _access(driver.pci, bool(what & 8), at % 4096, min(4, size), value)
+        elif isinstance(device, Console):
+            device.receive(value.to_bytes(8, "little"))
+            driver.transport.waiting.add(RECEIVE)
+    driver.transport.process()
+    assert len(driver.ram) == 4 << 20, "the device stays in RAM"
+
+
+def virtio_block(data: bytes) -> None:
+    disk = RawDisk(DISK, read_only=False)
+    try:
+        _virtio(Block(disk, "serial"), data)
+    finally:
+        disk.close()
+
+
+def virtio_console(data: bytes) -> None:
+    _virtio(Console(lambda content: None), data)
+
+
+def virtio_rng(data: bytes) -> None:
+    _virtio(Rng(), data)
+
+
+def registers(data: bytes) -> None:
+    """Ports and memory of the devices in Python."""
+    bus = PciBus()
+    reset = ResetControl(lambda: None)
+    places: list[tuple[Any, int]] = [
+        (ConfigPorts(bus, reset), 8),
+        (Ecam(bus), 1 << 20),
+        (FirmwareConfig({"etc/a": b"content"}), 2),
+        (Cmos(lambda: 0, 64 << 20), 2),
+        (PowerControl(lambda: None), 2),
+        (PowerEvents(), 4),
+        (KeyboardController(lambda: None), 5),
+    ]
+    for what, small, at, value in _records(data):
+        device, length = places[what % len(places)]
+        size = SIZES[small % 4]
+        if size <= length:
+            _access(device, bool(small & 4), (at << 4 | value & 15) % (length - size + 1), size, value)
+
+
+def texts(data: bytes) -> None:
+    """What stands on a command line."""
+    text = data[1:].decode(errors="replace")
+    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), Duration(1, 10**12), Duration(1, 10**12, bare="s"))
+    with contextlib.suppress(click.BadParameter, ConfigError):
+        kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
+
+
+def results(data: bytes) -> None:
+    """A kept divergence, a report."""
+    path = _file(data)
+    for load in (divergencefile.load, schema.load):
+        with contextlib.suppress(ConfigError):
+            load(path)
+
+
+# how often each is run of a million times
+TARGETS: dict[Callable[[bytes], None], int] = {
+    kernel: 300_000,
+    texts: 200_000,
+    registers: 150_000,
+    virtio_block: 100_000,
+    virtio_console: 75_000,
+    virtio_rng: 75_000,
+    results: 60_000,
+    qcow2: 40_000,
+}

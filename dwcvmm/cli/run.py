@@ -20,6 +20,7 @@ from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.machine.postmortem import disassembler
 from dwcvmm.machine.sandbox import Sandbox
 from dwcvmm.machine.virtiodevices import VirtioConfig
 from dwcvmm.report import schema
@@ -204,6 +205,7 @@ def run(
     session = Session(machine, input_fd, timeout / 1e9 if timeout else None)
     if sandbox:
         build_report(machine, 0.0, base)  # reads what the report says of host and guest, while files can be opened
+        disassembler()
         session.on_start = sandbox.enter
     log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-
-import capstone
 
 from dwcvmm.element import guestcode
 from dwcvmm.element.guestcode import PAGE
@@ -33,8 +32,17 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
     return lines
 
 
+@cache
+def disassembler() -> Any:
+    """The module capstone: a large library that most guests never need. In a sandbox it must be there before."""
+    import capstone
+
+    return capstone
+
+
 def instructions(code: bytes, address: int, bits: int, count: int = 0) -> list[tuple[int, int, str]]:
     """(address, length in bytes, text) of the instructions at the start of `code`, `count` at most (0: all)."""
+    capstone = disassembler()
     mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
     engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
     return [

@@ -6,7 +6,6 @@ PVH: Xen's docs/misc/pvh.pandoc and include/public/arch-x86/hvm/start_info.h; Li
 
 from __future__ import annotations
 
-import io
 import struct
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from elftools.elf.segments import NoteSegment
 
 from dwcvmm.boot.bzimage import CMDLINE, linux_boot_params, memory_map, place_initrd
 from dwcvmm.boot.entry import CpuEntry, Mode
-from dwcvmm.boot.placement import place_segments
+from dwcvmm.boot.placement import open_elf, place_segments, segments_to_load
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
@@ -32,23 +31,18 @@ def is_elf(image: bytes) -> bool:
 
 def load_elf(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
     """Load the segments at their physical addresses. Raises GuestImageError for what is not an x86 kernel."""
+    elf = open_elf(path, image)
+    end = place_segments(memory, path, image, segments_to_load(elf))
     try:
-        elf = ELFFile(io.BytesIO(image))
-        machine, entry = str(elf.header["e_machine"]), int(elf.header["e_entry"])
-        segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
         pvh_entry = _pvh_entry(elf)
-    except Exception as error:
-        # on damaged files pyelftools raises whatever it comes across: its own, struct's, OverflowError, ...
-        raise GuestImageError(path, f"truncated or damaged ELF file: {error}") from error
-    if machine not in ("EM_X86_64", "EM_386"):
-        raise GuestImageError(path, f"an ELF file for {machine}: not x86")
-    end = place_segments(memory, path, image, segments)
+    except Exception as error:  # open_elf says why
+        raise GuestImageError(path, f"damaged notes in an ELF file: {error}") from error
     if pvh_entry is not None:
         return _pvh(memory, path, pvh_entry, end, initrd, cmdline)
-    if machine != "EM_X86_64":
+    if elf.header["e_machine"] != "EM_X86_64":
         raise GuestImageError(path, "a 32-bit ELF file without a PVH entry")
     params = linux_boot_params(memory, path, None, initrd, cmdline, end)
-    return CpuEntry(Mode.LONG64, entry, rsi=params)
+    return CpuEntry(Mode.LONG64, int(elf.header["e_entry"]), rsi=params)
 
 
 def _pvh_entry(elf: ELFFile) -> int | None:

@@ -44,17 +44,33 @@ def place_addresses(memory: GuestMemory, path: Path, image: bytes, header_offset
     return Placed(at.entry, end)
 
 
-def place_elf(memory: GuestMemory, path: Path, image: bytes) -> Placed:
-    """Load the segments at their physical addresses; the entry is given as a virtual one (GRUB does the same)."""
+def open_elf(path: Path, image: bytes) -> ELFFile:
+    """An ELF file for x86 whose headers are all in it. Raises GuestImageError for anything else."""
     try:
         elf = ELFFile(io.BytesIO(image))
-        machine, entry = str(elf.header["e_machine"]), int(elf.header["e_entry"])
-        segments = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        header, count = elf.header, elf.num_segments()
+        whole = header["e_phoff"] + count * header["e_phentsize"] <= len(image)
+        if count and not (whole and header["e_phentsize"] >= elf.structs.Elf_Phdr.sizeof()):
+            raise GuestImageError(path, "an ELF file without the program headers that it names")
+        list(elf.iter_segments())
+    except GuestImageError:
+        raise
     except Exception as error:
         # on damaged files pyelftools raises whatever it comes across: its own, struct's, OverflowError, ...
         raise GuestImageError(path, f"truncated or damaged ELF file: {error}") from error
-    if machine not in ("EM_X86_64", "EM_386"):
-        raise GuestImageError(path, f"an ELF file for {machine}: not x86")
+    if header["e_machine"] not in ("EM_X86_64", "EM_386"):
+        raise GuestImageError(path, f"an ELF file for {header['e_machine']}: not x86")
+    return elf
+
+
+def segments_to_load(elf: ELFFile) -> list[Any]:
+    return [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
+
+
+def place_elf(memory: GuestMemory, path: Path, image: bytes) -> Placed:
+    """Load the segments at their physical addresses; the entry is given as a virtual one (GRUB does the same)."""
+    elf = open_elf(path, image)
+    entry, segments = int(elf.header["e_entry"]), segments_to_load(elf)
     end = place_segments(memory, path, image, segments)
     for segment in segments:
         into = entry - int(segment["p_vaddr"])

@@ -8,6 +8,7 @@ out=${1:-$root/build/guests/grub}
 mkdir -p "$out/packages"
 "$here/../build.sh" "$out/.."
 cd "$out"
+need /usr/share/seabios/bios.bin seabios
 if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here/grub.cfg" ] && [ disk.img -nt ../grub.bin ]; then exit; fi
 
 need grub-mkimage grub-common

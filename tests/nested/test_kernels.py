@@ -92,6 +92,33 @@ def test_xen_starts_and_misses_its_dom0() -> None:
         assert (found.outcome, found.divergences.unexplained) == ("halt", 0)
 
 
+def test_grub_boots_from_a_disk() -> None:
+    """SeaBIOS, GRUB from the disk's first sectors, its menu on the serial port, and a multiboot 2 kernel behind it."""
+    subprocess.run([ROOT / "guest-images" / "grub" / "build.sh"], check=True)
+    disk = ROOT / "build" / "guests" / "grub" / "disk.img"
+    reports = {name: ROOT / "build" / f"nested-grub-{name}.json" for name in ("off", "sequential", "parallel")}
+    lines = ["set -e"]
+    for name, report in reports.items():
+        report.unlink(missing_ok=True)
+        lines.append(
+            f".venv/bin/dwcvmm run --disk {disk},readonly --memory 32M --strategy {name} --report {report} "
+            "--timeout 260s"
+        )
+    result = in_amd("sh", "-c", "\n".join(lines))
+    for text in (
+        "SeaBIOS",
+        "GNU GRUB",
+        "the guest grub",
+        "words of the module\n",
+        "RSDT FACP APIC MCFG\n",
+        "grub: OK\n",
+    ):
+        assert result.stdout.count(text) >= len(reports), text
+    for report in reports.values():
+        found = load(report)
+        assert (found.outcome, found.divergences.unexplained) == ("poweroff", 0)
+
+
 @pytest.mark.usefixtures("guests")
 def test_votes_with_a_third_cpu() -> None:
     result = in_amd(

@@ -183,6 +183,7 @@ struct dwc_search {
 	uint32_t exit_reason; /* that ended it */
 	uint32_t length; /* of the instruction found; 0: none */
 	int user;        /* in ring 3 */
+	int long_mode;   /* in 64-bit code */
 };
 
 /* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */

@@ -4,8 +4,8 @@
  * In ring 0 the trap is IN eax, imm8: it exits on every KVM. In ring 3 that is a matter of IOPL; there it is one of two,
  * by what the host was found to do (hostprobe.py):
  * ICEBP, a debug exception that needs no gate, and an exit while KVM_SET_GUEST_DEBUG asks for hardware breakpoints;
- * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate there (em_sysenter in emulate.c):
- * an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE.
+ * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate in 64-bit code (em_sysenter in
+ * emulate.c): an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE. In 32-bit code there is no trap then.
  * Debug exceptions and invalid opcodes of the guest's own come to us then as well, and go back to it. */
 #include "core.h"
 

@@ -65,6 +65,12 @@ static void read_code(struct dwc_replica *r, struct code_page *page, uint64_t li
 		code[i] = r->ram[gpa];
 }
 
+static void note_mode(struct dwc_search *s, const struct kvm_sregs *sregs)
+{
+	s->user = sregs->ss.dpl == 3;
+	s->long_mode = sregs->cs.l;
+}
+
 static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
@@ -72,7 +78,7 @@ static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dw
 
 	read_code(r, page, linear, code);
 	s->length = time_read_at(code);
-	s->user = r->state.sregs.ss.dpl == 3;
+	note_mode(s, &r->state.sregs);
 	return s->length && code_gpa(r, page, linear, &s->gpa);
 }
 
@@ -273,7 +279,7 @@ static int job_scan(struct dwc_replica *r)
 				if (gpas[i] == gpa) {
 					s->gpa = gpa;
 					s->length = lengths[i];
-					s->user = r->state.sregs.ss.dpl == 3;
+					note_mode(s, &r->state.sregs);
 				}
 		clear_traps(r, gpas, lengths, count);
 	}

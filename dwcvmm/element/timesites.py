@@ -49,7 +49,10 @@ class TimeSites:
     @property
     def trappable(self) -> bool:
         """Whether this host has a trap for the site that the last search found."""
-        return not self._engine.search.user or self._engine.user_trap != lib.DWC_USER_TRAP_NONE
+        search, trap = self._engine.search, self._engine.user_trap
+        if search.user and trap == lib.DWC_USER_TRAP_SYSENTER:
+            return bool(search.long_mode)  # in 32-bit code it is the guest's invalid opcode (em_sysenter in emulate.c)
+        return not search.user or trap != lib.DWC_USER_TRAP_NONE
 
     def at_time_read(self, replica: Any) -> bool:
         """Whether the next instruction of a replica reads time: single steps may have ended before."""

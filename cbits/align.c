@@ -30,14 +30,11 @@ static void resume_past(struct dwc_replica *r)
 /* An interrupt shadow blocks breakpoints, and a REP instruction is entered many times at one RIP. */
 static int is_target(struct dwc_replica *r)
 {
-	uint8_t code[2] = { 0, 0 };
-	uint64_t gpa;
+	uint8_t code[2];
 
 	if (r->state.events.interrupt.shadow)
 		return 0;
-	for (unsigned i = 0; i < sizeof code; i++)
-		if (dwc_translate(r, dwc_linear_rip(&r->state) + i, &gpa))
-			code[i] = r->ram[gpa];
+	dwc_read_code(r, dwc_linear_rip(&r->state), code, sizeof code);
 	return code[0] != 0xf2 && code[0] != 0xf3 && !(code[0] == 0x66 && (code[1] == 0xf2 || code[1] == 0xf3));
 }
 

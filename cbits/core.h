@@ -391,6 +391,7 @@ uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
 /* step.c */
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
+void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length);
 int dwc_find_time_site(struct dwc_engine *e, int replica);
 int dwc_scan_time_site(struct dwc_engine *e, int replica);
 

@@ -35,12 +35,10 @@ int dwc_set_stepping(struct dwc_replica *r, int on)
 int dwc_begin_sysret(struct dwc_replica *r)
 {
 	struct kvm_regs *regs = &r->run->s.regs.regs;
-	uint64_t linear = regs->rip + r->run->s.regs.sregs.cs.base, gpa;
-	uint8_t code[SYSRET_BYTES] = { 0 };
+	uint8_t code[SYSRET_BYTES];
 	int err;
 
-	for (unsigned i = 0; i < sizeof code && dwc_translate(r, linear + i, &gpa); i++)
-		code[i] = r->ram[gpa];
+	dwc_read_code(r, regs->rip + r->run->s.regs.sregs.cs.base, code, sizeof code);
 	if (regs->r11 & RFLAGS_TF || (memcmp(code, sysret, 2) && memcmp(code, sysret_64, 3)))
 		return 0;
 	regs->r11 |= RFLAGS_TF;

@@ -126,14 +126,15 @@ int dwc_reflect_undefined(struct dwc_engine *e)
 	return 1;
 }
 
-static void inject_debug_exception(struct kvm_vcpu_events *events, uint64_t payload)
+static void inject(struct dwc_replica *r, uint8_t vector)
 {
+	struct kvm_vcpu_events *events = &r->run->s.regs.events;
+
 	memset(&events->exception, 0, sizeof events->exception);
 	events->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
 	events->exception.pending = 1;
-	events->exception.nr = DB_VECTOR;
-	events->exception_has_payload = 1;
-	events->exception_payload = payload;
+	events->exception.nr = vector;
+	r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
 }
 
 /* Registers that the answer sets, at the start of the element; on the owning thread. */
@@ -158,15 +159,12 @@ int dwc_give_answer(struct dwc_replica *r)
 		return dwc_set_regs(r);
 	case DWC_ANSWER_DEBUG:
 		regs->rip = inputs->next_rip;
-		inject_debug_exception(events, inputs->debug_payload);
-		r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+		inject(r, DB_VECTOR);
+		events->exception_has_payload = 1;
+		events->exception_payload = inputs->debug_payload;
 		return dwc_set_regs(r);
 	case DWC_ANSWER_UNDEFINED:
-		memset(&events->exception, 0, sizeof events->exception);
-		events->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
-		events->exception.pending = 1;
-		events->exception.nr = UD_VECTOR;
-		r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+		inject(r, UD_VECTOR);
 		return 0;
 	default:
 		return 0;

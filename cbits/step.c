@@ -29,24 +29,6 @@ struct entries {
 	unsigned count;
 };
 
-/* The page of code seen last: a walk at every step would double its cost. */
-struct code_page {
-	uint64_t linear, gpa;
-	int valid;
-};
-
-static int code_gpa(struct dwc_replica *r, struct code_page *page, uint64_t linear, uint64_t *gpa)
-{
-	uint64_t start = linear & ~(uint64_t)(DWC_PAGE - 1);
-
-	if (!page->valid || page->linear != start) {
-		page->linear = start;
-		page->valid = dwc_translate(r, start, &page->gpa);
-	}
-	*gpa = page->gpa + (linear - start);
-	return page->valid;
-}
-
 static uint8_t time_read_at(const uint8_t *code)
 {
 	if (code[0] != 0x0f)
@@ -56,30 +38,21 @@ static uint8_t time_read_at(const uint8_t *code)
 	return code[1] == 0x01 && code[2] == 0xf9 ? 3 : 0;
 }
 
-static void read_code(struct dwc_replica *r, struct code_page *page, uint64_t linear, uint8_t code[LONGEST])
-{
-	uint64_t gpa;
-
-	memset(code, 0, LONGEST);
-	for (unsigned i = 0; i < LONGEST && code_gpa(r, page, linear + i, &gpa); i++)
-		code[i] = r->ram[gpa];
-}
-
 static void note_mode(struct dwc_search *s, const struct kvm_sregs *sregs)
 {
 	s->user = sregs->ss.dpl == 3;
 	s->long_mode = sregs->cs.l;
 }
 
-static int at_time_read(struct dwc_replica *r, struct code_page *page, struct dwc_search *s)
+static int at_time_read(struct dwc_replica *r, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
 	uint8_t code[LONGEST];
 
-	read_code(r, page, linear, code);
+	dwc_read_code(r, linear, code, sizeof code);
 	s->length = time_read_at(code);
 	note_mode(s, &r->state.sregs);
-	return s->length && code_gpa(r, page, linear, &s->gpa);
+	return s->length && dwc_translate(r, linear, &s->gpa);
 }
 
 /* Interrupts, exceptions and system calls clear TF on their way in, and what they enter would run
@@ -175,7 +148,6 @@ static int job_find(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
 	const struct entry *entry = NULL;
-	struct code_page page = { 0, 0, 0 };
 	struct entries entries;
 	int err = 0;
 
@@ -183,7 +155,7 @@ static int job_find(struct dwc_replica *r)
 	s->steps = 0;
 	if (!r->engine->has_pending_io) {
 		r->state.regs = r->run->s.regs.regs; /* as the answer has set them */
-		if (at_time_read(r, &page, s))
+		if (at_time_read(r, s))
 			return 0;
 	}
 	set_entries(r, &entries);
@@ -197,7 +169,7 @@ static int job_find(struct dwc_replica *r)
 		if (entry ? (err = enter(r, entry)) < 0 : r->run->exit_reason != KVM_EXIT_DEBUG)
 			break;
 		dwc_state_get_synced(r, &r->state);
-		if (at_time_read(r, &page, s)) {
+		if (at_time_read(r, s)) {
 			s->steps++;
 			break;
 		}

@@ -79,3 +79,13 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 		found = walk_32_bit(r, s, linear, gpa);
 	return found && *gpa < r->engine->ram_bytes;
 }
+
+/* Code at a linear address, `length` bytes; zeros from where nothing is mapped. */
+void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length)
+{
+	uint64_t gpa;
+
+	memset(code, 0, length);
+	for (unsigned i = 0; i < length && dwc_translate(r, linear + i, &gpa); i++)
+		code[i] = r->ram[gpa];
+}

@@ -50,9 +50,7 @@ def load_bios(memory: GuestMemory, path: Path, image: bytes) -> CpuEntry:
 def configure(memory: GuestMemory) -> FirmwareConfig:
     """Write ACPI's tables, and make the device that tells a BIOS of them."""
     tables_at = memory.size_bytes - TABLES_BYTES
-    tables, rsdp = acpi.build(tables_at, TABLES_BYTES)
-    for address, content in tables.items():
-        memory.write(address, content)
+    rsdp = acpi.place_tables(memory, tables_at, TABLES_BYTES)
     regions = ((0, tables_at, E820_RAM), (tables_at, TABLES_BYTES, E820_RESERVED))
     command = struct.pack("<I56sIB", LOADER_ALLOCATE, b"etc/acpi/rsdp", 16, LOADER_FSEG)
     return FirmwareConfig(

@@ -20,7 +20,7 @@ from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.report.origin import Origin
-from dwcvmm.report.pretty import pretty_json
+from dwcvmm.report.pretty import NOT_JSON, pretty_json
 
 SCHEMA = "dwcvmm-campaign/1"
 T = TypeVar("T")
@@ -185,7 +185,7 @@ class Directory:
     def _decode(self, name: str, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(self._read(name), type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise ConfigError(f"{self.path / name}: {error}") from error
 
     def _lines(self, name: str, kind: type[T]) -> Iterator[T]:
@@ -196,5 +196,5 @@ class Directory:
                 return
             try:
                 yield msgspec.json.decode(line, type=kind)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except NOT_JSON as error:
                 raise ConfigError(f"{self.path / name}: {error}") from error

@@ -158,15 +158,14 @@ def rsdp(rsdt_at: int, xsdt_at: int) -> bytes:
     return bytes(new)
 
 
-def build(start: int, room_bytes: int) -> tuple[dict[int, bytes], bytes]:
-    """All tables by guest physical address from `start` (64-byte aligned) on, and the root pointer to them."""
-    placed: dict[int, bytes] = {}
+def place_tables(memory: GuestMemory, start: int, room_bytes: int) -> bytes:
+    """Write all tables from a guest physical address on, 64-byte aligned; returns the root pointer to them."""
     at = start
 
     def place(content: bytes) -> int:
         nonlocal at
         where, at = at, at + -(-len(content) // 64) * 64
-        placed[where] = content
+        memory.write(where, content)
         return where
 
     tables = [place(fadt(place(facs()), place(dsdt()))), place(madt()), place(mcfg())]
@@ -174,14 +173,13 @@ def build(start: int, room_bytes: int) -> tuple[dict[int, bytes], bytes]:
     xsdt = place(table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
     if at > start + room_bytes:
         raise InternalError(f"the ACPI tables do not fit into {room_bytes} bytes")
-    return placed, rsdp(rsdt, xsdt)
+    return rsdp(rsdt, xsdt)
 
 
 def place_firmware(memory: GuestMemory) -> bytes:
     """Write the tables and the BIOS data area; returns the root pointer."""
-    placed, pointer = build(TABLES, layout.BIOS_END - TABLES)
-    for address, content in (placed | {RSDP: pointer}).items():
-        memory.write(address, content)
+    pointer = place_tables(memory, TABLES, layout.BIOS_END - TABLES)
+    memory.write(RSDP, pointer)
     one_serial_port = 1 << 9  # equipment word, bits 11 to 9
     memory.write(layout.BDA, struct.pack("<H", layout.COM1))
     memory.write(layout.BDA + 0x0E, struct.pack("<HHBH", layout.EBDA >> 4, one_serial_port, 0, layout.EBDA >> 10))

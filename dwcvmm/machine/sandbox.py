@@ -16,7 +16,7 @@ from dwcvmm.errors import ConfigError, HostError
 
 ALLOW, REFUSE, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 ALL_THREADS = 4  # SCMP_FLTATR_CTL_TSYNC
-EQUAL, MASKED_EQUAL = 4, 7  # enum scmp_compare
+MASKED_EQUAL, ALL_BITS = 7, (1 << 64) - 1  # of enum scmp_compare
 PROT_EXEC, CLONE_THREAD = 4, 0x10000
 IOCTL_TYPE = 0xFF00
 KVM, PERF, TERMINAL = 0xAE00, ord("$") << 8, ord("T") << 8  # types of ioctls
@@ -37,11 +37,11 @@ ALLOWED = " ".join((FILES, ABOUT_FILES, MEMORY, THREADS, SIGNALS, WAITING, TIME,
 
 @dataclass(frozen=True)
 class When:
-    """An argument that must be `value` under `mask`; all of it without one."""
+    """An argument that must be `value` under `mask`."""
 
     argument: int
     value: int
-    mask: int | None = None
+    mask: int = ALL_BITS
 
 
 def _conditions() -> list[tuple[str, When]]:
@@ -108,18 +108,11 @@ class Sandbox:
         self._check(self._library.seccomp_load(self._context))
         self._library.seccomp_release(self._context)
 
-    def _rule(self, action: int, name: str, *conditions: When) -> None:
+    def _rule(self, action: int, name: str, when: When | None = None) -> None:
         number = self._library.seccomp_syscall_resolve_name(name.encode())
-        comparisons = (_Comparison * max(1, len(conditions)))()
-        for comparison, when in zip(comparisons, conditions, strict=False):
-            comparison.arg = when.argument
-            if when.mask is None:
-                comparison.op, comparison.datum_a = EQUAL, when.value
-            else:
-                comparison.op, comparison.datum_a, comparison.datum_b = MASKED_EQUAL, when.mask, when.value
-        self._check(
-            self._library.seccomp_rule_add_array(self._context, action, number, len(conditions), comparisons), name
-        )
+        comparison = _Comparison(when.argument, MASKED_EQUAL, when.mask, when.value) if when else None
+        status = self._library.seccomp_rule_add_array(self._context, action, number, int(bool(when)), comparison)
+        self._check(status, name)
 
     @staticmethod
     def _check(status: int, what: str = "the filter") -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError
+from dwcvmm.report.pretty import NOT_JSON
 from dwcvmm.report.schema import GuestFacts, HostFacts
 
 SCHEMA = "dwcvmm-divergence/1"
@@ -128,5 +129,5 @@ def _decode(path: Path, packed: bytes) -> KeptDivergence:
         return msgspec.msgpack.decode(plain, type=KeptDivergence)
     except zlib.error as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error

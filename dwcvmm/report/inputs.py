@@ -12,6 +12,7 @@ from dwcvmm.report import bench_elements, bench_runs, check, schema
 from dwcvmm.report.bench_elements import ElementsBench
 from dwcvmm.report.bench_runs import RunsBench
 from dwcvmm.report.origin import Origin
+from dwcvmm.report.pretty import NOT_JSON
 from dwcvmm.report.schema import Report
 
 CAMPAIGN = "dwcvmm-campaign/1"
@@ -85,7 +86,7 @@ def read(path: Path) -> Document:
         found = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ConfigError(f"{path} is no JSON: {error}") from error
     name = found.get("schema") if isinstance(found, dict) else None
     kind = KINDS.get(name) if isinstance(name, str) else None

@@ -68,15 +68,12 @@ class Keeper:
         self.kept = record.element
         self._machine.engine.before_rollback = None
         self._machine.engine.voting.on_verdict = lambda wrong: self._settle(kept, wrong)
-        self._write(kept)
+        self._file.write(encode(kept))
 
     def _settle(self, kept: KeptDivergence, wrong: list[int]) -> None:
         """The element, run again, is committed: now it is known who was wrong."""
         names: tuple[Literal["A", "B"], ...] = ("A", "B")
-        self._write(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong]))
-
-    def _write(self, kept: KeptDivergence) -> None:
-        self._file.write(encode(kept))
+        self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
 
     def _capture(self) -> None:
         self._pending = take(self._machine.core)

@@ -29,8 +29,5 @@ class OutputFile:
         except OSError as error:
             raise self._error(error) from error
 
-    def close(self) -> None:
-        self._file.close()
-
     def _error(self, error: OSError) -> ConfigError:
         return ConfigError(f"cannot write {self._what} to {self.path}: {error.strerror}")

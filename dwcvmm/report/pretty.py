@@ -9,6 +9,8 @@ import msgspec
 
 from dwcvmm.errors import ConfigError
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)  # what decoding raises
+
 
 def pretty_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

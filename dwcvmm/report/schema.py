@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.report.pretty import pretty_json
+from dwcvmm.report.pretty import NOT_JSON, pretty_json
 
 SCHEMA = "dwcvmm-report/1"
 
@@ -164,7 +164,7 @@ def load(path: Path) -> Report:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error
     if report.schema != SCHEMA:
         raise ConfigError(f"{path} has schema {report.schema}, not {SCHEMA}")

@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from dwcvmm.errors import DwcVmmError, ExitCode
-from dwcvmm.report.pretty import write_json
+from dwcvmm.report.pretty import NOT_JSON, write_json
 from dwcvmm.report.schema import Report, load
 from dwcvmm.report.soakplan import HOSTS, Piece, choose_hosts, plan
 from dwcvmm.report.verdict import complaints
@@ -80,7 +80,7 @@ def execute(piece: Piece, events: Path, scratch: Path) -> Result:
         if piece.guest != "linux":
             return Result(piece, code, msgspec.json.decode(output.read_bytes(), type=Figures))
         return _result_of_boot(piece, code, load(output), console.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError, DwcVmmError) as error:
+    except (*NOT_JSON, DwcVmmError) as error:
         return Result(piece, code, NOTHING, f"not the JSON that is wanted: {error}")
 
 
@@ -109,7 +109,7 @@ def read_results(pieces: list[Piece], directory: Path, code: str) -> dict[Piece,
     for piece in pieces:
         try:
             result = msgspec.json.decode((directory / f"{piece.name}.json").read_bytes(), type=Result)
-        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        except (*NOT_JSON, FileNotFoundError):
             continue
         if result.code == code:
             results[piece] = result

@@ -13,10 +13,9 @@ from test_run import dwcvmm
 from dwcvmm.errors import ExitCode
 
 ENTER = """
-import ctypes, mmap, os, socket, subprocess, threading
+import mmap, os, socket, subprocess, threading
 from dwcvmm.machine.sandbox import Sandbox
 other = threading.Thread(target=lambda: None)
-libc = ctypes.CDLL(None, use_errno=True)
 Sandbox().enter()
 """
 REFUSED = {

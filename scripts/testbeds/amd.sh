@@ -1,14 +1,14 @@
-# kvm_amd inside QEMU TCG: Debian's full kernel, the host's root read-only over 9p. Sourced by scripts/testbed.
+# kvm_amd inside QEMU TCG (ours: testbeds/qemu): Debian's full kernel, the host's root read-only over 9p. Sourced by scripts/testbed.
 # Wanted: $root, $cache, $run (a directory of its own)
 
 testbed_packages() {
-  need qemu-system-x86_64 qemu-system-x86
   need cpio cpio
   need depmod kmod
 }
 
 # Kernel and initramfs, made once.
 testbed_prepare() {
+  qemu=$("$root/scripts/testbeds/qemu/build.sh" "$cache/qemu")
   [ -s "$cache/amd-initramfs" ] && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd-init" ] \
     && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd.sh" ] && return
   say "preparing the amd testbed (kernel package, initramfs)"
@@ -28,7 +28,7 @@ testbed_before() {
 # No ERMS: emulated, REP MOVSB is a loop of bytes, and the kernel copies a bitmap each element by it. No
 # XSAVE: this emulator does not intercept XSETBV, so KVM never learns of the guest's XCR0.
 testbed_run() {
-  qemu-system-x86_64 -accel tcg,thread=single -cpu max,+svm,+npt,-erms,-fsrm,-xsave,-la57 -smp "${DWCVMM_TESTBED_CPUS:-2}" -m "${DWCVMM_TESTBED_MIB:-4096}" \
+  "$qemu" -L /usr/share/qemu -L /usr/share/seabios -accel tcg,thread=single -cpu max,+svm,+npt,-erms,-fsrm,-xsave,-la57 -smp "${DWCVMM_TESTBED_CPUS:-2}" -m "${DWCVMM_TESTBED_MIB:-4096}" \
     -nodefaults -no-reboot -display none -monitor none -nic none \
     -kernel "$cache/vmlinuz" -initrd "$cache/amd-initramfs" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable nmi_watchdog=0 random.trust_cpu=on" \

@@ -4,6 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../lib.sh"
+. "$here/../source.sh"
 sum=78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 patch=$(cat "$here"/* | sha256sum | cut -c1-16)
@@ -17,15 +18,7 @@ need dpkg-source dpkg-dev
 tarball=$out/bochs_3.0+dfsg.orig.tar.xz
 if ! echo "$sum  $tarball" | sha256sum --check --status 2>/dev/null; then
   say "downloading the source package of bochs 3.0"
-  mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -m1 '/debian/*$' || true)
-  [ -n "$mirror" ] || mirror=$(sed -n 's/^deb *\(\[.*\]\)* *\([^ ]*\/debian\/*\) .*/\2/p' /etc/apt/sources.list | head -1)
-  mkdir -p "$out/lists/partial"
-  printf 'Types: deb-src\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: %s\n' \
-    "$mirror" /usr/share/keyrings/debian-archive-keyring.gpg >"$out/trixie.sources"
-  apt="apt-get -q -o Dir::Etc::SourceList=$out/trixie.sources -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$out/lists"
-  $apt update >"$out/apt.log" 2>&1
-  # a mirror may lack the .dsc: the tarball is what counts
-  (cd "$out" && $apt -o APT::Sandbox::User=root source --download-only bochs >>"$out/apt.log" 2>&1) || true
+  fetch_source "$out" trixie bochs
   echo "$sum  $tarball" | sha256sum --check --status || { echo "no intact $tarball; see $out/apt.log" >&2; exit 4; }
 fi
 say "building bochs (about a minute and a half on two cores)"

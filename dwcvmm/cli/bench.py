@@ -21,7 +21,7 @@ from dwcvmm.report import bench_runs, child
 from dwcvmm.report.bench_elements import document, measure
 from dwcvmm.report.bench_runs import OFF, Guest, Run
 from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.pretty import pretty_json, write_json
+from dwcvmm.report.pretty import pretty_json
 from dwcvmm.report.tables import elements_table, runs_text
 
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
@@ -75,10 +75,11 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
+    file = OutputFile(json_path) if json_path else None
     rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
     click.echo(elements_table(rows))
-    if json_path:
-        write_json(json_path, document(rows))
+    if file:
+        file.write(pretty_json(document(rows)))
 
 
 def of_runs(command: Callable[..., int]) -> Callable[..., int]:

@@ -17,7 +17,8 @@ from dwcvmm.errors import ExitCode
 from dwcvmm.report.check import as_document, check_guest, picture
 from dwcvmm.report.events import EventLog
 from dwcvmm.report.plots import check_picture_path, draw_check
-from dwcvmm.report.pretty import write_json
+from dwcvmm.report.outputfile import OutputFile
+from dwcvmm.report.pretty import pretty_json
 
 
 @click.command()
@@ -47,6 +48,7 @@ def check(
     )
     if picture_path:
         check_picture_path(picture_path)
+    file = OutputFile(json_path) if json_path else None
     log = EventLog(events)
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -54,8 +56,8 @@ def check(
     finally:
         log.close()
     click.echo(picture(totals))
-    if json_path:
-        write_json(json_path, as_document(totals))
+    if file:
+        file.write(pretty_json(as_document(totals)))
     if picture_path:
         draw_check(totals, picture_path)
     return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)

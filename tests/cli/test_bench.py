@@ -94,6 +94,7 @@ def test_a_run_that_went_wrong_does_not_count(
         (("boot", "--kernel", "k", "--strategies", "sequential"), ExitCode.USAGE, "off must be among them"),
         (("boot", "--kernel", "/no/such/file"), ExitCode.CONFIG, "No such file"),
         (("boot", "--kernel", "k", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
+        (("elements", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
     ],
 )
 @needs_kvm

@@ -1,4 +1,4 @@
-; Instructions that take flags and write memory, each to a page that was not written before: that write can fault, and
+; Instructions that take or leave flags and write memory, each to a page that was not written before: that write can fault, and
 ; the instruction that then runs again must find its flags as they were. Compared with what it does to a register.
 %include "common.inc"
 PAGES   equ 0x400000
@@ -55,9 +55,15 @@ STATUS  equ 0x8c5               ; OF, SF, ZF, PF, CF
         both %1, sbb, {, 7}
         both %1, rcl, {, 1}
         both %1, rcr, {, 1}
+        both %1, rcl, {, cl}
+        both %1, rol, {, 1}
+        both %1, rol, {, cl}
+        both %1, shl, {, cl}
+        both %1, inc
+        both %1, neg
 %endmacro
 
-begin:  mov ecx, 80             ; what the byte is before
+begin:  mov ecx, 120            ; what the byte is before
         mov rax, rdi
 .fill:  mov byte [rax], OLD
         add rax, 0x1000
@@ -67,6 +73,7 @@ begin:  mov ecx, 80             ; what the byte is before
 .wait:  out POST, al
         dec r15d
         jnz .wait
+        mov cl, 3
         all by_test
         all by_add
         all by_shl

@@ -193,6 +193,12 @@ struct dwc_logged {
 	uint64_t sum;
 };
 
+/* A single step under way (debug.c): which instruction needs care, and where its stack was. */
+struct dwc_step {
+	int sysret, pushf;
+	uint64_t rsp;
+};
+
 struct dwc_stats {
 	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
@@ -406,8 +412,8 @@ int dwc_give_answer(struct dwc_replica *r);
 
 /* debug.c */
 int dwc_set_stepping(struct dwc_replica *r, int on);
-int dwc_begin_sysret(struct dwc_replica *r);
-int dwc_end_sysret(struct dwc_replica *r);
+int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step);
+int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step);
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
 
 /* exit.c */

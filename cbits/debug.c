@@ -5,7 +5,12 @@
 
 #define DR7_G0 2 /* breakpoint 0, instruction execution */
 #define RFLAGS_TF (1u << 8)
+#define RFLAGS_TF_BYTE 1
 #define SYSRET_BYTES 3
+#define PUSHF 0x9c
+#define OPERAND_SIZE 0x66
+#define REX 0x40
+#define LONGEST_PUSH 8
 
 static const uint8_t sysret[] = { 0x0f, 0x07 }, sysret_64[] = { 0x48, 0x0f, 0x07 };
 
@@ -30,25 +35,57 @@ int dwc_set_stepping(struct dwc_replica *r, int on)
 	return guest_debug(r, on ? KVM_GUESTDBG_SINGLESTEP : 0, 0);
 }
 
-/* SYSRET traps by the TF that it has taken from R11, others by the one they began with: while it is stepped R11 holds TF.
- * Returns 1 where it does, for dwc_end_sysret to take it out again: nothing of it shows. */
-int dwc_begin_sysret(struct dwc_replica *r)
+static int is_sysret(const uint8_t *code)
+{
+	return !memcmp(code, sysret, sizeof sysret) || !memcmp(code, sysret_64, sizeof sysret_64);
+}
+
+/* With an operand size prefix, REX or neither: as compilers and assemblers write it. */
+static int is_pushf(const uint8_t *code)
+{
+	return code[code[0] == OPERAND_SIZE || (code[0] & 0xf0) == REX] == PUSHF;
+}
+
+static uint64_t linear_stack(const struct dwc_replica *r)
+{
+	const struct kvm_segment *ss = &r->run->s.regs.sregs.ss;
+	uint64_t rsp = r->run->s.regs.regs.rsp;
+
+	if (r->run->s.regs.sregs.cs.l)
+		return rsp;
+	return ss->base + (ss->db ? (uint32_t)rsp : (uint16_t)rsp);
+}
+
+/* A single step is the guest's own TF, and two instructions would show it. SYSRET traps by the TF that it has taken from
+ * R11, others by the one they began with: while it is stepped R11 holds TF. PUSHF pushes it: it is taken out again. */
+int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step)
 {
 	struct kvm_regs *regs = &r->run->s.regs.regs;
 	uint8_t code[SYSRET_BYTES];
-	int err;
 
 	dwc_read_code(r, regs->rip + r->run->s.regs.sregs.cs.base, code, sizeof code);
-	if (regs->r11 & RFLAGS_TF || (memcmp(code, sysret, 2) && memcmp(code, sysret_64, 3)))
+	step->sysret = is_sysret(code) && !(regs->r11 & RFLAGS_TF);
+	step->pushf = is_pushf(code);
+	step->rsp = regs->rsp;
+	if (!step->sysret)
 		return 0;
 	regs->r11 |= RFLAGS_TF;
-	return (err = dwc_set_regs(r)) ? err : 1;
+	return dwc_set_regs(r);
 }
 
-int dwc_end_sysret(struct dwc_replica *r)
+int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step)
 {
-	r->run->s.regs.regs.r11 &= ~(uint64_t)RFLAGS_TF;
-	r->state.regs.r11 = r->run->s.regs.regs.r11;
+	struct kvm_regs *regs = &r->run->s.regs.regs;
+	uint64_t gpa;
+
+	/* pushed, and not the frame of an exception on the way there */
+	if (step->pushf && step->rsp - regs->rsp <= LONGEST_PUSH && step->rsp != regs->rsp &&
+	    dwc_translate(r, linear_stack(r) + RFLAGS_TF_BYTE, &gpa))
+		r->ram[gpa] &= (uint8_t) ~(RFLAGS_TF >> 8);
+	if (!step->sysret)
+		return 0;
+	regs->r11 &= ~(uint64_t)RFLAGS_TF;
+	r->state.regs.r11 = regs->r11;
 	return dwc_set_regs(r);
 }
 

@@ -14,14 +14,15 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 
 static int job_step(struct dwc_replica *r)
 {
-	int sysret = dwc_begin_sysret(r), err;
+	struct dwc_step step;
+	int err, status;
 
-	if (sysret < 0)
-		return sysret;
-	r->started_ns = dwc_now_ns();
-	if ((err = dwc_replica_run(r, NS_PER_S)) < 0 || !sysret)
+	if ((err = dwc_begin_step(r, &step)))
 		return err;
-	return dwc_end_sysret(r);
+	r->started_ns = dwc_now_ns();
+	if ((status = dwc_replica_run(r, NS_PER_S)) < 0)
+		return status;
+	return (err = dwc_end_step(r, &step)) ? err : status;
 }
 
 /* Enter one replica once, without new inputs (single steps are set up by the caller). */

@@ -134,14 +134,15 @@ static int enter(struct dwc_replica *r, const struct entry *entry)
 
 static int run_a_step(struct dwc_replica *r)
 {
-	int sysret = dwc_begin_sysret(r);
+	struct dwc_step step;
 	long ran;
+	int err;
 
-	if (sysret < 0)
-		return sysret;
+	if ((err = dwc_begin_step(r, &step)))
+		return err;
 	while ((ran = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL)) == -EINTR || ran == -EAGAIN)
 		r->run->immediate_exit = 0;
-	return sysret && ran >= 0 ? dwc_end_sysret(r) : (int)ran;
+	return ran < 0 ? (int)ran : dwc_end_step(r, &step);
 }
 
 static int job_find(struct dwc_replica *r)

@@ -16,8 +16,8 @@ from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.check import as_document, check_guest, picture
 from dwcvmm.report.events import EventLog
-from dwcvmm.report.plots import check_picture_path, draw_check
 from dwcvmm.report.outputfile import OutputFile
+from dwcvmm.report.plots import check_picture_path, draw_check
 from dwcvmm.report.pretty import pretty_json
 
 

@@ -12,9 +12,9 @@ STI = b"\xfb"
 RDTSC = b"\x0f\x31"
 RDTSCP = b"\x0f\x01\xf9"
 
-# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these show, lose or block it.
-UNSAFE_ONE = frozenset(b"\x9c\xcc\xcd\xce\xf1\x8e\x17\xf4")
-UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET: cbits/debug.c
+# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these lose or block it. PUSHF, SYSRET: debug.c.
+UNSAFE_ONE = frozenset(b"\xcc\xcd\xce\xf1\x8e\x17\xf4")
+UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET
 
 
 def translate(replica: Any, linear: int) -> int | None:

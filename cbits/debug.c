@@ -6,7 +6,8 @@
 #define DR7_G0 2 /* breakpoint 0, instruction execution */
 #define RFLAGS_TF (1u << 8)
 #define RFLAGS_TF_BYTE 1
-#define SYSRET_BYTES 3
+#define LONGEST_CARE 3
+#define STI 0xfb
 #define PUSHF 0x9c
 #define OPERAND_SIZE 0x66
 #define REX 0x40
@@ -61,11 +62,11 @@ static uint64_t linear_stack(const struct dwc_replica *r)
 int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step)
 {
 	struct kvm_regs *regs = &r->run->s.regs.regs;
-	uint8_t code[SYSRET_BYTES];
+	uint8_t code[LONGEST_CARE];
 
 	dwc_read_code(r, regs->rip + r->run->s.regs.sregs.cs.base, code, sizeof code);
 	step->sysret = is_sysret(code) && !(regs->r11 & RFLAGS_TF);
-	step->pushf = is_pushf(code);
+	step->pushf = is_pushf(code[0] == STI ? code + 1 : code); /* QEMU TCG's step goes on over the shadow of an STI */
 	step->rsp = regs->rsp;
 	if (!step->sysret)
 		return 0;

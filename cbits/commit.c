@@ -67,6 +67,7 @@ static int compare_commit(struct dwc_engine *e)
 		return take_checkpoint(e, exit);
 	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	dwc_copy_exit(&e->log[e->log_count].exit, exit);
+	e->log[e->log_count].ran_ns = e->replicas[0].ended_ns - e->replicas[0].started_ns;
 	e->log[e->log_count].sum = dwc_logged_sum(&e->log[e->log_count], &e->exit);
 	e->log_count++;
 	dwc_state_get_synced(&e->replicas[0], &e->committed);

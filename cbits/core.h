@@ -191,6 +191,7 @@ struct dwc_logged {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit;
 	uint64_t sum;
+	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
 };
 
 /* A single step under way (debug.c): which instruction needs care, and where its stack was. */
@@ -229,6 +230,7 @@ struct dwc_engine {
 	struct dwc_logged log[DWC_LOG_ELEMENTS];
 	uint32_t log_count, checkpoint_every; /* a checkpoint at least every so many elements */
 	const struct dwc_exit *expected;      /* in a replay */
+	uint64_t replay_ns;                   /* and how long it may take */
 	struct dwc_state committed;           /* the synced groups of the last logged element: a replay must arrive there */
 	int checkpoint_due;                   /* this element ends with one: the replicas read all groups */
 	/* guest time since memory was compared last, and how long it may be (docs/decisions/0003) */

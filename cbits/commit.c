@@ -4,7 +4,7 @@
 /* The guest time that the element of a replica took. */
 static uint64_t element_ns(const struct dwc_replica *r)
 {
-	return (r->ended_ns - r->started_ns) / r->engine->clock_divisor;
+	return dwc_ran_ns(r) / r->engine->clock_divisor;
 }
 
 /* What leaves the machine is in the exit, which is compared at every element. Memory is compared once elements have
@@ -67,7 +67,7 @@ static int compare_commit(struct dwc_engine *e)
 		return take_checkpoint(e, exit);
 	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	dwc_copy_exit(&e->log[e->log_count].exit, exit);
-	e->log[e->log_count].ran_ns = e->replicas[0].ended_ns - e->replicas[0].started_ns;
+	e->log[e->log_count].ran_ns = dwc_ran_ns(&e->replicas[0]);
 	e->log[e->log_count].sum = dwc_logged_sum(&e->log[e->log_count], &e->exit);
 	e->log_count++;
 	dwc_state_get_synced(&e->replicas[0], &e->committed);
@@ -100,7 +100,7 @@ int dwc_engine_commit(struct dwc_engine *e)
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
 	e->inputs.answer = DWC_ANSWER_IO;
-	dwc_advance_clock(e, a->ended_ns - a->started_ns);
+	dwc_advance_clock(e, dwc_ran_ns(a));
 	return 0;
 }
 

@@ -337,6 +337,7 @@ int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_answer(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
+uint64_t dwc_ran_ns(const struct dwc_replica *r);
 
 /* counter.c */
 int dwc_counter_open(struct dwc_replica *r);
@@ -397,9 +398,11 @@ int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *
 void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
-/* step.c */
+/* translate.c */
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
 void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length);
+
+/* step.c */
 int dwc_find_time_site(struct dwc_engine *e, int replica);
 int dwc_scan_time_site(struct dwc_engine *e, int replica);
 

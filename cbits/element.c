@@ -137,7 +137,7 @@ static int execute(struct dwc_engine *e)
 	if (e->strategy == DWC_PARALLEL)
 		dwc_replica_post(b, dwc_job_element);
 	first = dwc_job_element(a);
-	e->stats.first_run_ns += a->ended_ns - a->started_ns;
+	e->stats.first_run_ns += dwc_ran_ns(a);
 	if (e->strategy == DWC_OFF)
 		return first;
 	if (e->strategy == DWC_PARALLEL) {
@@ -151,7 +151,7 @@ static int execute(struct dwc_engine *e)
 		if (first && e->arm && (second = dwc_counter_read(a, &e->budget))) /* no further than e1 got */
 			return second;
 		second = dwc_replica_call(b, dwc_job_element);
-		e->stats.second_run_ns += b->ended_ns - b->started_ns;
+		e->stats.second_run_ns += dwc_ran_ns(b);
 	}
 	if (first < 0 || second < 0)
 		return first < 0 ? first : second;
@@ -311,7 +311,7 @@ int dwc_engine_run(struct dwc_engine *e)
 			status = finish(e);
 		if (status == DWC_SLICE_UP && e->strategy == DWC_OFF) {
 			e->has_pending_io = 0; /* any point is an end where nothing has to match */
-			dwc_advance_clock(e, e->replicas[0].ended_ns - e->replicas[0].started_ns);
+			dwc_advance_clock(e, dwc_ran_ns(&e->replicas[0]));
 		} else if (status) {
 			return status;
 		}

@@ -171,11 +171,6 @@ static int empty_tlb(struct dwc_replica *vm)
 	return err;
 }
 
-static uint64_t ran_ns(const struct dwc_replica *r)
-{
-	return r->ended_ns - r->started_ns;
-}
-
 /* Both runs of an element. A status of e1 that is no natural end is the element's. */
 int dwc_inplace_execute(struct dwc_engine *e)
 {
@@ -191,7 +186,7 @@ int dwc_inplace_execute(struct dwc_engine *e)
 		if ((status = empty_tlb(vm)))
 			return status;
 		status = dwc_job_element(vm);
-		e->stats.first_run_ns += ran_ns(vm);
+		e->stats.first_run_ns += dwc_ran_ns(vm);
 		if (status || (status = dwc_inplace_rewind(e)))
 			return status;
 		if (e->pause_between) {
@@ -204,7 +199,7 @@ int dwc_inplace_execute(struct dwc_engine *e)
 	status = dwc_job_element(vm);
 	if (status == DWC_SLICE_UP)
 		status = dwc_extend(e, vm);
-	e->stats.second_run_ns += ran_ns(vm);
+	e->stats.second_run_ns += dwc_ran_ns(vm);
 	dwc_slice_note(e);
 	/* the guest clock moves by the time of e1 */
 	vm->started_ns = kept->started_ns;

@@ -181,12 +181,18 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 	return err || e->strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
+/* The host time that its last run took, up to where it ended. */
+uint64_t dwc_ran_ns(const struct dwc_replica *r)
+{
+	return r->ended_ns - r->started_ns;
+}
+
 /* A slice ends by the count (also if the signal was lost: a kick comes all the same); by time where the guest has
  * become slow. But never without some progress: where an entry takes longer than a slice (an emulator), nothing would
  * ever get done. */
 static int slice_is_over(struct dwc_replica *r)
 {
-	uint64_t count, ran_ns = r->ended_ns - r->started_ns;
+	uint64_t count, ran_ns = dwc_ran_ns(r);
 	int err;
 
 	if ((err = dwc_counter_read(r, &count)))
@@ -211,7 +217,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return (int)err;
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
-		dwc_tsc_exit(r, r->ended_ns - r->started_ns);
+		dwc_tsc_exit(r, dwc_ran_ns(r));
 		if (err >= 0)
 			break;
 		if (err != -EINTR && err != -EAGAIN)
@@ -221,7 +227,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_STOPPED;
 		if (e->counting && (err = slice_is_over(r)))
 			return (int)err;
-		if (limit_ns && r->ended_ns - r->started_ns >= limit_ns)
+		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
 			return DWC_SLICE_UP;
 	}
 	dwc_describe_exit(r);

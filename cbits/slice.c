@@ -47,8 +47,7 @@ int dwc_slice_arm(struct dwc_replica *r)
 /* The length of the element is the time that the replica took that the host disturbed less. */
 void dwc_slice_note(struct dwc_engine *e)
 {
-	uint64_t a_ns = e->replicas[0].ended_ns - e->replicas[0].started_ns;
-	uint64_t b_ns = e->replicas[1].ended_ns - e->replicas[1].started_ns;
+	uint64_t a_ns = dwc_ran_ns(&e->replicas[0]), b_ns = dwc_ran_ns(&e->replicas[1]);
 	uint64_t ns = a_ns < b_ns ? a_ns : b_ns;
 
 	e->slice_used_ns += ns;

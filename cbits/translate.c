@@ -83,9 +83,17 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 /* Code at a linear address, `length` bytes; zeros from where nothing is mapped. */
 void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length)
 {
+	unsigned left = length;
 	uint64_t gpa;
 
 	memset(code, 0, length);
-	for (unsigned i = 0; i < length && dwc_translate(r, linear + i, &gpa); i++)
-		code[i] = r->ram[gpa];
+	while (left && dwc_translate(r, linear, &gpa)) { /* a walk at each page, not at each byte */
+		uint64_t in_page = DWC_PAGE - gpa % DWC_PAGE;
+		unsigned count = left < in_page ? left : (unsigned)in_page;
+
+		memcpy(code, r->ram + gpa, count);
+		code += count;
+		linear += count;
+		left -= count;
+	}
 }

@@ -4,12 +4,4 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib.sh"
-out=${1:-$here/../../build/guests/memtest}
-mkdir -p "$out/packages"
-cd "$out"
-
-if ! [ -s memtest.bin ]; then
-  fetch_package packages memtest86+ tree
-  cp tree/boot/memtest86+x64.bin memtest.bin
-  rm -rf tree
-fi
+fetch_guest "${1:-$root/build/guests/memtest}" memtest86+ boot/memtest86+x64.bin memtest.bin

@@ -24,16 +24,6 @@ fetch_package() {
   dpkg -x "$1/$2"_*.deb "$3"
 }
 
-# fetch_guest DIRECTORY PACKAGE FILE NAME: what is one file of a Debian package (a pattern), unless it is there
-fetch_guest() {
-  mkdir -p "$1/packages"
-  if [ -s "$1/$4" ]; then return; fi
-  fetch_package "$1/packages" "$2" "$1/tree"
-  # shellcheck disable=SC2086 # a pattern
-  cp "$1/tree"/$3 "$1/$4"
-  rm -rf "$1/tree"
-}
-
 # kernel_package NAME: the package that a meta package like linux-image-amd64 stands for
 kernel_package() {
   apt-cache show "$1" >/dev/null 2>&1 || apt-get update -q >/dev/null

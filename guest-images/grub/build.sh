@@ -7,6 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$root/build/guests/grub}
 mkdir -p "$out/packages"
 "$here/../build.sh" "$out/.."
+"$here/../fetch.sh" memtest "$out"
 cd "$out"
 need /usr/share/seabios/bios.bin seabios
 if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here/grub.cfg" ] && [ disk.img -nt ../grub.bin ]; then exit; fi
@@ -14,11 +15,10 @@ if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here
 need grub-mkimage grub-common
 rm -rf tree memdisk
 fetch_package packages grub-pc-bin tree
-fetch_package packages memtest86+ tree
 mkdir -p memdisk/boot/grub
 cp "$here/grub.cfg" memdisk/boot/grub/
 echo "words of the module" >memdisk/boot/grub/words
-cp ../grub.bin tree/boot/memtest86+x64.bin memdisk/boot/
+cp ../grub.bin memtest.bin memdisk/boot/
 tar -C memdisk -cf memdisk.tar boot
 grub-mkimage -O i386-pc -d tree/usr/lib/grub/i386-pc -o core.img -m memdisk.tar -p '(memdisk)/boot/grub' \
   memdisk tar normal echo linux multiboot2 reboot

@@ -24,6 +24,25 @@ fetch_package() {
   dpkg -x "$1/$2"_*.deb "$3"
 }
 
+# debian_mirror: the address of the archive that apt uses
+debian_mirror() {
+  apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 '/debian/*$' || { echo "apt knows no archive of Debian" >&2; return 4; }
+}
+
+# fetch_source DIRECTORY SUITE PACKAGE FILE: one file (a pattern) of a source package of Debian, signatures checked by apt. A mirror may
+# lack others, such as the .dsc, without which apt ends in an error.
+fetch_source() {
+  local out=$1 mirror apt
+  mirror=$(debian_mirror)
+  mkdir -p "$out/lists/partial"
+  printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+    "$mirror" "$2" /usr/share/keyrings/debian-archive-keyring.gpg >"$out/source.sources"
+  apt="apt-get -q -o Dir::Etc::SourceList=$out/source.sources -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$out/lists"
+  apt="$apt -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache= -o APT::Sandbox::User=root"
+  (cd "$out" && { $apt update && $apt source --download-only "$3"; } >"$out/apt.log" 2>&1) || true
+  compgen -G "$out/$4" >/dev/null || { tail -5 "$out/apt.log" >&2; return 4; }
+}
+
 # kernel_package NAME: the package that a meta package like linux-image-amd64 stands for
 kernel_package() {
   apt-cache show "$1" >/dev/null 2>&1 || apt-get update -q >/dev/null

@@ -12,24 +12,15 @@ if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here
 
 need debootstrap debootstrap
 need mke2fs e2fsprogs
-site=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | sed -n "s/ $suite\$//p" | head -1)
-[ -n "$site" ] || { echo "apt knows no archive with $suite" >&2; exit 4; }
-
 if ! [ -s base.tar ]; then
   rm -rf tree
   say "debootstrap: some minutes"
-  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,gcc,libc6-dev,make "$suite" tree "$site" >debootstrap.log 2>&1 \
+  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,gcc,libc6-dev,make "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
     || { tail -3 debootstrap.log >&2; exit 4; }
   tar -C tree --one-file-system -cf base.tar .
   rm -rf tree
 fi
-if ! compgen -G "lua5.4_*.orig.tar.gz" >/dev/null; then
-  mkdir -p lists/partial
-  echo "deb-src $site $suite main" >sources.list
-  apt=(apt-get -q -o "Dir::Etc::SourceList=$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$PWD/lists"
-       -o "Dir::Cache::srcpkgcache=" -o "Dir::Cache::pkgcache=" -o APT::Sandbox::User=root)
-  { "${apt[@]}" update && "${apt[@]}" source --download-only lua5.4; } >source.log 2>&1 || { tail -3 source.log >&2; exit 4; }
-fi
+compgen -G "lua5.4_*.orig.tar.gz" >/dev/null || fetch_source "$out" "$suite" lua5.4 "lua5.4_*.orig.tar.gz"
 rm -rf tree && mkdir tree
 tar -C tree -xf base.tar
 mkdir -p tree/root/lua

@@ -1,5 +1,5 @@
 ; RDTSC in ring 3, whose pages SMAP hides from ring 0 where the CPU has it. All memory is ring 3's: ring 0 is entered by
-; SYSCALL, left by SYSRET, and touches no data.
+; SYSCALL, left by SYSRET, and touches no data. And IRET in ring 3, from a stack there; the GDT that it reads is ring 0's.
 %include "common.inc"
 ROUNDS  equ 20
 SMAP    equ 21                  ; of CR4
@@ -18,6 +18,14 @@ SMAP    equ 21                  ; of CR4
         out dx, al
 %endmacro
 
+        map_tables
+        mov qword [PT], GDT + 3
+        sub rsp, 16
+        sgdt [rsp]
+        mov rax, LINEAR
+        mov [rsp + 2], rax
+        lgdt [rsp]
+        add rsp, 16
         allow_syscall kernel
         mov eax, 7
         xor ecx, ecx
@@ -30,7 +38,17 @@ SMAP    equ 21                  ; of CR4
 .enter: lea rcx, [rel user]
         mov r11d, 2
         o64 sysret
-user:   mov r12d, ROUNDS
+user:   mov rax, rsp
+        mov ecx, ss
+        push rcx
+        push rax
+        pushfq
+        mov ecx, cs
+        push rcx
+        lea rcx, [rel .same]
+        push rcx
+        iretq
+.same:  mov r12d, ROUNDS
         xor r14, r14            ; the last time seen
 .round: rdtsc
         mov [rel time], eax

@@ -4,7 +4,6 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../lib.sh"
-. "$here/../source.sh"
 sum=78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 patch=$(cat "$here"/* | sha256sum | cut -c1-16)
@@ -18,7 +17,7 @@ need dpkg-source dpkg-dev
 tarball=$out/bochs_3.0+dfsg.orig.tar.xz
 if ! echo "$sum  $tarball" | sha256sum --check --status 2>/dev/null; then
   say "downloading the source package of bochs 3.0"
-  fetch_source "$out" trixie bochs
+  fetch_source "$out" trixie bochs "${tarball##*/}"
   echo "$sum  $tarball" | sha256sum --check --status || { echo "no intact $tarball; see $out/apt.log" >&2; exit 4; }
 fi
 say "building bochs (about a minute and a half on two cores)"

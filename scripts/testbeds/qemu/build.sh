@@ -4,7 +4,6 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../lib.sh"
-. "$here/../source.sh"
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 qemu=$out/qemu-$(cat "$here"/* | sha256sum | cut -c1-16)
 [ -x "$qemu" ] && { echo "$qemu"; exit; }
@@ -24,7 +23,7 @@ need /usr/share/qemu/linuxboot_dma.bin qemu-system-data
 need /usr/share/seabios/bios-256k.bin seabios
 say "downloading the source package of QEMU"
 rm -f "$out"/qemu_*.tar.xz
-fetch_source "$out" bookworm qemu
+fetch_source "$out" bookworm qemu "qemu_*.debian.tar.xz"
 say "building QEMU (about two minutes on two cores)"
 rm -rf "$out/tree" && mkdir "$out/tree" && cd "$out/tree"
 # no dpkg-source: see fetch_source
@@ -33,7 +32,9 @@ tar -xf "$out"/qemu_*.debian.tar.xz
 for name in $(sed '/^#/d; s/ .*//' debian/patches/series); do
   patch -p1 -s <"debian/patches/$name" >&2
 done
-patch -p1 -s <"$here/flags.patch" >&2
+for patch in "$here"/*.patch; do
+  patch -p1 -s <"$patch" >&2
+done
 printf 'CONFIG_%s=y\n' I440FX VIRTIO_PCI VIRTIO_SERIAL VIRTIO_9P >configs/devices/x86_64-softmmu/testbed.mak
 mkdir build && cd build
 ../configure --target-list=x86_64-softmmu --without-default-features --without-default-devices --with-devices-x86_64=testbed \

@@ -3,7 +3,10 @@
 # No shared file system there: Python goes in on one disk; the project goes in, and what is new in build/ comes out, on
 # another.
 
+seccomp=/usr/lib/x86_64-linux-gnu/libseccomp.so.2 # loaded by name, so that no ldd tells of it
+
 testbed_packages() {
+  need "$seccomp" libseccomp2
   need /usr/share/bochs/BIOS-bochs-latest bochsbios
   need /usr/share/vgabios/vgabios.bin vgabios
   need /usr/lib/ISOLINUX/isolinux.bin isolinux
@@ -66,7 +69,7 @@ make_root_disk() {
   tar c -C / "${what[@]}" ".$library" | tar x -C "$tree"
   tar c -C / "${venv[@]}" ".$root/.venv" | tar x -C "$tree"
   # shellcheck disable=SC2046 # names without blanks
-  copy_with_libraries "$tree" "$python" /bin/bash $(cd "$tree" && find . -name '*.so' | cut -c2-)
+  copy_with_libraries "$tree" "$python" /bin/bash "$seccomp" $(cd "$tree" && find . -name '*.so' | cut -c2-)
   cp "$cache/busybox" "$tree/bin/busybox"
   for name in sh cat cp grep tee mkdir rm mv ls env sed head tail sleep dirname basename nproc uname timeout seq dmesg ln mktemp id; do
     ln -sf /bin/busybox "$tree/bin/$name"
@@ -80,12 +83,13 @@ make_root_disk() {
   mv "$run/root.img" "$disk"
 }
 
-# What changes from run to run: the project and the command, as an archive on the disk that the results come out on.
+# What changes from run to run: the project and the command, as an archive on the disk that the results come out on. Not the Debian
+# guest, which is larger than the disk.
 make_exchange_disk() {
   mkdir -p "$run/in/run-testbed"
   mv "$run/command" "$run/root" "$run/in/run-testbed/"
   tar c -C / --exclude=".$root/.git" --exclude=".$root/.venv" --exclude=".$root/build/testbed" --exclude='*/packages' \
-    --exclude=".$root/.*_cache" --exclude='*.deb' ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
+    --exclude=".$root/.*_cache" --exclude='*.deb' --exclude=".$root/build/debian" --exclude=".$root/build/guests/debian" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
   truncate -s ">$((130 * 516096))" "$run/exchange.img"
   truncate -s %516096 "$run/exchange.img"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build Debian 12's QEMU with our patch, and only what the amd testbed uses: build.sh DIRECTORY
-# Prints the path of the binary; a build is kept until the patch changes.
+# Build Debian 12's QEMU with our patches, and only what the amd testbed uses: build.sh DIRECTORY
+# Prints the path of the binary; a build is kept until a patch changes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../lib.sh"

@@ -120,13 +120,16 @@ def test_an_iso_image_boots() -> None:
     assert [(found.outcome, found.divergences.unexplained) for found in reports] == [("reboot", 0)] * len(STRATEGIES)
 
 
-def test_grub_boots_from_a_disk() -> None:
-    """SeaBIOS, GRUB from the disk's first sectors, its menu on the serial port, and a multiboot 2 kernel behind it."""
+@pytest.mark.parametrize("image", ["grub.elf", "disk.img"])
+def test_grub_boots(image: str) -> None:
+    """By multiboot, or by SeaBIOS from the disk; its menu on the serial port, and behind it a multiboot 2 kernel."""
     subprocess.run([ROOT / "guest-images" / "grub" / "build.sh"], check=True)
-    disk = ROOT / "build" / "guests" / "grub" / "disk.img"
-    said, reports = under_each_strategy("grub", f"--disk {disk},readonly --memory 32M")
-    for text in ("SeaBIOS", "GNU GRUB", "words of the module\n", "RSDT FACP APIC MCFG\n", "grub: OK\n"):
+    path = ROOT / "build" / "guests" / "grub" / image
+    way = f"--disk {path},readonly" if image == "disk.img" else f"--kernel {path}"
+    said, reports = under_each_strategy(image, f"{way} --memory 32M")
+    for text in ("GNU GRUB", "words of the module\n", "RSDT FACP APIC MCFG\n", "grub: OK\n"):
         assert said.count(text) == len(STRATEGIES), text
+    assert said.count("SeaBIOS") == (len(STRATEGIES) if image == "disk.img" else 0)
     assert [(found.outcome, found.divergences.unexplained) for found in reports] == [("poweroff", 0)] * len(STRATEGIES)
 
 

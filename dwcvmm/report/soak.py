@@ -89,9 +89,7 @@ def _result_of_boot(piece: Piece, code: str, report: Report, console: bytes) -> 
     wrong = complaints(report)
     if b"DWCVMM-INIT-OK Linux" not in console:
         wrong.append("no token from init")
-    figures = Figures(
-        elements.committed, elements.by_end.get("intr", 0), divergences.by_cause, divergences.unexplained
-    )
+    figures = Figures(elements.committed, elements.by_end.get("intr", 0), divergences.by_cause, divergences.unexplained)
     return Result(piece, code, figures, "; ".join(wrong))
 
 

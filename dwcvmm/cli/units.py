@@ -99,5 +99,5 @@ tsc = click.option(
     type=click.Choice([t.value for t in Tsc]),
     default=EngineConfig.tsc.value,
     show_default=True,
-    help="Standing still in an element where the host can, else by learned sites; shown: in CPUID, too.",
+    help="Standing still in an element where the host can (shown: in CPUID, too), or learned sites.",
 )

@@ -24,7 +24,7 @@ class Tsc(StrEnum):
     """How the guest's RDTSC is kept the same in both runs."""
 
     AUTO = "auto"  # it stands still within an element where the host scales the TSC, else by learned sites
-    SHOWN = "shown"  # the same, and the guest may see it in CPUID
+    SHOWN = "shown"  # it stands still, and the guest may see it in CPUID
     SITES = "sites"  # by learned sites
 
 

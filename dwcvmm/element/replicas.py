@@ -18,7 +18,7 @@ from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.kvm.vm import Vm
-from dwcvmm.machine.cpuid import FROZEN_TSC, RUNNING_TSC, apply_policy
+from dwcvmm.machine.cpuid import apply_policy
 
 PAGE = 4096
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
@@ -97,7 +97,7 @@ class Replicas:
         if config.strategy is not Strategy.OFF:
             memories.append(self._ram(1))
             engine.checkpoint_ram = self._ram(2)
-        cpuid = apply_policy(system.supported_cpuid(), self._shown_tsc())
+        cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
         for index, memory in enumerate(memories):
             self._give_ram(engine.replicas[index], memory, slots)
@@ -165,20 +165,17 @@ class Replicas:
         self.vcpus[1].tsc_offset(TSC_APART)
         return True
 
-    def _shown_tsc(self) -> tuple[str, ...]:
-        if self.config.tsc is not Tsc.SHOWN:
-            return ()
-        frozen = self.config.strategy is not Strategy.OFF and self.system.check_extension(lib.KVM_CAP_TSC_CONTROL)
-        return FROZEN_TSC if frozen else RUNNING_TSC
-
     def _freeze_tsc(self) -> None:
         self.frozen_tsc: FrozenTsc | None = None
         if self.config.strategy is Strategy.OFF or self.config.tsc is Tsc.SITES:
             return
-        self.frozen_tsc = frozen = self._slow_tsc()
+        frozen = self._slow_tsc()
         if frozen:
+            self.frozen_tsc = frozen
             engine = self.engine
             engine.tsc_ratio, engine.tsc_bits, engine.tsc_host_khz = frozen.ratio, frozen.bits, frozen.host_khz
+        elif self.config.tsc is Tsc.SHOWN:
+            raise HostError("a TSC that is shown must stand still, and this KVM does not scale it", "use --tsc auto")
 
     def _slow_tsc(self) -> FrozenTsc | None:
         if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):

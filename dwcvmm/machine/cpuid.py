@@ -54,8 +54,8 @@ HIDDEN = (
     HiddenBit(0x80000007, 0, "edx", 8, "INVARIANT_TSC", TIME),
 )
 
-# what a guest may see: of a TSC that runs on, nothing of its rate; of one that is frozen, 1 GHz on the guest clock
-RUNNING_TSC, FROZEN_TSC = ("TSC",), ("TSC", "INVARIANT_TSC")
+# what a guest may see of a TSC that stands still within an element: 1 GHz on the guest clock
+TSC_BITS = ("TSC", "INVARIANT_TSC")
 TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
 
 # whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
@@ -77,19 +77,20 @@ NEEDS_XSAVE = (
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
-def apply_policy(table: Any, tsc: tuple[str, ...] = ()) -> Any:
-    """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it. `tsc`: none, or as above."""
+def apply_policy(table: Any, show_tsc: bool = False) -> Any:
+    """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
     kept = 0
     leaves = [table.entries[i] for i in range(table.nent)]
     has_xsave = any(leaf.function == XSAVE_LEAF and leaf.ecx >> XSAVE_BIT & 1 for leaf in leaves)
     for i in range(table.nent):
         entry = table.entries[i]
-        if tsc == FROZEN_TSC and entry.function == TSC_LEAF:
+        if show_tsc and entry.function == TSC_LEAF:
             entry.eax, entry.ebx, entry.ecx = 1, TSC_RATIO, TSC_CRYSTAL_HZ
         elif entry.function in HIDDEN_LEAVES or entry.function in HYPERVISOR_LEAVES:
             continue
         for hidden in HIDDEN:
-            if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index) and hidden.name not in tsc:
+            shown = show_tsc and hidden.name in TSC_BITS
+            if (hidden.leaf, hidden.subleaf) == (entry.function, entry.index) and not shown:
                 setattr(entry, hidden.register, getattr(entry, hidden.register) & ~(1 << hidden.bit))
         for leaf, subleaf, register, bits in NEEDS_XSAVE:
             if (leaf, subleaf) == (entry.function, entry.index) and not has_xsave:

@@ -137,7 +137,7 @@ def test_grub_boots_from_a_disk() -> None:
 
 
 def test_grub_is_a_multiboot_kernel() -> None:
-    """Without a BIOS it has no clock but the TSC, and runs where that stands still: on one CPU, where parallel is slow."""
+    """Without a BIOS it has no clock but the TSC, and runs where that stands still (one CPU: no parallel)."""
     arguments = f"--kernel {grub('grub.elf')} --memory 32M --tsc shown --clock-divisor 1"
     said, reports = under_each_strategy("grub", arguments, kind="intel", strategies=STRATEGIES[:2])
     for text in BEHIND_THE_MENU:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import GUESTS, ROOT
 
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.schema import Report, load
@@ -43,11 +43,16 @@ def in_testbed(*command: str | Path, kind: str = "amd", cpus: int = 2) -> subpro
     return result
 
 
+def built(name: str) -> Path:
+    """Where guest-images/NAME/build.sh has left its guest."""
+    subprocess.run([ROOT / "guest-images" / name / "build.sh"], check=True)
+    return GUESTS / name
+
+
 def test_linux_boots() -> None:
-    subprocess.run([ROOT / "guest-images" / "linux" / "build.sh"], check=True)
     report = ROOT / "build" / "nested-linux.json"
     report.unlink(missing_ok=True)
-    linux = ROOT / "build" / "guests" / "linux"
+    linux = built("linux")
     result = in_testbed(
         *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio"),
         *("--strategy", "parallel", "--report", report, "--timeout", "600s"),
@@ -59,10 +64,9 @@ def test_linux_boots() -> None:
 
 def test_linux_boots_with_acpi_and_local_apic() -> None:
     """Without the default command line: it finds the tables and the IO-APIC, and powers off by ACPI."""
-    subprocess.run([ROOT / "guest-images" / "linux" / "build.sh"], check=True)
     report = ROOT / "build" / "nested-acpi.json"
     report.unlink(missing_ok=True)
-    linux = ROOT / "build" / "guests" / "linux"
+    linux = built("linux")
     result = in_testbed(
         *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio"),
         *("--no-default-append", "--append", "console=ttyS0 nokaslr panic=-1 lpj=1000000 mitigations=off"),
@@ -76,7 +80,7 @@ def test_linux_boots_with_acpi_and_local_apic() -> None:
 def fetched(name: str, file: str) -> Path:
     """A guest of guest-images/fetch.sh."""
     subprocess.run([ROOT / "guest-images" / "fetch.sh", name], check=True)
-    return ROOT / "build" / "guests" / name / file
+    return GUESTS / name / file
 
 
 def under_each_strategy(
@@ -120,25 +124,20 @@ def test_an_iso_image_boots() -> None:
     assert [(found.outcome, found.divergences.unexplained) for found in reports] == [("reboot", 0)] * len(STRATEGIES)
 
 
-def grub(image: str) -> Path:
-    subprocess.run([ROOT / "guest-images" / "grub" / "build.sh"], check=True)
-    return ROOT / "build" / "guests" / "grub" / image
-
-
 BEHIND_THE_MENU = ("GNU GRUB", "words of the module\n", "RSDT FACP APIC MCFG\n", "grub: OK\n")
 
 
 def test_grub_boots_from_a_disk() -> None:
     """SeaBIOS, GRUB from the disk's first sectors, its menu on the serial port, and a multiboot 2 kernel behind it."""
-    said, reports = under_each_strategy("grub-disk", f"--disk {grub('disk.img')},readonly --memory 32M")
+    said, reports = under_each_strategy("grub-disk", f"--disk {built('grub') / 'disk.img'},readonly --memory 32M")
     for text in ("SeaBIOS", *BEHIND_THE_MENU):
         assert said.count(text) == len(STRATEGIES), text
     assert [(found.outcome, found.divergences.unexplained) for found in reports] == [("poweroff", 0)] * len(STRATEGIES)
 
 
 def test_grub_is_a_multiboot_kernel() -> None:
-    """Without a BIOS it has no clock but the TSC, and runs where that stands still (one CPU: no parallel)."""
-    arguments = f"--kernel {grub('grub.elf')} --memory 32M --tsc shown --clock-divisor 1"
+    """Without a BIOS it has no clock but the TSC, and runs where that stands still (one CPU: parallel is slow)."""
+    arguments = f"--kernel {built('grub') / 'grub.elf'} --memory 32M --tsc shown --clock-divisor 1"
     said, reports = under_each_strategy("grub", arguments, kind="intel", strategies=STRATEGIES[:2])
     for text in BEHIND_THE_MENU:
         assert said.count(text) == len(reports), text

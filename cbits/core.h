@@ -27,6 +27,7 @@
 #define DWC_IO_BYTES 4096
 #define DWC_LOG_ELEMENTS 32
 #define DWC_HISTOGRAM 24
+#define DWC_LONGEST_INSTRUCTION 15
 #define DWC_LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
@@ -120,6 +121,12 @@ struct dwc_slot {
 	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
 };
 
+/* What alignment has learned of the counters, in sixteenths of an event: how much more replica B counts up to the same point,
+ * how far single cases are from that, and how late an overflow ends a run. */
+struct dwc_counter_habits {
+	int64_t bias, spread, skid;
+};
+
 /* A number that one thread raises and another waits for. */
 struct dwc_turn {
 	atomic_uint number;
@@ -177,9 +184,10 @@ struct dwc_inputs {
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
-/* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
+/* A search for a time instruction from the checkpoint on: limit (single steps), events (of a free run by the progress
+ * counter; 0: no such bound) in, the rest out. */
 struct dwc_search {
-	uint64_t limit, steps, gpa;
+	uint64_t limit, events, steps, gpa;
 	uint32_t exit_reason; /* that ended it */
 	uint32_t length; /* of the instruction found; 0: none */
 	int user;        /* in ring 3 */
@@ -255,6 +263,7 @@ struct dwc_engine {
 	uint64_t counter_config;
 	uint64_t slice_ns, slice_events, budget;
 	uint64_t slice_used_ns; /* guest time since the counters were armed */
+	struct dwc_counter_habits habits;
 	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs */
 	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
 	uint32_t tsc_bits;
@@ -353,7 +362,12 @@ void dwc_tsc_choose(struct dwc_engine *e);
 int dwc_tsc_enter(struct dwc_replica *r);
 void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 
+/* insn.c */
+unsigned dwc_repeated_string(const uint8_t *code, int long_mode);
+
 /* align.c */
+uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count);
+uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count);
 int dwc_align(struct dwc_engine *e);
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 

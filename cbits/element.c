@@ -148,8 +148,11 @@ static int execute(struct dwc_engine *e)
 	} else {
 		if (first && first != DWC_SLICE_END)
 			return first;
-		if (first && e->arm && (second = dwc_counter_read(a, &e->budget))) /* no further than e1 got */
-			return second;
+		if (first && e->arm) { /* e2 is to end where e1 has */
+			if ((second = dwc_counter_read(a, &e->budget)))
+				return second;
+			e->budget = dwc_budget_to_end_at(e, e->budget);
+		}
 		second = dwc_replica_call(b, dwc_job_element);
 		e->stats.second_run_ns += dwc_ran_ns(b);
 	}

@@ -234,6 +234,20 @@ static int is_trapped_read(const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_IO && !x->is_write && x->port == DWC_TIME_PORT;
 }
 
+/* To the next exit, or to the bound of the search: what stands behind the end of the element is not its cause. */
+static int run_free(struct dwc_replica *r, uint64_t events)
+{
+	int err, status;
+
+	if (events && (err = dwc_counter_arm(r, events)))
+		return err;
+	r->started_ns = dwc_now_ns();
+	status = dwc_replica_run(r, SCAN_NS);
+	if (events && (err = dwc_counter_disarm(r)))
+		return err;
+	return status;
+}
+
 static int job_scan(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -244,8 +258,7 @@ static int job_scan(struct dwc_replica *r)
 	if (gpas && lengths) {
 		count = set_traps(r, gpas, lengths);
 		r->run->request_interrupt_window = 0;
-		r->started_ns = dwc_now_ns();
-		err = dwc_replica_run(r, SCAN_NS);
+		err = run_free(r, s->events);
 		if (!err && is_trapped_read(&r->exit) &&
 		    dwc_translate(r, dwc_linear_rip(&r->state), &gpa))
 			for (uint64_t i = 0; i < count; i++)

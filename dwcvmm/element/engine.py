@@ -16,7 +16,7 @@ from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.element.timesites import TimeSites
+from dwcvmm.element.timesites import SEARCH_STEPS, TimeSites
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
@@ -28,6 +28,7 @@ WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times as long
 COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
 SUSPICIOUS_DISCARDS = 3
+STEPPED_SEARCH_EVERY = 3  # attempts at an alignment: a slice is hundreds of thousands of single steps
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
@@ -283,32 +284,43 @@ class Engine:
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
-        if record.groups == ["hang"]:
-            return Cause.ALIGNMENT
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
-        if self.replicas.frozen_tsc and not record.detail.get("tick"):
-            return Cause.UNEXPLAINED  # whatever time it read, both read the same
-        site = self.sites.scan()
-        if site is None:
+        # the first suspect: a read of time that leads the runs apart mostly keeps their slices from meeting, too
+        aligning = record.groups == ["hang"] and bool(self.core.counting)
+        stood_still = self.replicas.frozen_tsc and not record.detail.get("tick")
+        if not stood_still and self._learn_time_read(record, aligning):
+            return Cause.TIME
+        return Cause.ALIGNMENT if aligning else Cause.UNEXPLAINED
+
+    def _learn_time_read(self, record: Divergence, aligning: bool) -> bool:
+        """Whether the element that differed reads time; its first such instruction is a site from now on. `aligning`:
+        it was to end by the counter, and what it executes is bounded by that.
+
+        On return both replicas stand at the last committed state.
+        """
+        budget = 2 * int(self.core.budget) if aligning else 0
+        site = self.sites.scan(budget)
+        if site is None and (not aligning or self._attempt % STEPPED_SEARCH_EVERY == 0):
             self.rollback()
-            site = self.sites.search()
+            site = self.sites.search(min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
         if site is None:
             search, state = self.core.search, self.core.replicas[0].state
             record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
             record.detail["search"] |= {"rip": int(state.regs.rip)}
         self.rollback()
         if site is None:
-            return Cause.UNEXPLAINED
+            return False
         record.detail["site_gpa"] = site
         if not self.sites.trappable:
             self._pass_time_read()
-            return Cause.TIME
+            return True
         # the replayed elements may have read time themselves, and then differ: replay again
         while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
             self.rollback()
-        self.sites.learn()
-        return Cause.TIME
+        if self.sites.learn():
+            self._attempt = 0  # there is one site less to learn: this restart is not like the one before
+        return True
 
     def _catch_up_window(self) -> bool:
         """The window opened at different instructions (a host interrupt can move it): let the one

@@ -21,22 +21,25 @@ class TimeSites:
     def __len__(self) -> int:
         return int(self._engine.site_count)
 
-    def search(self) -> int | None:
-        """Learn the first time instruction from the checkpoint on; returns its guest physical address.
+    def search(self, steps: int = SEARCH_STEPS) -> int | None:
+        """Find the first time instruction among the next `steps` from the checkpoint on; returns its guest physical
+        address.
 
         The replicas must stand at the checkpoint (after a rollback), and must be rolled back again
         afterwards: stepping leaves traces in the guest.
         """
-        self._engine.search.limit = SEARCH_STEPS
+        self._engine.search.limit = steps
         check("single step", lib.dwc_find_time_site(self._engine, 0))
         return self._found()
 
-    def scan(self) -> int | None:
-        """As `search`, by one free run with traps in everything that looks like a time instruction.
+    def scan(self, events: int = 0) -> int | None:
+        """As `search`, by one free run with traps in everything that looks like a time instruction, which ends after so
+        many events of the progress counter (0: at the next exit only).
 
         It finds none in ring 3 but where SYSENTER is a trap, and may lose its way where data looks like one: then
         search.
         """
+        self._engine.search.events = events
         check("scan", lib.dwc_scan_time_site(self._engine, 0))
         return self._found()
 
@@ -58,7 +61,10 @@ class TimeSites:
         """Whether the next instruction of a replica reads time: single steps may have ended before."""
         return bool(guestcode.is_time_read(guestcode.next_code(replica)))
 
-    def learn(self) -> None:
-        """Put the trap where the last search ended, in both replicas and the checkpoint."""
-        search = self._engine.search
+    def learn(self) -> bool:
+        """Put the trap where the last search ended, in both replicas and the checkpoint. Whether the site is new: False
+        where the guest had put the instruction there again.
+        """
+        search, known = self._engine.search, len(self)
         check("learn time site", lib.dwc_learn_time_site(self._engine, search.gpa, search.length, search.user))
+        return len(self) > known

@@ -57,7 +57,7 @@ def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
     command = [str(Path(sys.executable).with_name("dwcvmm")), "run", "--quiet", "--kernel", str(guest.kernel)]
     command += ["--initrd", str(guest.initrd)] if guest.initrd else []
     command += ["--append", guest.append] if guest.append else []
-    command += ["--memory", guest.memory, "--timeout", f"{timeout_s:g}s", "--strategy", strategy]
+    command += ["--memory", guest.memory, "--timeout", f"{timeout_s:g}s", "--strategy", strategy, "--rtc", "fixed"]
     return command + (["--flush", flush] if flush else [])
 
 

@@ -3,7 +3,7 @@ Auxiliary Device Controller"), and port 0x92 beside it.
 
 Each byte that is sent to the keyboard or the mouse comes back as RESEND with the time-out bit, at once, as from a
 controller that gives up waiting for the device: a driver sees that nobody is there without waiting itself. All else
-is answered as QEMU's controller does.
+is answered as QEMU's controller does, and what QEMU's leaves without an answer as IBM has it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ class KeyboardController:
     KEYBOARD_INTERRUPT, MOUSE_INTERRUPT, NO_KEYBOARD, NO_MOUSE = 0x01, 0x02, 0x10, 0x20  # command byte
     OUTPUT_PORT_ONES, OUTPUT_PORT_KEYBOARD, OUTPUT_PORT_MOUSE = 0xCC, 0x10, 0x20
     RESEND = 0xFE
-    # self-test passed; interfaces tested, without error; input port: keyboard not locked
-    ANSWERS: ClassVar = {0xAA: 0x55, 0xA9: 0x00, 0xAB: 0x00, 0xC0: 0x80}
+    # self-test passed; interfaces tested, without error; no password; input port: not locked; test inputs: clocks high
+    ANSWERS: ClassVar = {0xAA: 0x55, 0xA9: 0x00, 0xAB: 0x00, 0xA4: 0xF1, 0xC0: 0x80, 0xE0: 0x03}
     MODES: ClassVar = {0xA7: (NO_MOUSE, 0), 0xA8: (0, NO_MOUSE), 0xAD: (NO_KEYBOARD, 0), 0xAE: (0, NO_KEYBOARD)}
-    READ_MODE, WRITE_MODE, READ_OUTPUT_PORT, WRITE_OUTPUT_PORT = 0x20, 0x60, 0xD0, 0xD1
+    READ_MEMORY, WRITE_MEMORY, MEMORY_BYTES = 0x20, 0x60, 32  # the command byte is its first
+    READ_OUTPUT_PORT, WRITE_OUTPUT_PORT = 0xD0, 0xD1
     WRITE_KEYBOARD_OUTPUT, WRITE_MOUSE_OUTPUT, WRITE_MOUSE = 0xD2, 0xD3, 0xD4
     A20_OFF, A20_ON, PULSE = 0xDD, 0xDF, 0xF0
 
     def __init__(self, on_reset: Callable[[], None], set_irq: Callable[[int, bool], None]) -> None:
         self._on_reset, self._set_irq = on_reset, set_irq
         self._outputs: list[Output] = []  # what is in the output buffer, and one that waits for it
-        self._mode = self.SYSTEM | self.KEYBOARD_INTERRUPT | self.MOUSE_INTERRUPT
+        self._memory = bytearray(self.MEMORY_BYTES)
+        self._memory[0] = self.SYSTEM | self.KEYBOARD_INTERRUPT | self.MOUSE_INTERRUPT
         self._command = 0  # that waits for its data
         self.a20 = True
 
@@ -78,9 +80,9 @@ class KeyboardController:
             self._put(Output(self.ANSWERS[command]))
         elif command in self.MODES:
             on, off = self.MODES[command]
-            self._mode = self._mode & ~off | on
-        elif command == self.READ_MODE:
-            self._put(Output(self._mode))
+            self._memory[0] = self._memory[0] & ~off | on
+        elif self.READ_MEMORY <= command < self.READ_MEMORY + self.MEMORY_BYTES:
+            self._put(Output(self._memory[command - self.READ_MEMORY]))
         elif command == self.READ_OUTPUT_PORT:
             self._put(Output(self._output_port()))
         elif command in (self.A20_OFF, self.A20_ON):
@@ -93,8 +95,8 @@ class KeyboardController:
 
     def _take(self, command: int, value: int) -> None:
         """A byte at the data port, behind a command that wants one or by itself."""
-        if command == self.WRITE_MODE:
-            self._mode = value
+        if self.WRITE_MEMORY <= command < self.WRITE_MEMORY + self.MEMORY_BYTES:
+            self._memory[command - self.WRITE_MEMORY] = value
         elif command == self.WRITE_OUTPUT_PORT:
             self.a20 = bool(value & A20)
             if not value & NOT_RESET:
@@ -104,7 +106,7 @@ class KeyboardController:
         elif command == self.WRITE_MOUSE:
             self._put(Output(self.RESEND, mouse=True, timed_out=True))
         elif not command:
-            self._mode &= ~self.NO_KEYBOARD
+            self._memory[0] &= ~self.NO_KEYBOARD
             self._put(Output(self.RESEND, timed_out=True))
 
     def _output_port(self) -> int:
@@ -122,10 +124,11 @@ class KeyboardController:
         self._set_irq(MOUSE_IRQ, False)
 
     def _update(self) -> None:
+        mode = self._memory[0]
         mouse = bool(self._outputs) and self._outputs[0].mouse
-        keyboard = bool(self._outputs) and not mouse and not self._mode & self.NO_KEYBOARD
-        self._set_irq(KEYBOARD_IRQ, keyboard and bool(self._mode & self.KEYBOARD_INTERRUPT))
-        self._set_irq(MOUSE_IRQ, mouse and bool(self._mode & self.MOUSE_INTERRUPT))
+        keyboard = bool(self._outputs) and not mouse and not mode & self.NO_KEYBOARD
+        self._set_irq(KEYBOARD_IRQ, keyboard and bool(mode & self.KEYBOARD_INTERRUPT))
+        self._set_irq(MOUSE_IRQ, mouse and bool(mode & self.MOUSE_INTERRUPT))
 
 
 class SystemControl:

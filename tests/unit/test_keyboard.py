@@ -40,7 +40,11 @@ class Pc:
 
 
 @pytest.mark.parametrize(
-    ("command", "answer"), [(0xAA, 0x55), (0xAB, 0x00), (0xA9, 0x00), (0xC0, 0x80), (0x20, 0x07), (0xD0, 0xCF)]
+    ("command", "answer"),
+    [
+        *((0xAA, 0x55), (0xAB, 0x00), (0xA9, 0x00), (0xA4, 0xF1), (0xC0, 0x80), (0xE0, 0x03), (0xD0, 0xCF)),
+        *((0x20, 0x07), *((at, 0) for at in range(0x21, 0x40))),
+    ],
 )
 def test_commands_that_ask_are_answered(command: int, answer: int) -> None:
     pc = Pc()
@@ -88,6 +92,15 @@ def test_ways_to_reset() -> None:
     pc.command(0xFF)
     pc.port_92.write(0, 1, 3)
     assert pc.resets == 4, "pulses nothing; bit 0 was there already"
+
+
+def test_its_memory_is_kept() -> None:
+    pc = Pc()
+    for at in range(32):
+        pc.command(0x60 + at, 0x80 | at)
+    for at in range(32):
+        pc.command(0x20 + at)
+        assert pc.answer() == 0x80 | at
 
 
 def test_the_command_byte_is_kept_and_its_bits_follow_commands() -> None:

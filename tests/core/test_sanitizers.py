@@ -10,7 +10,7 @@ from conftest import copy_tree, needs_kvm, run_tests_in
 
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g"
 TESTS = (
-    *("tests/unit/test_devices.py", "tests/unit/test_rtc.py", "tests/unit/test_platform.py"),
+    *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform")),
     *("tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults"),
 )
 # interrupts, spin: slow under shadow paging, and no code of their own. The others read time: with a core this slow both

@@ -10,7 +10,7 @@ SOURCES = (
     *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "platform", "debug"),
     *("translate", "insn", "step", "sites"),
     *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
-    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "uart"),
+    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "rtc", "pci", "uart"),
 )
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.

@@ -289,6 +289,8 @@ struct dwc_engine {
 	struct dwc_ioapic ioapic;
 	struct dwc_lapic lapic;
 	struct dwc_pit pit;
+	struct dwc_rtc rtc;
+	struct dwc_pci pci;
 	struct dwc_uart uart;
 	uint16_t uart_base;
 	int has_backlog; /* input waits for room in the UART */
@@ -409,6 +411,8 @@ int dwc_interrupt_acknowledge(struct dwc_engine *e);
 /* platform.c */
 int dwc_platform_mmio(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
 int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
+int dwc_platform_read_port(struct dwc_engine *e, uint16_t port);
+int dwc_platform_write_port(struct dwc_engine *e, uint16_t port, uint8_t value);
 void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);
 

@@ -111,6 +111,7 @@ def open_console(name: str) -> tuple[int | None, int | None]:
 @click.option(
     "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
 )
+@units.rtc
 @units.progress
 @units.tsc
 @units.checkpoint_every
@@ -152,7 +153,7 @@ def run(
     kernel: Path | None, initrd: Path | None, modules: tuple[str, ...], disks: tuple[DiskConfig, ...], rng: bool,
     virtio_console: bool, append: str, no_default_append: bool, memory: int,
     strategy: str | None,
-    cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
+    cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None, date_ns: int,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
     report: Path | None, keep_divergence: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, no_sandbox: bool, quiet: bool,
@@ -182,7 +183,9 @@ def run(
     )
     cmdline = append if no_default_append else command_line(kernel, append)
     virtio = VirtioConfig(disks, rng, virtio_console)
-    config = MachineConfig(kernel, initrd, cmdline, memory, engine, faults, modules=modules, virtio=virtio)
+    config = MachineConfig(
+        kernel, initrd, cmdline, memory, engine, faults, modules=modules, virtio=virtio, date_ns=date_ns
+    )
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd), EventLog(events)
     keeper: Keeper | None = None

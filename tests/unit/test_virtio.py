@@ -83,6 +83,32 @@ def test_beyond_the_disk_is_an_error(image: Path, sector: int, length: int) -> N
     assert image.read_bytes() == before
 
 
+def test_the_end_of_the_run_ends_a_long_request(tmp_path: Path) -> None:
+    """A guest can ask for more than there is time for: hours of work on one request, and more of them."""
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    device = Block(open_disk(DiskConfig(path)), "")
+    asked: list[None] = []
+
+    def ended() -> bool:
+        asked.append(None)
+        return len(asked) > 3
+
+    driver = Driver(device)
+    driver.ram[BUFFERS : BUFFERS + HEADER.size] = HEADER.pack(IN, 0, 0)
+    driver.describe(0, BUFFERS, HEADER.size, NEXT, 1)
+    for head in (1, 2, 3):
+        driver.describe(head, BUFFERS, 1 << 20, NEXT | WRITE, head + 1)
+    driver.describe(4, BUFFERS, 1, WRITE)
+    device.ended = ended
+    driver.offer(0)
+    driver.offer(0)
+    driver.kick()
+    assert len(asked) == 5, "two pieces of the first request were read, the second was not begun"
+    assert driver.ram[BUFFERS] == IO_ERROR
+
+
 def test_what_the_host_refuses_is_an_io_error(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = block(image)
 

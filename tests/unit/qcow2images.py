@@ -35,9 +35,10 @@ class Image:
 
     @property
     def head(self) -> bytes:
-        """The header, and the name of a backing file at byte 112."""
+        """The header, and at byte 112 the name of a backing file if there is one, else no extensions."""
         parts = [self.fields[name].to_bytes(size, "big") for name, size in FIELDS.items()]
-        return (b"QFI\xfb" + b"".join(parts)).ljust(NAMED_AT, b"\0") + self.name.ljust(4096, b"\0")
+        name = self.name if self.fields["backing_offset"] else b""
+        return (b"QFI\xfb" + b"".join(parts)).ljust(NAMED_AT, b"\0") + name.ljust(4096, b"\0")
 
     def write(self, path: Path, level2: Sequence[int] = (), length: int = 0) -> None:
         """A file of `length` bytes (default: all), 0xAA behind the L2 table whose first entries are given."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dwcvmm.devices.disk import SECTOR, DiskConfig, open_disk
 from dwcvmm.devices.disk.formats import FOREIGN
@@ -108,6 +110,19 @@ def test_raw_disks_are_raw(tmp_path: Path) -> None:
         disk = open_disk(DiskConfig(path))
         assert disk.read(0, SECTOR) == content[:SECTOR].ljust(SECTOR, b"\0")
         disk.close()
+
+
+@given(st.binary(min_size=1, max_size=1200), st.sampled_from([b"", *(magic.content for magic in FOREIGN)]))
+def test_any_file_is_a_disk_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, magic: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(magic + content)
+    try:
+        disk = open_disk(DiskConfig(path, snapshot=True))
+    except ConfigError:
+        assert magic or not content.startswith(b"\0"), "a disk whose first sector is no magic number"
+        return
+    assert disk.read(0, disk.size_bytes) == (magic + content).ljust(disk.size_bytes, b"\0")
+    disk.close()
 
 
 MADE_BY_QEMU = {

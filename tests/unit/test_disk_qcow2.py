@@ -185,11 +185,11 @@ def test_the_largest_image_needs_little(tmp_path: Path) -> None:
     path = tmp_path / "large"
     image = Image(cluster_bits=21, size=(4 << 20) << 39)
     image.write(path)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     disk = open_disk(DiskConfig(path, read_only=True))
     assert disk.read(disk.size_bytes - 512, 512) == bytes(512)
     disk.close()
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
 
 

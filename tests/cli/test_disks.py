@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
+from qcow2images import Image
 
 from dwcvmm.errors import ExitCode
 
@@ -46,13 +50,14 @@ def run(guest: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 @contextmanager
-def running(guest: Path, *arguments: str | Path) -> Iterator[None]:
+def running(guest: Path, *arguments: str | Path, says: bytes = b"A\n") -> Iterator[subprocess.Popen[bytes]]:
+    """A run, once its guest has said that. It ends with the block."""
     command = [*COMMAND, "run", "--kernel", guest, "--memory", "16M", "--strategy", "off", *arguments]
     with subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout and process.stdout.readline() == b"A\n", process.stderr and process.stderr.read()
-        yield
+        assert process.stdout and process.stdout.readline() == says, process.stderr and process.stderr.read()
+        yield process
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
 
@@ -110,3 +115,23 @@ def test_a_disk_in_a_run_is_locked(guest: Path, image: Path) -> None:
         assert run(guest, "--disk", f"{image},readonly", "--timeout", "1").returncode == ExitCode.TIMEOUT
         assert "another process uses it" in run(guest, "--disk", image).stderr
     assert run(guest, "--disk", image, "--timeout", "1").returncode == ExitCode.TIMEOUT
+
+
+@needs_kvm
+@pytest.mark.parametrize("strategy", ["off", "sequential", "parallel"])
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+def test_a_device_does_not_work_beyond_the_runs_end(guests: Path, tmp_path: Path, strategy: str, format_: str) -> None:
+    """The guest asks for 250 GiB at once."""
+    path = tmp_path / "large"
+    if format_ == "qcow2":
+        Image(size=1 << 40).write(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    bulk = guests / "bulk.bin"
+    result = run(bulk, "--disk", f"{path},snapshot", "--timeout", "2", "--strategy", strategy)
+    assert (result.returncode, result.stdout) == (ExitCode.TIMEOUT, "bulk: asked\n")
+    with running(bulk, "--disk", f"{path},readonly", says=b"bulk: asked\n") as process:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(MOST_S) == ExitCode.INTERRUPTED

@@ -11,6 +11,7 @@ import click
 from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.loader import command_line
 from dwcvmm.cli import units
+from dwcvmm.cli.apart import STDOUT, check_apart
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.console.session import Output, Session
 from dwcvmm.devices.disk import DiskConfig
@@ -165,6 +166,13 @@ def run(
         if not disks:
             raise click.UsageError("nothing to boot: --kernel or --disk")
         kernel = installed_bios()
+    console_file = {"stdio": STDOUT, "none": None}.get(console, Path(console))
+    check_apart(
+        {"--report": report, OPTION: keep_divergence, "--events": events, "--console": console_file},
+        {"--kernel": kernel, "--initrd": initrd, "--baseline": baseline},
+        disks,
+        modules,
+    )
     base = schema.load(baseline) if baseline else None
     report_file = OutputFile(report) if report else None
     divergence_file = OutputFile(keep_divergence, "a divergence") if keep_divergence else None
@@ -202,6 +210,8 @@ def run(
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
         lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
+    for remark in machine.virtio.remarks:
+        click.echo(f"dwcvmm: {remark}", err=True)
     if divergence_file:
         keeper = Keeper(machine, divergence_file, sys.argv[1:])
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)

@@ -101,7 +101,9 @@ class Machine:
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
-        self.virtio = VirtioDevices(config.virtio, self.core, for_devices, self.mmio, self.pci, on_console)
+        self.virtio = VirtioDevices(
+            config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+        )
         if start.mode is entry.Mode.REAL16:
             self.ports.add(layout.FW_CFG, 2, bios.configure(self.memory))
         keyboard = KeyboardController(

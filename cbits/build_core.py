@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
     *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "platform", "debug"),
-    *("translate", "insn", "step", "sites"),
+    *("translate", "insn", "search", "scan", "sites"),
     *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
     *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "rtc", "pci", "uart"),
 )

@@ -28,6 +28,7 @@
 #define DWC_LOG_ELEMENTS 32
 #define DWC_HISTOGRAM 24
 #define DWC_LONGEST_INSTRUCTION 15
+#define DWC_LONGEST_READ 6 /* of dwc_host_read_at() */
 #define DWC_LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
@@ -68,8 +69,8 @@ enum dwc_status {
 /* What the exit is answered by. */
 enum dwc_answer {
 	DWC_ANSWER_IO,        /* what the device said, if it was asked */
-	DWC_ANSWER_TIME_PORT, /* a time site's IN: EDX as well */
-	DWC_ANSWER_TIME_TRAP, /* a time instruction that is not executed: EDX:EAX, and on behind it */
+	DWC_ANSWER_SITE_PORT, /* a site's IN: the registers that its instruction writes */
+	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is not executed: the same, and on behind it */
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
 	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
 };
@@ -166,10 +167,27 @@ struct dwc_replica {
 	sigset_t signals_before;
 };
 
-/* An RDTSC or RDTSCP that was replaced by a trap (sites.c). */
+/* An instruction that reads what is the host's (insn.c). */
+enum dwc_read_kind {
+	DWC_READ_NOTHING,
+	DWC_READ_RDTSC,
+	DWC_READ_RDTSCP,
+	DWC_READ_RDRAND,
+	DWC_READ_RDSEED,
+	DWC_READ_RDPID,
+	DWC_READ_XGETBV,
+};
+
+struct dwc_host_read {
+	uint8_t kind, length;
+	uint8_t reg, bytes; /* the operand of those that have one: number of the register, and how much of it is written */
+};
+
+/* One that was replaced by a trap (sites.c). */
 struct dwc_site {
 	uint64_t gpa;
-	uint8_t length, user;
+	struct dwc_host_read read;
+	uint8_t user;
 };
 
 struct dwc_inputs {
@@ -178,20 +196,23 @@ struct dwc_inputs {
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
-	uint64_t time, next_rip;       /* of a time site */
+	struct dwc_host_read read;     /* of a site, */
+	uint64_t value, next_rip;      /* what it reads, and where it goes on */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
-/* A search for a time instruction from the checkpoint on: limit (single steps), events (of a free run by the progress
- * counter; 0: no such bound) in, the rest out. */
+/* A search for a host's value from the checkpoint on. In: kinds (a bit for each enum dwc_read_kind), limit (single steps), limit_ns
+ * (of single steps), events (of a free run by the progress counter; 0: no such bound). The rest is what was found. */
 struct dwc_search {
-	uint64_t limit, events, steps, gpa;
-	uint32_t exit_reason; /* that ended it */
-	uint32_t length; /* of the instruction found; 0: none */
-	int user;        /* in ring 3 */
-	int long_mode;   /* in 64-bit code */
+	uint32_t kinds;
+	uint64_t limit, limit_ns, events, steps, gpa, linear;
+	uint32_t exit_reason;      /* that ended it */
+	struct dwc_host_read read; /* the instruction found, or nothing */
+	int user;                  /* in ring 3 */
+	int long_mode;             /* in 64-bit code */
+	int timed_out;
 };
 
 /* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
@@ -300,7 +321,7 @@ struct dwc_engine {
 	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
 	struct dwc_site sites[DWC_MAX_SITES];
-	uint64_t site_reads, site_time; /* how many, and the last one */
+	uint64_t site_reads, site_time; /* how many, and the last time */
 	struct dwc_search search;
 	/* the last divergence */
 	uint32_t diff;
@@ -366,6 +387,7 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 
 /* insn.c */
 unsigned dwc_repeated_string(const uint8_t *code, int long_mode);
+void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *read);
 
 /* align.c */
 uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count);
@@ -420,15 +442,20 @@ uint64_t dwc_platform_deadline(struct dwc_engine *e);
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
 void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length);
 
-/* step.c */
-int dwc_find_time_site(struct dwc_engine *e, int replica);
-int dwc_scan_time_site(struct dwc_engine *e, int replica);
+/* search.c */
+int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read);
+void dwc_note_place(struct dwc_search *s, const struct dwc_state *state);
+int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *));
+int dwc_search_by_steps(struct dwc_engine *e, int replica);
+
+/* scan.c */
+int dwc_search_by_traps(struct dwc_engine *e, int replica);
 
 /* sites.c */
-int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int user);
-extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* RDTSCP is as long */
-int dwc_time_site_answer(struct dwc_engine *e);
-void dwc_pass_time_read(struct dwc_engine *e, uint32_t length);
+int dwc_learn_site(struct dwc_engine *e);
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+int dwc_site_answer(struct dwc_engine *e);
+void dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
 int dwc_reflect_undefined(struct dwc_engine *e);
 int dwc_give_answer(struct dwc_replica *r);

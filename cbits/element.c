@@ -209,7 +209,7 @@ static int act(struct dwc_engine *e)
 
 	switch (x->reason) {
 	case KVM_EXIT_IO:
-		if (dwc_time_site_answer(e))
+		if (dwc_site_answer(e))
 			return 0;
 		if (!dwc_platform_io(e, x, e->inputs.io_data))
 			return DWC_EXIT_PYTHON;
@@ -217,11 +217,11 @@ static int act(struct dwc_engine *e)
 	case KVM_EXIT_MMIO:
 		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_DEBUG:
-		if (!dwc_time_site_answer(e))
+		if (!dwc_site_answer(e))
 			dwc_reflect_debug_exception(e);
 		return 0;
 	case KVM_EXIT_INTERNAL_ERROR:
-		return dwc_time_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_EXIT_PYTHON;
+		return dwc_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_HLT:
 		e->halted = e->replicas[0].run->if_flag;
 		return e->halted ? 0 : DWC_EXIT_PYTHON;

@@ -46,6 +46,7 @@ HIDDEN = (
     HiddenBit(0x7, 0, "edx", 13, "TSX_FORCE_ABORT", TSX),
     HiddenBit(0xD, 1, "eax", 0, "XSAVEOPT", XSAVE),
     HiddenBit(0xD, 1, "eax", 1, "XSAVEC", XSAVE),
+    HiddenBit(0xD, 1, "eax", 2, "XGETBV1", "reads which registers are in use, which may differ between equal ones"),
     HiddenBit(0xD, 1, "eax", 3, "XSAVES", XSAVE),
     HiddenBit(0x80000001, 0, "edx", 27, "RDTSCP", TIME),
     HiddenBit(0x80000001, 0, "ecx", 2, "SVM", "nested virtualisation has hidden state"),

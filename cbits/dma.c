@@ -14,11 +14,14 @@ int dwc_is_doorbell(const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_MMIO && x->is_write && x->gpa >= PCI_MEMORY && x->gpa < PCI_MEMORY_END;
 }
 
-/* Whether the replicas stand between instructions: KVM has no part of one left that would do a thing to guest memory. With a
- * checkpoint there, a device may use it: all of it is compared, and no rollback replays an element that came before. */
+/* Whether the replicas stand between instructions: KVM has no part of one left that would do a thing to guest memory; an OUT
+ * that it still has to step over does none. With a checkpoint there, a device may use it: all of it is compared, and no
+ * rollback replays an element that came before. */
 int dwc_memory_at_rest(const struct dwc_engine *e)
 {
-	return !e->has_pending_io && !e->fragment && dwc_returnable(&e->exit, &e->exit);
+	int out = e->exit.reason == KVM_EXIT_IO && e->exit.is_write;
+
+	return (!e->has_pending_io || out) && !e->fragment && dwc_returnable(&e->exit, &e->exit);
 }
 
 static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)

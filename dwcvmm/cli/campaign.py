@@ -131,7 +131,7 @@ def _guests(
             name=kernel.name,
             kernel=str(kernel.resolve()),
             initrd=str(initrd.resolve()) if initrd else None,
-            command_line=command_line(kernel, append),
+            command_line=command_line(kernel, append, memory).text,
             memory_bytes=memory,
         )
     ]

@@ -84,7 +84,8 @@ def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dic
     initrd_at = (min(top, initrd_most + 1) - len(initrd)) // PAGE * PAGE if initrd else 0
     if needed > (initrd_at if initrd else top):
         have = room.memory.size_bytes >> 20
-        raise GuestImageError(room.path, f"needs {-(-(needed + len(initrd)) >> 20)} MiB of memory, there are {have}")
+        most = needed + len(initrd) + PAGE + TABLES_BYTES
+        raise GuestImageError(room.path, f"needs {-(-most >> 20)} MiB of memory, there are {have}")
     setup[0x210] = QEMU_LOADER
     setup[0x211] |= CAN_USE_HEAP
     struct.pack_into("<II", setup, 0x218, initrd_at, len(initrd))

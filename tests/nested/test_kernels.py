@@ -58,10 +58,11 @@ BY_ACPI = ("Using IOAPIC for interrupt routing", "Switched to clocksource acpi_p
         ((), "parallel", BY_ACPI),
         ((), "sequential", BY_ACPI),
         (("--legacy-pc",), "sequential", ("ACPI: Interpreter disabled",)),
+        (("--bios", "/usr/share/qemu/qboot.rom"), "sequential", BY_ACPI),
     ],
 )
 def test_linux_boots(option: tuple[str, ...], strategy: str, lines: tuple[str, ...]) -> None:
-    """It finds ACPI's tables and the IO-APIC, unless it is told that there are none."""
+    """It finds ACPI's tables and the IO-APIC, unless it is told that there are none; also behind qboot, a firmware."""
     report = ROOT / "build" / "nested-linux.json"
     report.unlink(missing_ok=True)
     linux = built("linux")

@@ -101,6 +101,8 @@ def _identify_elf(path: Path, image: bytes) -> Kind:
         return Kind.LINUX_ELF
     if has_pvh:
         return Kind.PVH
+    if elf.is_linux(notes, image):
+        raise GuestImageError(path, "a 32-bit vmlinux of Linux without a PVH entry: give its bzImage")
     bits = 64 if is_64_bit else 32
     how = foreign.u_boot(image) or foreign.late_header(image) or "nothing says how it is started"
     raise GuestImageError(path, f"a {bits}-bit ELF file, not Linux, without PVH entry and multiboot header: {how}")

@@ -25,6 +25,7 @@ EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE = 7, 8, 9, 10
 KNOWN = {INFORMATION, ADDRESS, ENTRY, CONSOLE, FRAMEBUFFER, MODULE_ALIGN}
 KNOWN |= {EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE}
 CONSOLE_REQUIRED = 1
+FROM_THE_START = 0xFFFFFFFF  # a load address (3.1.5): the file is loaded from its beginning
 # tags of the information (3.6)
 TAG_CMDLINE, TAG_LOADER, TAG_MODULE, TAG_MEMORY, TAG_MAP, TAG_SECTIONS = 1, 2, 3, 4, 6, 9
 TAG_RSDP_1, TAG_RSDP_2, TAG_BASE = 14, 15, 21
@@ -130,6 +131,7 @@ def _place(room: Room, image: bytes, header: Header, tags: dict[int, Tag]) -> Pl
         if entry is None:
             raise GuestImageError(path, "a multiboot2 header with load addresses but no entry", tags[ADDRESS].offset)
         start, load, load_end, bss_end = _words(path, tags[ADDRESS], 4)
+        load = start - header.offset if load == FROM_THE_START else load
         return place_addresses(room, image, header.offset, Addresses(start, load, load_end, bss_end, entry))
     placed = place_elf(room, image)
     return placed if entry is None else replace(placed, entry=entry)

@@ -102,6 +102,7 @@ FOREIGN = {
     "a DOS program": (b"MZ" + bytes(200), "a DOS program"),
     "a boot sector": (bytes(510) + b"\x55\xaa", "--disk"),
     "a 64-bit ELF file": (elf(banner=b""), "64-bit ELF file, not Linux.*nothing says"),
+    "a 32-bit vmlinux": (elf(machine=3), "32-bit vmlinux.*bzImage"),
     "a late header": (elf64(bytes(16384) + multiboot(flags=3)), "multiboot header at 0x4078 is behind the first 8192"),
     "a late header 2": (bytes(65536) + multiboot2(), "multiboot2 header at 0x10000 is behind"),
 } | {what: (bytes(at) + content + bytes(100), what[:12]) for at, content, what in SIGNATURES}

@@ -26,10 +26,10 @@ def multiboot(flags: int = 0x10003, offset: int = 0, addresses: tuple[int, ...] 
     return bytes(offset) + header + CODE
 
 
-def multiboot2(*tags: bytes, offset: int = 0) -> bytes:
+def multiboot2(*tags: bytes, offset: int = 0, load: int = LOAD) -> bytes:
     at = LOAD + offset
     content = b"".join(tag + bytes(-len(tag) % 8) for tag in tags)
-    content += struct.pack("<HHIIIII", 2, 0, 24, at, LOAD, 0, 0)
+    content += struct.pack("<HHIIIII", 2, 0, 24, at, load, 0, 0)
     content += struct.pack("<HHII", 3, 0, 12, at) + bytes(4) + struct.pack("<HHI", 0, 0, 8)
     length = 16 + len(content)
     return (
@@ -96,7 +96,11 @@ def elf_multiboot2(*tags: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "image", [multiboot(), multiboot(offset=8192 - 32), multiboot2(), multiboot2(offset=32768 - 80)]
+    "image",
+    [
+        *(multiboot(), multiboot(offset=8192 - 32), multiboot2(), multiboot2(offset=32768 - 80)),
+        multiboot2(offset=4096, load=0xFFFFFFFF),
+    ],
 )
 def test_kernels_by_addresses(tmp_path: Path, image: bytes) -> None:
     start, ram = load(tmp_path, image)

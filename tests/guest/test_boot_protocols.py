@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_kvm
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.faults.model import parse
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
 
 QBOOT = Path("/usr/share/qemu/qboot.rom")
@@ -47,6 +49,56 @@ def test_a_bzimage_finds_its_words_and_its_initrd(
     (initrd := tmp_path / "initrd").write_bytes(INITRD)
     said = run(guests / "bzimage.bin", strategy, initrd=initrd, cmdline="two words", bios=firmware)
     assert said.startswith(f"{16 if firmware else 32}-bit two words\n{INITRD.decode()}")
+
+
+@needs_kvm
+def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
+    """What fw_cfg has written stays where it is when the element behind it, or one of the next, is rolled back."""
+    if not QBOOT.exists():
+        pytest.skip(f"install qemu-system-data, which has {QBOOT}")
+    (initrd := tmp_path / "initrd").write_bytes(INITRD)
+    chunks: list[bytes] = []
+    requests: list[int] = []
+    config = MachineConfig(
+        guests / "bzimage.bin",
+        initrd,
+        "two words",
+        16 << 20,
+        EngineConfig(strategy=Strategy.SEQUENTIAL),
+        bios=QBOOT,
+    )
+    machine = Machine(config, chunks.append)
+    original = machine.fw_cfg.process
+
+    def process() -> None:
+        if machine.fw_cfg.waiting:
+            requests.append(int(machine.core.stats.committed))
+        original()
+
+    machine.fw_cfg.process = process
+    try:
+        machine.start()
+        machine.run()
+    finally:
+        machine.close()
+    assert len(requests) > 4, "the kernel, its 16-bit part, its words and its initrd"
+    assert b"".join(chunks) == told_by_qboot()
+    undone = 0
+    for fault in (f"{at + after}:e2:rbx:3" for at in requests for after in (0, 1)):
+        faulty: list[bytes] = []
+        machine = Machine(replace(config, faults=(parse(fault),)), faulty.append)
+        try:
+            machine.start()
+            machine.run()
+        finally:
+            machine.close()
+        assert b"".join(faulty) == told_by_qboot(), fault
+        undone += machine.engine.counts.divergences.total()
+    assert undone > len(requests) // 2, "some have no effect"
+
+
+def told_by_qboot() -> bytes:
+    return b"16-bit two words\n" + INITRD + b"bzimage: OK\n"
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from dwcvmm.boot.modules import split_module
 from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.errors import ConfigError
 
@@ -40,7 +41,7 @@ def check_apart(
     """
     uses = [_Use(option, path, writes=True) for option, path in written.items() if path]
     uses += [_Use(option, path, writes=False) for option, path in read.items() if path]
-    uses += [_Use("--module", Path(text.partition(" ")[0]), writes=False) for text in modules]
+    uses += [_Use("--module", Path(split_module(text)[0]), writes=False) for text in modules]
     uses += [_Use("--disk", disk.path, disk.writes, disk=True) for disk in disks]
     for one, other in combinations(_known([*uses, _Use("", STDERR, writes=True)]), 2):
         if one[0] == other[0]:

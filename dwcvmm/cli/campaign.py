@@ -121,6 +121,9 @@ def _guests(
     for path in (*paths, *([initrd] if initrd else [])):
         if not path.is_file():
             raise ConfigError(f"{path} is missing" + ("" if kernel else ": run guest-images/build.sh"))
+    for text in (*map(str, paths), str(initrd), append):
+        if not text.isprintable():  # a campaign's file keeps it, and has no place for other bytes
+            raise ConfigError(f"{text!r} is not printable text, as what a campaign keeps has to be")
     if not kernel:
         return [
             GuestSpec(name=name, kernel=str(path.resolve()), memory_bytes=TINY_BYTES)
@@ -131,7 +134,7 @@ def _guests(
             name=kernel.name,
             kernel=str(kernel.resolve()),
             initrd=str(initrd.resolve()) if initrd else None,
-            command_line=command_line(kernel, append),
+            command_line=command_line(kernel, append, memory).text,
             memory_bytes=memory,
         )
     ]

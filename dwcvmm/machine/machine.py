@@ -12,6 +12,7 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot import bios, entry
 from dwcvmm.boot.loader import GuestFiles, load_guest
+from dwcvmm.devices import fwcfg
 from dwcvmm.devices.cmos import FIXED_NS, start_clock
 from dwcvmm.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
@@ -55,6 +56,7 @@ class MachineConfig:
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
     date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
+    bios: Path | None = None  # a firmware that starts the kernel
 
 
 class Machine:
@@ -83,8 +85,10 @@ class Machine:
         self.core: Any = self.replicas.engine
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
-        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios)
         start = load_guest(self.memory, files)
+        if start.rom:
+            self.replicas.show_rom(start.rom)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
         self.injector: Injector | None = None
@@ -104,8 +108,10 @@ class Machine:
         self.virtio = VirtioDevices(
             config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
         )
+        self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
-            self.ports.add(layout.FW_CFG, 2, bios.configure(self.memory))
+            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
+            self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(
             lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
         )
@@ -164,15 +170,21 @@ class Machine:
     def _serve_devices(self) -> bool:
         """Let devices use guest memory that want to. False if they must wait for the end of another element."""
         try:
-            if self.virtio.waiting and self.engine.settle():
+            if self._devices_wait and self.engine.settle():
                 self.virtio.process()
+                if self.fw_cfg:
+                    self.fw_cfg.process()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
-        if self.virtio.waiting:
+        if self._devices_wait:
             self.core.checkpoint_due = 1
             return False
         return True
+
+    @property
+    def _devices_wait(self) -> bool:
+        return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
 
     def _on_repair(self, copy: str, gpa: int) -> None:
         if self.injector:

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.errors import ConfigError
+from dwcvmm.report.pretty import json_bytes
 
 
 class EventLog:
@@ -23,7 +22,7 @@ class EventLog:
 
     def write(self, event: str, guest_ns: int, **fields: Any) -> None:
         if self._file:
-            self._file.write(msgspec.json.encode({"event": event, "guest_ns": guest_ns, **fields}) + b"\n")
+            self._file.write(json_bytes({"event": event, "guest_ns": guest_ns, **fields}) + b"\n")
 
     def divergence(self, record: Divergence, guest_ns: int) -> None:
         self.write("divergence", guest_ns, **asdict(record))

@@ -12,8 +12,25 @@ from dwcvmm.errors import ConfigError
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)  # what decoding raises
 
 
+def json_bytes(value: Any) -> bytes:
+    """On one line. JSON is UTF-8: a byte of a name or an argument that is not (PEP 383) is written as `\\udcff`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(readable(msgspec.to_builtins(value)))
+
+
+def readable(value: Any) -> Any:
+    """A document of lists and dictionaries with text that UTF-8 has."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {readable(key): readable(each) for key, each in value.items()}
+    return [readable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def pretty_json(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    return msgspec.json.format(json_bytes(value), indent=2) + b"\n"
 
 
 def write_json(path: Path, document: Any) -> None:

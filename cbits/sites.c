@@ -63,13 +63,18 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 
 /* Never the same twice, and never less than what the guest has read by itself: both replicas can have read the same by
  * chance, and gone on with it. So it is the host's TSC where the guest's runs, and the frozen one's successor else. */
-static void supply_time(struct dwc_engine *e, uint64_t next_rip)
+uint64_t dwc_next_time(struct dwc_engine *e)
 {
 	uint64_t now = e->tsc_ratio ? e->inputs.tsc : __rdtsc();
 
 	e->site_time = now > e->site_time ? now : e->site_time + 1;
+	return e->site_time;
+}
+
+static void supply_time(struct dwc_engine *e, uint64_t next_rip)
+{
 	e->site_reads++;
-	e->inputs.time = e->site_time;
+	e->inputs.time = dwc_next_time(e);
 	e->inputs.next_rip = next_rip;
 }
 

@@ -7,7 +7,7 @@ from cffi import FFI
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
-    *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "platform", "debug"),
+    *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "msrs", "platform", "debug"),
     *("translate", "insn", "search", "scan", "sites"),
     *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
     *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "rtc", "pci", "uart"),

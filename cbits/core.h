@@ -73,6 +73,7 @@ enum dwc_answer {
 	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is not executed: the same, and on behind it */
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
 	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
+	DWC_ANSWER_REFUSED,   /* there is no such MSR: #GP */
 };
 
 enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER }; /* sites.c */
@@ -105,7 +106,7 @@ struct dwc_exit {
 	uint8_t size;     /* bytes an item */
 	uint16_t port;
 	uint32_t count; /* items (string I/O) */
-	uint64_t gpa;   /* MMIO */
+	uint64_t gpa;   /* MMIO; the index of an MSR */
 	uint64_t info;  /* debug: DR6; internal error: suberror; fail entry: hardware reason */
 	uint8_t data[DWC_IO_BYTES];
 };
@@ -198,6 +199,7 @@ struct dwc_inputs {
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
 	struct dwc_host_read read;     /* of a site, */
 	uint64_t value, next_rip;      /* what it reads, and where it goes on */
+	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
@@ -315,6 +317,7 @@ struct dwc_engine {
 	struct dwc_uart uart;
 	uint16_t uart_base;
 	int has_backlog; /* input waits for room in the UART */
+	uint32_t tsc_aux; /* the MSR */
 	/* learned time sites */
 	int user_trap;       /* enum dwc_user_trap */
 	int icebp_rip_after; /* where RIP stands at the debug exit of an ICEBP */
@@ -430,6 +433,11 @@ void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data);
 int dwc_interrupt_pending(const struct dwc_engine *e);
 int dwc_interrupt_acknowledge(struct dwc_engine *e);
 
+/* msrs.c */
+int dwc_msrs_filter(int vm_fd, int time);
+void dwc_msr_serve(struct dwc_engine *e);
+void dwc_msr_answer(struct dwc_replica *r);
+
 /* platform.c */
 int dwc_platform_mmio(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
 int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
@@ -454,6 +462,7 @@ int dwc_search_by_traps(struct dwc_engine *e, int replica);
 /* sites.c */
 int dwc_learn_site(struct dwc_engine *e);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+uint64_t dwc_next_time(struct dwc_engine *e);
 int dwc_site_answer(struct dwc_engine *e);
 void dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
@@ -477,6 +486,7 @@ int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
 int dwc_replayable(const struct dwc_exit *x);
 int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before);
 int dwc_is_io(const struct dwc_exit *x);
+int dwc_is_msr(const struct dwc_exit *x);
 
 /* slice.c */
 int dwc_slice_plan(struct dwc_engine *e);

@@ -33,10 +33,17 @@ int dwc_job_element(struct dwc_replica *r)
 	return job_continue(r);
 }
 
+/* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
+static int starts_with_exception(const struct dwc_engine *e)
+{
+	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
+	       e->inputs.answer == DWC_ANSWER_REFUSED;
+}
+
 /* Inputs are chosen once an element; a retry gets the same ones. */
 static void choose_inputs(struct dwc_engine *e)
 {
-	int pending;
+	int pending, alone = e->fragment || starts_with_exception(e);
 
 	dwc_tsc_choose(e);
 	dwc_platform_tick(e);
@@ -45,9 +52,9 @@ static void choose_inputs(struct dwc_engine *e)
 	pending = dwc_interrupt_pending(e);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	e->inputs.nmi = e->lapic.nmi && !e->fragment;
+	e->inputs.nmi = e->lapic.nmi && !alone;
 	e->lapic.nmi &= !e->inputs.nmi;
-	if (!pending || e->fragment || e->inputs.nmi) {
+	if (!pending || alone || e->inputs.nmi) {
 		e->waiting = 0;
 		return;
 	}
@@ -216,6 +223,10 @@ static int act(struct dwc_engine *e)
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
 	case KVM_EXIT_MMIO:
 		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_EXIT_PYTHON;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		dwc_msr_serve(e);
+		return 0;
 	case KVM_EXIT_DEBUG:
 		if (!dwc_site_answer(e))
 			dwc_reflect_debug_exception(e);

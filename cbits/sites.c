@@ -72,7 +72,7 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 
 /* Never the same twice, and never less than what the guest has read by itself: both replicas can have read the same by
  * chance, and gone on with it. So it is the host's TSC where the guest's runs, and the frozen one's successor else. */
-static uint64_t next_time(struct dwc_engine *e)
+uint64_t dwc_next_time(struct dwc_engine *e)
 {
 	uint64_t now = e->tsc_ratio ? e->inputs.tsc : __rdtsc();
 
@@ -88,19 +88,19 @@ static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint6
 	e->site_reads++;
 	inputs->read = *read;
 	inputs->next_rip = rip + read->length;
-	inputs->value = 0;
+	inputs->value = inputs->aux = e->tsc_aux;
 	switch (read->kind) {
 	case DWC_READ_RDTSC: case DWC_READ_RDTSCP:
-		inputs->value = next_time(e);
+		inputs->value = dwc_next_time(e);
 		break;
 	case DWC_READ_RDRAND: case DWC_READ_RDSEED:
 		if (getrandom(&inputs->value, sizeof inputs->value, GRND_NONBLOCK) < 0)
-			inputs->value = next_time(e);
+			inputs->value = dwc_next_time(e);
 		break;
 	case DWC_READ_XGETBV: /* all registers that are enabled count as in use (SDM 1 13.6: XINUSE may say so) */
 		inputs->value = e->checkpoint.xcrs.xcrs[0].value;
 		break;
-	default: /* RDPID: there is one CPU */
+	default: /* RDPID */
 		break;
 	}
 }
@@ -197,7 +197,9 @@ static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
 	case DWC_READ_RDPID:
 		write_operand(regs, &inputs->read, inputs->value);
 		break;
-	default: /* EDX:EAX */
+	default: /* EDX:EAX, and ECX of RDTSCP */
+		if (inputs->read.kind == DWC_READ_RDTSCP)
+			regs->rcx = inputs->aux;
 		regs->rax = (uint32_t)inputs->value;
 		regs->rdx = inputs->value >> 32;
 	}

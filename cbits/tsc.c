@@ -51,9 +51,12 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	tick = scaled(e, host);
 	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->tsc_bits) / e->tsc_ratio) - host;
 	if (left < need_ns * e->tsc_host_khz / NS_PER_MS) {
+		uint64_t from_ns = dwc_now_ns();
+
 		while (scaled(e, __rdtsc()) == tick)
 			__builtin_ia32_pause();
 		tick = scaled(e, __rdtsc());
+		r->started_ns += dwc_now_ns() - from_ns; /* no time of the element's, or the next ones would wait longer still */
 		e->stats.tick_waits++;
 	}
 	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
@@ -70,7 +73,9 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
 {
 	if (!r->engine->tsc_ratio)
 		return;
-	r->tsc_usual_ns += (ran_ns > r->tsc_usual_ns ? ran_ns - r->tsc_usual_ns : 0) / 4;
-	r->tsc_usual_ns -= (ran_ns < r->tsc_usual_ns ? r->tsc_usual_ns - ran_ns : 0) / 16;
+	if (ran_ns < NS_PER_MS) { /* a longer one meets a tick, whatever it waits for */
+		r->tsc_usual_ns += (ran_ns > r->tsc_usual_ns ? ran_ns - r->tsc_usual_ns : 0) / 4;
+		r->tsc_usual_ns -= (ran_ns < r->tsc_usual_ns ? r->tsc_usual_ns - ran_ns : 0) / 16;
+	}
 	r->tick_crossed |= scaled(r->engine, __rdtsc()) != r->tsc_tick;
 }

@@ -262,6 +262,9 @@ class Replicas:
             vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
         if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
             vm.enable_exit_on_emulation_failure()
+        if self.system.check_extension(lib.KVM_CAP_X86_USER_SPACE_MSR):
+            time = self.config.strategy is not Strategy.OFF
+            check("KVM_X86_SET_MSR_FILTER", lib.dwc_msrs_filter(vm.fd, time))
         hva = int(ffi.cast("uintptr_t", replica.ram))
         for number in range(self.engine.nslots):
             slot = replica.slots[number]

@@ -5,6 +5,7 @@ import os
 import pytest
 from conftest import ROOT, Booted
 
+from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import Abilities, UserTrap, kvm_module
@@ -16,6 +17,7 @@ GUESTS = (
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "pciscan"),
+    *("lme", "pae", "bitmap", "topology", "tscaux", "moving"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 EXPECTED = {"random": (Cause.RANDOM,), "hidden": (Cause.HOST_STATE, Cause.TIME)}
@@ -33,6 +35,10 @@ def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
         pytest.skip("kvm_pvm: a KVM_NMI is not delivered to emulated kernel code, and the vCPU never comes back")
     if guest == "debug" and os.environ.get("DWCVMM_TESTBED") == "amd":
         pytest.skip("QEMU TCG does not deliver ICEBP, under off neither")
+    if guest in ("tscaux", "moving") and not System().check_extension(lib.KVM_CAP_X86_USER_SPACE_MSR):
+        pytest.skip("this KVM has no KVM_CAP_X86_USER_SPACE_MSR (kernel 5.10 or later): MSRs are its own affair")
+    if guest == "pae" and kvm_module() == "kvm_pvm":
+        pytest.skip("kvm_pvm: paging with PAE and without long mode is refused (#GP at CR0.PG), under off neither")
     if guest == "smap" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and under SMAP fetches no code from pages of ring 3")
     if guest == "undefined" and kvm_module() == "kvm_pvm":

@@ -81,6 +81,8 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 {
 	if (e->host_base_ns)
 		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else if (e->strategy == DWC_OFF && e->tsc_ratio)
+		e->guest_ns = e->replicas[0].tsc_value > e->guest_ns ? e->replicas[0].tsc_value : e->guest_ns;
 	else
 		e->guest_ns += ran_ns / e->clock_divisor;
 }

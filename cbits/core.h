@@ -154,7 +154,8 @@ struct dwc_replica {
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
 	struct chase *chase; /* align.c */
 	/* the frozen TSC: host tick and guest value that the offset is set for */
-	uint64_t tsc_tick, tsc_value, tsc_usual_ns;
+	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
+	int tsc_runs; /* under `off`: it has been set once */
 	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, where it is not the caller's */
 	pthread_t thread;
@@ -287,7 +288,7 @@ struct dwc_engine {
 	uint64_t slice_ns, slice_events, budget;
 	uint64_t slice_used_ns; /* guest time since the counters were armed */
 	struct dwc_counter_habits habits;
-	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs */
+	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs as the host has it */
 	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
 	uint32_t tsc_bits;
 	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
@@ -324,7 +325,7 @@ struct dwc_engine {
 	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
 	struct dwc_site sites[DWC_MAX_SITES];
-	uint64_t site_reads, site_time; /* how many, and the last time */
+	uint64_t site_reads, site_time, site_base; /* how many, the last time, and what is read at guest time 0 */
 	struct dwc_search search;
 	/* the last divergence */
 	uint32_t diff;

@@ -71,11 +71,17 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 }
 
 /* Never the same twice, and never less than what the guest has read by itself: both replicas can have read the same by
- * chance, and gone on with it. So it is the host's TSC where the guest's runs, and the frozen one's successor else. */
+ * chance, and gone on with it. So it is the frozen TSC's successor, and where the TSC runs the guest clock, from the host's TSC on at the first
+ * site: a VM's own begins at 0. */
 uint64_t dwc_next_time(struct dwc_engine *e)
 {
-	uint64_t now = e->tsc_ratio ? e->inputs.tsc : __rdtsc();
+	uint64_t now = e->inputs.tsc;
 
+	if (!e->tsc_ratio) {
+		if (!e->site_base)
+			e->site_base = __rdtsc() - e->guest_ns;
+		now = e->site_base + e->guest_ns;
+	}
 	e->site_time = now > e->site_time ? now : e->site_time + 1;
 	return e->site_time;
 }

@@ -1,6 +1,6 @@
-"""`python -m dwcvmm.report.slicetable [--printed-like LOG] REPORT ...`: what slices took, a line each (scripts/pmu-boots).
+"""`python -m dwcvmm.report.slicetable [--printed-like LOG] REPORT ...`: what slices took (scripts/pmu-boots).
 
-With a log: each must have printed the same hashes as there, in the .log beside its report.
+A line a report. With a log: each must have printed the same hashes as there, in the .log beside its report.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from dwcvmm.boot.elf import is_elf, load_elf
 from dwcvmm.boot.entry import CpuEntry
 from dwcvmm.boot.flat import load_flat
 from dwcvmm.errors import GuestImageError
+from dwcvmm.files import UnreadableError, read_file
 from dwcvmm.machine.memory import GuestMemory, GuestMemoryError
 
+KERNEL_BYTES = 1 << 30
 GZIP = b"\x1f\x8b"
 # what a stock Linux needs to know about a PC without ACPI and local APIC, and with a hidden TSC
 LINUX_DEFAULTS = (
@@ -33,13 +35,20 @@ class GuestFiles:
     cmdline: str = ""
     modules: tuple[str, ...] = ()
     rsdp: bytes = b""  # a copy of ACPI's root pointer, where the protocol wants one
+    image: bytes | None = None  # the kernel's content, where it has been read: from a pipe it comes once
 
 
-def read_image(path: Path) -> bytes:
+def read_image(path: Path, most_bytes: int, too_large: str = "the guest's memory is smaller") -> bytes:
+    """An initrd or a module, from a pipe as well. Raises GuestImageError."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise GuestImageError(path, str(error.strerror)) from error
+        return read_file(path, most_bytes, too_large)
+    except UnreadableError as error:
+        raise GuestImageError(path, error.why) from error
+
+
+def read_kernel(path: Path, memory_bytes: int) -> bytes:
+    """A kernel for a guest with so much memory, or larger: debugging information in an ELF file is not loaded."""
+    return read_image(path, max(memory_bytes, KERNEL_BYTES), "no kernel is as large")
 
 
 def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
@@ -56,9 +65,8 @@ def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
     return content
 
 
-def command_line(kernel: Path, append: str) -> str:
-    """What a user wants on the command line, behind what Linux needs if `kernel` is one."""
-    image = read_image(kernel)
+def command_line(image: bytes, append: str) -> str:
+    """What a user wants on the command line, behind what Linux needs if `image` is one."""
     linux = is_bzimage(image) or (is_elf(image) and not _is_multiboot(image))
     return f"{LINUX_DEFAULTS} {append}".strip() if linux else append
 
@@ -75,27 +83,30 @@ def load_guest(memory: GuestMemory, files: GuestFiles) -> CpuEntry:
     Raises GuestImageError for what cannot be booted.
     """
     kernel = files.kernel
-    image = _unpacked(kernel, read_image(kernel), memory.size_bytes)
+    content = read_kernel(kernel, memory.size_bytes) if files.image is None else files.image
+    image = _unpacked(kernel, content, memory.size_bytes)
     try:
         return _load(memory, files, image)
     except GuestMemoryError as error:
         raise GuestImageError(kernel, f"does not fit into {memory.size_bytes >> 20} MiB of memory") from error
+    except UnicodeEncodeError as error:
+        raise GuestImageError(kernel, "a command line, or a file's name in it, is no UTF-8") from error
 
 
 def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
     kernel = files.kernel
     if not is_bzimage(image):
         if header2 := multiboot2.find_header(image):
-            return multiboot2.load_multiboot2(memory, kernel, image, header2, _boot_info(files))
+            return multiboot2.load_multiboot2(memory, kernel, image, header2, _boot_info(memory, files))
         if header := multiboot.find_header(image):
-            return multiboot.load_multiboot(memory, kernel, image, header, _boot_info(files))
+            return multiboot.load_multiboot(memory, kernel, image, header, _boot_info(memory, files))
     if files.modules:
         raise GuestImageError(kernel, "no multiboot kernel: it takes no modules but an initrd")
     if is_bios(image):
         if files.initrd or files.cmdline:
             raise GuestImageError(kernel, "a BIOS takes neither an initrd nor a command line")
         return load_bios(memory, kernel, image)
-    initrd = read_image(files.initrd) if files.initrd else b""
+    initrd = read_image(files.initrd, memory.size_bytes) if files.initrd else b""
     if is_bzimage(image):
         return load_bzimage(memory, kernel, image, initrd, files.cmdline)
     if is_elf(image):
@@ -107,8 +118,8 @@ def _load(memory: GuestMemory, files: GuestFiles, image: bytes) -> CpuEntry:
     raise GuestImageError(kernel, "neither a Linux bzImage nor a multiboot or ELF file nor a BIOS or flat image (.bin)")
 
 
-def _boot_info(files: GuestFiles) -> BootInfo:
+def _boot_info(memory: GuestMemory, files: GuestFiles) -> BootInfo:
     """Command lines begin with the file's name: Xen and others skip the first word."""
     texts = ([str(files.initrd)] if files.initrd else []) + list(files.modules)
-    modules = tuple(Module(text, read_image(Path(text.partition(" ")[0]))) for text in texts)
+    modules = tuple(Module(text, read_image(Path(text.partition(" ")[0]), memory.size_bytes)) for text in texts)
     return BootInfo(f"{files.kernel} {files.cmdline}".strip(), modules, files.rsdp)

@@ -38,11 +38,7 @@ class Answer(msgspec.Struct, kw_only=True):
     again: bool = False
 
 
-def result_of(
-    planned: Planned, injection: Injection | None, run: Class | None, suspects: list[int], note: str
-) -> Result:
-    if injection is None:  # the guest ended before its element
-        return Result(number=planned.number, outcome=Class.NOT_ACTIVATED, note="element not reached")
+def result_of(planned: Planned, injection: Injection, run: Class | None, suspects: list[int], note: str) -> Result:
     detected = injection.detected_at
     return Result(
         number=planned.number,
@@ -78,7 +74,7 @@ def work(spec: Spec, golden: list[Golden], system: System, job: list[Planned]) -
     by_fault = {id(injection.fault): injection for injection in run.injections}
     return Answer(
         results=[
-            result_of(planned, by_fault.get(id(faults[planned.number])), became, run.suspects, note) for planned in job
+            result_of(planned, by_fault[id(faults[planned.number])], became, run.suspects, note) for planned in job
         ]
     )
 

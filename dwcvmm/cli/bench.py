@@ -23,6 +23,7 @@ from dwcvmm.report.bench_runs import OFF, Guest, Run
 from dwcvmm.report.outputfile import OutputFile
 from dwcvmm.report.pretty import pretty_json
 from dwcvmm.report.tables import elements_table, runs_text
+from dwcvmm.streams import say, show
 
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
 
@@ -77,7 +78,7 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
     file = OutputFile(json_path) if json_path else None
     rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
-    click.echo(elements_table(rows))
+    show(elements_table(rows))
     if file:
         file.write(pretty_json(document(rows)))
 
@@ -142,7 +143,7 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
 
     def after_run(run: Run, runs: list[Run]) -> None:
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
-        click.echo(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}", err=True)
+        say(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}")
         if file:  # after each run: what was measured survives whatever ends this
             file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
@@ -151,7 +152,7 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
         result = bench_runs.document(
             guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
         )
-    click.echo(runs_text(result))
+    show(runs_text(result))
     if file:
         file.write(pretty_json(result))
     return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.boot.loader import command_line
+from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.campaign import draw
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
@@ -24,10 +24,12 @@ from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.kvm.system import System
+from dwcvmm.machine.memory import check_size
 from dwcvmm.report.build import host_facts
 from dwcvmm.report.check import GUESTS
 from dwcvmm.report.origin import origin
 from dwcvmm.report.pretty import write_json
+from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20
 PROTECTED = [strategy.value for strategy in Strategy if strategy is not Strategy.OFF]
@@ -83,6 +85,7 @@ def new(
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
     system = System()
+    check_size(memory)
     spec = Spec(
         origin=origin(host_facts(probe(system))),
         guests=_guests(guests, kernel, initrd, append, memory),
@@ -111,7 +114,7 @@ def new(
     place.write_faults(draw.draw_faults(spec, golden))
     for guest, facts in zip(spec.guests, golden, strict=True):
         noise = f", divergences {facts.divergences}" if facts.divergences else ""
-        click.echo(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}", err=True)
+        say(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}")
 
 
 def _guests(
@@ -120,7 +123,7 @@ def _guests(
     paths = [kernel] if kernel else [GUESTS / f"{name}.bin" for name in names]
     for path in (*paths, *([initrd] if initrd else [])):
         if not path.is_file():
-            raise ConfigError(f"{path} is missing" + ("" if kernel else ": run guest-images/build.sh"))
+            raise ConfigError(f"{path} is no file" + ("" if kernel else ": run guest-images/build.sh"))
     if not kernel:
         return [
             GuestSpec(name=name, kernel=str(path.resolve()), memory_bytes=TINY_BYTES)
@@ -131,7 +134,7 @@ def _guests(
             name=kernel.name,
             kernel=str(kernel.resolve()),
             initrd=str(initrd.resolve()) if initrd else None,
-            command_line=command_line(kernel, append),
+            command_line=command_line(read_kernel(kernel, memory), append),
             memory_bytes=memory,
         )
     ]
@@ -170,14 +173,14 @@ def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: 
     place = Directory(directory)
     cpus = len(os.sched_getaffinity(0))
     workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
-    show = ProgressLine()
+    line = ProgressLine()
     try:
-        progress = execute(place, workers, show, most_silent, most_errors, limit)
+        progress = execute(place, workers, line, most_silent, most_errors, limit)
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted: go on with dwcvmm campaign resume {directory}", err=True)
+        say(f"\ninterrupted: go on with dwcvmm campaign resume {directory}")
         return ExitCode.INTERRUPTED
-    show(progress, last=True)
-    click.echo(as_text(summarise(place)))
+    line(progress, last=True)
+    show(as_text(summarise(place)))
     return ExitCode.GUEST_FAILED if progress.counts[Class.SILENT] else ExitCode.OK
 
 
@@ -196,7 +199,7 @@ class ProgressLine:
         left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
         counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
         line = f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
-        click.echo(f"\r\x1b[K{line}" if self._tty else line, err=True, nl=last or not self._tty)
+        say(f"\r\x1b[K{line}" if self._tty else line, end="\n" if last or not self._tty else "")
 
 
 @campaign.command()
@@ -205,6 +208,6 @@ class ProgressLine:
 def report(directory: Path, json_path: Path | None) -> None:
     """Classes, exact bounds, latencies, and the commands that repeat what went wrong."""
     summary = summarise(Directory(directory))
-    click.echo(as_text(summary))
+    show(as_text(summary))
     if json_path:
         write_json(json_path, summary)

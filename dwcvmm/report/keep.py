@@ -29,6 +29,7 @@ from dwcvmm.report.divergencefile import (
     encode,
 )
 from dwcvmm.report.outputfile import OutputFile
+from dwcvmm.report.pretty import printable
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
@@ -82,7 +83,7 @@ class Keeper:
         return KeptDivergence(
             version=VERSION,
             command=self._command,
-            directory=str(Path.cwd()),
+            directory=printable(str(Path.cwd())),
             strategy=self._machine.config.engine.strategy.value,
             host=host_facts(self._machine.replicas.host),
             guest=guest_facts(self._machine),
@@ -110,7 +111,7 @@ def repeat_command(arguments: Sequence[str]) -> str:
             next(rest, None)
         elif not argument.startswith(f"{OPTION}="):
             left.append(argument)
-    return shlex.join(["dwcvmm", *left])
+    return printable(shlex.join(["dwcvmm", *left]))
 
 
 def take(core: Any) -> Capture:

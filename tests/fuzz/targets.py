@@ -19,7 +19,7 @@ import contextlib
 
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
-from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
+from dwcvmm.boot.loader import GuestFiles, command_line, load_guest, read_kernel
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.devices.cmos import Cmos
 from dwcvmm.devices.disk import Qcow2Disk, RawDisk, detect_format
@@ -56,7 +56,7 @@ def kernel(data: bytes) -> None:
     initrd = DISK if extras & 1 else None
     modules = (f"{DISK} words",) if extras & 2 else ()
     try:
-        command_line(path, "a")
+        command_line(read_kernel(path, KERNEL_BYTES), "a")
         load_guest(memory, GuestFiles(path, initrd, "a=b" if extras & 4 else "", modules, bytes(36)))
     except GuestImageError:
         pass

@@ -119,7 +119,7 @@ def test_only_linux_gets_the_command_line_of_linux(tmp_path: Path) -> None:
     kernel = tmp_path / "kernel"
     for image, expected in ((multiboot(), "quiet"), (elf64(CODE), f"{LINUX_DEFAULTS} quiet")):
         kernel.write_bytes(image)
-        assert command_line(kernel, "quiet") == expected
+        assert command_line(kernel.read_bytes(), "quiet") == expected
 
 
 VALID = (multiboot(), multiboot2(struct.pack("<HHII", 1, 0, 12, 6)), elf64(multiboot(flags=3)))

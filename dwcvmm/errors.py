@@ -96,4 +96,6 @@ def as_error(error: Exception) -> DwcVmmError:
         return HostError("this host has no memory left for that")
     if isinstance(error, OSError):
         return os_failure(str(error.filename or "the operating system refuses"), error)
+    if isinstance(error, UnicodeEncodeError):  # names and arguments are bytes to the host, and text in results
+        return ConfigError(f"{error.object!r} is no UTF-8")
     return InternalError(f"{type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
 from dwcvmm.campaign.summary import as_text, summarise
-from dwcvmm.cli.units import Size
+from dwcvmm.cli.units import Size, Utf8Text
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.hostprobe import probe
@@ -47,7 +47,7 @@ def campaign() -> None:
 @click.option("--guest", "guests", multiple=True, help="A tiny guest of guest-images/, by its name; may be repeated.")
 @click.option("--kernel", type=click.Path(path_type=Path), help="Instead: bzImage, ELF vmlinux or flat image.")
 @click.option("--initrd", type=click.Path(path_type=Path))
-@click.option("--append", default="", help="Added to the command line that Linux needs on this PC.")
+@click.option("--append", type=Utf8Text(), default="", help="Added to the command line that Linux needs on this PC.")
 @click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest of --kernel.")
 @click.option("--faults", type=click.IntRange(1), default=1068, show_default=True, help="How many to draw.")
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -66,7 +66,12 @@ def campaign() -> None:
 )
 @click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run.")
 @click.option("--defects", is_flag=True, help="Not transient faults, but defects of the replicas' CPUs.")
-@click.option("--expect", default="", help="Lines of the console that tell right from wrong, as a regular expression.")
+@click.option(
+    "--expect",
+    type=Utf8Text(),
+    default="",
+    help="Lines of the console that matter: a regular expression.",
+)
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,

@@ -15,7 +15,7 @@ from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
 from dwcvmm.cli.distinct import check_distinct
-from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
+from dwcvmm.cli.units import DiskText, Duration, FaultText, Size, Utf8Text
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
@@ -97,7 +97,7 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
 )
 @click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host.")
 @click.option("--virtio-console", is_flag=True, help="hvc0, beside the serial port on the console; takes the input.")
-@click.option("--append", default="", help="Added to the kernel's command line.")
+@click.option("--append", type=Utf8Text(), default="", help="Added to the kernel's command line.")
 @click.option(
     "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
 )

@@ -14,7 +14,7 @@ from dwcvmm.machine.machine import Outcome
 GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
-    *("undefined", "entries", "smc", "spin", "masked", "compute", "flags"),
+    *("undefined", "entries", "smc", "spin", "masked", "compute", "flags", "waits"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries")

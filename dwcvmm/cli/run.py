@@ -51,7 +51,7 @@ EXIT_CODES = {
     Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
     Outcome.ERROR: ExitCode.INTERNAL,
 }
-NOT_STARTED = "the time was over before the guest started: a file or a pipe of the run was waited for"
+NOT_STARTED = "the time was over before the guest started: its memory, a file or a pipe was waited for"
 NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
 
 

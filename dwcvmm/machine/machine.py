@@ -127,7 +127,7 @@ class Machine:
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
-            if error.errno != errno.ENOMEM:
+            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # the latter of MADV_POPULATE_WRITE, under a limit
                 raise
             raise hostmemory.refused(ram_bytes) from error
 

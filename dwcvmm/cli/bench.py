@@ -25,6 +25,7 @@ from dwcvmm.report.pretty import pretty_json
 from dwcvmm.report.tables import elements_table, runs_text
 from dwcvmm.streams import say, show
 
+MOST_PAGES = 2048  # of the 16 MiB that guest-images/ring3 has
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
 
 
@@ -76,6 +77,8 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
+    if not 0 <= min(page_counts) <= max(page_counts) <= MOST_PAGES:
+        raise click.BadParameter(f"0 to {MOST_PAGES} of the guest's pages", param_hint="--pages")
     file = OutputFile(json_path) if json_path else None
     rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
     show(elements_table(rows))

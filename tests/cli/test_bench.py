@@ -95,6 +95,8 @@ def test_a_run_that_went_wrong_does_not_count(
         (("boot", "--kernel", "/no/such/file"), ExitCode.CONFIG, "No such file"),
         (("boot", "--kernel", "k", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
         (("elements", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
+        (("elements", "--pages", "99999999999"), ExitCode.USAGE, "--pages"),
+        (("elements", "--pages", "0,-1"), ExitCode.USAGE, "--pages"),
     ],
 )
 @needs_kvm

@@ -27,7 +27,7 @@ def summarise(report: Report) -> str:
     if phases.restore:
         lines.append(f"  in place   restore {phases.restore:.2f} s, cache flush {phases.flush:.2f} s")
     if report.outcome == "halt":
-        lines.append("HALTED       for good, without switching off or writing to the debug exit (below: where)")
+        lines.append("HALTED       for good: the guest neither switched off nor wrote to the debug exit")
     slices = report.slices
     if slices.ended:
         lines.append(

@@ -5,6 +5,7 @@ sentence. Cases that wait run side by side.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -222,3 +223,35 @@ def test_a_disk_that_does_not_answer_is_left_behind(place: Place) -> None:
     assert done.returncode == TIMEOUT, done.stderr
     assert "left where it stood" in done.stderr
     assert load(report).outcome == "timeout"
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--kernel {fifo}",
+        "--kernel {guest} --report {fifo}",
+        "--kernel {guest} --report {unread}",
+        "--kernel {guest} --events {unread}",
+        "--kernel {chatter} --console {unread}",
+        "--kernel {chatter}",
+    ],
+)
+def test_ctrl_c_ends_what_waits(words: str, place: Place) -> None:
+    """Without a time limit. Here stdout is a pipe that nobody reads."""
+    command = [*COMMAND, "run", "--memory", "16M", *words.format_map(place).split(" ")]
+    # whatever started the tests may ignore SIGINT, which is inherited (a shell's background job)
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    out = place.stuck_pipe()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, **default
+    )
+    try:
+        time.sleep(2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SPARE_S)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED
+    assert b"Traceback" not in errors

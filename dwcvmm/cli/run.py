@@ -201,8 +201,8 @@ def run(
     base = schema.load(baseline) if baseline else None
     if base and baseline:
         check_baseline(baseline, base, image)
-    report_file = OutputFile(report, over=ending) if report else None
-    divergence_file = OutputFile(keep_divergence, "a divergence", ending) if keep_divergence else None
+    report_file = OutputFile(report) if report else None
+    divergence_file = OutputFile(keep_divergence, "a divergence") if keep_divergence else None
     sandbox = None if no_sandbox else Sandbox()
     engine = EngineConfig(
         strategy=Strategy(strategy) if strategy else default_strategy(),
@@ -247,17 +247,18 @@ def run(
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
-    try:
-        session.run()
-    except Exception as error:
-        failure = error
-    result = build_report(machine, session.wall_s, base, str(as_error(failure)) if failure else None)
-    try:
-        if report_file:
-            report_file.write(schema.encode(result))
-        log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
-    except DwcVmmError as error:
-        failure = failure or error
+    with session:
+        try:
+            session.run()
+        except Exception as error:
+            failure = error
+        result = build_report(machine, session.wall_s, base, str(as_error(failure)) if failure else None)
+        try:
+            if report_file:
+                report_file.write(schema.encode(result))
+            log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+        except DwcVmmError as error:
+            failure = failure or error
     if not quiet:
         say(summarise(result))
         if keeper and keeper.kept is not None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
@@ -28,23 +28,35 @@ STOP_SIGNALS = tuple(
     if hasattr(signal, f"SIG{name}")
 )
 INPUT_AHEAD = 1 << 16  # bytes that are read before the guest takes them
+READERS_S = 0.2  # for readers to take what was printed
 STOP_S = 0.5  # for the machine to stop where it stands; what it waits for longer is left alone
 FINISH_S = 1.0  # and then for the report
 
 
 class Ending:
-    """Whether the run is to end, by a signal or the time: then nobody is waited for any more. Set in signal handlers,
-    which may take no lock.
+    """Whether the run is to end, by a signal or the time. Called: whether readers of its output are not waited for any
+    more. Set in signal handlers, which may take no lock.
     """
 
-    requested = False
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def request(self) -> None:
+        self._since = self._since or time.monotonic()
+
+    @property
+    def requested(self) -> bool:
+        return self._since is not None
 
     def __call__(self) -> bool:
-        return self.requested
+        return self._since is not None and time.monotonic() > self._since + READERS_S
 
 
 class Session:
-    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input."""
+    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
+
+    A context, in which signals are taken: one that comes while results are written ends what they wait for.
+    """
 
     def __init__(
         self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
@@ -62,6 +74,7 @@ class Session:
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = self._input_full = self._in_shell = False
         self._error: BaseException | None = None
+        self._previous: dict[int, Any] = {}  # handlers of signals
         self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
         machine.on_attention = self._on_attention
         machine.on_input_taken = self._on_input_taken
@@ -70,10 +83,21 @@ class Session:
     def interactive(self) -> bool:
         return bool(self._terminal and self._terminal.is_tty)
 
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup(1)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self.interactive:
+            self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
     def run(self) -> None:
         """Returns when the guest has ended; raises what the machine's thread raised."""
         worker = threading.Thread(target=self._work, name="machine", daemon=True)
-        previous = self._take_signals()
         # also wakes select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         started = time.monotonic()
@@ -95,21 +119,11 @@ class Session:
             if self._terminal:
                 self._terminal.restore()
             signal.set_wakeup_fd(old_wakeup)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             if not self.stuck:
                 os.close(self._wake_read)
                 os.close(self._wake_write)
         if self._error:
             raise self._error
-
-    def _take_signals(self) -> dict[int, Any]:
-        previous: dict[int, Any] = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
-        if previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup(1)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        if self.interactive:
-            previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
-        return previous
 
     def _start(self, worker: threading.Thread) -> None:
         try:
@@ -140,7 +154,7 @@ class Session:
     def _end(self, outcome: Outcome) -> None:
         """Stop the machine, and what it waits for; has no effect on the outcome of a guest that has ended."""
         self.machine.end(outcome)
-        self._ending.requested = True
+        self._ending.request()
         if outcome is Outcome.INTERRUPTED:
             sentence = "interrupted; what the run waited for did not come, and its results may not be complete"
             self._watchdog.arm(time.monotonic() + STOP_S + FINISH_S, ExitCode.INTERRUPTED, sentence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from dwcvmm.files import open_output, write_failure
@@ -12,12 +11,12 @@ from dwcvmm.streams import write_all
 
 
 class OutputFile:
-    """What an earlier run has left stays until there is something to write. `over`: nobody waits for a slow reader any
-    more. Raises ConfigError or HostError, naming `what`.
+    """What an earlier run has left stays until there is something to write. Raises ConfigError or HostError, naming
+    `what`.
     """
 
-    def __init__(self, path: Path, what: str = "the report", over: Callable[[], bool] = lambda: False) -> None:
-        self.path, self._what, self._over = path, what, over
+    def __init__(self, path: Path, what: str = "the report") -> None:
+        self.path, self._what = path, what
         self._file = os.fdopen(open_output(path, what, os.O_APPEND), "wb", buffering=0)
 
     def write(self, content: bytes) -> None:
@@ -25,6 +24,6 @@ class OutputFile:
         try:
             if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 self._file.truncate(0)
-            write_all(self._file.fileno(), content, self._over)
+            write_all(self._file.fileno(), content)
         except OSError as error:
             raise write_failure(self._what, self.path, error) from error

@@ -136,3 +136,25 @@ def test_a_run_that_nohup_started_survives_a_hangup(tmp_path: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == ExitCode.TIMEOUT
+
+
+@needs_kvm
+def test_a_second_ctrl_c_does_not_cut_the_report(tmp_path: Path) -> None:
+    image, report = tmp_path / "spin.bin", tmp_path / "r"
+    image.write_bytes(b"\xeb\xfe")
+    program = (
+        "import os, signal\n"
+        "from dwcvmm.report.outputfile import OutputFile\n"
+        "real = OutputFile.write\n"
+        "def write(self, content):\n    os.kill(os.getpid(), signal.SIGINT)\n    real(self, content)\n"
+        "OutputFile.write = write\n"
+        "from dwcvmm.cli.main import main; main()\n"
+    )
+    run = ["run", "-q", "--kernel", str(image), "--memory", "16M", "--report", str(report)]
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:-1], program, *run, "--no-sandbox"], cwd=str(ROOT), timeout=30)
+    child.expect("Ctrl-a h shows the keys")
+    os.kill(child.pid, signal.SIGINT)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == ExitCode.INTERRUPTED
+    assert load(report).outcome == "interrupted"

@@ -190,7 +190,7 @@ def run(
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + timeout / 1e9 if timeout else None
     if deadline:
-        watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED)
+        watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED, spare_s=0)
     check_size(memory)
     written = [("--report", report), (OPTION, keep_divergence), ("--events", events)]
     written.append(("--console", None if console in ("stdio", "none") else Path(console)))

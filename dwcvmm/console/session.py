@@ -16,7 +16,7 @@ from typing import Any, Self
 from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
-from dwcvmm.console.watchdog import Watchdog
+from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
 from dwcvmm.errors import ExitCode, HostError
 from dwcvmm.machine.machine import Machine, Outcome
 from dwcvmm.streams import say
@@ -29,8 +29,8 @@ STOP_SIGNALS = tuple(
 )
 INPUT_AHEAD = 1 << 16  # bytes that are read before the guest takes them
 READERS_S = 0.2  # for readers to take what was printed
-STOP_S = 0.5  # for the machine to stop where it stands; what it waits for longer is left alone
-FINISH_S = 1.0  # and then for the report
+STOP_S = 0.4  # for the machine to stop where it stands; what it waits for longer is left alone
+FINISH_S = 0.6  # and then for the report
 
 
 class Ending:
@@ -111,8 +111,7 @@ class Session:
             self._attend()
         finally:
             self._resume.set()
-            if worker.ident:
-                worker.join(STOP_S if self._ending.requested else None)
+            self._wait_for(worker)
             self.stuck = worker.is_alive()
             if self.stuck:
                 self.wall_s = time.monotonic() - started
@@ -124,6 +123,15 @@ class Session:
                 os.close(self._wake_write)
         if self._error:
             raise self._error
+
+    def _wait_for(self, worker: threading.Thread) -> None:
+        """For its end; once the run is to end, only as long as something is done."""
+        busy, asked = Busy(), time.monotonic()
+        while worker.is_alive():
+            worker.join(LOOK_S)
+            waited = time.monotonic() - asked
+            if self._ending.requested and waited > STOP_S and (not busy() or waited > BUSY_MOST_S):
+                return
 
     def _start(self, worker: threading.Thread) -> None:
         try:

@@ -13,15 +13,31 @@ from dataclasses import dataclass
 from dwcvmm.errors import ExitCode, HostError
 
 LOOK_S = 0.1
+BUSY = 0.05  # of the time: what waits in short pieces takes less
+BUSY_MOST_S = 10.0  # that the process may go on while it is busy: a slow machine does not wait, it works
 
 
 @dataclass(frozen=True)
 class Plan:
-    """End at `at` (time.monotonic()), with `code` and a sentence on stderr."""
+    """End at `at` (time.monotonic()), with `code` and a sentence on stderr; `spare_s` later if the process is busy."""
 
     at: float
     code: ExitCode
     sentence: str
+    spare_s: float
+
+
+class Busy:
+    """Called: whether the process has computed since the last call, or rather waited."""
+
+    def __init__(self) -> None:
+        self._then, self._used = time.monotonic(), time.process_time()
+
+    def __call__(self) -> bool:
+        now, used = time.monotonic(), time.process_time()
+        share = (used - self._used) / max(1e-9, now - self._then)
+        self._then, self._used = now, used
+        return share > BUSY
 
 
 class Watchdog:
@@ -44,11 +60,12 @@ class Watchdog:
         self._stopped.set()
         self._thread.join()
 
-    def arm(self, at: float, code: ExitCode, sentence: str) -> None:
-        self._plan = Plan(at, code, sentence)
+    def arm(self, at: float, code: ExitCode, sentence: str, spare_s: float = BUSY_MOST_S) -> None:
+        self._plan = Plan(at, code, sentence, spare_s)
 
     def _watch(self) -> None:
-        while not (plan := self._plan) or time.monotonic() < plan.at:
+        busy = Busy()
+        while not (plan := self._plan) or time.monotonic() < plan.at + (plan.spare_s if busy() else 0):
             if self._stopped.wait(LOOK_S):
                 return
         with suppress(Exception):

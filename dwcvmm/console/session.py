@@ -248,11 +248,11 @@ class Session:
         while not self._paused.wait(0.1) and not self._finished.is_set():
             self.machine.request_attention()
         self._terminal.restore()
-        self._in_shell = True
-        if self._deadline:
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, self._deadline - time.monotonic()))
         names = {"machine": self.machine, "engine": self.machine.engine, "core": self.machine.core}
-        with suppress(SystemExit):
+        with suppress(SystemExit, KeyboardInterrupt):
+            self._in_shell = True
+            if self._deadline:
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, self._deadline - time.monotonic()))
             code.interact(
                 banner="\nThe machine stands between two elements; try print(machine.describe()), engine, core.",
                 local=names,

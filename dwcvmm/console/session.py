@@ -83,6 +83,10 @@ class Session:
     def interactive(self) -> bool:
         return bool(self._terminal and self._terminal.is_tty)
 
+    @property
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup(1)
@@ -170,8 +174,7 @@ class Session:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._in_shell and number == signal.SIGINT:
             raise KeyboardInterrupt
-        late = self._deadline is not None and time.monotonic() >= self._deadline
-        self._end(Outcome.TIMEOUT if late else Outcome.INTERRUPTED)
+        self._end(Outcome.TIMEOUT if self._late else Outcome.INTERRUPTED)
         if self._in_shell:
             raise SystemExit
 
@@ -245,7 +248,10 @@ class Session:
         assert self._terminal
         self._pause_wanted = True
         self.machine.request_attention()
-        while not self._paused.wait(0.1) and not self._finished.is_set():
+        while not self._paused.wait(LOOK_S):
+            if self._finished.is_set() or self._ending.requested or self._late:
+                self._pause_wanted = False
+                return
             self.machine.request_attention()
         self._terminal.restore()
         names = {"machine": self.machine, "engine": self.machine.engine, "core": self.machine.core}

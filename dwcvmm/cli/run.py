@@ -14,7 +14,6 @@ import click
 from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
-from dwcvmm.cli.distinct import check_distinct
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size, Utf8Text
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
@@ -192,11 +191,6 @@ def run(
     if deadline:
         watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED, spare_s=0)
     check_size(memory)
-    written = [("--report", report), (OPTION, keep_divergence), ("--events", events)]
-    written.append(("--console", None if console in ("stdio", "none") else Path(console)))
-    read = [("--kernel", kernel), ("--initrd", initrd), ("--baseline", baseline)]
-    read += [("--module", Path(text.partition(" ")[0])) for text in modules]
-    check_distinct(written, [*read, *(("--disk", disk.path) for disk in disks)])
     image = read_kernel(kernel, memory)
     base = schema.load(baseline) if baseline else None
     if base and baseline:

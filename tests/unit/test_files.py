@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dwcvmm.cli.distinct import check_distinct
 from dwcvmm.errors import BAD_NAME, ConfigError, ExitCode, HostError, as_error
 from dwcvmm.files import UnreadableError, open_output, read_file
 from dwcvmm.report.events import EventLog
@@ -149,15 +148,3 @@ def test_exit_codes_of_exceptions(error: Exception, code: ExitCode) -> None:
     assert as_error(error).exit_code is code
     assert "\n" not in str(as_error(error))
     assert 2 in BAD_NAME and 28 not in BAD_NAME
-
-
-def test_one_file_cannot_be_two_things(tmp_path: Path) -> None:
-    kernel, link, other = tmp_path / "k", tmp_path / "l", tmp_path / "o"
-    kernel.touch()
-    link.hardlink_to(kernel)
-    null = Path("/dev/null")
-    check_distinct([("--report", other), ("--events", null), ("--console", null)], [("--kernel", kernel)])
-    with pytest.raises(ConfigError, match=r"--report .*: the same file as --kernel"):
-        check_distinct([("--report", link)], [("--kernel", kernel)])
-    with pytest.raises(ConfigError, match=r"--events .*: the same file as --report"):
-        check_distinct([("--report", other), ("--events", tmp_path / "x" / ".." / "o")], [])

@@ -12,7 +12,7 @@ import click
 
 from dwcvmm._core import lib
 from dwcvmm.cli.run import DAY, MS
-from dwcvmm.cli.units import Duration, Size, Utf8Text
+from dwcvmm.cli.units import Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
@@ -119,9 +119,9 @@ def of_runs(command: Callable[..., int]) -> Callable[..., int]:
 @bench.command()
 @click.option("--kernel", required=True, type=click.Path(path_type=Path), help="A guest that ends by itself.")
 @click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk.")
-@click.option("--append", type=Utf8Text(), default="", help="Added to the kernel's command line.")
+@click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option("--memory", default="256M", show_default=True, help="RAM of the guest.")
-@click.option("--token", type=Utf8Text(), default="", help="What the guest must print, or the run does not count.")
+@click.option("--token", default="", help="What the guest must print, or the run does not count.")
 @of_runs
 def boot(
     kernel: Path, initrd: Path | None, append: str, memory: str, token: str,

@@ -14,7 +14,7 @@ import click
 from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DiskText, Duration, FaultText, Size, Utf8Text
+from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
@@ -35,7 +35,6 @@ from dwcvmm.report.build import build_report
 from dwcvmm.report.events import EventLog
 from dwcvmm.report.keep import OPTION, Keeper
 from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.pretty import printable
 from dwcvmm.report.summary import summarise
 from dwcvmm.streams import say, writable
 
@@ -96,7 +95,7 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
 )
 @click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host.")
 @click.option("--virtio-console", is_flag=True, help="hvc0, beside the serial port on the console; takes the input.")
-@click.option("--append", type=Utf8Text(), default="", help="Added to the kernel's command line.")
+@click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option(
     "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
 )
@@ -237,7 +236,7 @@ def run(
         build_report(machine, 0.0, base)  # reads what the report says of host and guest, while files can be opened
         disassembler()
         session.on_start = sandbox.enter
-    log.write("start", 0, strategy=engine.strategy.value, kernel=printable(str(kernel)))
+    log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None

@@ -59,7 +59,7 @@ class Size(click.ParamType[int]):
 
 
 class Utf8Text(click.ParamType[str]):
-    """Text that a kernel and a result file can take: an argument may be any bytes."""
+    """Text that a file of ours can keep: an argument may be any bytes."""
 
     name = "text"
 

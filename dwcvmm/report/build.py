@@ -18,7 +18,6 @@ from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, Outcome
 from dwcvmm.report import schema
 from dwcvmm.report.origin import command_line, now
-from dwcvmm.report.pretty import printable
 from dwcvmm.report.rates import penalty
 
 NS = 1e9
@@ -50,10 +49,10 @@ def host_facts(host: HostKind) -> schema.HostFacts:
 def guest_facts(machine: Machine) -> schema.GuestFacts:
     config, core = machine.config, machine.core
     return schema.GuestFacts(
-        kernel=printable(str(config.kernel)),
+        kernel=str(config.kernel),
         kernel_sha256=machine.kernel_sha256,
-        initrd=printable(str(config.initrd)) if config.initrd else None,
-        command_line=printable(config.cmdline),
+        initrd=str(config.initrd) if config.initrd else None,
+        command_line=config.cmdline,
         memory_bytes=config.memory_bytes,
         status=machine.guest_status,
         time_sites=int(core.site_count),

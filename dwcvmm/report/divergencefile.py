@@ -14,7 +14,7 @@ import msgspec
 from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import read_file
-from dwcvmm.report.pretty import NOT_JSON
+from dwcvmm.report.pretty import NOT_JSON, readable
 from dwcvmm.report.schema import GuestFacts, HostFacts
 
 SCHEMA = "dwcvmm-divergence/1"
@@ -99,7 +99,11 @@ class KeptDivergence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def encode(kept: KeptDivergence) -> bytes:
-    return SCHEMA.encode() + b"\n" + zlib.compress(msgspec.msgpack.encode(kept), 9)
+    try:
+        plain = msgspec.msgpack.encode(kept)
+    except UnicodeEncodeError:
+        plain = msgspec.msgpack.encode(readable(msgspec.to_builtins(kept, builtin_types=(bytes,))))
+    return SCHEMA.encode() + b"\n" + zlib.compress(plain, 9)
 
 
 def load(path: Path) -> KeptDivergence:

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.files import open_output, write_failure
+from dwcvmm.report.pretty import json_bytes
 from dwcvmm.streams import write_all
 
 
@@ -27,7 +26,7 @@ class EventLog:
 
     def write(self, event: str, guest_ns: int, **fields: Any) -> None:
         if self._file and self._path:
-            line = msgspec.json.encode({"event": event, "guest_ns": guest_ns, **fields}) + b"\n"
+            line = json_bytes({"event": event, "guest_ns": guest_ns, **fields}) + b"\n"
             try:
                 write_all(self._file.fileno(), line, self._over)
             except OSError as error:

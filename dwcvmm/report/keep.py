@@ -29,7 +29,6 @@ from dwcvmm.report.divergencefile import (
     encode,
 )
 from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.pretty import printable
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
@@ -83,7 +82,7 @@ class Keeper:
         return KeptDivergence(
             version=VERSION,
             command=self._command,
-            directory=printable(str(Path.cwd())),
+            directory=str(Path.cwd()),
             strategy=self._machine.config.engine.strategy.value,
             host=host_facts(self._machine.replicas.host),
             guest=guest_facts(self._machine),
@@ -111,7 +110,7 @@ def repeat_command(arguments: Sequence[str]) -> str:
             next(rest, None)
         elif not argument.startswith(f"{OPTION}="):
             left.append(argument)
-    return printable(shlex.join(["dwcvmm", *left]))
+    return shlex.join(["dwcvmm", *left])
 
 
 def take(core: Any) -> Capture:

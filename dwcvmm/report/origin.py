@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 import msgspec
 
-from dwcvmm.report.pretty import printable
 from dwcvmm.report.schema import HostFacts
 
 
@@ -28,7 +27,7 @@ def now() -> str:
 
 def command_line() -> str:
     """The command under way, so that a reader can repeat it."""
-    return printable(shlex.join(["dwcvmm", *sys.argv[1:]]))
+    return shlex.join(["dwcvmm", *sys.argv[1:]])
 
 
 def origin(host: HostFacts | None) -> Origin:

@@ -13,13 +13,25 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what dec
 MOST_JSON_BYTES = 256 << 20
 
 
+def json_bytes(value: Any) -> bytes:
+    """On one line. JSON is UTF-8: a byte of a name or an argument that is not (PEP 383) is written as `\\udcff`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(readable(msgspec.to_builtins(value)))
+
+
+def readable(value: Any) -> Any:
+    """A document of lists and dictionaries with text that UTF-8 has."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {readable(key): readable(each) for key, each in value.items()}
+    return [readable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def pretty_json(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-
-
-def printable(text: str) -> str:
-    """A text as JSON can hold it: what is no UTF-8 in a file's name or an argument is shown by its number."""
-    return text.encode(errors="backslashreplace").decode()
+    return msgspec.json.format(json_bytes(value), indent=2) + b"\n"
 
 
 def read_json_file(path: Path) -> bytes:

@@ -149,16 +149,13 @@ def test_threads_that_the_process_may_not_have(kernel: Path) -> None:
 
 
 @needs_kvm
-@pytest.mark.parametrize("guest", ["ports", "multiboot", "multiboot2", "linux"])
-def test_a_command_line_that_is_no_utf8(guests: Path, tmp_path: Path, guest: str) -> None:
+@pytest.mark.parametrize("guest", ["multiboot", "multiboot2"])
+def test_a_command_line_that_is_no_utf8(guests: Path, guest: str) -> None:
     kernel = guests / f"{guest}.bin"
-    if guest == "linux":
-        kernel = tmp_path / "bzImage"
-        kernel.write_bytes(bytes(0x202) + b"HdrS" + bytes(4000))
     command = [*COMMAND, "run", "--kernel", str(kernel), "--memory", "16M", "--append", b"a=\xff"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == ExitCode.CONFIG
-    assert b"--append: not UTF-8 at its character 3" in done.stderr
+    assert b"is no UTF-8" in done.stderr
 
 
 @needs_kvm

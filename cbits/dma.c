@@ -7,6 +7,7 @@
 /* layout.py */
 #define PCI_MEMORY 0xc0000000ull
 #define PCI_MEMORY_END 0xfec00000ull
+#define FW_CFG_DMA 0x518
 
 /* A write to a PCI device's memory can have it look at guest memory: a checkpoint stands behind it. */
 int dwc_is_doorbell(const struct dwc_exit *x)
@@ -14,11 +15,18 @@ int dwc_is_doorbell(const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_MMIO && x->is_write && x->gpa >= PCI_MEMORY && x->gpa < PCI_MEMORY_END;
 }
 
+/* A write to the port of fw_cfg that asks for DMA. The guest then waits in memory, with no exit to come: it must be done now, though
+ * KVM may still have to step over the OUT. That is no use of memory, and a rollback has it exit again, as any. */
+static int is_dma_request(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_IO && x->is_write && x->port == FW_CFG_DMA;
+}
+
 /* Whether the replicas stand between instructions: KVM has no part of one left that would do a thing to guest memory. With a
  * checkpoint there, a device may use it: all of it is compared, and no rollback replays an element that came before. */
 int dwc_memory_at_rest(const struct dwc_engine *e)
 {
-	return !e->has_pending_io && !e->fragment && dwc_returnable(&e->exit, &e->exit);
+	return (!e->has_pending_io || is_dma_request(&e->exit)) && !e->fragment && dwc_returnable(&e->exit, &e->exit);
 }
 
 static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)

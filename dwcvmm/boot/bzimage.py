@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 from dwcvmm.boot.entry import CpuEntry, Mode
+from dwcvmm.boot.room import Room, text_bytes
 from dwcvmm.errors import GuestImageError
 from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
@@ -19,6 +20,7 @@ SETUP_RNG_SEED, SEED_BYTES = 9, 32  # asm/bootparam.h
 LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
 E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
+VERSION_MOST = 256
 BARE_VERSION, BARE_CMDLINE_LIMIT = 0x20F, 2047  # what a vmlinux without a header takes
 
 
@@ -26,40 +28,53 @@ def is_bzimage(image: bytes) -> bool:
     return image[0x202:0x206] == b"HdrS"
 
 
+def version_text(image: bytes) -> str | None:
+    """What a bzImage says of itself, as in `6.1.0-29-cloud-amd64 (...) #1 SMP`; None where it says nothing."""
+    offset = _field(image, 0x20E, "H") if len(image) >= 0x210 else 0
+    if not offset:
+        return None
+    return image[offset + 0x200 : offset + 0x200 + VERSION_MOST].partition(b"\0")[0].decode("latin-1")
+
+
 def _field(image: bytes, offset: int, form: str) -> int:
     return int(struct.unpack_from("<" + form, image, offset)[0])
 
 
-def load_bzimage(memory: GuestMemory, path: Path, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
-    """Load kernel, initrd and command line; returns the entry with RSI at boot_params."""
+def setup_bytes(path: Path, image: bytes) -> int:
+    """Length of the 16-bit part of a whole bzImage; the rest is the kernel. Raises GuestImageError."""
     if len(image) < 0x268:
         raise GuestImageError(path, "truncated: the setup header is not complete", len(image))
     version = _field(image, 0x206, "H")
     if version < MINIMUM_VERSION or not _field(image, 0x211, "B") & LOADED_HIGH:
         raise GuestImageError(path, f"boot protocol {version >> 8}.{version & 0xFF:02}: 2.10 and a bzImage needed")
-    setup_bytes = 512 * ((_field(image, 0x1F1, "B") or 4) + 1)
-    code_bytes = PARAGRAPH * _field(image, 0x1F4, "I")
-    if len(image) <= setup_bytes + code_bytes - PARAGRAPH:  # the last one need not be full
-        raise GuestImageError(path, f"truncated: {setup_bytes + code_bytes} bytes expected", len(image))
-    code = image[setup_bytes:]
-    target = _field(image, 0x258, "Q") if not _field(image, 0x234, "B") else LOAD
-    needed = max(target, _field(image, 0x258, "Q")) + _field(image, 0x260, "I")
-    if needed > memory.size_bytes:
-        raise GuestImageError(path, f"needs {-(-needed >> 20)} MiB of memory, there are {memory.size_bytes >> 20}")
-    memory.write(target, code)
-    params = linux_boot_params(memory, path, image, initrd, cmdline, needed)
+    setup = 512 * ((_field(image, 0x1F1, "B") or 4) + 1)
+    code = PARAGRAPH * _field(image, 0x1F4, "I")
+    if len(image) <= setup + code - PARAGRAPH:  # the last one need not be full
+        raise GuestImageError(path, f"truncated: {setup + code} bytes expected", len(image))
+    return setup
+
+
+def load_bzimage(room: Room, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
+    """Load kernel, initrd and command line; returns the entry with RSI at boot_params."""
+    setup = setup_bytes(room.path, image)
+    preferred = _field(image, 0x258, "Q")
+    target = preferred if not _field(image, 0x234, "B") else LOAD
+    needed = max(target, preferred) + _field(image, 0x260, "I")
+    if needed > room.memory.size_bytes:
+        there = room.memory.size_bytes >> 20
+        raise GuestImageError(room.path, f"needs {-(-needed >> 20)} MiB of memory, there are {there}")
+    room.load(target, image[setup:], needed - target)
+    params = linux_boot_params(room, image, initrd, cmdline)
     return CpuEntry(Mode.PROTECTED32, target, rsi=params)
 
 
-def linux_boot_params(
-    memory: GuestMemory, path: Path, image: bytes | None, initrd: bytes, cmdline: str, kernel_end: int
-) -> int:
+def linux_boot_params(room: Room, image: bytes | None, initrd: bytes, cmdline: str) -> int:
     """Write boot_params, initrd and command line; `image` is a bzImage, or None for a bare vmlinux.
 
     Returns the guest physical address of boot_params.
     """
     params = bytearray(PAGE)
-    top, limit = memory.size_bytes, BARE_CMDLINE_LIMIT
+    top, limit = room.memory.size_bytes, BARE_CMDLINE_LIMIT
     if image is None:
         params[0x1FE:0x200], params[0x202:0x206] = b"\x55\xaa", b"HdrS"
         struct.pack_into("<H", params, 0x206, BARE_VERSION)
@@ -70,26 +85,32 @@ def linux_boot_params(
     params[0x210] = 0xFF  # type_of_loader: undefined
     struct.pack_into("<Q", params, 0x70, layout.BIOS)  # ACPI's root pointer
     if initrd:
-        struct.pack_into("<II", params, 0x218, place_initrd(memory, path, initrd, kernel_end, top), len(initrd))
-    text = cmdline.encode()
-    if len(text) > limit:
-        raise GuestImageError(path, f"the command line has {len(text)} bytes, this kernel takes {limit}")
-    memory.write(CMDLINE, text + b"\0")
-    struct.pack_into("<I", params, 0x228, CMDLINE)
-    _place_e820(memory, params)
-    _place_seed(memory, params)
-    memory.write(BOOT_PARAMS, bytes(params))
-    return BOOT_PARAMS
+        struct.pack_into("<II", params, 0x218, place_initrd(room, initrd, top), len(initrd))
+    text = command_line_bytes(room.path, cmdline, limit)
+    struct.pack_into("<I", params, 0x228, room.put_low(text, "the command line", CMDLINE))
+    _place_e820(room.memory, params)
+    seed = os.urandom(SEED_BYTES)  # else Linux waits for timer interrupts and reads of the TSC to give it randomness
+    data = struct.pack("<QII", 0, SETUP_RNG_SEED, len(seed)) + seed
+    struct.pack_into("<Q", params, 0x250, room.put_low(data, "the random seed", SETUP_DATA))
+    return room.put_low(bytes(params), "the boot parameters", BOOT_PARAMS, align=PAGE)
 
 
-def place_initrd(memory: GuestMemory, path: Path, initrd: bytes, kernel_end: int, top: int) -> int:
+def command_line_bytes(path: Path, cmdline: str, limit: int) -> bytes:
+    """With its zero. Raises GuestImageError for one of more than `limit` bytes."""
+    text = text_bytes(path, cmdline)
+    if len(text) - 1 > limit:
+        raise GuestImageError(path, f"the command line has {len(text) - 1} bytes, this kernel takes {limit}")
+    return text
+
+
+def place_initrd(room: Room, initrd: bytes, top: int) -> int:
     """Put the initrd as high as it may be; returns its address."""
+    kernel_end, _ = room.high
     address = (top - len(initrd)) // PAGE * PAGE
     if address < kernel_end:
-        room = max(0, top - kernel_end)
-        raise GuestImageError(path, f"the initrd has {len(initrd)} bytes, {room} are free above the kernel")
-    memory.write(address, initrd)
-    return address
+        free = max(0, top - kernel_end)
+        raise GuestImageError(room.path, f"the initrd has {len(initrd)} bytes, {free} are free above the kernel")
+    return room.put(initrd, "the initrd", (address, top), align=PAGE)
 
 
 def memory_map(memory: GuestMemory) -> list[tuple[int, int, int]]:
@@ -108,10 +129,3 @@ def _place_e820(memory: GuestMemory, params: bytearray) -> None:
     params[E820_COUNT] = len(table)
     for i, (start, length, kind) in enumerate(table):
         struct.pack_into("<QQI", params, E820_TABLE + 20 * i, start, length, kind)
-
-
-def _place_seed(memory: GuestMemory, params: bytearray) -> None:
-    """Without a seed Linux spins until timer interrupts and thousands of reads of the TSC have given it randomness."""
-    seed = os.urandom(SEED_BYTES)
-    memory.write(SETUP_DATA, struct.pack("<QII", 0, SETUP_RNG_SEED, len(seed)) + seed)
-    struct.pack_into("<Q", params, 0x250, SETUP_DATA)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 from dwcvmm.machine import layout
 from dwcvmm.machine.memory import GuestMemory
 
-GDT = 0x1000
-PAGE_TABLES = 0x8000  # six pages; boot_params and the like lie below
+# where they are unless the kernel is there
+GDT, GDT_BYTES = 0x1000, 8 * 9
+PAGE_TABLES, PAGE_TABLES_BYTES = 0x8000, 6 * 4096  # boot_params and the like lie below
 STACK = 0x90000
 CODE, DATA = 0x10, 0x18
 BIOS_SEGMENT = 0xF000
@@ -40,28 +41,32 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class CpuEntry:
-    """Registers that are not zero at the start; addresses are physical."""
+    """Registers that are not zero at the start, and what they need in memory; addresses are physical."""
 
     mode: Mode
     rip: int
     rsi: int = 0
     rbx: int = 0
     rax: int = 0
+    gdt: int = GDT
+    page_tables: int = PAGE_TABLES
+    rom: bytes = b""  # shown below 4 GiB, in whole pages; a firmware in it starts as a CPU does after reset
+    fw_cfg: dict[int, bytes] = field(default_factory=dict)  # items by their key: a kernel that a firmware starts
 
 
-def build_gdt(memory: GuestMemory, mode: Mode) -> None:
-    """GDT at 0x1000: 0x10 code and 0x18 data of ring 0, 0x28 data and 0x30 code of ring 3, 0x38 free."""
+def build_gdt(memory: GuestMemory, mode: Mode, at: int = GDT) -> None:
+    """0x10 code and 0x18 data of ring 0, 0x28 data and 0x30 code of ring 3, 0x38 free."""
     code = CODE64_0 if mode is Mode.LONG64 else CODE32_0
     for i, descriptor in enumerate((0, 0, code, DATA_0, 0, DATA_3, CODE64_3, 0, 0)):
-        memory.write_u64(GDT + 8 * i, descriptor)
+        memory.write_u64(at + 8 * i, descriptor)
 
 
-def build_long_mode_tables(memory: GuestMemory) -> None:
-    """Identity map of the first 4 GiB by 2 MiB pages, accessed and dirty bits preset."""
-    memory.write_u64(PAGE_TABLES, (PAGE_TABLES + 0x1000) | PRESENT_WRITE_USER_A_D)
+def build_long_mode_tables(memory: GuestMemory, at: int = PAGE_TABLES) -> None:
+    """Identity map of the first 4 GiB by 2 MiB pages, accessed and dirty bits preset; six pages."""
+    memory.write_u64(at, (at + 0x1000) | PRESENT_WRITE_USER_A_D)
     for g in range(4):
-        directory = PAGE_TABLES + 0x2000 + g * 0x1000
-        memory.write_u64(PAGE_TABLES + 0x1000 + 8 * g, directory | PRESENT_WRITE_USER_A_D)
+        directory = at + 0x2000 + g * 0x1000
+        memory.write_u64(at + 0x1000 + 8 * g, directory | PRESENT_WRITE_USER_A_D)
         for i in range(512):
             memory.write_u64(directory + 8 * i, (g << 30) | (i << 21) | PRESENT_WRITE_USER_A_D | LARGE)
 
@@ -72,7 +77,7 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
         _apply_reset(entry, vcpu)
         return
     long_mode = entry.mode is Mode.LONG64
-    build_gdt(memory, entry.mode)
+    build_gdt(memory, entry.mode, entry.gdt)
     sregs = vcpu.get("sregs")
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
         segment = getattr(sregs, name)
@@ -82,13 +87,13 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
         segment.l = int(code and long_mode)
         segment.db = int(not segment.l)
         segment.unusable = 0
-    sregs.gdt.base, sregs.gdt.limit = GDT, 8 * 9 - 1
+    sregs.gdt.base, sregs.gdt.limit = entry.gdt, GDT_BYTES - 1
     sregs.idt.base, sregs.idt.limit = 0, 0
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE
     sregs.apic_base = layout.LAPIC | APIC_ENABLED | APIC_BOOT_CPU
     if long_mode:
-        build_long_mode_tables(memory)
-        sregs.cr3, sregs.cr4 = PAGE_TABLES, CR4_PAE
+        build_long_mode_tables(memory, entry.page_tables)
+        sregs.cr3, sregs.cr4 = entry.page_tables, CR4_PAE
         sregs.cr0 |= CR0_PG
         sregs.efer = EFER_LME | EFER_LMA
     vcpu.set("sregs", sregs)
@@ -99,12 +104,13 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
 
 
 def _apply_reset(entry: CpuEntry, vcpu: Any) -> None:
-    """The state after reset (SDM 3A, table 10-1), which KVM has prepared, but for one thing: the code segment is based
-    where it is in real mode, below 1 MiB, and not at the copy of the BIOS that a chip set shows below 4 GiB.
+    """The state after reset (SDM 3A, table 10-1), which KVM has prepared. But for one thing without a ROM: the code
+    segment is based where it is in real mode, and not at the copy of the BIOS that a chip set shows below 4 GiB.
     """
-    sregs = vcpu.get("sregs")
-    sregs.cs.selector, sregs.cs.base = BIOS_SEGMENT, BIOS_SEGMENT << 4
-    vcpu.set("sregs", sregs)
+    if not entry.rom:
+        sregs = vcpu.get("sregs")
+        sregs.cs.selector, sregs.cs.base = BIOS_SEGMENT, BIOS_SEGMENT << 4
+        vcpu.set("sregs", sregs)
     regs = vcpu.get("regs")
     regs.rip = entry.rip
     vcpu.set("regs", regs)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
-from dwcvmm.boot.bootinfo import LOADER_NAME, MAP_TYPES, BootInfo
+from dwcvmm.boot.bootinfo import LOADER_NAME, MAP_TYPES, BootInfo, put_information, put_text
 from dwcvmm.boot.bzimage import memory_map
 from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.boot.placement import Addresses, Placed, place_addresses, place_elf
+from dwcvmm.boot.room import Room
+from dwcvmm.boot.sections import place_sections
 from dwcvmm.errors import GuestImageError
-from dwcvmm.machine.memory import GuestMemory
 
 MAGIC, LOADED_MAGIC = 0x1BADB002, 0x2BADB002
 SEARCH_BYTES, ALIGNMENT = 8192, 4
@@ -19,8 +19,8 @@ SEARCH_BYTES, ALIGNMENT = 8192, 4
 PAGE_ALIGN, MEMORY_INFO, VIDEO_MODE, ADDRESSES = 1 << 0, 1 << 1, 1 << 2, 1 << 16
 REQUIREMENTS = 0xFFFF
 # information flags (3.3)
-HAS_MEMORY, HAS_CMDLINE, HAS_MODULES, HAS_MAP, HAS_LOADER_NAME = 1 << 0, 1 << 2, 1 << 3, 1 << 6, 1 << 9
-INFO_BYTES = 88
+HAS_MEMORY, HAS_CMDLINE, HAS_MODULES, HAS_SECTIONS, HAS_MAP, HAS_LOADER_NAME = (1 << n for n in (0, 2, 3, 5, 6, 9))
+INFO_BYTES, INFO_ALIGNMENT = 88, 512  # with the memory map in one page
 MAP_ENTRY = struct.Struct("<IQQI")
 
 
@@ -39,39 +39,46 @@ def find_header(image: bytes) -> Header | None:
     return None
 
 
-def load_multiboot(memory: GuestMemory, path: Path, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
+def load_multiboot(room: Room, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
     """Load kernel and modules. Raises GuestImageError for a kernel that asks for what there is not."""
     unknown = header.flags & REQUIREMENTS & ~(PAGE_ALIGN | MEMORY_INFO | VIDEO_MODE)
     if unknown:
-        raise GuestImageError(path, f"multiboot flags {unknown:#x} ask for something unknown", header.offset)
-    placed = _place(memory, path, image, header)
-    _place_info(memory, path, info, placed.end)
-    return CpuEntry(Mode.PROTECTED32, placed.entry, rax=LOADED_MAGIC, rbx=info.address)
+        raise GuestImageError(room.path, f"multiboot flags {unknown:#x} ask for something unknown", header.offset)
+    placed = _place(room, image, header)
+    return CpuEntry(Mode.PROTECTED32, placed.entry, rax=LOADED_MAGIC, rbx=_place_info(room, image, info))
 
 
-def _place(memory: GuestMemory, path: Path, image: bytes, header: Header) -> Placed:
+def _place(room: Room, image: bytes, header: Header) -> Placed:
     if not header.flags & ADDRESSES:
-        return place_elf(memory, path, image)
+        return place_elf(room, image)
     if len(image) < header.offset + 32:
-        raise GuestImageError(path, "truncated: a multiboot header without its addresses", header.offset)
+        raise GuestImageError(room.path, "truncated: a multiboot header without its addresses", header.offset)
     addresses = Addresses(*struct.unpack_from("<5I", image, header.offset + 12))
-    return place_addresses(memory, path, image, header.offset, addresses)
+    return place_addresses(room, image, header.offset, addresses)
 
 
-def _place_info(memory: GuestMemory, path: Path, info: BootInfo, kernel_end: int) -> None:
-    """The information and its memory map share a page: kernels map no more of it."""
-    modules = info.place_modules(memory, path, kernel_end)
+def _place_info(room: Room, image: bytes, info: BootInfo) -> int:
+    """Returns its address. The information and its memory map share a page: kernels map no more of it."""
+    modules = info.place_modules(room)
+    sections = place_sections(room, image)
     regions = b"".join(
-        MAP_ENTRY.pack(MAP_ENTRY.size - 4, start, length, MAP_TYPES[kind]) for start, length, kind in memory_map(memory)
+        MAP_ENTRY.pack(MAP_ENTRY.size - 4, start, length, MAP_TYPES[kind])
+        for start, length, kind in memory_map(room.memory)
     )
-    map_address = info.address + INFO_BYTES
-    after = info.strings(memory, path)
-    cmdline, name = after.put(info.cmdline), after.put(LOADER_NAME)
-    records = b"".join(struct.pack("<IIII", m.start, m.end, after.put(m.string), 0) for m in modules)
-    flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MAP | HAS_LOADER_NAME
+    address = put_information(room, bytes(INFO_BYTES) + regions, align=INFO_ALIGNMENT)
     fields = bytearray(INFO_BYTES)
-    struct.pack_into("<III", fields, 0, flags, info.lower_kib, info.upper_kib(memory))
-    struct.pack_into("<III", fields, 16, cmdline, len(modules), after.put_bytes(records) if records else 0)
-    struct.pack_into("<II", fields, 44, len(regions), map_address)
-    struct.pack_into("<I", fields, 64, name)
-    memory.write(info.address, bytes(fields) + regions)
+    flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MAP | HAS_LOADER_NAME
+    struct.pack_into("<II", fields, 4, info.lower_kib, info.upper_kib(room.memory))
+    struct.pack_into("<I", fields, 16, put_text(room, info.cmdline))
+    if modules:
+        records = b"".join(struct.pack("<IIII", m.start, m.end, put_text(room, m.string), 0) for m in modules)
+        struct.pack_into("<II", fields, 20, len(modules), put_information(room, records))
+    if sections:
+        flags |= HAS_SECTIONS
+        table = put_information(room, sections.table)
+        struct.pack_into("<4I", fields, 28, sections.count, sections.entry_bytes, table, sections.names)
+    struct.pack_into("<II", fields, 44, len(regions), address + INFO_BYTES)
+    struct.pack_into("<I", fields, 64, put_text(room, LOADER_NAME))
+    struct.pack_into("<I", fields, 0, flags)
+    room.memory.write(address, bytes(fields))
+    return address

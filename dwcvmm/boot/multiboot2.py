@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dwcvmm.boot.bootinfo import LOADER_NAME, MAP_TYPES, STRINGS, BootInfo, PlacedModule
+from dwcvmm.boot.bootinfo import LOADER_NAME, MAP_TYPES, BootInfo, PlacedModule, put_information
 from dwcvmm.boot.bzimage import memory_map
 from dwcvmm.boot.entry import CpuEntry, Mode
 from dwcvmm.boot.placement import Addresses, Placed, place_addresses, place_elf
+from dwcvmm.boot.room import Room, text_bytes
+from dwcvmm.boot.sections import Sections, place_sections
 from dwcvmm.errors import GuestImageError
-from dwcvmm.machine.memory import GuestMemory
 
 MAGIC, LOADED_MAGIC, I386 = 0xE85250D6, 0x36D76289, 0
 SEARCH_BYTES, ALIGNMENT = 32768, 8
@@ -20,12 +21,33 @@ OPTIONAL = 1  # a tag's flag: what is unknown and not optional must be refused
 # tags of the header (3.1)
 END, INFORMATION, ADDRESS, ENTRY, CONSOLE, FRAMEBUFFER, MODULE_ALIGN = 0, 1, 2, 3, 4, 5, 6
 EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE = 7, 8, 9, 10
-# no framebuffer and no EFI here: a kernel finds out by the information it gets
+# no framebuffer and no EFI here: a kernel that offers to use them finds out by the information it gets
 KNOWN = {INFORMATION, ADDRESS, ENTRY, CONSOLE, FRAMEBUFFER, MODULE_ALIGN}
 KNOWN |= {EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE}
+CONSOLE_REQUIRED = 1
+FROM_THE_START = 0xFFFFFFFF  # a load address (3.1.5): the file is loaded from its beginning
 # tags of the information (3.6)
-TAG_CMDLINE, TAG_LOADER, TAG_MODULE, TAG_MEMORY, TAG_MAP, TAG_RSDP_1, TAG_RSDP_2 = 1, 2, 3, 4, 6, 14, 15
+TAG_CMDLINE, TAG_LOADER, TAG_MODULE, TAG_MEMORY, TAG_MAP, TAG_SECTIONS = 1, 2, 3, 4, 6, 9
+TAG_RSDP_1, TAG_RSDP_2, TAG_BASE = 14, 15, 21
 RSDP_1_BYTES = 20
+ALWAYS_GIVEN = {0, TAG_CMDLINE, TAG_LOADER, TAG_MODULE, TAG_MEMORY, TAG_MAP, TAG_BASE}
+NAMES = {
+    5: "the BIOS' boot device",
+    7: "VBE information",
+    8: "a framebuffer",
+    TAG_SECTIONS: "ELF sections, and the file has no section headers",
+    10: "an APM table",
+    11: "the EFI system table",
+    12: "the EFI system table",
+    13: "SMBIOS tables",
+    TAG_RSDP_1: "ACPI's root pointer",
+    TAG_RSDP_2: "ACPI's root pointer",
+    16: "network information",
+    17: "the EFI memory map",
+    18: "EFI boot services",
+    19: "the EFI image handle",
+    20: "the EFI image handle",
+}
 
 
 @dataclass(frozen=True)
@@ -51,19 +73,36 @@ def find_header(image: bytes) -> Header | None:
     return None
 
 
-def load_multiboot2(memory: GuestMemory, path: Path, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
+def load_multiboot2(room: Room, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
     """Load kernel and modules. Raises GuestImageError for a kernel that asks for what there is not."""
-    tags = {tag.kind: tag for tag in _tags(path, image, header)}
-    for tag in tags.values():
+    path = room.path
+    tags = list(_tags(path, image, header))
+    for tag in tags:
         if tag.kind not in KNOWN and not tag.optional:
             raise GuestImageError(path, f"the multiboot2 header asks for tag {tag.kind}, which is unknown", tag.offset)
-    placed = _place(memory, path, image, header, tags)
-    modules = info.place_modules(memory, path, placed.end)
-    content = _information(memory, info, modules)
-    if len(content) > STRINGS - info.address:
-        raise GuestImageError(path, f"command lines of together {len(content)} bytes do not fit into a page")
-    memory.write(info.address, content)
-    return CpuEntry(Mode.PROTECTED32, placed.entry, rax=LOADED_MAGIC, rbx=info.address)
+    placed = _place(room, image, header, {tag.kind: tag for tag in tags})
+    modules = info.place_modules(room)
+    sections = place_sections(room, image)
+    content = _information(room, info, modules, sections, placed.start)
+    for tag in tags:
+        if not tag.optional:
+            _check_requests(path, tag, ALWAYS_GIVEN | {kind for kind, _ in content})
+    tagged = b"".join(_tag(kind, data) for kind, data in (*content, (0, b"")))
+    address = put_information(room, struct.pack("<II", 8 + len(tagged), 0) + tagged)
+    return CpuEntry(Mode.PROTECTED32, placed.entry, rax=LOADED_MAGIC, rbx=address)
+
+
+def _check_requests(path: Path, tag: Tag, given: set[int]) -> None:
+    """Refuse what a tag of the header requires and the information will not have (3.1.4, 3.1.9)."""
+    wanted: tuple[int, ...] = ()
+    if tag.kind == INFORMATION:
+        wanted = _words(path, tag, len(tag.data) // 4)
+    elif tag.kind == CONSOLE and _words(path, tag, 1)[0] & CONSOLE_REQUIRED:
+        raise GuestImageError(path, "the multiboot2 header requires a screen, and there is none", tag.offset)
+    for kind in wanted:
+        if kind not in given:
+            what = f"{NAMES[kind]} (tag {kind})" if kind in NAMES else f"tag {kind}, which is unknown"
+            raise GuestImageError(path, f"the multiboot2 header requires what there is not: {what}", tag.offset)
 
 
 def _tags(path: Path, image: bytes, header: Header) -> Iterator[Tag]:
@@ -85,15 +124,16 @@ def _words(path: Path, tag: Tag, count: int) -> tuple[int, ...]:
     return struct.unpack_from(f"<{count}I", tag.data)
 
 
-def _place(memory: GuestMemory, path: Path, image: bytes, header: Header, tags: dict[int, Tag]) -> Placed:
+def _place(room: Room, image: bytes, header: Header, tags: dict[int, Tag]) -> Placed:
+    path = room.path
     entry = _words(path, tags[ENTRY], 1)[0] if ENTRY in tags else None
     if ADDRESS in tags:
         if entry is None:
             raise GuestImageError(path, "a multiboot2 header with load addresses but no entry", tags[ADDRESS].offset)
         start, load, load_end, bss_end = _words(path, tags[ADDRESS], 4)
-        addresses = Addresses(start, load, load_end, bss_end, entry)
-        return place_addresses(memory, path, image, header.offset, addresses)
-    placed = place_elf(memory, path, image)
+        load = start - header.offset if load == FROM_THE_START else load
+        return place_addresses(room, image, header.offset, Addresses(start, load, load_end, bss_end, entry))
+    placed = place_elf(room, image)
     return placed if entry is None else replace(placed, entry=entry)
 
 
@@ -102,20 +142,24 @@ def _tag(kind: int, data: bytes) -> bytes:
     return struct.pack("<II", kind, 8 + len(data)) + data + bytes(-len(data) % ALIGNMENT)
 
 
-def _text(text: str) -> bytes:
-    return text.encode() + b"\0"
-
-
-def _information(memory: GuestMemory, info: BootInfo, modules: list[PlacedModule]) -> bytes:
+def _information(
+    room: Room, info: BootInfo, modules: list[PlacedModule], sections: Sections | None, kernel_start: int
+) -> list[tuple[int, bytes]]:
+    """Kind and content of each tag."""
+    memory = room.memory
     regions = b"".join(
         struct.pack("<QQII", start, length, MAP_TYPES[kind], 0) for start, length, kind in memory_map(memory)
     )
-    tags = _tag(TAG_CMDLINE, _text(info.cmdline)) + _tag(TAG_LOADER, _text(LOADER_NAME))
-    tags += _tag(TAG_MEMORY, struct.pack("<II", info.lower_kib, info.upper_kib(memory)))
-    tags += _tag(TAG_MAP, struct.pack("<II", 24, 0) + regions)
+    tags = [(TAG_CMDLINE, text_bytes(room.path, info.cmdline)), (TAG_LOADER, text_bytes(room.path, LOADER_NAME))]
+    tags.append((TAG_MEMORY, struct.pack("<II", info.lower_kib, info.upper_kib(memory))))
+    tags.append((TAG_MAP, struct.pack("<II", 24, 0) + regions))
+    tags.append((TAG_BASE, struct.pack("<I", kernel_start & 0xFFFFFFFF)))
     for module in modules:
-        tags += _tag(TAG_MODULE, struct.pack("<II", module.start, module.end) + _text(module.string))
+        place = struct.pack("<II", module.start, module.end)
+        tags.append((TAG_MODULE, place + text_bytes(room.path, module.string)))
+    if sections:
+        counts = struct.pack("<3I", sections.count, sections.entry_bytes, sections.names)
+        tags.append((TAG_SECTIONS, counts + sections.table))
     if info.rsdp:
-        tags += _tag(TAG_RSDP_1, info.rsdp[:RSDP_1_BYTES]) + _tag(TAG_RSDP_2, info.rsdp)
-    tags += _tag(0, b"")
-    return struct.pack("<II", 8 + len(tags), 0) + tags
+        tags += [(TAG_RSDP_1, info.rsdp[:RSDP_1_BYTES]), (TAG_RSDP_2, info.rsdp)]
+    return tags

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
+from dwcvmm.boot.room import Room
 from dwcvmm.errors import GuestImageError
-from dwcvmm.machine.memory import GuestMemory
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Placed:
     entry: int  # physical
+    start: int  # of its lowest byte
     end: int  # first address behind the kernel and its bss
 
 
@@ -32,22 +32,20 @@ class Addresses:
     entry: int
 
 
-def place_addresses(memory: GuestMemory, path: Path, image: bytes, header_offset: int, at: Addresses) -> Placed:
+def place_addresses(room: Room, image: bytes, header_offset: int, at: Addresses) -> Placed:
     """Load what the header's address fields say. `header_offset`: of the header in the file, bytes."""
     start = header_offset - (at.header - at.load)
     length = at.load_end - at.load if at.load_end else len(image) - start
     if at.load > at.header or start < 0 or length < 0 or start + length > len(image):
-        raise GuestImageError(path, "the addresses of the multiboot header are outside the file", header_offset)
-    end = max(at.load + length, at.bss_end)
-    _check_room(memory, path, end)
-    memory.write(at.load, image[start : start + length])
-    return Placed(at.entry, end)
+        raise GuestImageError(room.path, "the addresses of the multiboot header are outside the file", header_offset)
+    end = room.load(at.load, image[start : start + length], at.bss_end - at.load)
+    return Placed(at.entry, at.load, end)
 
 
 def open_elf(path: Path, image: bytes) -> ELFFile:
     """An ELF file for x86 whose headers are all in it. Raises GuestImageError for anything else."""
     try:
-        elf = ELFFile(io.BytesIO(image))
+        elf = ELFFile(io.BytesIO(_without_sections(image)))
         header, count = elf.header, elf.num_segments()
         whole = header["e_phoff"] + count * header["e_phentsize"] <= len(image)
         if count and not (whole and header["e_phentsize"] >= elf.structs.Elf_Phdr.sizeof()):
@@ -63,39 +61,43 @@ def open_elf(path: Path, image: bytes) -> ELFFile:
     return elf
 
 
+def _without_sections(image: bytes) -> bytes:
+    """What is loaded are segments: that the linker left strange section headers (as U-Boot's does) is no fault."""
+    words, at, count = ("Q", 40, 60) if image[4:5] == b"\x02" else ("I", 32, 48)  # e_shoff; e_shnum and e_shstrndx
+    if len(image) < count + 4:
+        return image
+    header = bytearray(image[: count + 4])
+    struct.pack_into("<" + words, header, at, 0)
+    struct.pack_into("<HH", header, count, 0, 0)
+    return bytes(header) + image[len(header) :]
+
+
 def segments_to_load(elf: ELFFile) -> list[Any]:
     return [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
 
 
-def place_elf(memory: GuestMemory, path: Path, image: bytes) -> Placed:
+def place_elf(room: Room, image: bytes) -> Placed:
     """Load the segments at their physical addresses; the entry is given as a virtual one (GRUB does the same)."""
-    elf = open_elf(path, image)
+    elf = open_elf(room.path, image)
     entry, segments = int(elf.header["e_entry"]), segments_to_load(elf)
-    end = place_segments(memory, path, image, segments)
+    start, end = place_segments(room, image, segments)
     for segment in segments:
         into = entry - int(segment["p_vaddr"])
         if 0 <= into < int(segment["p_memsz"]):
-            return Placed(int(segment["p_paddr"]) + into, end)
-    return Placed(entry, end)
+            return Placed(int(segment["p_paddr"]) + into, start, end)
+    return Placed(entry, start, end)
 
 
-def place_segments(memory: GuestMemory, path: Path, image: bytes, segments: list[Any]) -> int:
-    """Copy segments (pyelftools') to guest memory; returns the end of the highest one."""
+def place_segments(room: Room, image: bytes, segments: list[Any]) -> tuple[int, int]:
+    """Copy segments (pyelftools') to guest memory; returns the start of the lowest and the end of the highest one."""
     if not segments:
-        raise GuestImageError(path, "an ELF file without segments to load: an object file?")
-    return max(_place_segment(memory, path, image, segment) for segment in segments)
+        raise GuestImageError(room.path, "an ELF file without segments to load: an object file?")
+    end = max(_place_segment(room, image, segment) for segment in segments)
+    return min(int(segment["p_paddr"]) for segment in segments), end
 
 
-def _place_segment(memory: GuestMemory, path: Path, image: bytes, segment: Any) -> int:
-    start, in_file, in_memory = int(segment["p_paddr"]), int(segment["p_filesz"]), int(segment["p_memsz"])
-    offset = int(segment["p_offset"])
+def _place_segment(room: Room, image: bytes, segment: Any) -> int:
+    in_file, in_memory, offset = int(segment["p_filesz"]), int(segment["p_memsz"]), int(segment["p_offset"])
     if offset + in_file > len(image):
-        raise GuestImageError(path, f"truncated: a segment ends at {offset + in_file:#x}", len(image))
-    _check_room(memory, path, start + max(in_memory, in_file))
-    memory.write(start, image[offset : offset + in_file])
-    return start + in_memory
-
-
-def _check_room(memory: GuestMemory, path: Path, end: int) -> None:
-    if end > memory.size_bytes:
-        raise GuestImageError(path, f"needs {-(-end // MIB)} MiB of memory, there are {memory.size_bytes // MIB}")
+        raise GuestImageError(room.path, f"truncated: a segment ends at {offset + in_file:#x}", len(image))
+    return room.load(int(segment["p_paddr"]), image[offset : offset + in_file], in_memory)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.boot.loader import command_line, read_kernel
+from dwcvmm.boot.loader import command_line
 from dwcvmm.campaign import draw
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
@@ -129,6 +129,9 @@ def _guests(
     for path in (*paths, *([initrd] if initrd else [])):
         if not path.is_file():
             raise ConfigError(f"{path} is no file" + ("" if kernel else ": run guest-images/build.sh"))
+    for text in (*map(str, paths), str(initrd), append):
+        if not text.isprintable():  # a campaign's file keeps it, and has no place for other bytes
+            raise ConfigError(f"{text!r} is not printable text, as what a campaign keeps has to be")
     if not kernel:
         return [
             GuestSpec(name=name, kernel=str(path.resolve()), memory_bytes=TINY_BYTES)
@@ -139,7 +142,7 @@ def _guests(
             name=kernel.name,
             kernel=str(kernel.resolve()),
             initrd=str(initrd.resolve()) if initrd else None,
-            command_line=command_line(read_kernel(kernel, memory), append),
+            command_line=command_line(kernel, append, memory).text,
             memory_bytes=memory,
         )
     ]

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from dwcvmm.boot.bios import installed_bios
+from dwcvmm.boot.kinds import Kind
 from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
@@ -84,8 +85,14 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
     type=click.Path(path_type=Path),
     help="bzImage, multiboot, ELF, flat image (.bin) or BIOS. Default with a disk: SeaBIOS, which boots from it.",
 )
+@click.option("--bios", type=click.Path(path_type=Path), help="A firmware that starts the bzImage --kernel: qboot.rom.")
 @click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk, or first module.")
-@click.option("--module", "modules", multiple=True, help="A file and its arguments, for multiboot kernels.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    help="""A file and its arguments, for multiboot kernels. Quotes for a name with blanks: '"FILE" ARGUMENTS'.""",
+)
 @click.option(
     "--disk",
     "disks",
@@ -94,10 +101,17 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
     help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2]. The first is /dev/vda.",
 )
 @click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host.")
-@click.option("--virtio-console", is_flag=True, help="hvc0, beside the serial port on the console; takes the input.")
+@click.option(
+    "--virtio-console",
+    is_flag=True,
+    help="hvc0, beside the serial port on the console; takes the input. Never shows what was logged before its driver.",
+)
 @click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option(
     "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
+)
+@click.option(
+    "--legacy-pc", is_flag=True, help="What Linux is told by default also says: no ACPI, no local APIC, no IO-APIC."
 )
 @click.option(
     "--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest; three times that is used."
@@ -169,8 +183,9 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
 @click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md).")
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
 def run(
-    kernel: Path | None, initrd: Path | None, modules: tuple[str, ...], disks: tuple[DiskConfig, ...], rng: bool,
-    virtio_console: bool, append: str, no_default_append: bool, memory: int,
+    kernel: Path | None, bios: Path | None, initrd: Path | None, modules: tuple[str, ...],
+    disks: tuple[DiskConfig, ...], rng: bool,
+    virtio_console: bool, append: str, no_default_append: bool, legacy_pc: bool, memory: int,
     strategy: str | None,
     cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
@@ -181,9 +196,12 @@ def run(
     if cache_flush and strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
     if not kernel:
-        if not disks:
+        if bios:
+            kernel, bios = bios, None
+        elif not disks:
             raise click.UsageError("nothing to boot: --kernel or --disk")
-        kernel = installed_bios()
+        else:
+            kernel = installed_bios()
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + timeout / 1e9 if timeout else None
@@ -209,9 +227,17 @@ def run(
         scrub_bytes_per_s=scrub,
         cache_flush=CacheFlush(cache_flush or CacheFlush.NONE),
     )
-    cmdline = append if no_default_append else command_line(image, append)
+    line = command_line(kernel, append, memory, legacy_pc, image)
+    cmdline = append if no_default_append else line.text
+    if not quiet:
+        if line.kind is Kind.FLAT:
+            say("kernel       a flat image, by its name alone: entered in 64-bit mode at 1 MiB")
+        if line.added and not no_default_append:
+            say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
     virtio = VirtioConfig(disks, rng, virtio_console)
-    config = MachineConfig(kernel, initrd, cmdline, memory, engine, faults, None, modules, virtio, image)
+    config = MachineConfig(
+        *(kernel, initrd, cmdline, memory, engine, faults), modules=modules, virtio=virtio, bios=bios, image=image
+    )
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd, "stdout" if console == "stdio" else console, ending), EventLog(events, ending)
     keeper: Keeper | None = None

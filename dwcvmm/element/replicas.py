@@ -24,6 +24,7 @@ from dwcvmm.machine.cpuid import apply_policy
 PAGE = 4096
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
+FOUR_GIB = 1 << 32
 
 # MSRs that a guest can change by itself and that no other register group holds. TSC is left out:
 # it runs on between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
@@ -295,6 +296,16 @@ class Replicas:
         self.engine.msr_count = len(writable)
         for i, index in enumerate(writable):
             self.engine.msr_index[i] = index
+
+    def show_rom(self, content: bytes) -> None:
+        """Read-only below 4 GiB, the same for all; it is no RAM, and nothing of it is compared. Whole pages."""
+        rom = mmap.mmap(-1, len(content))
+        rom.write(content)
+        view = ffi.from_buffer(rom)
+        self._keep += [rom, view]
+        for vm in self.vms:
+            at = int(ffi.cast("uintptr_t", view))
+            vm.set_memslot(self.engine.nslots, FOUR_GIB - len(content), len(content), at, lib.KVM_MEM_READONLY)
 
     def take_checkpoint(self) -> None:
         """The state before the first element: replica A's, copied to B and the checkpoint."""

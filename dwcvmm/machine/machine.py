@@ -14,6 +14,7 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot import bios, entry
 from dwcvmm.boot.loader import GuestFiles, load_guest, read_kernel
+from dwcvmm.devices import fwcfg
 from dwcvmm.devices.cmos import Cmos
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl, PowerEvents, ResetControl
@@ -59,6 +60,7 @@ class MachineConfig:
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
+    bios: Path | None = None  # a firmware that starts the kernel
     image: bytes | None = None  # the kernel's content, where it has been read already
 
 
@@ -91,8 +93,10 @@ class Machine:
         self.core: Any = self.replicas.engine
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
-        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, image)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
         start = load_guest(self.memory, files)
+        if start.rom:
+            self.replicas.show_rom(start.rom)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
         self.injector: Injector | None = None
@@ -110,8 +114,10 @@ class Machine:
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(config.virtio, self.core, for_devices, self.mmio, self.pci, on_console)
+        self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
-            self.ports.add(layout.FW_CFG, 2, bios.configure(self.memory))
+            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
+            self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))
@@ -183,16 +189,22 @@ class Machine:
     def _serve_devices(self) -> bool:
         """Let devices use guest memory that want to. False if they must wait for the end of another element."""
         try:
-            if self.virtio.waiting and self.engine.settle():
+            if self._devices_wait and self.engine.settle():
                 self.virtio.process()
+                if self.fw_cfg:
+                    self.fw_cfg.process()
                 self.on_input_taken()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
-        if self.virtio.waiting:
+        if self._devices_wait:
             self.core.checkpoint_due = 1
             return False
         return True
+
+    @property
+    def _devices_wait(self) -> bool:
+        return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
 
     def _on_repair(self, copy: str, gpa: int) -> None:
         if self.injector:

@@ -37,17 +37,18 @@ class GuestMemory:
         self.size_bytes = check_size(size_bytes)
         self._fetch, self._store = fetch, store
 
-    def _check(self, gpa: int, length: int) -> None:
+    def check(self, gpa: int, length: int) -> None:
+        """Raises GuestMemoryError unless all of it is RAM."""
         end = gpa + length
         if gpa < 0 or length < 0 or end > self.size_bytes or (gpa < HOLE[1] and end > HOLE[0] and length):
             raise GuestMemoryError(gpa, length)
 
     def read(self, gpa: int, length: int) -> bytes:
-        self._check(gpa, length)
+        self.check(gpa, length)
         return self._fetch(gpa, length)
 
     def write(self, gpa: int, data: bytes) -> None:
-        self._check(gpa, len(data))
+        self.check(gpa, len(data))
         self._store(gpa, data)
 
     def write_u64(self, gpa: int, value: int) -> None:

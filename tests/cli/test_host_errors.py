@@ -149,16 +149,6 @@ def test_threads_that_the_process_may_not_have(kernel: Path) -> None:
 
 
 @needs_kvm
-@pytest.mark.parametrize("guest", ["multiboot", "multiboot2"])
-def test_a_command_line_that_is_no_utf8(guests: Path, guest: str) -> None:
-    kernel = guests / f"{guest}.bin"
-    command = [*COMMAND, "run", "--kernel", str(kernel), "--memory", "16M", "--append", b"a=\xff"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
-    assert done.returncode == ExitCode.CONFIG
-    assert b"is no UTF-8" in done.stderr
-
-
-@needs_kvm
 def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     kernel = tmp_path / os.fsdecode(b"\xff.bin")
     kernel.write_bytes(GUEST)

@@ -14,6 +14,7 @@ import pexpect
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
+from dwcvmm.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.schema import load
@@ -101,18 +102,55 @@ def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
         (["--kernel", "good.bin", "--slice", "1s"], ExitCode.USAGE, "--slice"),
         (["--kernel", "good.bin", "--memory", "lots"], ExitCode.USAGE, "--memory"),
         ([], ExitCode.USAGE, "--kernel"),
+        (["--kernel", "good.bin", "--bios", "good.bin"], ExitCode.CONFIG, "neither qboot"),
+        (["--kernel", "efi"], ExitCode.CONFIG, "an EFI application"),
     ],
 )
 @needs_kvm
 def test_bad_input(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
     (tmp_path / "truncated").write_bytes(bytes(0x202) + b"HdrS" + bytes(10))
     (tmp_path / "arm").write_bytes(bytes(56) + b"ARM\x64" + bytes(100))
+    efi = b"MZ".ljust(60, b"\0") + b"\x40\0\0\0PE"
+    (tmp_path / "efi").write_bytes(efi.ljust(156, b"\0") + b"\x0a".ljust(1000, b"\0"))  # subsystem 10
     (tmp_path / "good.bin").write_bytes(b"\xf4")
     (tmp_path / "README.md").write_text("# not a kernel\n" * 100)
     result = subprocess.run([*COMMAND, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == code, result.stderr
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@needs_kvm
+def test_names_and_arguments_that_are_not_utf_8(guests: Path, tmp_path: Path) -> None:
+    """The kernel gets their bytes; files of ours, which are UTF-8, show which."""
+    kernel, report, kept = os.fsencode(tmp_path) + b"/\xff kernel", tmp_path / "r.json", tmp_path / "k.div"
+    Path(os.fsdecode(kernel)).write_bytes((guests / "multiboot2.bin").read_bytes())
+    files = ["--report", report, "--events", tmp_path / "e.ndjson", "--keep-divergence", kept]
+    command = [*COMMAND, "run", "--kernel", kernel, "--append", b"h\xc3\xb6st=\xff", "--memory", "16M", "--fault"]
+    command += ["20:e2:rip:3", "--strategy", "sequential", *files]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert result.returncode == ExitCode.OK, result.stderr
+    assert b"text " + kernel.replace(b" ", b"%20") + b" h\xc3\xb6st=\xff\n" in result.stdout
+    assert (load(report).guest.command_line, load(report).guest.kernel[-13:]) == ("höst=\\udcff", "\\udcff kernel")
+    assert "höst=\\udcff" in dwcvmm("diff", kept).stdout
+
+
+@needs_kvm
+def test_what_a_kernel_is_told_and_taken_for_is_said(guests: Path, tmp_path: Path) -> None:
+    (linux := tmp_path / "vmlinuz").write_bytes(
+        (guests / "bzimage.bin").read_bytes().replace(b"guest 0.1", b"6.1 (x@y)")
+    )
+    common = ("--append", "quiet", "--memory", "16M", "--strategy", "off")
+    result = dwcvmm("run", "--kernel", linux, *common)
+    assert f"arguments    {LINUX_DEFAULTS} " in result.stderr
+    assert result.stdout.startswith(f"32-bit {LINUX_DEFAULTS} quiet\n")
+    result = dwcvmm("run", "--kernel", linux, "--legacy-pc", *common)
+    assert result.stdout.startswith(f"32-bit {LEGACY_PC_DEFAULTS} quiet\n")
+    for arguments in (("--kernel", linux, "--no-default-append"), ("--kernel", guests / "bzimage.bin")):
+        result = dwcvmm("run", *arguments, *common)
+        assert "arguments" not in result.stderr
+        assert result.stdout.startswith("32-bit quiet\n")
+    assert "flat image, by its name alone" in dwcvmm("run", "--kernel", guests / "ports.bin", "--memory", "16M").stderr
 
 
 @pytest.mark.parametrize(

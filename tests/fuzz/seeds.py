@@ -40,11 +40,26 @@ def operations() -> bytes:
     return b"".join(RECORD.pack(*step) for step in steps)
 
 
+def requests() -> bytes:
+    """An item read by DMA: what is wanted at 0x1000, and the request's address at port 0x518."""
+    steps = [
+        (1, 0, 0x1000, (0x11 << 16 | 8 | 2) << 32 | 4096),
+        (1, 0, 0x1008, 0x2000),
+        (2, 4, 0, 0),
+        (2, 8, 0, 0x00100000),
+        (0, 8, 0, 0),
+    ]
+    return b"".join(RECORD.pack(*step) for step in steps)
+
+
 SEEDS: dict[str, list[bytes]] = {
     "kernel": [
         b"\0" + image
         for image in (bzimage(), elf(note=pvh_note(1 * MIB)), elf(), gzip.compress(elf()), bios_image(64 << 10), *VALID)
-    ],
+    ]
+    + [b"\x03" + image for image in VALID]
+    + [b"\x0d" + bzimage()],
+    "firmware_dma": [requests()],
     "qcow2": [qcow2()],
     "virtio_block": [operations()],
     "virtio_console": [operations()],

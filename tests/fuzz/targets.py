@@ -17,9 +17,10 @@ import click
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 import contextlib
 
+from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
-from dwcvmm.boot.loader import GuestFiles, command_line, load_guest, read_kernel
+from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.devices.cmos import Cmos
 from dwcvmm.devices.disk import Qcow2Disk, RawDisk, detect_format
@@ -36,8 +37,9 @@ from dwcvmm.machine.memory import GuestMemory
 from dwcvmm.report import divergencefile, schema
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
-IMAGE, DISK, KERNEL_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", 8 << 20
+IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", SCRATCH / "rom", 8 << 20, 2 << 20
 DISK.write_bytes(bytes(64 * 512))
+ROM.write_bytes(qboot_image())
 SIZES = (1, 2, 4, 8)
 RECORD = struct.Struct("<BBHQ")  # what is done, and with what
 STEPS = 200
@@ -55,11 +57,30 @@ def kernel(data: bytes) -> None:
     path = _file(data[1:])
     initrd = DISK if extras & 1 else None
     modules = (f"{DISK} words",) if extras & 2 else ()
-    try:
-        command_line(read_kernel(path, KERNEL_BYTES), "a")
-        load_guest(memory, GuestFiles(path, initrd, "a=b" if extras & 4 else "", modules, bytes(36)))
-    except GuestImageError:
-        pass
+    bios = ROM if extras & 8 else None
+    with contextlib.suppress(GuestImageError):
+        command_line(path, "a", KERNEL_BYTES)
+    with contextlib.suppress(GuestImageError):
+        load_guest(memory, GuestFiles(path, initrd, "a=b" if extras & 4 else "", modules, bytes(36), bios))
+
+
+def firmware_dma(data: bytes) -> None:
+    """A guest's requests to fw_cfg, anywhere in its memory."""
+    ram = bytearray(DMA_BYTES)
+
+    def store(gpa: int, content: bytes) -> None:
+        ram[gpa : gpa + len(content)] = content
+
+    memory = GuestMemory(DMA_BYTES, lambda gpa, length: bytes(ram[gpa : gpa + length]), store)
+    device = FirmwareConfig({"etc/a": b"content"}, {0x11: bytes(100_000)}, memory)
+    for what, small, at, value in _records(data):
+        if what % 2:
+            place = at % (len(ram) - 8)
+            ram[place : place + 8] = value.to_bytes(8, "big")
+        else:
+            _access(device, bool(what & 2), small % 12, 2 if what & 4 else 4, value)
+            device.process()
+    assert len(ram) == DMA_BYTES, "the device stays in RAM"
 
 
 def qcow2(data: bytes) -> None:
@@ -169,7 +190,8 @@ def results(data: bytes) -> None:
 
 # how often each is run of a million times
 TARGETS: dict[Callable[[bytes], None], int] = {
-    kernel: 300_000,
+    kernel: 290_000,
+    firmware_dma: 10_000,
     texts: 200_000,
     registers: 150_000,
     virtio_block: 100_000,

@@ -49,32 +49,31 @@ def built(name: str) -> Path:
     return GUESTS / name
 
 
-def test_linux_boots() -> None:
+BY_ACPI = ("Using IOAPIC for interrupt routing", "Switched to clocksource acpi_pm")
+
+
+@pytest.mark.parametrize(
+    ("option", "strategy", "lines"),
+    [
+        ((), "parallel", BY_ACPI),
+        ((), "sequential", BY_ACPI),
+        (("--legacy-pc",), "sequential", ("ACPI: Interpreter disabled",)),
+        (("--bios", "/usr/share/qemu/qboot.rom"), "sequential", BY_ACPI),
+    ],
+)
+def test_linux_boots(option: tuple[str, ...], strategy: str, lines: tuple[str, ...]) -> None:
+    """It finds ACPI's tables and the IO-APIC, unless it is told that there are none; also behind qboot, a firmware."""
     report = ROOT / "build" / "nested-linux.json"
     report.unlink(missing_ok=True)
     linux = built("linux")
     result = in_testbed(
-        *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio"),
-        *("--strategy", "parallel", "--report", report, "--timeout", "600s"),
+        *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio", *option),
+        *("--strategy", strategy, "--report", report, "--timeout", "600s"),
     )
-    assert "DWCVMM-INIT-OK Linux" in result.stdout
-    assert complaints(load(report)) == []
-    assert load(report).host.kvm_module == "kvm_amd"
-
-
-def test_linux_boots_with_acpi_and_local_apic() -> None:
-    """Without the default command line: it finds the tables and the IO-APIC, and powers off by ACPI."""
-    report = ROOT / "build" / "nested-acpi.json"
-    report.unlink(missing_ok=True)
-    linux = built("linux")
-    result = in_testbed(
-        *(".venv/bin/dwcvmm", "run", "--kernel", linux / "vmlinuz", "--initrd", linux / "initramfs.cpio"),
-        *("--no-default-append", "--append", "console=ttyS0 nokaslr panic=-1 lpj=1000000 mitigations=off"),
-        *("--strategy", "sequential", "--report", report, "--timeout", "600s"),
-    )
-    for line in ("DWCVMM-INIT-OK Linux", "Using IOAPIC for interrupt routing", "Switched to clocksource acpi_pm"):
+    for line in ("DWCVMM-INIT-OK Linux", *lines):
         assert line in result.stdout
     assert complaints(load(report)) == []
+    assert load(report).host.kvm_module == "kvm_amd"
 
 
 def fetched(name: str, file: str) -> Path:

@@ -114,8 +114,12 @@ def test_damaged_headers_load_or_are_refused(tmp_path: Path, noise: bytes, at: i
     assert 0 <= start.rip < 8 * MIB
 
 
-def elf(machine: int = 62, note: bytes = b"", entry: int = 1 * MIB) -> bytes:
-    """An ELF64 with one segment of code at 1 MiB and, if given, a note."""
+BANNER = b"Linux version 6.1.0-29-amd64 (x@y)"
+
+
+def elf(machine: int = 62, note: bytes = b"", entry: int = 1 * MIB, banner: bytes = BANNER) -> bytes:
+    """An ELF64 with one segment of code at 1 MiB and, if given, notes; a Linux by its banner, if by nothing else."""
+    code = banner.ljust(len(CODE), b"\x90")
     segments = 2 if note else 1
     offset = 64 + 56 * segments
     header = (
@@ -125,11 +129,16 @@ def elf(machine: int = 62, note: bytes = b"", entry: int = 1 * MIB) -> bytes:
     )
     load_header = struct.pack("<IIQQQQQQ", 1, 7, offset, 1 * MIB, 1 * MIB, len(CODE), len(CODE) + 100, 4096)
     note_header = struct.pack("<IIQQQQQQ", 4, 4, offset + len(CODE), 0, 0, len(note), len(note), 4) if note else b""
-    return header + load_header + note_header + CODE + note
+    return header + load_header + note_header + code + note
+
+
+def elf_note(name: bytes, kind: int, content: bytes) -> bytes:
+    padded = (text + bytes(-len(text) % 4) for text in (name + b"\0", content))
+    return struct.pack("<III", len(name) + 1, len(content), kind) + b"".join(padded)
 
 
 def pvh_note(entry: int) -> bytes:
-    return struct.pack("<III", 4, 4, 18) + b"Xen\0" + struct.pack("<I", entry)
+    return elf_note(b"Xen", 18, struct.pack("<I", entry))
 
 
 def test_elf_with_pvh_entry(tmp_path: Path) -> None:
@@ -145,8 +154,18 @@ def test_elf_with_pvh_entry(tmp_path: Path) -> None:
 def test_elf_without_pvh_enters_in_64_bit_mode(tmp_path: Path) -> None:
     start, ram = load(tmp_path, elf(), cmdline="quiet")
     assert (start.mode, start.rip) == (Mode.LONG64, 1 * MIB)
-    assert ram[1 * MIB : 1 * MIB + 4] == CODE[:4]
+    assert ram[1 * MIB : 1 * MIB + 4] == BANNER[:4]
     assert ram[start.rsi + 0x202 : start.rsi + 0x206] == b"HdrS"
+
+
+@pytest.mark.parametrize("image", [bzimage(), elf(), elf(note=pvh_note(1 * MIB))], ids=["bzimage", "vmlinux", "pvh"])
+def test_a_command_line_is_bytes(tmp_path: Path, image: bytes) -> None:
+    """UTF-8, and what a shell passed on that is not (PEP 383) as it came."""
+    _, ram = load(tmp_path, image, cmdline="h\u00f6st=\udcff\udc80")
+    assert b"h\xc3\xb6st=\xff\x80\0" in ram
+    for text in ("\ud800", "a\0b"):
+        with pytest.raises(GuestImageError, match="the command line has a"):
+            load(tmp_path, image, cmdline=text)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -1,0 +1,26 @@
+"""The texts that name modules: a file, and its arguments."""
+
+from __future__ import annotations
+
+import os
+
+QUOTES = "\"'"
+
+
+def split_module(text: str) -> tuple[str, str]:
+    """A module's file and its arguments. A name with blanks stands in quotes, as in GRUB; without them it is the
+    longest part of the text, up to a blank, that names a file; if none does, the first word.
+    """
+    if text[:1] and text[0] in QUOTES and (end := text.find(text[0], 1)) > 0:
+        return text[1:end], text[end + 1 :].lstrip(" ")
+    blanks = [at for at, letter in enumerate(text) if letter == " "]
+    for at in (len(text), *reversed(blanks)):
+        if at and os.path.exists(text[:at]):  # noqa: PTH110 - Path.exists() raises for names that are too long
+            return text[:at], text[at + 1 :]
+    name, _, words = text.partition(" ")
+    return name, words
+
+
+def as_one_word(name: str) -> str:
+    """A file's name at the start of a command line, where kernels skip a word: blanks as in a URL."""
+    return name.replace(" ", "%20")

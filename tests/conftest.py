@@ -64,6 +64,27 @@ def run_tests_in(tree: Path, *tests: str, flags: str = "", **environment: str) -
     )
 
 
+def find_program(name: str, package: str) -> str:
+    if not (path := shutil.which(name)):
+        pytest.skip(f"{name} is missing (package {package})")
+    return path
+
+
+@pytest.fixture
+def qemu_img() -> str:
+    return find_program("qemu-img", "qemu-utils")
+
+
+@pytest.fixture
+def qemu_io() -> str:
+    return find_program("qemu-io", "qemu-utils")
+
+
+@pytest.fixture
+def qemu_nbd() -> str:
+    return find_program("qemu-nbd", "qemu-utils")
+
+
 @pytest.fixture(scope="session")
 def guests() -> Path:
     subprocess.run([ROOT / "guest-images" / "build.sh", GUESTS], check=True)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dwcvmm._core import lib
+from dwcvmm.cli.apart import check_apart
 from dwcvmm.cli.run import DAY, MS
 from dwcvmm.cli.units import Duration, Size
 from dwcvmm.cli.worker import interruptible
@@ -142,6 +143,7 @@ def workload(rounds: int, strategies: tuple[str, ...], timeout: int, json_path: 
 
 
 def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None) -> int:
+    check_apart({"--json": json_path}, {"--kernel": guest.kernel, "--initrd": guest.initrd})
     file = OutputFile(json_path) if json_path else None
 
     def after_run(run: Run, runs: list[Run]) -> None:

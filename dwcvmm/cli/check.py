@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
+from dwcvmm.cli.apart import check_apart
 from dwcvmm.cli.run import MS, US, default_strategy
 from dwcvmm.cli.units import Duration
 from dwcvmm.cli.worker import interruptible
@@ -49,6 +50,7 @@ def check(
     )
     if picture_path:
         check_picture_path(picture_path)
+    check_apart({"--json": json_path, "--picture": picture_path, "--events": events}, {})
     file = OutputFile(json_path) if json_path else None
     log = EventLog(events)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dwcvmm.cli.apart import check_apart
 from dwcvmm.files import write_failure
 from dwcvmm.report.inputs import read
 from dwcvmm.report.origin import now
@@ -23,6 +24,7 @@ from dwcvmm.streams import say
 @click.option("--svg", type=click.Path(path_type=Path), metavar="DIR", help="Write the pictures as SVG, too.")
 def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | None) -> None:
     """Make one HTML page of reports of runs, results of bench and check, and campaigns (docs/report.md)."""
+    check_apart({"--out": out}, {f"the input {path}": path for path in inputs})
     figure_class()  # say what is missing before the work
     made = sections([(path, read(path)) for path in inputs])
     try:

@@ -15,6 +15,7 @@ from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.kinds import Kind
 from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
+from dwcvmm.cli.apart import STDOUT, check_apart
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
@@ -208,6 +209,13 @@ def run(
     if deadline:
         watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED, spare_s=0)
     check_size(memory)
+    console_file = {"stdio": STDOUT, "none": None}.get(console, Path(console))
+    check_apart(
+        {"--report": report, OPTION: keep_divergence, "--events": events, "--console": console_file},
+        {"--kernel": kernel, "--bios": bios, "--initrd": initrd, "--baseline": baseline},
+        disks,
+        modules,
+    )
     image = read_kernel(kernel, memory)
     base = schema.load(baseline) if baseline else None
     if base and baseline:
@@ -254,6 +262,8 @@ def run(
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
         lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
+    for remark in machine.virtio.remarks:
+        say(f"dwcvmm: {remark}")
     if divergence_file:
         keeper = Keeper(machine, divergence_file, sys.argv[1:])
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)

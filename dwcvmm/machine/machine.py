@@ -113,7 +113,9 @@ class Machine:
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
-        self.virtio = VirtioDevices(config.virtio, self.core, for_devices, self.mmio, self.pci, on_console)
+        self.virtio = VirtioDevices(
+            config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+        )
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)

@@ -14,7 +14,7 @@ from dwcvmm.devices.virtio.console import RECEIVE, Console
 from dwcvmm.devices.virtio.device import VirtioDevice
 from dwcvmm.devices.virtio.pci import BAR_BYTES, VirtioPci
 from dwcvmm.devices.virtio.rng import Rng
-from dwcvmm.errors import ConfigError
+from dwcvmm.errors import ConfigError, DwcVmmError
 from dwcvmm.machine import layout
 from dwcvmm.machine.bus import Bus
 from dwcvmm.machine.memory import GuestMemory
@@ -30,7 +30,11 @@ class VirtioConfig:
 
 
 class VirtioDevices:
-    """`memory` is guest memory as devices may use it: only in `process`. `core` is a `struct dwc_engine`."""
+    """`memory` is guest memory as devices may use it: only in `process`. `core` is a `struct dwc_engine`.
+
+    `ended`: whether the run is over, which another thread may have decided; a device's work ends then.
+    Raises ConfigError or HostError for a disk that cannot be had.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,9 @@ class VirtioDevices:
         mmio: Bus,
         bus: PciBus,
         on_output: Callable[[bytes], None],
+        ended: Callable[[], bool],
     ) -> None:
+        self._ended = ended
         self._core, self._memory, self._mmio, self._bus = core, memory, mmio, bus
         self._lines = IntxLines(lambda gsi, level: lib.dwc_set_gsi(core, gsi, level))
         self._transports: list[VirtioPci] = []
@@ -52,7 +58,7 @@ class VirtioDevices:
             for index, disk in enumerate(config.disks):
                 self._disks.append(open_disk(disk))
                 self._add(Block(self._disks[-1], f"dwcvmm-disk{index}"))
-        except ConfigError:
+        except DwcVmmError:
             self.close()
             raise
         if config.rng:
@@ -62,6 +68,7 @@ class VirtioDevices:
 
     def _add(self, device: VirtioDevice) -> VirtioPci:
         slot = FIRST_SLOT + len(self._transports)
+        device.ended = self._ended
         transport = VirtioPci(
             device,
             self._memory,
@@ -73,6 +80,11 @@ class VirtioDevices:
         transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))
         self._transports.append(transport)
         return transport
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of the disks."""
+        return [remark for disk in self._disks for remark in disk.remarks]
 
     @property
     def waiting(self) -> bool:

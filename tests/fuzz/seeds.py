@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
+from qcow2images import Image
 from targets import RECORD
 from test_bios import bios_image
 from test_boot import MIB, bzimage, elf, pvh_note
@@ -23,6 +24,19 @@ def qcow2() -> bytes:
     level1 = struct.pack(">Q", 1 << 63 | 3 * cluster)
     level2 = struct.pack(">Q", 1 << 63 | 4 * cluster)
     return b"".join(part.ljust(cluster, b"\0") for part in (header, level1, b"", level2, b"content"))
+
+
+def qcow2_headers() -> list[bytes]:
+    """Whole ones, in files of a gigabyte: both versions, sizes of clusters, what is refused and what may be ignored."""
+    images = [Image(version=version, cluster_bits=bits) for version in (2, 3) for bits in (9, 16, 21)]
+    images += [
+        Image(incompatible=8, compression=1),
+        Image(incompatible=1 << 4),
+        Image(backing_offset=112, backing_bytes=8),
+        Image(snapshots=1, snapshots_offset=1 << 16),
+        Image(size=1 << 40),
+    ]
+    return [(1 << 21).to_bytes(4, "little") + image.head[:200] for image in images]
 
 
 def operations() -> bytes:
@@ -60,6 +74,7 @@ SEEDS: dict[str, list[bytes]] = {
     + [b"\x03" + image for image in VALID]
     + [b"\x0d" + bzimage()],
     "firmware_dma": [requests()],
+    "qcow2_header": qcow2_headers(),
     "qcow2": [qcow2()],
     "virtio_block": [operations()],
     "virtio_console": [operations()],

@@ -15,7 +15,7 @@ from seeds import SEEDS
 from targets import KERNEL_BYTES, SCRATCH, TARGETS
 
 from dwcvmm.boot.loader import GuestFiles, load_guest
-from dwcvmm.devices.disk import Qcow2Disk
+from dwcvmm.devices.disk import DiskConfig, open_disk
 from dwcvmm.machine.memory import GuestMemory
 
 NAMES = {target.__name__: target for target in TARGETS}
@@ -45,6 +45,6 @@ def test_seeds_are_whole() -> None:
         memory = GuestMemory(KERNEL_BYTES, lambda gpa, length: bytes(length), lambda gpa, content: None)
         load_guest(memory, GuestFiles(file))
     file.write_bytes(SEEDS["qcow2"][0])
-    disk = Qcow2Disk(file)
+    disk = open_disk(DiskConfig(file, read_only=True))
     assert (disk.size_bytes, disk.read(0, 7)) == (8192, b"content")
     disk.close()

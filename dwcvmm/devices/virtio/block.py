@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from dwcvmm.devices.disk import SECTOR, Disk
 from dwcvmm.devices.virtio.device import VirtioDevice
@@ -23,6 +24,7 @@ class Block(VirtioDevice):
     device_type, class_code = 2, 0x010000
 
     def __init__(self, disk: Disk, serial: str) -> None:
+        super().__init__()
         self._disk = disk
         self._serial = serial.encode()[:ID_BYTES].ljust(ID_BYTES, b"\0")
 
@@ -58,18 +60,21 @@ class Block(VirtioDevice):
         chain.write(room - 1, bytes([status]))
         return room if written == room - 1 else written
 
-    def _check(self, at: int, length: int) -> None:
+    def _pieces(self, at: int, length: int) -> Iterator[int]:
+        """Where a request's pieces start. One that the end of the run cuts off is in the image in part."""
         if length % SECTOR or at + length > self._disk.size_bytes:
             raise OSError("a request beyond the disk, or not of whole sectors")
+        for done in range(0, length, PIECE):
+            if self.ended():
+                raise OSError("the run is over")
+            yield done
 
     def _read(self, chain: Chain, at: int, length: int) -> int:
-        self._check(at, length)
-        for done in range(0, length, PIECE):
+        for done in self._pieces(at, length):
             chain.write(done, self._disk.read(at + done, min(PIECE, length - done)))
         return length
 
     def _write(self, chain: Chain, at: int, length: int) -> None:
-        self._check(at, length)
-        for done in range(0, length, PIECE):
+        for done in self._pieces(at, length):
             data = chain.read(HEADER.size + done, min(PIECE, length - done))
             self._disk.write(at + done, data)

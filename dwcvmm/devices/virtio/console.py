@@ -17,6 +17,7 @@ class Console(VirtioDevice):
     device_type, class_code, queue_count = 3, 0x078000, 2
 
     def __init__(self, on_output: Callable[[bytes], None]) -> None:
+        super().__init__()
         self._on_output = on_output
         self._input = bytearray()
 
@@ -42,5 +43,7 @@ class Console(VirtioDevice):
     def serve(self, chain: Chain) -> int:
         total = chain.readable_bytes
         for at in range(0, total, PIECE):
+            if self.ended():
+                break
             self._on_output(chain.read(at, min(PIECE, total - at)))
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from dwcvmm.devices.virtio.queue import Chain, Queue
@@ -13,6 +14,10 @@ class VirtioDevice:
     device_type: ClassVar[int]
     class_code: ClassVar[int]  # of PCI
     queue_count: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        # whether the run is over: a request can be for more work than there is time
+        self.ended: Callable[[], bool] = lambda: False
 
     @property
     def features(self) -> int:
@@ -29,7 +34,7 @@ class VirtioDevice:
 
     def process(self, index: int, queue: Queue) -> None:
         """Serve all requests in a queue. Raises QueueError or GuestMemoryError for what no guest may ask for."""
-        while chain := queue.pop():
+        while not self.ended() and (chain := queue.pop()):
             queue.push(chain, self.serve(chain))
 
     def serve(self, chain: Chain) -> int:

@@ -1,0 +1,64 @@
+"""What a disk is to its device, and how the user names one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dwcvmm.errors import ConfigError
+
+SECTOR = 512
+FORMATS = ("raw", "qcow2")
+
+
+class Disk(Protocol):
+    """Offsets and lengths in bytes. Everything may raise OSError; a write that raises may be done in part."""
+
+    size_bytes: int  # whole sectors
+    read_only: bool
+    remarks: tuple[str, ...]  # sentences that the user should read
+
+    def read(self, at: int, length: int) -> bytes: ...
+
+    def write(self, at: int, data: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class DiskConfig:
+    """An image as the user named it. `snapshot`: the guest may write, and the file stays as it is."""
+
+    path: Path
+    read_only: bool = False
+    snapshot: bool = False
+    format: str | None = None  # of FORMATS; None: by its content
+
+    @property
+    def writes(self) -> bool:
+        """Whether the file itself is written to."""
+        return not self.read_only and not self.snapshot
+
+
+class DiskError(ConfigError):
+    """A disk that cannot be had as the user wants it."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"disk {path}: {message}")
+
+
+def whole_sectors(size_bytes: int) -> int:
+    """A disk's size for the guest: its odd tail is filled up to a sector, as QEMU does."""
+    return -(-size_bytes // SECTOR) * SECTOR
+
+
+def about_tail(path: Path, size_bytes: int, writes: bool) -> tuple[str, ...]:
+    """What is to be told of a disk that does not end with a sector."""
+    tail = size_bytes % SECTOR
+    if not tail:
+        return ()
+    grows = "; a write to it makes the file longer" if writes else ""
+    return (f"disk {path}: its last {tail} bytes are no whole sector: the guest sees zeros behind them{grows}",)

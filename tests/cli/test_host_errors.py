@@ -167,7 +167,7 @@ def test_files_that_are_larger_than_the_guests_memory(guests: Path, tmp_path: Pa
         with file.open("wb") as out:
             out.truncate(size)
     common = ("--memory", "16M", "--strategy", "off")
-    cases = [("--kernel", large), ("--kernel", huge), ("--kernel", guests / "ports.bin", "--initrd", large)]
+    cases = [("--kernel", large), ("--kernel", huge), ("--kernel", guests / "multiboot.bin", "--initrd", large)]
     cases += [("--kernel", guests / "multiboot.bin", "--module", f"{huge} words")]
     for case in cases:
         done = dwcvmm("run", *common, *case)

@@ -5,6 +5,7 @@ sentence. Cases that wait run side by side.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,7 +72,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(guests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     path = tmp_path_factory.mktemp("matrix")
     made = Place(path)
     (path / "guest.bin").write_bytes(b"\xb0\x41\x66\xba\xf8\x03\xee\x30\xc0\xe6\xf4")  # "A", and the debug exit
@@ -81,6 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xf7\x66\xba\xf8\x03\xec\xee\xeb\xf0"
     )
     (path / "chatter.bin").write_bytes(b"\xb0\x0a\x66\xba\xf8\x03\xee\xeb\xfd")  # newlines for ever
+    shutil.copy(guests / "multiboot.bin", path)
     (path / "image.bin").write_bytes(bytes(1 << 16))
     os.mkfifo(path / "unread.bin")
     made.held.append(os.open(path / "unread.bin", os.O_RDWR))  # it is open, and nobody reads it
@@ -120,9 +122,9 @@ CASES = [
     Case("--kernel {socket}", (CONFIG,), says="a socket"),
     Case("--kernel /dev/stdin", (TIMEOUT,), stdin=Place.silent_pipe, says="before the guest started"),
     # initrds, modules
-    Case("--kernel {guest} --initrd {fifo}", (TIMEOUT,)),
-    Case("--kernel {guest} --initrd /dev/zero", (CONFIG,), says="a character device"),
-    Case("--kernel {guest} --initrd .", (CONFIG,), says="Is a directory"),
+    Case("--kernel {multiboot} --initrd {fifo}", (TIMEOUT,)),
+    Case("--kernel {multiboot} --initrd /dev/zero", (CONFIG,), says="a character device"),
+    Case("--kernel {multiboot} --initrd .", (CONFIG,), says="Is a directory"),
     # disks
     Case("--kernel {guest} --disk {fifo}", (CONFIG, TIMEOUT)),
     Case("--kernel {guest} --disk {fifo},snapshot", (CONFIG, TIMEOUT)),

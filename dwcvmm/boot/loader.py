@@ -109,6 +109,8 @@ def _load(room: Room, files: GuestFiles, image: bytes) -> CpuEntry:
             raise GuestImageError(kernel, "a BIOS takes neither an initrd nor a command line")
         return bios.load_bios(room, image)
     if kind is Kind.FLAT:
+        if files.initrd:
+            raise GuestImageError(kernel, "a flat image takes no initrd")
         return load_flat(room.memory, image)
     if header2 := multiboot2.find_header(image) if kind is Kind.MULTIBOOT2 else None:
         return multiboot2.load_multiboot2(room, image, header2, _boot_info(room, files))

@@ -9,9 +9,12 @@
 #define TRIES 24
 #define SKID 192 /* stop short of the other by this much; a longer skid costs another try */
 #define MOVE_ON 24
-#define NOISE 1024 /* equal registers with counts further apart are another turn of a loop */
+#define LONGEST_REPEAT (1u << 16) /* noise of a repeated string instruction, which is one event: an interrupt cuts it */
+#define SIXTEENTHS 16
 #define NOISE_A_STOP 2 /* many CPUs count too much at each VM entry */
-#define GIVE_UP 512
+#define LEARNED_FROM 16 /* stops at most: behind more of them their own noise is what would be learned */
+#define NOISE 1024 /* equal registers with counts further apart are another turn of a loop */
+#define SLACK 16 /* beyond the other by so much, and three times the usual spread: it was in front */
 #define NATURAL 1
 #define DR6_B0 1u
 
@@ -27,18 +30,23 @@ static void resume_past(struct dwc_replica *r)
 	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }
 
-/* An interrupt shadow blocks breakpoints, and a REP instruction is entered many times at one RIP. */
-static int is_target(struct dwc_replica *r)
+/* Where the instruction behind the repeated string instruction is that the replica stands at; 0: it stands at another. */
+static uint64_t behind_repeat(struct dwc_replica *r)
 {
-	uint8_t code[2];
+	uint8_t code[DWC_LONGEST_INSTRUCTION];
+	unsigned length;
 
-	if (r->state.events.interrupt.shadow)
-		return 0;
 	dwc_read_code(r, dwc_linear_rip(&r->state), code, sizeof code);
-	return code[0] != 0xf2 && code[0] != 0xf3 && !(code[0] == 0x66 && (code[1] == 0xf2 || code[1] == 0xf3));
+	length = dwc_repeated_string(code, r->state.sregs.cs.l);
+	return length ? dwc_linear_rip(&r->state) + length : 0;
 }
 
-/* Run until `more` is counted. Returns DWC_SLICE_END, NATURAL (an exit of the guest's own), or an error. */
+static int at_breakpoint(const struct dwc_replica *r)
+{
+	return r->exit.reason == KVM_EXIT_DEBUG && r->exit.info & DR6_B0;
+}
+
+/* Run until `more` is counted, or to a breakpoint. Returns DWC_SLICE_END, NATURAL (an exit of the guest's own), or an error. */
 static int job_move(struct dwc_replica *r)
 {
 	int status;
@@ -48,13 +56,28 @@ static int job_move(struct dwc_replica *r)
 	r->most_ns = 0;
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, 0);
-	return status ? status : NATURAL;
+	if (status)
+		return status;
+	return at_breakpoint(r) ? DWC_SLICE_END : NATURAL;
 }
 
 static int move(struct dwc_replica *r, uint64_t more)
 {
 	r->move = more;
 	return dwc_replica_call(r, job_move);
+}
+
+/* Behind the repeated string instruction that it stands at: many states of that share one RIP, and one event. */
+static int pass_repeat(struct dwc_replica *r, uint64_t to)
+{
+	int err, status;
+
+	if ((err = dwc_set_breakpoint(r, to)))
+		return err;
+	status = move(r, LONGEST_REPEAT);
+	r->engine->stats.debug_exits++;
+	err = dwc_set_breakpoint(r, 0);
+	return err ? err : status;
 }
 
 /* The other has ended by itself: so must this one, soon. */
@@ -84,17 +107,67 @@ static int agree(struct dwc_engine *e)
 	return !dwc_state_compare(&e->replicas[0].state, &e->replicas[1].state, &e->stats) && !dwc_pages_compare(e, 1);
 }
 
-static int near(uint64_t a, uint64_t b, uint64_t stops)
+static int near(uint64_t a, uint64_t b)
 {
-	return (a > b ? a - b : b - a) <= NOISE + NOISE_A_STOP * stops;
+	return (a > b ? a - b : b - a) <= NOISE;
+}
+
+static int read_counts(struct dwc_engine *e, uint64_t *counts)
+{
+	int err = dwc_counter_read(&e->replicas[0], &counts[0]);
+
+	return err ? err : dwc_counter_read(&e->replicas[1], &counts[1]);
+}
+
+/* How far replica B is in front of A: by the counts, less what B counts too much as a rule. */
+static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
+{
+	return (int64_t)(counts[1] - counts[0]) - e->habits.bias / SIXTEENTHS;
+}
+
+/* An average over the last eight or so. */
+static void follow(int64_t *habit, int64_t sample)
+{
+	*habit += (sample * SIXTEENTHS - *habit) / 8;
+}
+
+/* Both stand at the same instruction: so the difference of their counts is noise. */
+static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
+{
+	int64_t off = lead_of_b(e, counts);
+
+	follow(&e->habits.spread, off < 0 ? -off : off);
+	follow(&e->habits.bias, (int64_t)(counts[1] - counts[0]));
+}
+
+/* The budget with which a run is likely to end at a count, as an overflow comes late. */
+uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count)
+{
+	uint64_t skid = (uint64_t)e->habits.skid / SIXTEENTHS;
+
+	return count > DWC_LEAST_BUDGET + skid ? count - skid : count;
+}
+
+/* The budget of replica B for a point that replica A counts so many to. */
+uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
+{
+	int64_t bias = e->habits.bias / SIXTEENTHS;
+
+	return (int64_t)count + bias > DWC_LEAST_BUDGET ? count + (uint64_t)bias : count;
 }
 
 enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
 
-/* A catch-up under way: counts at the start and now, and how many debug exits it may and did take. */
+/* A catch-up under way: where it starts and is to get to, by its own counter, how far beyond that it may be, and how many debug
+ * exits it took. */
 struct chase {
-	uint64_t theirs, mine, stops, most_stops;
+	uint64_t mine, goal, slack, stops;
 };
+
+static int overrun(const struct chase *c)
+{
+	return c->mine > c->goal + c->slack + NOISE_A_STOP * c->stops;
+}
 
 /* On the thread of the one behind, to the next hit of the breakpoint where all registers agree. 0: there it stands. */
 static int job_chase(struct dwc_replica *r)
@@ -104,38 +177,41 @@ static int job_chase(struct dwc_replica *r)
 	int status;
 
 	r->most_ns = 0;
-	while (chase->stops++ < chase->most_stops) {
+	do {
+		chase->stops++;
 		r->started_ns = dwc_now_ns();
 		if (r->state.regs.rip == leader->state.regs.rip)
 			resume_past(r);
 		if ((status = dwc_replica_run(r, 0)))
 			return status == DWC_SLICE_END ? OVERRUN : status;
-		if (r->exit.reason != KVM_EXIT_DEBUG || !(r->exit.info & DR6_B0)) /* a time site is an exit of the guest's own */
+		if (!at_breakpoint(r)) /* a time site is an exit of the guest's own */
 			return ENDED;
 		r->engine->stats.debug_exits++;
-		if (dwc_state_compare_synced(&r->state, &leader->state, &r->engine->stats))
-			continue;
 		if ((status = dwc_counter_read(r, &chase->mine)))
 			return status;
-		if (near(chase->mine, chase->theirs, chase->stops))
+		if (near(chase->mine, chase->goal) &&
+		    !dwc_state_compare_synced(&r->state, &leader->state, &r->engine->stats))
 			return 0;
-	}
+	} while (!overrun(chase));
 	return OVERRUN;
 }
 
+/* The counter ends it where the breakpoint is not met any more. */
 static int job_start_chase(struct dwc_replica *r)
 {
-	const struct chase *chase = r->chase;
+	const struct chase *c = r->chase;
 
-	return dwc_counter_extend(r, chase->theirs - chase->mine + GIVE_UP + NOISE_A_STOP * chase->most_stops);
+	return dwc_counter_extend(r, c->goal - c->mine + c->slack + SKID);
 }
 
-/* From hit to hit until it agrees with the leader. When it is beyond by more than noise can explain, it was ahead. */
-static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
+/* From hit to hit until it agrees with the leader. When it is beyond by more than noise can explain, it was in front. */
+static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t distance)
 {
-	/* each stop is an instruction on, at least */
-	struct chase chase = { .theirs = theirs, .mine = mine, .most_stops = theirs - mine + GIVE_UP };
+	struct chase chase = { .mine = mine, .goal = mine + distance };
+	uint64_t counts[2];
 	int err, status;
+
+	chase.slack = SLACK + 3 * (uint64_t)behind->engine->habits.spread / SIXTEENTHS;
 
 	behind->chase = &chase;
 	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&other(behind)->state))) ||
@@ -146,6 +222,8 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t theirs)
 			status = status < 0 ? status : CAUGHT_UP;
 			break;
 		}
+	if (status == CAUGHT_UP && chase.stops <= LEARNED_FROM && !(err = read_counts(behind->engine, counts)))
+		learn_noise(behind->engine, counts);
 	err = dwc_set_breakpoint(behind, 0);
 	return err ? err : status;
 }
@@ -167,68 +245,73 @@ static void note_length(struct dwc_engine *e, uint64_t count)
 		e->stats.longest_permille = permille;
 }
 
-static int settle(struct dwc_engine *e, uint64_t *counts)
+/* Both as their counters have stopped them: for the histograms, and for the next slice. */
+static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 {
+	tally(e->stats.distance, counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0]);
+	note_length(e, counts[0] > counts[1] ? counts[0] : counts[1]);
 	for (int i = 0; i < 2; i++) {
-		int err = dwc_counter_read(&e->replicas[i], &counts[i]);
+		uint64_t budget = e->replicas[i].budget, late = counts[i] > budget ? counts[i] - budget : 0;
 
-		if (err)
-			return err;
+		if (!i)
+			tally(e->stats.lateness, late);
+		if (counts[i] >= budget && late <= NOISE) /* not one that ended by time, or behind a long REP */
+			follow(&e->habits.skid, (int64_t)late);
 	}
-	return 0;
+}
+
+/* A try with replica B so far in front. Returns OVERRUN: try again; 0: as dwc_align(). */
+static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uint64_t *counts)
+{
+	struct dwc_replica *leader = &e->replicas[lead > 0], *behind = other(leader);
+	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = behind_repeat(leader), skid = (uint64_t)e->habits.skid / SIXTEENTHS;
+	int status;
+
+	if (to || leader->state.events.interrupt.shadow || number % 4 == 3) {
+		/* nobody can be brought there: a shadow blocks breakpoints. Or this point did not work out */
+		status = to ? pass_repeat(leader, to) : move(leader, MOVE_ON + 7 * (unsigned)number);
+		if (status == NATURAL)
+			return dwc_align_to_natural(behind, distance + e->budget + SKID);
+		return status == DWC_SLICE_END ? OVERRUN : status;
+	}
+	if (distance > SKID + skid) {
+		if ((status = move(behind, distance - skid)) == NATURAL)
+			return dwc_align_to_natural(leader, e->budget + SKID);
+		return status == DWC_SLICE_END ? OVERRUN : status;
+	}
+	e->stats.catch_ups++;
+	switch (status = catch_up(behind, counts[behind->index], distance)) {
+	case CAUGHT_UP:
+		e->agreed = 1;
+		return 0;
+	case ENDED:
+		return dwc_align_to_natural(leader, e->budget + SKID);
+	default:
+		return status;
+	}
 }
 
 /* Both were kicked: make them stand at the same instruction. 0: they do (by state), or both ended by themselves;
  * e->agreed tells which. DWC_DIVERGED: no point was found. */
 int dwc_align(struct dwc_engine *e)
 {
-	uint64_t counts[2], distance;
-	int err;
+	uint64_t counts[2];
+	int status;
 
-	for (int try = 0; try < TRIES; try++) {
-		struct dwc_replica *leader, *behind;
-
-		if ((err = settle(e, counts)))
-			return err;
-		distance = counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0];
-		if (!try) {
-			tally(e->stats.distance, distance);
-			note_length(e, counts[0] > counts[1] ? counts[0] : counts[1]);
-			tally(e->stats.lateness, counts[0] > e->replicas[0].budget ? counts[0] - e->replicas[0].budget : 0);
+	for (int number = 0; number < TRIES; number++) {
+		if ((status = read_counts(e, counts)))
+			return status;
+		if (!number)
+			note_stop(e, counts);
+		if (near(counts[0], counts[1]) && (status = agree(e))) {
+			e->agreed = status > 0;
+			if (e->agreed)
+				learn_noise(e, counts);
+			return status < 0 ? status : 0;
 		}
-		if (near(counts[0], counts[1], 0) && (err = agree(e))) {
-			e->agreed = err > 0;
-			return err < 0 ? err : 0;
-		}
-		leader = &e->replicas[counts[1] > counts[0]];
-		behind = other(leader);
-		/* nobody can be brought here, or this point did not work out */
-		if (!is_target(leader) || try % 4 == 3) {
-			if ((err = move(leader, MOVE_ON + 7 * (unsigned)try)) == NATURAL)
-				return dwc_align_to_natural(behind, distance + e->budget + SKID);
-			if (err != DWC_SLICE_END)
-				return err;
-			continue;
-		}
-		if (distance > 2 * SKID) {
-			if ((err = move(behind, distance - SKID)) == NATURAL)
-				return dwc_align_to_natural(leader, e->budget + SKID);
-			if (err != DWC_SLICE_END)
-				return err;
-			continue;
-		}
-		e->stats.catch_ups++;
-		switch (err = catch_up(behind, counts[behind->index], counts[leader->index])) {
-		case CAUGHT_UP:
-			e->agreed = 1;
-			return 0;
-		case ENDED:
-			return dwc_align_to_natural(leader, e->budget + SKID);
-		case OVERRUN:
-			continue;
-		default:
-			return err;
-		}
+		status = try_to_meet(e, lead_of_b(e, counts), number, counts);
+		if (status != OVERRUN)
+			return status;
 	}
 	e->diff = DWC_DIFF_HANG;
 	return DWC_DIVERGED;

@@ -7,10 +7,10 @@ from cffi import FFI
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
 SOURCES = (
-    *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "platform", "debug"),
-    *("translate", "step", "sites"),
+    *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "msrs", "platform", "debug"),
+    *("translate", "insn", "search", "scan", "sites"),
     *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
-    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "uart"),
+    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "rtc", "pci", "uart"),
 )
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.

@@ -55,7 +55,9 @@ static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
 	int waits = !dwc_returnable(exit, &e->exit) && e->strategy != DWC_IN_PLACE && e->log_count < DWC_LOG_ELEMENTS;
-	int all = ((e->checkpoint_due || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
+	/* where a tick of the frozen TSC fell into the element, both can have read the new time: no replay might again */
+	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
+	int all = ((e->checkpoint_due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
 	if (e->agreed)
 		return take_checkpoint(e, exit);
@@ -79,6 +81,8 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 {
 	if (e->host_base_ns)
 		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else if (e->strategy == DWC_OFF && e->tsc_ratio)
+		e->guest_ns = e->replicas[0].tsc_value > e->guest_ns ? e->replicas[0].tsc_value : e->guest_ns;
 	else
 		e->guest_ns += ran_ns / e->clock_divisor;
 }

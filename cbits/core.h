@@ -27,6 +27,8 @@
 #define DWC_IO_BYTES 4096
 #define DWC_LOG_ELEMENTS 32
 #define DWC_HISTOGRAM 24
+#define DWC_LONGEST_INSTRUCTION 15
+#define DWC_LONGEST_READ 6 /* of dwc_host_read_at() */
 #define DWC_LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
 #define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
@@ -67,10 +69,11 @@ enum dwc_status {
 /* What the exit is answered by. */
 enum dwc_answer {
 	DWC_ANSWER_IO,        /* what the device said, if it was asked */
-	DWC_ANSWER_TIME_PORT, /* a time site's IN: EDX as well */
-	DWC_ANSWER_TIME_TRAP, /* a time instruction that is not executed: EDX:EAX, and on behind it */
+	DWC_ANSWER_SITE_PORT, /* a site's IN: the registers that its instruction writes */
+	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is not executed: the same, and on behind it */
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
 	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
+	DWC_ANSWER_REFUSED,   /* there is no such MSR: #GP */
 };
 
 enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER }; /* sites.c */
@@ -103,7 +106,7 @@ struct dwc_exit {
 	uint8_t size;     /* bytes an item */
 	uint16_t port;
 	uint32_t count; /* items (string I/O) */
-	uint64_t gpa;   /* MMIO */
+	uint64_t gpa;   /* MMIO; the index of an MSR */
 	uint64_t info;  /* debug: DR6; internal error: suberror; fail entry: hardware reason */
 	uint8_t data[DWC_IO_BYTES];
 };
@@ -118,6 +121,12 @@ struct dwc_slot {
 	uint64_t gpa, size;
 	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
 	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+};
+
+/* What alignment has learned of the counters, in sixteenths of an event: how much more replica B counts up to the same point,
+ * how far single cases are from that, and how late an overflow ends a run. */
+struct dwc_counter_habits {
+	int64_t bias, spread, skid;
 };
 
 /* A number that one thread raises and another waits for. */
@@ -145,7 +154,8 @@ struct dwc_replica {
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
 	struct chase *chase; /* align.c */
 	/* the frozen TSC: host tick and guest value that the offset is set for */
-	uint64_t tsc_tick, tsc_value, tsc_usual_ns;
+	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
+	int tsc_runs; /* under `off`: it has been set once */
 	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, where it is not the caller's */
 	pthread_t thread;
@@ -159,10 +169,27 @@ struct dwc_replica {
 	sigset_t signals_before;
 };
 
-/* An RDTSC or RDTSCP that was replaced by a trap (sites.c). */
+/* An instruction that reads what is the host's (insn.c). */
+enum dwc_read_kind {
+	DWC_READ_NOTHING,
+	DWC_READ_RDTSC,
+	DWC_READ_RDTSCP,
+	DWC_READ_RDRAND,
+	DWC_READ_RDSEED,
+	DWC_READ_RDPID,
+	DWC_READ_XGETBV,
+};
+
+struct dwc_host_read {
+	uint8_t kind, length;
+	uint8_t reg, bytes; /* the operand of those that have one: number of the register, and how much of it is written */
+};
+
+/* One that was replaced by a trap (sites.c). */
 struct dwc_site {
 	uint64_t gpa;
-	uint8_t length, user;
+	struct dwc_host_read read;
+	uint8_t user;
 };
 
 struct dwc_inputs {
@@ -171,19 +198,24 @@ struct dwc_inputs {
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
-	uint64_t time, next_rip;       /* of a time site */
+	struct dwc_host_read read;     /* of a site, */
+	uint64_t value, next_rip;      /* what it reads, and where it goes on */
+	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
-/* A single-stepped search for a time instruction from the checkpoint on: limit in, the rest out. */
+/* A search for a host's value from the checkpoint on. In: kinds (a bit for each enum dwc_read_kind), limit (single steps), limit_ns
+ * (of single steps), events (of a free run by the progress counter; 0: no such bound). The rest is what was found. */
 struct dwc_search {
-	uint64_t limit, steps, gpa;
-	uint32_t exit_reason; /* that ended it */
-	uint32_t length; /* of the instruction found; 0: none */
-	int user;        /* in ring 3 */
-	int long_mode;   /* in 64-bit code */
+	uint32_t kinds;
+	uint64_t limit, limit_ns, events, steps, gpa, linear;
+	uint32_t exit_reason;      /* that ended it */
+	struct dwc_host_read read; /* the instruction found, or nothing */
+	int user;                  /* in ring 3 */
+	int long_mode;             /* in 64-bit code */
+	int timed_out;
 };
 
 /* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
@@ -255,7 +287,8 @@ struct dwc_engine {
 	uint64_t counter_config;
 	uint64_t slice_ns, slice_events, budget;
 	uint64_t slice_used_ns; /* guest time since the counters were armed */
-	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs */
+	struct dwc_counter_habits habits;
+	/* the frozen TSC, where the host scales it: KVM's ratio, with so many fraction bits; 0: it runs as the host has it */
 	uint64_t tsc_ratio, tsc_tick, tsc_host_khz;
 	uint32_t tsc_bits;
 	uint64_t events_per_ms;   /* what the counter counts in a millisecond of guest time */
@@ -280,16 +313,19 @@ struct dwc_engine {
 	struct dwc_ioapic ioapic;
 	struct dwc_lapic lapic;
 	struct dwc_pit pit;
+	struct dwc_rtc rtc;
+	struct dwc_pci pci;
 	struct dwc_uart uart;
 	uint16_t uart_base;
 	int has_backlog; /* input waits for room in the UART */
+	uint32_t tsc_aux; /* the MSR */
 	/* learned time sites */
 	int user_trap;       /* enum dwc_user_trap */
 	int icebp_rip_after; /* where RIP stands at the debug exit of an ICEBP */
 	int user_sites;      /* how many are in ring 3, and need debug exits */
 	uint32_t site_count;
 	struct dwc_site sites[DWC_MAX_SITES];
-	uint64_t site_reads, site_time; /* how many, and the last one */
+	uint64_t site_reads, site_time, site_base; /* how many, the last time, and what is read at guest time 0 */
 	struct dwc_search search;
 	/* the last divergence */
 	uint32_t diff;
@@ -353,7 +389,13 @@ void dwc_tsc_choose(struct dwc_engine *e);
 int dwc_tsc_enter(struct dwc_replica *r);
 void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 
+/* insn.c */
+unsigned dwc_repeated_string(const uint8_t *code, int long_mode);
+void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *read);
+
 /* align.c */
+uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count);
+uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count);
 int dwc_align(struct dwc_engine *e);
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 
@@ -392,9 +434,16 @@ void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data);
 int dwc_interrupt_pending(const struct dwc_engine *e);
 int dwc_interrupt_acknowledge(struct dwc_engine *e);
 
+/* msrs.c */
+int dwc_msrs_filter(int vm_fd, int time);
+void dwc_msr_serve(struct dwc_engine *e);
+void dwc_msr_answer(struct dwc_replica *r);
+
 /* platform.c */
 int dwc_platform_mmio(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
 int dwc_platform_io(struct dwc_engine *e, const struct dwc_exit *exit, uint8_t *data);
+int dwc_platform_read_port(struct dwc_engine *e, uint16_t port);
+int dwc_platform_write_port(struct dwc_engine *e, uint16_t port, uint8_t value);
 void dwc_platform_tick(struct dwc_engine *e);
 uint64_t dwc_platform_deadline(struct dwc_engine *e);
 
@@ -402,15 +451,21 @@ uint64_t dwc_platform_deadline(struct dwc_engine *e);
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa);
 void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length);
 
-/* step.c */
-int dwc_find_time_site(struct dwc_engine *e, int replica);
-int dwc_scan_time_site(struct dwc_engine *e, int replica);
+/* search.c */
+int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read);
+void dwc_note_place(struct dwc_search *s, const struct dwc_state *state);
+int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *));
+int dwc_search_by_steps(struct dwc_engine *e, int replica);
+
+/* scan.c */
+int dwc_search_by_traps(struct dwc_engine *e, int replica);
 
 /* sites.c */
-int dwc_learn_time_site(struct dwc_engine *e, uint64_t gpa, uint32_t length, int user);
-extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* RDTSCP is as long */
-int dwc_time_site_answer(struct dwc_engine *e);
-void dwc_pass_time_read(struct dwc_engine *e, uint32_t length);
+int dwc_learn_site(struct dwc_engine *e);
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+uint64_t dwc_next_time(struct dwc_engine *e);
+int dwc_site_answer(struct dwc_engine *e);
+void dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
 int dwc_reflect_undefined(struct dwc_engine *e);
 int dwc_give_answer(struct dwc_replica *r);
@@ -432,6 +487,7 @@ int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
 int dwc_replayable(const struct dwc_exit *x);
 int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before);
 int dwc_is_io(const struct dwc_exit *x);
+int dwc_is_msr(const struct dwc_exit *x);
 
 /* slice.c */
 int dwc_slice_plan(struct dwc_engine *e);

@@ -64,11 +64,12 @@ int dwc_ioapic_wire(const struct dwc_ioapic *io);
 uint32_t dwc_ioapic_read(const struct dwc_ioapic *io, unsigned offset);
 void dwc_ioapic_write(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned offset, uint32_t value);
 
-/* 8254 (Intel 231164) and the PC's port 0x61. Counting is binary: BCD is treated so, nobody uses it. */
+/* 8254 (Intel 231164) and the PC's port 0x61. Times are in ticks of its clock. */
 struct dwc_pit_channel {
-	uint32_t reload; /* 1 to 65536 */
-	uint64_t start_ns;
-	uint8_t mode, access, write_high, read_high, low_byte, latched, status_latched, status, gate, counting, null_count;
+	uint32_t reload, next; /* counts, 1 to 65536; next: written, and in use from next_at or the next trigger on; 0: none */
+	uint64_t start, held, next_at;
+	uint64_t rises; /* edges before `start` */
+	uint8_t state, mode, bcd, access, write_high, read_high, low_byte, latched, status_latched, status, gate;
 	uint16_t latch;
 };
 
@@ -84,6 +85,32 @@ void dwc_pit_write(struct dwc_pit *pit, uint16_t port, uint8_t value, uint64_t n
 uint64_t dwc_pit_deadline(const struct dwc_pit *pit, uint64_t now_ns);
 int dwc_pit_output(const struct dwc_pit *pit, uint64_t now_ns);
 unsigned dwc_pit_edges(struct dwc_pit *pit, uint64_t now_ns);
+
+/* MC146818: the registers are memory[0] to memory[13] and memory[0x32]. */
+struct dwc_rtc {
+	uint8_t index, memory[128];
+	uint64_t chain_ns;    /* guest time at which the divider chain began: a second ends with each whole one from there on */
+	uint64_t seen_ns;     /* up to here the registers are right */
+	uint64_t deadline_ns; /* of the next interrupt */
+};
+
+void dwc_rtc_init(struct dwc_rtc *r, int64_t time, uint32_t ns);
+void dwc_rtc_tick(struct dwc_rtc *r, uint64_t now_ns);
+uint64_t dwc_rtc_deadline(const struct dwc_rtc *r);
+int dwc_rtc_irq(const struct dwc_rtc *r);
+uint8_t dwc_rtc_read(struct dwc_rtc *r, uint16_t port, uint64_t now_ns);
+void dwc_rtc_write(struct dwc_rtc *r, uint16_t port, uint8_t value, uint64_t now_ns);
+
+/* What answers for functions that are not there, in PCI's configuration space (PCI Local Bus 3.0, 3.2.2.3). */
+struct dwc_pci {
+	uint32_t address;    /* register at port 0xCF8 */
+	uint8_t present[32]; /* functions of each device of bus 0, a bit each */
+};
+
+void dwc_pci_add(struct dwc_pci *p, unsigned device, unsigned function);
+int dwc_pci_present(const struct dwc_pci *p, uint32_t address);
+int dwc_pci_read(const struct dwc_pci *p, unsigned offset, unsigned size, uint8_t *data);
+int dwc_pci_write(struct dwc_pci *p, unsigned offset, unsigned size, const uint8_t *data);
 
 /* 16550A (National PC16550D). Transmission takes no time; the host drains tx. */
 #define DWC_UART_FIFO 16

@@ -33,10 +33,17 @@ int dwc_job_element(struct dwc_replica *r)
 	return job_continue(r);
 }
 
+/* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
+static int starts_with_exception(const struct dwc_engine *e)
+{
+	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
+	       e->inputs.answer == DWC_ANSWER_REFUSED;
+}
+
 /* Inputs are chosen once an element; a retry gets the same ones. */
 static void choose_inputs(struct dwc_engine *e)
 {
-	int pending;
+	int pending, alone = e->fragment || starts_with_exception(e);
 
 	dwc_tsc_choose(e);
 	dwc_platform_tick(e);
@@ -45,9 +52,9 @@ static void choose_inputs(struct dwc_engine *e)
 	pending = dwc_interrupt_pending(e);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	e->inputs.nmi = e->lapic.nmi && !e->fragment;
+	e->inputs.nmi = e->lapic.nmi && !alone;
 	e->lapic.nmi &= !e->inputs.nmi;
-	if (!pending || e->fragment || e->inputs.nmi) {
+	if (!pending || alone || e->inputs.nmi) {
 		e->waiting = 0;
 		return;
 	}
@@ -148,8 +155,11 @@ static int execute(struct dwc_engine *e)
 	} else {
 		if (first && first != DWC_SLICE_END)
 			return first;
-		if (first && e->arm && (second = dwc_counter_read(a, &e->budget))) /* no further than e1 got */
-			return second;
+		if (first && e->arm) { /* e2 is to end where e1 has */
+			if ((second = dwc_counter_read(a, &e->budget)))
+				return second;
+			e->budget = dwc_budget_to_end_at(e, e->budget);
+		}
 		second = dwc_replica_call(b, dwc_job_element);
 		e->stats.second_run_ns += dwc_ran_ns(b);
 	}
@@ -206,19 +216,23 @@ static int act(struct dwc_engine *e)
 
 	switch (x->reason) {
 	case KVM_EXIT_IO:
-		if (dwc_time_site_answer(e))
+		if (dwc_site_answer(e))
 			return 0;
 		if (!dwc_platform_io(e, x, e->inputs.io_data))
 			return DWC_EXIT_PYTHON;
 		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
 	case KVM_EXIT_MMIO:
 		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_EXIT_PYTHON;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		dwc_msr_serve(e);
+		return 0;
 	case KVM_EXIT_DEBUG:
-		if (!dwc_time_site_answer(e))
+		if (!dwc_site_answer(e))
 			dwc_reflect_debug_exception(e);
 		return 0;
 	case KVM_EXIT_INTERNAL_ERROR:
-		return dwc_time_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_EXIT_PYTHON;
+		return dwc_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_HLT:
 		e->halted = e->replicas[0].run->if_flag;
 		return e->halted ? 0 : DWC_EXIT_PYTHON;

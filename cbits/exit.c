@@ -39,6 +39,15 @@ void dwc_describe_exit(struct dwc_replica *r)
 		if (x->is_write && x->size <= sizeof run->mmio.data) /* behind its end stands what was there before */
 			memcpy(x->data, run->mmio.data, x->size);
 		break;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		x->is_write = run->exit_reason == KVM_EXIT_X86_WRMSR;
+		x->size = sizeof run->msr.data;
+		x->count = 1;
+		x->gpa = run->msr.index;
+		if (x->is_write)
+			memcpy(x->data, &run->msr.data, sizeof run->msr.data);
+		break;
 	case KVM_EXIT_DEBUG:
 		x->info = run->debug.arch.dr6;
 		break;
@@ -85,12 +94,18 @@ int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
 {
 	if (x->reason == KVM_EXIT_IO)
 		return !(x->is_write && e->out_rip_after);
-	return x->reason == KVM_EXIT_MMIO && !x->is_write;
+	return (x->reason == KVM_EXIT_MMIO && !x->is_write) || dwc_is_msr(x);
 }
 
+int dwc_is_msr(const struct dwc_exit *x)
+{
+	return x->reason == KVM_EXIT_X86_RDMSR || x->reason == KVM_EXIT_X86_WRMSR;
+}
+
+/* Somebody answers it. */
 int dwc_is_io(const struct dwc_exit *x)
 {
-	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO;
+	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || dwc_is_msr(x);
 }
 
 /* A rollback replays what was committed since the checkpoint. Only ends that come again at the same

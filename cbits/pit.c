@@ -1,11 +1,19 @@
-/* The PC's 8254 timer (Intel 231164-005) and port 0x61. A count is not stored but computed from the
- * guest clock, in whole ticks, so that nothing drifts. */
+/* The PC's 8254 timer (Intel 231164-005) and port 0x61. A count is not stored but computed from the guest clock, in whole
+ * ticks, so that nothing drifts. One thing is simpler than in the chip: a count is there when it is written, or when the gate
+ * rises, not with the next pulse of the clock. */
 #include "devices.h"
 
 #include <string.h>
 
 #define HZ 1193182u
 #define NS_PER_S 1000000000u
+
+enum { /* dwc_pit_channel.state */
+	EMPTY,   /* no count since the control word */
+	ARMED,   /* modes 1, 5: waits for the gate to rise */
+	RUNNING, /* since `start` */
+	HELD,    /* by the gate, after `held` ticks */
+};
 
 static uint64_t ticks_of(uint64_t ns)
 {
@@ -18,63 +26,96 @@ static uint64_t ns_of(uint64_t ticks)
 	return (uint64_t)(((unsigned __int128)ticks * NS_PER_S + HZ - 1) / HZ);
 }
 
-static uint64_t elapsed(const struct dwc_pit_channel *c, uint64_t now_ns)
-{
-	uint64_t start = ticks_of(c->start_ns), now = ticks_of(now_ns);
-
-	return now > start ? now - start : 0;
-}
-
 static int periodic(const struct dwc_pit_channel *c)
 {
 	return c->mode == 2 || c->mode == 3;
 }
 
-static uint16_t count_now(const struct dwc_pit_channel *c, uint64_t now_ns)
+static int triggered(const struct dwc_pit_channel *c)
 {
-	uint64_t gone;
-
-	if (!c->counting)
-		return (uint16_t)c->reload;
-	gone = elapsed(c, now_ns);
-	if (c->mode == 3) /* counts down by two, twice a period */
-		return (uint16_t)(c->reload - 2 * (gone % c->reload) % c->reload);
-	if (periodic(c))
-		return (uint16_t)(c->reload - gone % c->reload);
-	return (uint16_t)(c->reload - gone); /* goes on through zero */
+	return c->mode == 1 || c->mode == 5;
 }
 
-static int output(const struct dwc_pit_channel *c, uint64_t now_ns)
+static uint32_t modulus(const struct dwc_pit_channel *c)
 {
-	uint64_t gone;
+	return c->bcd ? 10000 : 65536;
+}
 
-	if (!c->counting)
-		return c->mode != 0;
-	gone = elapsed(c, now_ns);
+static uint64_t counted(const struct dwc_pit_channel *c, uint64_t tick)
+{
+	if (c->state == RUNNING)
+		return tick - c->start;
+	return c->state == HELD ? c->held : 0;
+}
+
+/* Of mode 3: the part of a period in which the output is high. */
+static uint32_t high_half(uint32_t reload)
+{
+	return (reload + 1) / 2;
+}
+
+static uint16_t count_now(const struct dwc_pit_channel *c, uint64_t tick)
+{
+	uint64_t gone = counted(c, tick), count;
+
+	if (c->mode == 3) { /* down by two, from an even count, once for each half */
+		gone %= c->reload;
+		count = (c->reload & ~1u) - 2 * (gone < high_half(c->reload) ? gone : gone - high_half(c->reload));
+	} else if (c->mode == 2) {
+		count = c->reload - gone % c->reload;
+	} else { /* goes on through zero */
+		count = c->reload + modulus(c) - gone % modulus(c);
+	}
+	count %= modulus(c);
+	if (c->bcd)
+		count = count / 1000 << 12 | count / 100 % 10 << 8 | count / 10 % 10 << 4 | count % 10;
+	return (uint16_t)count;
+}
+
+static int output(const struct dwc_pit_channel *c, uint64_t tick)
+{
+	uint64_t gone = counted(c, tick);
+
 	switch (c->mode) {
 	case 0:
+		return c->state != EMPTY && gone >= c->reload;
 	case 1:
-		return gone >= c->reload;
+		return c->state != RUNNING || gone >= c->reload;
 	case 2: /* low for the last tick of a period */
-		return gone % c->reload != c->reload - 1;
+		return c->state != RUNNING || gone % c->reload != c->reload - 1;
 	case 3:
-		return gone % c->reload < (c->reload + 1) / 2;
+		return c->state != RUNNING || gone % c->reload < high_half(c->reload);
 	default: /* 4, 5: one low tick when the count ends */
-		return gone != c->reload;
+		return c->state == EMPTY || c->state == ARMED || gone != c->reload;
 	}
 }
 
-/* Rising edges of the output since the count was loaded. */
-static uint64_t rises(const struct dwc_pit_channel *c, uint64_t now_ns)
+/* Rising edges of the output, at the end of a count, since `start`. */
+static uint64_t rises(const struct dwc_pit_channel *c, uint64_t tick)
 {
-	uint64_t gone;
+	uint64_t gone = counted(c, tick);
 
-	if (!c->counting)
+	if (c->state != RUNNING)
 		return 0;
-	gone = elapsed(c, now_ns);
 	if (periodic(c))
 		return gone / c->reload;
 	return c->mode >= 4 ? gone > c->reload : gone >= c->reload;
+}
+
+/* Modes 2 and 3 go over to a new count at the end of the period, or of half of it. */
+static void settle(struct dwc_pit_channel *c, uint64_t tick)
+{
+	uint64_t gone;
+
+	if (!c->next || c->state != RUNNING || !periodic(c) || tick < c->next_at)
+		return;
+	gone = counted(c, c->next_at);
+	c->rises += rises(c, c->next_at);
+	c->start = c->next_at;
+	if (gone % c->reload) /* the half in which the output is low comes now */
+		c->start -= high_half(c->next);
+	c->reload = c->next;
+	c->next = 0;
 }
 
 void dwc_pit_init(struct dwc_pit *pit)
@@ -85,121 +126,161 @@ void dwc_pit_init(struct dwc_pit *pit)
 		pit->channel[i].mode = 3;
 		pit->channel[i].access = 3;
 		pit->channel[i].gate = i != 2;
-		pit->channel[i].counting = i != 2; /* as firmware leaves it: 18.2 Hz, masked in the 8259 */
+		pit->channel[i].state = i != 2 ? RUNNING : HELD; /* as firmware leaves it: 18.2 Hz, masked in the 8259 */
 	}
 }
 
 uint64_t dwc_pit_deadline(const struct dwc_pit *pit, uint64_t now_ns)
 {
-	const struct dwc_pit_channel *c = &pit->channel[0];
-	uint64_t start = ticks_of(c->start_ns), seen = rises(c, now_ns);
+	struct dwc_pit_channel c = pit->channel[0];
+	uint64_t tick = ticks_of(now_ns), seen, at;
 
-	if (!c->counting || (!periodic(c) && seen))
+	settle(&c, tick);
+	seen = rises(&c, tick);
+	if (c.state != RUNNING || (!periodic(&c) && seen))
 		return UINT64_MAX;
-	if (periodic(c))
-		return ns_of(start + (seen + 1) * c->reload);
-	return ns_of(start + c->reload + (c->mode >= 4));
+	if (!periodic(&c))
+		return ns_of(c.start + c.reload + (c.mode >= 4));
+	at = c.start + (seen + 1) * c.reload;
+	if (c.next && at > c.next_at)
+		at = c.next_at + c.next - high_half(c.next);
+	return ns_of(at);
 }
 
 int dwc_pit_output(const struct dwc_pit *pit, uint64_t now_ns)
 {
-	return output(&pit->channel[0], now_ns);
+	struct dwc_pit_channel c = pit->channel[0];
+
+	settle(&c, ticks_of(now_ns));
+	return output(&c, ticks_of(now_ns));
 }
 
+/* Interrupts of channel 0 since the last call. */
 unsigned dwc_pit_edges(struct dwc_pit *pit, uint64_t now_ns)
 {
-	uint64_t all = rises(&pit->channel[0], now_ns), fresh = all - pit->edges_taken;
+	struct dwc_pit_channel *c = &pit->channel[0];
+	uint64_t tick = ticks_of(now_ns), fresh;
 
-	pit->edges_taken = all;
+	settle(c, tick);
+	fresh = c->rises + rises(c, tick) - pit->edges_taken;
+	pit->edges_taken += fresh;
 	return fresh > UINT32_MAX ? UINT32_MAX : (unsigned)fresh;
 }
 
-static void load(struct dwc_pit *pit, unsigned index, uint16_t value, uint64_t now_ns)
+/* What the channel does from here on is not what it did: its edges are counted up to now. */
+static void leave(struct dwc_pit_channel *c, uint64_t tick, uint8_t state)
 {
-	struct dwc_pit_channel *c = &pit->channel[index];
-
-	c->reload = value ? value : 65536;
-	if (c->mode == 2 && c->reload == 1)
-		c->reload = 2; /* the data sheet forbids a count of 1 here */
-	c->start_ns = now_ns;
-	c->null_count = 0;
-	c->counting = c->gate && c->mode != 1 && c->mode != 5;
-	if (index == 0)
-		pit->edges_taken = 0;
+	c->rises += rises(c, tick);
+	c->state = state;
+	c->start = tick;
+	c->held = 0;
 }
 
-static void latch_count(struct dwc_pit_channel *c, uint64_t now_ns)
+static void load(struct dwc_pit_channel *c, uint32_t value, uint64_t tick)
+{
+	uint64_t phase;
+
+	if (c->bcd)
+		value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 + (value & 15);
+	if (!value)
+		value = modulus(c);
+	if (value == 1 && periodic(c))
+		value = 2; /* the data sheet forbids a count of 1 here */
+	if (c->state == RUNNING && (periodic(c) || triggered(c))) { /* does not disturb the count that is under way */
+		c->next = value;
+		phase = counted(c, tick) % c->reload;
+		c->next_at = tick - phase + (c->mode == 3 && phase < high_half(c->reload) ? high_half(c->reload) : c->reload);
+		return;
+	}
+	leave(c, tick, triggered(c) ? ARMED : c->gate ? RUNNING : HELD);
+	c->reload = value;
+}
+
+static void latch_count(struct dwc_pit_channel *c, uint64_t tick)
 {
 	if (c->latched)
 		return;
-	c->latch = count_now(c, now_ns);
+	c->latch = count_now(c, tick);
 	c->latched = c->access;
 }
 
-static void read_back(struct dwc_pit *pit, uint8_t value, uint64_t now_ns)
+static void read_back(struct dwc_pit *pit, uint8_t value, uint64_t tick)
 {
 	for (int i = 0; i < 3; i++) {
 		struct dwc_pit_channel *c = &pit->channel[i];
+		int null_count = c->state == EMPTY || c->state == ARMED || c->next;
 
 		if (!(value & (2u << i)))
 			continue;
 		if (!(value & 0x20))
-			latch_count(c, now_ns);
+			latch_count(c, tick);
 		if (!(value & 0x10) && !c->status_latched) {
-			c->status = (uint8_t)(output(c, now_ns) << 7 | c->null_count << 6 | c->access << 4 | c->mode << 1);
+			c->status = (uint8_t)(output(c, tick) << 7 | null_count << 6 | c->access << 4 | c->mode << 1 | c->bcd);
 			c->status_latched = 1;
 		}
 	}
 }
 
-static void control(struct dwc_pit *pit, uint8_t value, uint64_t now_ns)
+static void control(struct dwc_pit *pit, uint8_t value, uint64_t tick)
 {
 	unsigned index = value >> 6, access = (value >> 4) & 3;
 	struct dwc_pit_channel *c;
 
 	if (index == 3) {
-		read_back(pit, value, now_ns);
+		read_back(pit, value, tick);
 		return;
 	}
 	c = &pit->channel[index];
 	if (!access) {
-		latch_count(c, now_ns);
+		latch_count(c, tick);
 		return;
 	}
+	leave(c, tick, EMPTY);
 	c->access = (uint8_t)access;
+	c->bcd = value & 1;
 	c->mode = (value >> 1) & 7;
 	if (c->mode > 5)
 		c->mode -= 4; /* bit 2 is ignored for modes 2 and 3 */
-	c->counting = c->write_high = c->read_high = c->latched = c->status_latched = 0;
-	c->null_count = 1;
-	if (index == 0)
-		pit->edges_taken = 0;
+	c->next = 0;
+	c->write_high = c->read_high = c->latched = c->status_latched = 0;
 }
 
-static void write_61(struct dwc_pit *pit, uint8_t value, uint64_t now_ns)
+/* The gate of channel 2, which alone can be moved. A low gate stops the counts of modes 0 and 4, and those of 2 and 3 with their
+ * output high; a rising one starts all but 0 and 4 anew (the data sheet's table of gate operations). */
+static void move_gate(struct dwc_pit_channel *c, int high, uint64_t tick)
 {
-	struct dwc_pit_channel *c = &pit->channel[2];
-	uint8_t gate = value & 1;
+	uint64_t gone = counted(c, tick);
 
-	pit->speaker = value & 3;
-	/* modes 1, 2, 3, 5 start anew; 0 and 4 would go on where they stood, which nobody asks for */
-	if (gate && !c->gate) {
-		c->start_ns = now_ns;
-		c->counting = 1;
+	if (high == c->gate)
+		return;
+	c->gate = (uint8_t)high;
+	if (c->state == EMPTY)
+		return;
+	if (!high && !triggered(c)) {
+		leave(c, tick, HELD);
+		c->held = gone;
+	} else if (high && !triggered(c) && !periodic(c)) {
+		leave(c, tick, RUNNING);
+		c->start -= gone;
+	} else if (high) {
+		leave(c, tick, RUNNING);
+		if (c->next)
+			c->reload = c->next;
+		c->next = 0;
 	}
-	if (!gate)
-		c->counting = 0;
-	c->gate = gate;
 }
 
 uint8_t dwc_pit_read(struct dwc_pit *pit, uint16_t port, uint64_t now_ns)
 {
+	uint64_t tick = ticks_of(now_ns);
 	struct dwc_pit_channel *c;
 	uint16_t count;
 
+	for (int i = 0; i < 3; i++)
+		settle(&pit->channel[i], tick);
 	if (port == 0x61) {
 		pit->refresh ^= 0x10;
-		return (uint8_t)(pit->speaker | pit->refresh | output(&pit->channel[2], now_ns) << 5);
+		return (uint8_t)(pit->speaker | pit->refresh | output(&pit->channel[2], tick) << 5);
 	}
 	if (port == 0x43)
 		return 0xff; /* write only */
@@ -208,7 +289,7 @@ uint8_t dwc_pit_read(struct dwc_pit *pit, uint16_t port, uint64_t now_ns)
 		c->status_latched = 0;
 		return c->status;
 	}
-	count = c->latched ? c->latch : count_now(c, now_ns);
+	count = c->latched ? c->latch : count_now(c, tick);
 	if (c->latched == 3) {
 		c->latched = 2;
 		return (uint8_t)count;
@@ -228,28 +309,32 @@ uint8_t dwc_pit_read(struct dwc_pit *pit, uint16_t port, uint64_t now_ns)
 
 void dwc_pit_write(struct dwc_pit *pit, uint16_t port, uint8_t value, uint64_t now_ns)
 {
+	uint64_t tick = ticks_of(now_ns);
 	struct dwc_pit_channel *c;
 
+	for (int i = 0; i < 3; i++)
+		settle(&pit->channel[i], tick);
 	if (port == 0x61) {
-		write_61(pit, value, now_ns);
+		pit->speaker = value & 3;
+		move_gate(&pit->channel[2], value & 1, tick);
 		return;
 	}
 	if (port == 0x43) {
-		control(pit, value, now_ns);
+		control(pit, value, tick);
 		return;
 	}
 	c = &pit->channel[port & 3];
 	if (c->access == 1) {
-		load(pit, port & 3, value, now_ns);
+		load(c, value, tick);
 	} else if (c->access == 2) {
-		load(pit, port & 3, (uint16_t)(value << 8), now_ns);
+		load(c, (uint32_t)value << 8, tick);
 	} else if (!c->write_high) {
 		c->low_byte = value;
 		c->write_high = 1;
-		if (c->mode == 0)
-			c->counting = 0;
+		if (c->mode == 0) /* the first byte stops the count */
+			leave(c, tick, EMPTY);
 	} else {
 		c->write_high = 0;
-		load(pit, port & 3, (uint16_t)(value << 8 | c->low_byte), now_ns);
+		load(c, (uint32_t)value << 8 | c->low_byte, tick);
 	}
 }

@@ -296,7 +296,9 @@ int dwc_replica_answer(struct dwc_replica *r)
 	struct dwc_engine *e = r->engine;
 	struct dwc_exit *x = &e->exit;
 
-	if (e->has_pending_io && !x->is_write) {
+	if (e->has_pending_io && dwc_is_msr(x))
+		dwc_msr_answer(r);
+	else if (e->has_pending_io && !x->is_write) {
 		if (x->reason == KVM_EXIT_IO)
 			memcpy((uint8_t *)r->run + r->run->io.data_offset, e->inputs.io_data, (size_t)x->size * x->count);
 		else

@@ -38,7 +38,8 @@ int dwc_slice_plan(struct dwc_engine *e)
 /* A slice starts: no element is to last longer than one and a half, whatever the counter says. */
 int dwc_slice_arm(struct dwc_replica *r)
 {
-	int err = dwc_counter_arm(r, r->engine->budget);
+	uint64_t budget = r->engine->budget;
+	int err = dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 
 	r->most_ns = r->engine->slice_ns * 3 / 2;
 	return err ? err : dwc_replica_kick_after(r, r->most_ns);

@@ -50,6 +50,7 @@ def command_of(spec: Spec, guest: GuestSpec, fault: str) -> str:
     """The command that repeats a fault."""
     words = ["dwcvmm", "run", "--kernel", guest.kernel, "--strategy", spec.strategy.value]
     words += ["--memory", f"{guest.memory_bytes >> 20}M", "--policy", spec.policy.value, "--no-default-append"]
+    words += ["--rtc", "fixed"]
     words += ["--scrub", f"{spec.scrub_bytes_per_s >> 20}M"] if spec.scrub_bytes_per_s else []
     words += ["--initrd", guest.initrd] if guest.initrd else []
     words += ["--append", guest.command_line] if guest.command_line else []

@@ -146,6 +146,7 @@ def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
 @click.option(
     "--clock-divisor", type=click.IntRange(1, 10_000), help="Slows the virtual clock. Default: by what an exit costs."
 )
+@units.rtc
 @units.progress
 @units.tsc
 @units.checkpoint_every
@@ -188,7 +189,7 @@ def run(
     disks: tuple[DiskConfig, ...], rng: bool,
     virtio_console: bool, append: str, no_default_append: bool, legacy_pc: bool, memory: int,
     strategy: str | None,
-    cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None,
+    cache_flush: str | None, slice_ns: int, clock: str, clock_divisor: int | None, date_ns: int,
     progress: str | None, tsc: str, checkpoint_every: int | None, faults: tuple[Fault, ...], policy: str, scrub: int,
     report: Path | None, keep_divergence: Path | None, events: Path | None,
     baseline: Path | None, timeout: int | None, console: str, no_sandbox: bool, quiet: bool,
@@ -244,7 +245,12 @@ def run(
             say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
     virtio = VirtioConfig(disks, rng, virtio_console)
     config = MachineConfig(
-        *(kernel, initrd, cmdline, memory, engine, faults), modules=modules, virtio=virtio, bios=bios, image=image
+        *(kernel, initrd, cmdline, memory, engine, faults),
+        modules=modules,
+        virtio=virtio,
+        date_ns=date_ns,
+        bios=bios,
+        image=image,
     )
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd, "stdout" if console == "stdio" else console, ending), EventLog(events, ending)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dwcvmm._core import lib
+from dwcvmm.devices.cmos import FIXED_NS
 from dwcvmm.devices.disk import FORMATS, DiskConfig
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
@@ -102,6 +105,33 @@ class DiskText(click.ParamType[DiskConfig]):
         return DiskConfig(Path(path), "readonly" in options, "snapshot" in options, kind)
 
 
+class DateText(click.ParamType[int]):
+    """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" is now;
+    a date may have its own distance from UTC.
+    """
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "host":
+            return time.time_ns()
+        if value == "fixed":
+            return FIXED_NS
+        kind, _, text = str(value).partition("=")
+        if kind != "utc":
+            self.fail(f"{value!r} is none of host, fixed, and utc=DATE as in utc=2026-11-29T08:00:00", param, ctx)
+        try:
+            date = datetime.fromisoformat(text)
+            date = (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no date like 2026-11-29T08:00:00", param, ctx)
+        if date.year < 1970:
+            self.fail(f"{text} is before 1970", param, ctx)
+        return (date - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
 checkpoint_every = click.option(
     "--checkpoint-every",
     type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
@@ -110,6 +140,15 @@ checkpoint_every = click.option(
 
 progress = click.option(
     "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
+)
+
+rtc = click.option(
+    "--rtc",
+    "date_ns",
+    type=DateText(),
+    default="host",
+    show_default=True,
+    help="Date at the start: host, utc=2026-11-29T08:00:00, or fixed (2023-11-14), for runs that repeat.",
 )
 
 tsc = click.option(

@@ -11,6 +11,8 @@ from dwcvmm._core import ffi, lib
 
 class Cause(StrEnum):
     TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
+    RANDOM = "random"  # the same of an RDRAND or RDSEED, which CPUID hides
+    HOST_STATE = "host_state"  # the same of an instruction that reads what is the host's: RDPID, XGETBV
     TSC_TICK = "tsc_tick"  # the frozen TSC ticked inside the element; it is run again
     IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
     ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only

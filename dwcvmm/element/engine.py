@@ -16,7 +16,7 @@ from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.element.timesites import TimeSites
+from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
@@ -28,6 +28,7 @@ WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times as long
 COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
 SUSPICIOUS_DISCARDS = 3
+STEPPED_SEARCH_EVERY = 3  # attempts at an alignment: a slice is hundreds of thousands of single steps
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
 
 
@@ -80,12 +81,13 @@ class Engine:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.engine
-        self.sites = TimeSites(self.core)
+        self.sites = Sites(self.core, replicas.host.hidden_reads)
         self.counts = Counts(Counter())
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
         self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
         self.before_rollback: Callable[[], None] | None = None  # of a divergence whose cause is not known yet
+        self.on_search: Callable[[str], None] = lambda text: None  # one that can take seconds begins, or was in vain
         self.last: Divergence | None = None
         self._on_divergence = on_divergence
         self._on_repair = on_repair or (lambda copy, gpa: None)
@@ -283,32 +285,53 @@ class Engine:
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
-        if record.groups == ["hang"]:
-            return Cause.ALIGNMENT
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
-        if self.replicas.frozen_tsc and not record.detail.get("tick"):
-            return Cause.UNEXPLAINED  # whatever time it read, both read the same
-        site = self.sites.scan()
-        if site is None:
+        # the first suspect: a read of time that leads the runs apart mostly keeps their slices from meeting, too
+        aligning = record.groups == ["hang"] and bool(self.core.counting)
+        time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
+        found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
+        if found:
+            self._learn(record, found)
+            return found.cause
+        return Cause.ALIGNMENT if aligning else Cause.UNEXPLAINED
+
+    def _find_host_read(self, record: Divergence, time_ran: bool, aligning: bool) -> Found | None:
+        """The first instruction of the element that differed which reads what is the host's. `aligning`: it was to end
+        by the counter, and what it executes is bounded by that.
+
+        On return both replicas stand at the last committed state.
+        """
+        budget = 2 * int(self.core.budget) if aligning else 0
+        found = self.sites.scan(time_ran, budget)
+        # single steps are slow: where time stands still or a slice is long, a difference must have come again first
+        if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
             self.rollback()
-            site = self.sites.search()
-        if site is None:
+            self.on_search("the two runs differ: looking by single steps for an instruction that reads the host's time")
+            found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search, state = self.core.search, self.core.replicas[0].state
-            record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
-            record.detail["search"] |= {"rip": int(state.regs.rip)}
+            if not found:
+                record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
+                record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
+            if self.sites.gave_up:
+                self.on_search(
+                    f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
+                    "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
+                )
         self.rollback()
-        if site is None:
-            return Cause.UNEXPLAINED
-        record.detail["site_gpa"] = site
+        return found
+
+    def _learn(self, record: Divergence, found: Found) -> None:
+        """What was found is a site from now on. Both replicas stand at the last committed state."""
+        record.detail |= {"site_gpa": found.gpa, "instruction": found.name, "address": found.linear}
         if not self.sites.trappable:
-            self._pass_time_read()
-            return Cause.TIME
+            self._pass_host_read()
+            return
         # the replayed elements may have read time themselves, and then differ: replay again
         while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
             self.rollback()
-        self.sites.learn()
-        return Cause.TIME
+        if self.sites.learn():
+            self._attempt = 0  # there is one site less to learn: this restart is not like the one before
 
     def _catch_up_window(self) -> bool:
         """The window opened at different instructions (a host interrupt can move it): let the one
@@ -380,18 +403,17 @@ class Engine:
         self.counts.stepped_instructions += steps
         return True
 
-    def _pass_time_read(self) -> None:
-        """The time instruction that the last search found can hold no trap here. Step to it: that is an element, and
+    def _pass_host_read(self) -> None:
+        """The instruction that the last search found can hold no trap here. Step to it: that is an element, and
         the next one starts with what it would have read. Slow, and lively wherever single steps work."""
         core = self.core
-        length, steps = int(core.search.length), int(core.search.steps)
-        if steps:
-            first = stepping.run_steps(core, 0, steps)
+        if core.search.steps:
+            first = stepping.run_steps(core, 0, SEARCH_STEPS)  # they end there
             if not first or not self._commit_steps(first):
                 self._discard_steps()
                 return
-        if self.sites.at_time_read(core.replicas[0]):
-            lib.dwc_pass_time_read(core, length)
+        if self.sites.at_found(core.replicas[0]):
+            lib.dwc_pass_host_read(core)
 
     @property
     def in_place(self) -> bool:

@@ -9,8 +9,6 @@ from dwcvmm._core import ffi, lib
 PAGE = 4096
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
 STI = b"\xfb"
-RDTSC = b"\x0f\x31"
-RDTSCP = b"\x0f\x01\xf9"
 
 # KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these lose or block it. PUSHF, SYSRET: debug.c.
 UNSAFE_ONE = frozenset(b"\xcc\xcd\xce\xf1\x8e\x17\xf4")
@@ -61,8 +59,9 @@ def unsafe_to_step(code: bytes) -> bool:
     return not op or op[0] in UNSAFE_ONE or op[:2] in UNSAFE_TWO
 
 
-def is_time_read(code: bytes) -> int:
-    """Length of RDTSC or RDTSCP at the start of `code`, or 0."""
-    if code.startswith(RDTSC):
-        return len(RDTSC)
-    return len(RDTSCP) if code.startswith(RDTSCP) else 0
+def host_read(replica: Any) -> int:
+    """What the next instruction of a replica reads of the host (enum dwc_read_kind), or 0."""
+    code = next_code(replica).ljust(lib.DWC_LONGEST_READ, b"\0")
+    read = ffi.new("struct dwc_host_read *")
+    lib.dwc_host_read_at(code, replica.state.sregs.cs.l, read)
+    return int(read.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import statistics
+import struct
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,18 @@ ICEBP = b"\xf1"
 SYSENTER = b"\x0f\x34"
 RDTSC = b"\x0f\x31"
 PROBED_OFFSET = 1 << 40
+CR4_OSXSAVE = 1 << 18
+# instructions that CPUID hides and some processors execute all the same (AMD's have no control for them): code, and CR4
+HIDDEN_READS = {
+    lib.DWC_READ_RDRAND: (b"\x0f\xc7\xf0", 0),
+    lib.DWC_READ_RDSEED: (b"\x0f\xc7\xf8", 0),
+    lib.DWC_READ_RDPID: (b"\xf3\x0f\xc7\xf8", 0),
+    lib.DWC_READ_XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
+}
+REFUSED = b"\xb3\x01" + OUT_80  # mov bl, 1
+LIDT_AT, HANDLER_AT, IDT_AT = PROBE_AT + 0x1800, PROBE_AT + 0x800, PROBE_AT + 0x1000
+LIDT = b"\x0f\x01\x1c\x25" + struct.pack("<I", LIDT_AT)
+UD_VECTOR, GP_VECTOR = 6, 13
 WINDOW_TRIALS = 5
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
@@ -49,6 +62,7 @@ class HostKind:
     `user_trap`: what can stand for RDTSC in ring 3 (cbits/sites.c).
     `icebp_rip_after`: RIP at the debug exit of an ICEBP in ring 3 stands behind it.
     `exact_windows`: an interrupt window exits at the first instruction that allows it.
+    `hidden_reads`: a bit for each enum dwc_read_kind that is executed though CPUID hides it.
     `exit_ns`: median time of a port output and back."""
 
     module: str
@@ -57,6 +71,7 @@ class HostKind:
     user_trap: UserTrap
     icebp_rip_after: bool
     exact_windows: bool
+    hidden_reads: int
     exit_ns: int
 
     @property
@@ -185,6 +200,27 @@ class Probe:
             times.append(time.perf_counter_ns() - started)
         return after, int(statistics.median(times))
 
+    def executes(self, code: bytes, cr4: int = 0) -> bool:
+        """Whether ring 0 executes the code, with bits of CR4 set, and it is no invalid opcode."""
+        gate = struct.pack("<HHBBHII", HANDLER_AT & 0xFFFF, entry.CODE, 0, 0x8E, HANDLER_AT >> 16, 0, 0)
+        for vector in (UD_VECTOR, GP_VECTOR):
+            self._guest.write(IDT_AT + 16 * vector, gate)
+        self._guest.write(LIDT_AT, struct.pack("<HQ", 16 * (GP_VECTOR + 1) - 1, IDT_AT))
+        self.load(LIDT + code + OUT_80)
+        self._guest.write(HANDLER_AT, REFUSED)
+        try:
+            sregs: Any = self.vcpu.get("sregs")
+            sregs.cr4 |= cr4
+            self.vcpu.set("sregs", sregs)
+            done = self.vcpu.run() == lib.KVM_EXIT_IO
+        except KvmError:  # this KVM has no such bit
+            return False
+        return bool(done and not self.vcpu.get("regs").rbx & 1)
+
+    def hidden_reads(self) -> int:
+        """A bit for each enum dwc_read_kind that is executed though CPUID hides it."""
+        return sum(1 << kind for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
+
     def window_is_exact(self) -> bool:
         """Whether a window asked for under CLI exits behind the STI and the instruction in its shadow."""
         for lead in range(WINDOW_TRIALS):
@@ -206,12 +242,14 @@ def probe(system: System) -> HostKind:
         windows = trial.window_is_exact()
     with Probe(system) as trial:
         icebp = trial.icebp_rip_after()  # the last thing a VM does: it may end by a triple fault
+    with Probe(system) as trial:
+        hidden = trial.hidden_reads()
     trap = UserTrap.NONE if icebp is None else UserTrap.ICEBP
     if trap is UserTrap.NONE:
         with Probe(system) as trial:
             trap = UserTrap.SYSENTER if trial.sysenter_exits() else UserTrap.NONE
     module = kvm_module()
-    return HostKind(module, uses_shadow_paging(module), after, trap, bool(icebp), windows, exit_ns)
+    return HostKind(module, uses_shadow_paging(module), after, trap, bool(icebp), windows, hidden, exit_ns)
 
 
 class Abilities:

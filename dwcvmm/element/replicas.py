@@ -9,10 +9,10 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.caches import last_level_cache_bytes
-from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy, Tsc
-from dwcvmm.element.frozentsc import FrozenTsc, freeze, stands_still
+from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
 from dwcvmm.element.hostprobe import Probe, UserTrap, probe
 from dwcvmm.element.progress import Event, Progress
+from dwcvmm.element.scaledtsc import SLOW_KHZ, ScaledTsc, scale, stands_still
 from dwcvmm.element.visits import NEVER
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.kvm.ioctl import check
@@ -43,6 +43,7 @@ SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
 MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no name for it
 POPULATE_PIECE = 64 << 20
+GUEST_CLOCK_KHZ = 1_000_000
 EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
 
 REQUIRED = {
@@ -112,7 +113,7 @@ class Replicas:
         elif config.strategy is not Strategy.OFF:
             self._make(engine.replicas[1], cpuid)
         self._choose_msrs()
-        self._freeze_tsc()
+        self._scale_tsc()
         self._space_checkpoints()
         self._choose_cache_flush()
 
@@ -169,23 +170,30 @@ class Replicas:
         self.vcpus[1].tsc_offset(TSC_APART)
         return True
 
-    def _freeze_tsc(self) -> None:
-        self.frozen_tsc: FrozenTsc | None = None
-        if self.config.strategy is Strategy.OFF or self.config.tsc is Tsc.SITES:
+    def _scale_tsc(self) -> None:
+        """The guest's TSC stands still, or, under `off`, keeps pace with the guest clock; where KVM scales it."""
+        self.frozen_tsc: ScaledTsc | None = None
+        off = self.config.strategy is Strategy.OFF
+        if self.config.tsc is Tsc.SITES and not off:
             return
-        frozen = self._slow_tsc()
-        if frozen:
-            self.frozen_tsc = frozen
+        divisor = int(self.engine.clock_divisor) if self.config.clock is Clock.VIRTUAL else 1
+        found = self._scaled_tsc(GUEST_CLOCK_KHZ // divisor if off else SLOW_KHZ)
+        if found and (off or all(stands_still(vcpu) for vcpu in self.vcpus)):
             engine = self.engine
-            engine.tsc_ratio, engine.tsc_bits, engine.tsc_host_khz = frozen.ratio, frozen.bits, frozen.host_khz
-        elif self.config.tsc is Tsc.SHOWN:
-            raise HostError("a TSC that is shown must stand still, and this KVM does not scale it", "use --tsc auto")
+            engine.tsc_ratio, engine.tsc_bits, engine.tsc_host_khz = found.ratio, found.bits, found.host_khz
+            self.frozen_tsc = None if off else found
+        elif off and self.config.tsc is Tsc.SHOWN:
+            raise HostError(
+                "under off a TSC that is shown would run at the host's rate, and not at the 1 GHz of the guest clock: "
+                "this KVM does not scale it",
+                "use another strategy, whose sites read the guest clock, or --tsc auto",
+            )
 
-    def _slow_tsc(self) -> FrozenTsc | None:
+    def _scaled_tsc(self, khz: int) -> ScaledTsc | None:
         if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):
             return None
-        frozen = [freeze(vcpu, self.host.module) for vcpu in self.vcpus]
-        return frozen[0] if all(frozen) and all(stands_still(vcpu) for vcpu in self.vcpus) else None
+        scaled = [scale(vcpu, self.host.module, max(SLOW_KHZ, khz)) for vcpu in self.vcpus]
+        return scaled[0] if all(scaled) else None
 
     def _choose_progress(self, engine: Any) -> None:
         config = self.config
@@ -277,6 +285,9 @@ class Replicas:
             vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
         if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
             vm.enable_exit_on_emulation_failure()
+        if self.system.check_extension(lib.KVM_CAP_X86_USER_SPACE_MSR):
+            time = self.config.strategy is not Strategy.OFF
+            check("KVM_X86_SET_MSR_FILTER", lib.dwc_msrs_filter(vm.fd, time))
         hva = int(ffi.cast("uintptr_t", replica.ram))
         for number in range(self.engine.nslots):
             slot = replica.slots[number]

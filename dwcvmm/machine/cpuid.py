@@ -46,8 +46,10 @@ HIDDEN = (
     HiddenBit(0x7, 0, "edx", 13, "TSX_FORCE_ABORT", TSX),
     HiddenBit(0xD, 1, "eax", 0, "XSAVEOPT", XSAVE),
     HiddenBit(0xD, 1, "eax", 1, "XSAVEC", XSAVE),
+    HiddenBit(0xD, 1, "eax", 2, "XGETBV1", "reads which registers are in use, which may differ between equal ones"),
     HiddenBit(0xD, 1, "eax", 3, "XSAVES", XSAVE),
     HiddenBit(0x80000001, 0, "edx", 27, "RDTSCP", TIME),
+    HiddenBit(0x80000001, 0, "ecx", 1, "CMP_LEGACY", "one vCPU"),
     HiddenBit(0x80000001, 0, "ecx", 2, "SVM", "nested virtualisation has hidden state"),
     HiddenBit(0x1, 0, "ecx", 5, "VMX", "nested virtualisation has hidden state"),
     HiddenBit(0x80000001, 0, "ecx", 29, "MWAITX", WAIT),
@@ -59,11 +61,22 @@ TSC_BITS = ("TSC", "INVARIANT_TSC")
 TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
 
 # whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
-ONE_CPU = "the host's topology; there is one CPU with one core and one thread"
+ONE_CPU = "the host's topology; leaf 0xB says it"
 HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
-HIDDEN_LEAVES |= {0xB: ONE_CPU, 0x1F: ONE_CPU, 0x8000001E: ONE_CPU}
-# what tells of cores and threads besides other things: (leaf, register, bits that are kept); the number less one is 0
-ONE_OF_EACH = ((0x4, "eax", 0x3FFF), (0x8000001D, "eax", 0x3FFF), (0x80000008, "ecx", 0xFFFF0000))
+HIDDEN_LEAVES |= {0x1F: ONE_CPU, 0x80000026: ONE_CPU}
+# One CPU with one core and one thread, its APIC id 0, for Intel's way of asking (SDM 3A 9.9.2) and AMD's (APM 3 E.5).
+# What tells of it besides other things: (leaf, register, bits that are kept, bits that are set). Fields
+# of a number less one are 0.
+ONE_OF_EACH = (
+    (0x1, "ebx", 0xFFFF, 1 << 16),
+    (0x4, "eax", 0x3FFF, 0),
+    (0x80000008, "ecx", 0xFFFF0000, 0),
+    (0x8000001D, "eax", 0x3FFF, 0),
+    *((0x8000001E, register, 0, 0) for register in ("eax", "ebx", "ecx", "edx")),
+)
+# What does nothing else: levels of threads and of cores, as EAX (bits of the APIC id), EBX (CPUs), ECX (subleaf, type)
+TOPOLOGY_LEAF, LEVELS = 0xB, ((0, 1, 0x100), (0, 1, 0x201), (0, 0, 0x002))
+SIGNIFICANT_INDEX = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 # what needs XSAVE for its state (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
 XSAVE_LEAF, XSAVE_BIT = 0x1, 26
 NEEDS_XSAVE = (
@@ -84,6 +97,8 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
     has_xsave = any(leaf.function == XSAVE_LEAF and leaf.ecx >> XSAVE_BIT & 1 for leaf in leaves)
     for i in range(table.nent):
         entry = table.entries[i]
+        if entry.function == TOPOLOGY_LEAF:
+            continue
         if show_tsc and entry.function == TSC_LEAF:
             entry.eax, entry.ebx, entry.ecx = 1, TSC_RATIO, TSC_CRYSTAL_HZ
         elif entry.function in HIDDEN_LEAVES or entry.function in HYPERVISOR_LEAVES:
@@ -95,12 +110,20 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
         for leaf, subleaf, register, bits in NEEDS_XSAVE:
             if (leaf, subleaf) == (entry.function, entry.index) and not has_xsave:
                 setattr(entry, register, getattr(entry, register) & ~bits)
-        for leaf, register, mask in ONE_OF_EACH:
+        for leaf, register, mask, ones in ONE_OF_EACH:
             if entry.function == leaf:
-                setattr(entry, register, getattr(entry, register) & mask)
-        if entry.function == 1:
-            entry.ebx &= 0xFFFF  # APIC id 0, one logical processor
+                setattr(entry, register, getattr(entry, register) & mask | ones)
         table.entries[kept] = entry
         kept += 1
     table.nent = kept
+    if any(leaf.function == 0 and leaf.eax >= TOPOLOGY_LEAF for leaf in table.entries[0:kept]):
+        _add_topology(table)
     return table
+
+
+def _add_topology(table: Any) -> None:
+    for index, (eax, ebx, ecx) in enumerate(LEVELS):
+        entry = table.entries[table.nent]
+        entry.function, entry.index, entry.flags = TOPOLOGY_LEAF, index, SIGNIFICANT_INDEX
+        entry.eax, entry.ebx, entry.ecx, entry.edx = eax, ebx, ecx, 0
+        table.nent += 1

@@ -15,9 +15,10 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.boot import bios, entry
 from dwcvmm.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.devices import fwcfg
-from dwcvmm.devices.cmos import Cmos
+from dwcvmm.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.devices.power import DebugExit, KeyboardController, PowerControl, PowerEvents, ResetControl
+from dwcvmm.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.engine import Engine, RunOver, Stop
@@ -27,14 +28,13 @@ from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.kvm.system import System
 from dwcvmm.machine import acpi, hostmemory, layout, postmortem
-from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus
+from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus, CorePorts
 from dwcvmm.machine.memory import GuestMemory, check_size
 from dwcvmm.machine.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
-EPOCH = 1_700_000_000  # the RTC at guest time 0: runs repeat
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
-I8042, DEBUG_EXIT = 0x60, 0xF4
+I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
 PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
@@ -60,6 +60,7 @@ class MachineConfig:
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
+    date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
     image: bytes | None = None  # the kernel's content, where it has been read already
 
@@ -104,11 +105,11 @@ class Machine:
             self.injector = Injector(self.engine, config.faults, config.settle_after)
             self.engine.visitors.insert(0, self.injector)
             self.engine.explain_by_fault = self.injector.explain
-        self.ports, self.mmio = Bus(PORTS), Bus(PHYSICAL)
+        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus()
+        self.pci = PciBus(ffi.addressof(self.core, "pci"))
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
@@ -120,9 +121,13 @@ class Machine:
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
-        self.ports.add(I8042, 1, keyboard := KeyboardController(lambda: self._end(Outcome.REBOOT)))
+        keyboard = KeyboardController(
+            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
+        )
+        self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
-        self.ports.add(layout.RTC, 2, Cmos(self._epoch_seconds, ram_bytes))
+        self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
+        start_clock(self.core, config.date_ns, ram_bytes)
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
@@ -146,9 +151,6 @@ class Machine:
         # before the first element only replica A has content; take_checkpoint() copies it
         if lib.dwc_memory_write(self.core, gpa, data, len(data)):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
-
-    def _epoch_seconds(self) -> int:
-        return EPOCH + int(self.core.guest_ns) // 1_000_000_000
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = self.outcome or outcome

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dwcvmm._core import lib
+from dwcvmm.devices.cmos import date_text
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
@@ -59,6 +60,7 @@ def guest_facts(machine: Machine) -> schema.GuestFacts:
         time_reads=int(core.site_reads),
         clock=config.engine.clock.value,
         clock_divisor=int(core.clock_divisor),
+        rtc=date_text(config.date_ns),
     )
 
 

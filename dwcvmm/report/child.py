@@ -59,7 +59,8 @@ def terminated_like_interrupted() -> Iterator[None]:
 def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
     """`dwcvmm run` for a strategy column: "in-place+dirty" is --strategy in-place --flush dirty."""
     strategy, _, flush = column.partition("+")
-    command = [str(Path(sys.executable).with_name("dwcvmm")), "run", "--quiet", "--kernel", str(guest.kernel)]
+    command = [str(Path(sys.executable).with_name("dwcvmm")), "run", "--quiet", "--rtc", "fixed"]
+    command += ["--kernel", str(guest.kernel)]
     command += ["--initrd", str(guest.initrd)] if guest.initrd else []
     command += ["--append", guest.append] if guest.append else []
     command += ["--memory", guest.memory, "--timeout", f"{timeout_s:g}s", "--strategy", strategy]

@@ -102,7 +102,8 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "tsc_scaling",
         bool(system.check_extension(lib.KVM_CAP_TSC_CONTROL)),
         "present",
-        "absent: RDTSC is handled by learned sites",
+        "absent: RDTSC is handled by learned sites, which read the guest clock; under off the TSC is the host's: "
+        "a guest that keeps time by it wants --clock host",
     )
     yield _choice(
         "time_trap_user",

@@ -124,6 +124,7 @@ class GuestFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     time_reads: int
     clock: str
     clock_divisor: int
+    rtc: str = ""  # the date at the start, as --rtc takes it
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

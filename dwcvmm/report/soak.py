@@ -68,7 +68,7 @@ def execute(piece: Piece, events: Path, scratch: Path) -> Result:
     command = [str(Path(sys.executable).with_name("dwcvmm"))]
     if piece.guest == "linux":
         command += ["run", "--kernel", f"{LINUX}/vmlinuz", "--initrd", f"{LINUX}/initramfs.cpio"]
-        command += ["--console", str(console), "--report", str(output), "--quiet"]
+        command += ["--console", str(console), "--report", str(output), "--quiet", "--rtc", "fixed"]
     else:
         command += ["check", "--guest", piece.guest, "--elements", str(piece.elements), "--json", str(output)]
     command += ["--strategy", piece.strategy, "--events", str(events)]

@@ -26,9 +26,10 @@ testbed_before() {
 }
 
 # No ERMS: emulated, REP MOVSB is a loop of bytes, and the kernel copies a bitmap each element by it. No
-# XSAVE: this emulator does not intercept XSETBV, so KVM never learns of the guest's XCR0.
+# XSAVE: this emulator does not intercept XSETBV, so KVM never learns of the guest's XCR0. Zen 2 (family 23, model 49): for
+# family 15, which `max` is, kernels write MSRs of the K8 that KVM refuses.
 testbed_run() {
-  "$qemu" -L /usr/share/qemu -L /usr/share/seabios -accel tcg,thread=single -cpu max,+svm,+npt,-erms,-fsrm,-xsave,-la57 -smp "${DWCVMM_TESTBED_CPUS:-2}" -m "${DWCVMM_TESTBED_MIB:-4096}" \
+  "$qemu" -L /usr/share/qemu -L /usr/share/seabios -accel tcg,thread=single -cpu max,family=23,model=49,stepping=0,+svm,+npt,-erms,-fsrm,-xsave,-la57 -smp "${DWCVMM_TESTBED_CPUS:-2}" -m "${DWCVMM_TESTBED_MIB:-4096}" \
     -nodefaults -no-reboot -display none -monitor none -nic none \
     -kernel "$cache/vmlinuz" -initrd "$cache/amd-initramfs" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable nmi_watchdog=0 random.trust_cpu=on" \

@@ -115,6 +115,10 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
 
+def test_runs_that_are_compared_have_the_same_date() -> None:
+    assert "--rtc fixed" in " ".join(child.command_of(Guest(Path("k")), "in-place+dirty", 1))
+
+
 def test_what_the_host_refuses_is_told_from_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Guest(Path("k"))
     planted(tmp_path, monkeypatch, "echo 'dwcvmm: no scheme for this host; use another' >&2; exit 4")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pexpect
@@ -51,6 +52,24 @@ def test_guest_output_on_stdout_summary_on_stderr(guests: Path, tmp_path: Path) 
     assert written.elements.committed == sum(written.elements.by_end.values())
     assert written.elements.unprotected == 0
     assert [json.loads(line)["event"] for line in events.read_text().splitlines()] == ["start", "end"]
+
+
+@needs_kvm
+def test_the_date_is_the_hosts_or_what_is_said(guests: Path, tmp_path: Path) -> None:
+    """The guest wants it to be 2023-11-14 22:13, and ends with the number of what is not."""
+    report = tmp_path / "r.json"
+    run = ("run", "--kernel", guests / "rtc.bin", "--memory", "16M", "--strategy", "off", "--report", report)
+    before = datetime.now(UTC).replace(tzinfo=None)
+    assert dwcvmm(*run).returncode == ExitCode.GUEST_FAILED
+    host = load(report).guest
+    assert host.status > 1
+    assert before <= datetime.fromisoformat(host.rtc.removeprefix("utc=")) <= datetime.now(UTC).replace(tzinfo=None)
+    for date in ("fixed", "utc=2023-11-14T22:13:00"):
+        assert dwcvmm(*run, "--rtc", date).returncode == ExitCode.OK
+        assert load(report).guest.rtc == date
+    refused = dwcvmm(*run, "--rtc", "yesterday")
+    assert refused.returncode == ExitCode.USAGE
+    assert "none of host, fixed, and utc=DATE" in refused.stderr
 
 
 @needs_kvm

@@ -9,7 +9,10 @@ import pytest
 from conftest import copy_tree, needs_kvm, run_tests_in
 
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g"
-TESTS = ("tests/unit/test_devices.py", "tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults")
+TESTS = (
+    *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform")),
+    *("tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults"),
+)
 # interrupts, spin: slow under shadow paging, and no code of their own. The others read time: with a core this slow both
 # replicas read the same now and then, and where the TSC runs on no replay reads it again (docs/decisions/0002)
 WHICH = "not interrupts and not spin and not rdtsc and not entries"

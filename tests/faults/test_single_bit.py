@@ -55,7 +55,10 @@ def test_restart_starts_from_the_old_state(boot, strategy, guest: str, register:
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize(("guest", "register"), [("ports", "rbx"), ("mmio", "rbx"), ("rep", "rbx"), ("ring3", "rbx")])
+@pytest.mark.parametrize(
+    ("guest", "register"),
+    [("ports", "rbx"), ("mmio", "rbx"), ("rep", "rbx"), ("ring3", "rbx"), ("tscaux", "rbx"), ("moving", "r12")],
+)
 def test_every_element_of_a_checkpoint(boot, strategy, guest: str, register: str) -> None:
     """Rollbacks to checkpoints at every kind of exit, with any number of elements to replay."""
     elements = range(5, 25) if guest == "rep" else range(30, 70)

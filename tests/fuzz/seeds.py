@@ -82,9 +82,9 @@ SEEDS: dict[str, list[bytes]] = {
     "registers": [operations()],
     "texts": [
         *(b"\0disk.img,snapshot,format=raw", b"\x015000:e2:rax:3", b"\x017+3:e1:ram+0x400000:2,5", b"\x02256M"),
-        *(b"\x03200us", b"\x0410"),
+        *(b"\x03200us", b"\x0410", b"\x05utc=2026-11-29T08:00:00"),
         # more digits than Python makes an integer of
-        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(5) for prefix in (b"", b"1:e2:rax:")),
+        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(6) for prefix in (b"", b"1:e2:rax:", b"utc=")),
     ],
     "results": [b"dwcvmm-divergence/1\n", b'{"schema": "dwcvmm-report/1"}'],
 }

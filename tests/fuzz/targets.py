@@ -21,21 +21,23 @@ from qcow2images import check_promises
 from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
+from dwcvmm._core import ffi, lib
 from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
-from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
-from dwcvmm.devices.cmos import Cmos
+from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.devices.cmos import start_clock
 from dwcvmm.devices.disk import DiskConfig, open_disk
 from dwcvmm.devices.disk.qcow2header import HEADER_BYTES
 from dwcvmm.devices.disk.qcow2header import parse as parse_header
 from dwcvmm.devices.fwcfg import FirmwareConfig
+from dwcvmm.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.devices.power import KeyboardController, PowerControl, PowerEvents, ResetControl
+from dwcvmm.devices.power import PowerControl, PowerEvents, ResetControl
 from dwcvmm.devices.virtio.block import Block
 from dwcvmm.devices.virtio.console import RECEIVE, Console
 from dwcvmm.devices.virtio.device import VirtioDevice
 from dwcvmm.devices.virtio.rng import Rng
 from dwcvmm.errors import ConfigError, GuestImageError
-from dwcvmm.machine.bus import BusDevice
+from dwcvmm.machine.bus import PORTS, Bus, BusDevice, CorePorts
 from dwcvmm.machine.memory import GuestMemory
 from dwcvmm.report import divergencefile, schema
 
@@ -164,29 +166,40 @@ def virtio_rng(data: bytes) -> None:
 
 
 def registers(data: bytes) -> None:
-    """Ports and memory of the devices in Python."""
-    bus = PciBus()
-    reset = ResetControl(lambda: None)
+    """Ports and memory of the devices, in Python and in C, while time passes."""
+    core = ffi.new("struct dwc_engine *")
+    lib.dwc_pic_init(ffi.addressof(core, "pic"))
+    lib.dwc_pit_init(ffi.addressof(core, "pit"))
+    start_clock(core, 0, 64 << 20)
+    bus, reset = PciBus(ffi.addressof(core, "pci")), ResetControl(lambda: None)
+    keyboard = KeyboardController(lambda: None, lambda irq, level: lib.dwc_set_gsi(core, irq, level))
+    low_ports = Bus(PORTS, CorePorts(core))
+    low_ports.add(0x60, 1, keyboard)
+    low_ports.add(0x92, 1, SystemControl(keyboard, lambda: None))
     places: list[tuple[Any, int]] = [
         (ConfigPorts(bus, reset), 8),
         (Ecam(bus), 1 << 20),
         (FirmwareConfig({"etc/a": b"content"}), 2),
-        (Cmos(lambda: 0, 64 << 20), 2),
+        (low_ports, 0x100),
         (PowerControl(lambda: None), 2),
         (PowerEvents(), 4),
-        (KeyboardController(lambda: None), 5),
+        (keyboard, 5),
     ]
     for what, small, at, value in _records(data):
         device, length = places[what % len(places)]
-        size = SIZES[small % 4]
+        size = 1 if device is keyboard else SIZES[small % 4]
         if size <= length:
             _access(device, bool(small & 4), (at << 4 | value & 15) % (length - size + 1), size, value)
+        core.guest_ns += value >> 32
+        lib.dwc_platform_tick(core)
+        assert lib.dwc_platform_deadline(core) > core.guest_ns, "what is due has come"
 
 
 def texts(data: bytes) -> None:
     """What stands on a command line."""
     text = data[1:].decode(errors="replace")
-    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), Duration(1, 10**12), Duration(1, 10**12, bare="s"))
+    durations = (Duration(1, 10**12), Duration(1, 10**12, bare="s"))
+    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText())
     with contextlib.suppress(click.BadParameter, ConfigError):
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from conftest import ROOT
 
-from dwcvmm.element.config import Strategy
+from dwcvmm.element.config import Clock, Strategy
 from dwcvmm.machine.machine import Outcome
 from dwcvmm.report.bench_elements import set_parameters
 from dwcvmm.report.check import ROUNDS
@@ -28,3 +28,10 @@ def test_a_spinning_guest_prints_twenty_lines_a_second(boot, guests, tmp_path, s
     slower = 1 if booted.machine.core.counting or strategy is Strategy.OFF else 2
     assert (TICKS - 1) * TICK_NS <= booted.machine.core.guest_ns < slower * (TICKS + 5) * TICK_NS
     assert booted.divergences == []
+
+
+def test_under_off_the_host_clock_keeps_pace_with_any_tsc(boot) -> None:
+    """Also where the TSC cannot be moved: a guest that keeps time by it and waits by the local APIC."""
+    booted = boot("alarms", Strategy.OFF, clock=Clock.HOST)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == (ROOT / "guest-images" / "alarms" / "token").read_text()

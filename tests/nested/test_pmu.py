@@ -271,7 +271,7 @@ def test_an_injected_interrupt_that_exits_in_its_delivery(guest: Guest) -> None:
 
 
 def test_interrupts_of_the_host(guest: Guest) -> None:
-    turns = 1_000_000
+    turns = 10_000_000  # several ticks of the host
     guest.start(loop(turns))
     run = guest.count()
     run.excess(JUMP_BACK + 1 + 2 * turns)

@@ -16,12 +16,13 @@ from dwcvmm.campaign.execute import jobs_of
 from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, printed_lines
 from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
 from dwcvmm.campaign.statistics import clopper_pearson, margin, quantile, sample_size
-from dwcvmm.campaign.summary import as_text, summarise
+from dwcvmm.campaign.summary import as_text, command_of, summarise
+from dwcvmm.devices.cmos import date_text
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
 from dwcvmm.faults.model import parse
-from dwcvmm.machine.machine import Outcome
+from dwcvmm.machine.machine import MachineConfig, Outcome
 
 GOLDEN = Golden(
     outcome="poweroff", status=0, oracle=Oracle("", ["OK"], True), elements=[2000, 2010], wall_s=[0.1, 0.1],
@@ -37,6 +38,13 @@ def spec(**changes) -> Spec:
         "targets": list(TARGETS), "points": list(POINTS),
     }  # fmt: skip
     return Spec(**(fields | changes))
+
+
+def test_the_command_that_repeats_a_fault_has_the_date_of_the_campaign() -> None:
+    command = command_of(spec(), spec().guests[0], "5:e1:rax:3")
+    assert "--rtc fixed" in command
+    assert command.endswith("--fault 5:e1:rax:3")
+    assert date_text(MachineConfig(Path("one.bin")).date_ns) == "fixed"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dwcvmm._core import ffi
 from dwcvmm.machine.cpuid import HIDDEN, HYPERVISOR_LEAVES, apply_policy
@@ -64,12 +66,45 @@ def test_what_needs_xsave_is_hidden_where_there_is_none(xsave: bool) -> None:
     assert (avx, avx2, avx512f, xop) == (xsave,) * 4
 
 
-def test_one_core_with_one_thread_is_shown() -> None:
+TOPOLOGY = (
+    *((0x1, 0), (0x4, 0), (0x4, 1), (0xB, 0), (0xB, 1), (0xB, 2), (0x1F, 0), (0x1F, 1), (0x80000001, 0)),
+    *((0x80000008, 0), (0x8000001D, 0), (0x8000001D, 1), (0x8000001E, 0), (0x80000026, 0), (0x80000026, 1)),
+)
+LAST_LEAF = st.sampled_from((0x4, 0xB, 0xD, 0x1F, 0x20))
+ANY_LEAF = st.tuples(*(st.integers(0, ALL),) * 4)
+
+
+@given(LAST_LEAF, st.dictionaries(st.sampled_from(TOPOLOGY), ANY_LEAF))
+def test_one_processor_whoever_asks(last: int, leaves: dict[tuple[int, int], tuple[int, int, int, int]]) -> None:
+    """By Intel's way and by AMD's, and by dividing by a number without looking whether it's valid."""
+    made = ffi.new("struct dwc_cpuid *")
+    leaves |= {(0, 0): (last, 0, 0, 0)}
+    made.nent = len(leaves)
+    for entry, (leaf, registers) in zip(made.entries, sorted(leaves.items()), strict=False):
+        entry.function, entry.index = leaf
+        entry.eax, entry.ebx, entry.ecx, entry.edx = registers
+    entries = shown(apply_policy(made))
+    assert len(entries) == made.nent, "no leaf twice"
+    assert not {leaf for leaf, _ in entries} & {0x1F, 0x80000026}
+    for (leaf, _), entry in entries.items():
+        if leaf == 1:
+            assert entry.ebx >> 16 == 1, "APIC id 0, one logical processor"
+            assert not entry.edx >> 28 & 1, "HTT"
+        elif leaf in (0x4, 0x8000001D):
+            assert entry.eax >> 14 == 0, "one thread shares the cache, one core in the package"
+        elif leaf == 0x80000001:
+            assert not entry.ecx >> 1 & 1, "CMP_LEGACY"
+        elif leaf == 0x80000008:
+            assert entry.ecx & 0xFFFF == 0, "one core, and no bits of the APIC id for it"
+        elif leaf == 0x8000001E:
+            assert (entry.eax, entry.ebx, entry.ecx) == (0, 0, 0), "one thread, one node"
+    levels = [entries[0xB, i] for i in range(3) if (0xB, i) in entries]
+    assert [(level.eax, level.ebx, level.ecx >> 8, level.edx) for level in levels] == (
+        [(0, 1, 1, 0), (0, 1, 2, 0), (0, 0, 0, 0)] if last >= 0xB else []
+    )
+
+
+def test_what_is_no_topology_stays() -> None:
     entries = shown(apply_policy(table()))
-    assert not {(0xB, 0), (0x1F, 0), (0x8000001E, 0)} & entries.keys()
-    for leaf in ((0x4, 0), (0x4, 3), (0x8000001D, 0)):
-        assert entries[leaf].eax >> 14 == 0
-        assert entries[leaf].eax == 0x3FFF
-    assert entries[0x80000008, 0].ecx & 0xFFFF == 0
-    assert entries[1, 0].ebx == 0x0000FFFF, "APIC id 0, one logical processor as HTT is hidden"
-    assert entries[1, 0].edx >> 9 & 1, "a local APIC"
+    assert entries[0x4, 3].eax == entries[0x8000001D, 0].eax == 0x3FFF, "the cache"
+    assert entries[1, 0].ebx & 0xFFFF == 0xFFFF and entries[1, 0].edx >> 9 & 1, "CLFLUSH, a local APIC"

@@ -1,14 +1,11 @@
 """The devices in C against their data sheets, and against anything a guest may write."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm._core import ffi, lib
 
 MASTER, SLAVE = 0x20, 0xA0
-NS_PER_S = 1_000_000_000
-PIT_HZ = 1_193_182
 
 
 def new_pic():
@@ -72,61 +69,6 @@ def test_pic_survives_anything(accesses) -> None:
         lib.dwc_pic_set_irq(pic, value & 15, value >> 7)
         if lib.dwc_pic_pending(pic):
             assert 0 <= lib.dwc_pic_acknowledge(pic) <= 0xFF
-
-
-def start_pit(pit, mode: int, reload: int, now: int = 0) -> None:
-    lib.dwc_pit_write(pit, 0x43, 0x30 | mode << 1, now)
-    lib.dwc_pit_write(pit, 0x40, reload & 0xFF, now)
-    lib.dwc_pit_write(pit, 0x40, reload >> 8, now)
-
-
-@pytest.mark.parametrize("mode", [2, 3])
-@pytest.mark.parametrize("reload", [2, 1193, 11932, 65535])
-def test_pit_ticks_as_often_as_the_clock_says(mode: int, reload: int) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    start_pit(pit, mode, reload)
-    assert lib.dwc_pit_edges(pit, NS_PER_S) == PIT_HZ // reload
-
-
-@given(st.integers(2, 65535), st.integers(0, 10 * NS_PER_S))
-def test_pit_deadline_is_the_first_moment_of_the_next_edge(reload: int, now: int) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    start_pit(pit, 2, reload)
-    lib.dwc_pit_edges(pit, now)
-    deadline = lib.dwc_pit_deadline(pit, now)
-    assert deadline > now
-    assert lib.dwc_pit_edges(pit, deadline - 1) == 0
-    assert lib.dwc_pit_edges(pit, deadline) == 1
-
-
-def test_pit_one_shot_fires_once() -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    start_pit(pit, 0, 1000)
-    assert lib.dwc_pit_edges(pit, NS_PER_S) == 1
-    assert lib.dwc_pit_deadline(pit, NS_PER_S) == 2**64 - 1
-
-
-def test_pit_read_back_says_that_a_loaded_count_is_valid() -> None:
-    """Linux' KASLR code polls the null-count bit of a channel that firmware had started."""
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    lib.dwc_pit_write(pit, 0x43, 0xC2, 5000)
-    assert not lib.dwc_pit_read(pit, 0x40, 5000) & 0x40
-
-
-@given(st.lists(st.tuples(st.sampled_from([0x40, 0x41, 0x42, 0x43, 0x61]), st.integers(0, 255), st.booleans())))
-def test_pit_survives_anything(accesses) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    for now, (port, value, is_write) in enumerate(accesses):
-        if is_write:
-            lib.dwc_pit_write(pit, port, value, now * 100_000)
-        else:
-            lib.dwc_pit_read(pit, port, now * 100_000)
-        assert lib.dwc_pit_deadline(pit, now * 100_000) > now * 100_000
 
 
 def test_uart_sends_and_raises_thre() -> None:

@@ -1,16 +1,18 @@
-"""Buses, memory, CMOS, console keys, options: everything that needs no KVM."""
+"""Buses, memory, console keys, options: everything that needs no KVM."""
 
 from __future__ import annotations
+
+import time
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.cli.units import Duration, Size
+from dwcvmm.cli.units import DateText, Duration, Size
 from dwcvmm.console.keys import ESCAPE, Key, KeyParser
-from dwcvmm.devices.cmos import Cmos
-from dwcvmm.devices.power import KeyboardController, PowerControl
+from dwcvmm.devices.cmos import date_text
+from dwcvmm.devices.power import PowerControl
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine.bus import PORTS, Bus, BusRangeError
 from dwcvmm.machine.memory import GuestMemory, GuestMemoryError
@@ -45,9 +47,37 @@ def test_bus_gives_offsets_and_all_ones_where_nobody_answers() -> None:
     bus.write(0x103, 2, 0xABCD)
     assert device.writes == [(3, 2, 0xABCD)]
     assert bus.read(0x105, 1) == 5
-    assert bus.read(0x107, 2) == 0xFFFF, "it reaches beyond the device"
+    assert bus.read(0x107, 2) == 0xFF07, "it reaches beyond the device"
     assert bus.read(0x200, 4) == 0xFFFFFFFF
-    assert set(bus.unclaimed) == {0x107, 0x200}
+    assert set(bus.unclaimed) == {0x108, 0x200, 0x201, 0x202, 0x203}
+
+
+def test_bus_cuts_into_bytes_what_no_device_has_whole() -> None:
+    class Others:
+        """At ports 0x104 and 0x105."""
+
+        def __init__(self) -> None:
+            self.written: list[tuple[int, int]] = []
+
+        def read(self, address: int) -> int | None:
+            return 0xE0 | address & 15 if address in (0x104, 0x105) else None
+
+        def write(self, address: int, value: int) -> bool:
+            self.written.append((address, value))
+            return address in (0x104, 0x105)
+
+    low, high, others = Recorder(), Recorder(), Others()
+    bus = Bus(PORTS, others)
+    bus.add(0x100, 4, low)
+    bus.add(0x106, 1, high)
+    assert bus.read(0x103, 4) == 0x00E5E403
+    bus.write(0x103, 4, 0x44332211)
+    assert low.writes == [(3, 1, 0x11)]
+    assert others.written == [(0x104, 0x22), (0x105, 0x33)]
+    assert high.writes == [(0, 1, 0x44)]
+    assert not bus.unclaimed
+    bus.write(0x107, 2, 0)
+    assert set(bus.unclaimed) == {0x107, 0x108}
 
 
 @given(st.integers(0, 300), st.integers(1, 300))
@@ -80,15 +110,6 @@ def test_memory_sizes_that_this_pc_cannot_have(size: int) -> None:
         memory_of(size)
 
 
-def test_cmos_tells_the_guest_clock_in_bcd() -> None:
-    cmos = Cmos(lambda: 1_700_000_000, 64 * MIB)  # 2023-11-14 22:13:20 UTC, a Tuesday
-    fields = []
-    for index in (0x32, 9, 8, 7, 4, 2, 0):
-        cmos.write(0, 1, index)
-        fields.append(cmos.read(1, 1))
-    assert fields == [0x20, 0x23, 0x11, 0x14, 0x22, 0x13, 0x20]
-
-
 def test_power_control_takes_bytes_and_words() -> None:
     ended: list[str] = []
     PowerControl(lambda: ended.append("word")).write(0, 2, 0x2000)
@@ -97,27 +118,6 @@ def test_power_control_takes_bytes_and_words() -> None:
     assert ended == ["word"]
     byte_wise.write(1, 1, 0x20)
     assert ended == ["word", "byte"]
-
-
-def test_keyboard_controller_resets_by_command_and_by_output_port() -> None:
-    resets: list[int] = []
-    keyboard = KeyboardController(lambda: resets.append(1))
-    keyboard.write(4, 1, 0xFE)
-    keyboard.write(4, 1, 0xD1)
-    keyboard.write(0, 1, 0x02)
-    assert len(resets) == 2
-
-
-def test_keyboard_controller_loops_a_byte_from_the_mouse_side() -> None:
-    """Linux looks for a mouse so, and polls ten thousand times for an answer."""
-    keyboard = KeyboardController(lambda: None)
-    keyboard.write(4, 1, 0xD3)
-    keyboard.write(0, 1, 0x5A)
-    assert keyboard.read(4, 1) & 0x21 == 0x21
-    assert keyboard.read(0, 1) == 0x5A
-    assert keyboard.read(4, 1) & 0x21 == 0
-    keyboard.write(4, 1, 0xAA)
-    assert keyboard.read(4, 1) & 0x21 == 0x01
 
 
 @given(st.lists(st.binary(max_size=5)))
@@ -152,6 +152,38 @@ def test_durations_refused(text: str) -> None:
 )
 def test_sizes(text: str, size: int) -> None:
     assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("fixed", 1_700_000_000),
+        ("utc=1970-01-01", 0),
+        ("utc=2026-11-29T08:00:00", 1_795_939_200),
+        ("utc=2026-11-29 10:00:00+02:00", 1_795_939_200),
+        ("utc=9999-12-31T23:59:59", 253_402_300_799),
+    ],
+)
+def test_dates(text: str, seconds: int) -> None:
+    date_ns = DateText().convert(text, None, None)
+    assert date_ns == seconds * 1_000_000_000
+    assert DateText().convert(date_text(date_ns), None, None) == date_ns
+
+
+def test_the_hosts_date_is_now_and_can_be_said_again() -> None:
+    before = time.time_ns()
+    date_ns = DateText().convert("host", None, None)
+    assert before <= date_ns <= time.time_ns()
+    assert DateText().convert(date_text(date_ns), None, None) == date_ns // 1000 * 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "now", "utc", "utc=", "utc=yesterday", "utc=1969-12-31", "utc=2026-02-30", "utc=9999-12-31T23:00-02:00"],
+)
+def test_dates_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        DateText().convert(text, None, None)
 
 
 def test_page_walk_ends_at_what_is_not_present() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwcvmm._core import ffi
 from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.devices.pci.config import COMMAND, INTERRUPT_LINE, ConfigSpace
 from dwcvmm.devices.power import ResetControl
@@ -15,7 +16,7 @@ ENABLE = 0x80000000
 
 
 def machine() -> tuple[PciBus, ConfigPorts, Ecam, list[int]]:
-    bus, resets = PciBus(), list[int]()
+    bus, resets = PciBus(ffi.new("struct dwc_pci *")), list[int]()
     bus.add(3, ConfigSpace(0x1AF4, 0x1042, 0x018000))
     return bus, ConfigPorts(bus, ResetControl(lambda: resets.append(1))), Ecam(bus), resets
 

@@ -138,6 +138,15 @@ def test_digest_follows_the_engine(tmp_path: Path) -> None:
     assert soak.code_digest(tmp_path) != before
 
 
+def test_a_boot_repeats_so_it_has_the_fixed_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "dwcvmm"
+    command.write_text('#!/bin/sh\necho "$*" >&2; exit 7\n')
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    piece = next(piece for piece in plan(1_000_000, choose_hosts(None, "tiny"), "tiny") if piece.guest == "linux")
+    assert "--rtc fixed" in soak.execute(piece, tmp_path / "events", tmp_path).failure
+
+
 CHECKED = {"elements": 7, "slice_ends": 0, "divergences": {"time": 1}, "unexplained": 0}
 
 

@@ -1,15 +1,18 @@
-"""PCI bus 0, and the two ways to its functions: ports 0xCF8 and 0xCFC, and memory (PCI Express 5.0, 7.2.2)."""
+"""PCI bus 0, and the two ways to its functions: ports 0xCF8 and 0xCFC, and memory (PCI Express 5.0, 7.2.2). The address
+register, and the answers for functions that are not there, are in cbits/pci.c.
+"""
 
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+from dwcvmm._core import ffi, lib
 from dwcvmm.devices.pci.config import CONFIG_BYTES, EXTENDED_BYTES, SUBSYSTEM_VENDOR, ConfigSpace
 from dwcvmm.devices.power import ResetControl
 from dwcvmm.errors import InternalError
 
 SLOTS, FUNCTIONS = 32, 8
-ENABLE = 1 << 31
 DATA, RESET = 4, 1  # offsets from 0xCF8
 
 # as QEMU's q35 has it: guests know the bridge (Intel 82G33, "MCH") as one with a window for configuration in memory
@@ -24,19 +27,25 @@ def ones(size: int) -> int:
 
 
 class PciBus:
-    """Functions of bus 0 by device and function number; the host bridge is 0.0."""
+    """Functions of bus 0 by device and function number; the host bridge is 0.0. `state` is a `struct dwc_pci`."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Any) -> None:
+        self.state = state
         bridge = ConfigSpace(HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS)
         bridge.set(SUBSYSTEM_VENDOR, SUBSYSTEM_QEMU)
         bridge.set(PAM0, bytes([READ_WRITE] * 7))
-        self._functions: dict[tuple[int, int], ConfigSpace] = {(0, 0): bridge}
+        self._functions: dict[tuple[int, int], ConfigSpace] = {}
+        self._place(0, bridge)
 
     def add(self, slot: int, function: ConfigSpace) -> None:
         """Function 0 of a device. Raises InternalError if the slot is taken."""
         if not 0 < slot < SLOTS or (slot, 0) in self._functions:
             raise InternalError(f"PCI slot {slot} is taken")
+        self._place(slot, function)
+
+    def _place(self, slot: int, function: ConfigSpace) -> None:
         self._functions[slot, 0] = function
+        lib.dwc_pci_add(self.state, slot, 0)
 
     def _find(self, address: int) -> ConfigSpace | None:
         """By bus, device and function as both mechanisms encode them: 8, 5 and 3 bits."""
@@ -58,28 +67,29 @@ class ConfigPorts:
 
     def __init__(self, bus: PciBus, reset: ResetControl) -> None:
         self._bus, self._reset = bus, reset
-        self._address = 0
+        self._data = ffi.new("uint8_t[8]")
 
     def read(self, offset: int, size: int) -> int:
+        if lib.dwc_pci_read(self._bus.state, offset, size, self._data):
+            return int.from_bytes(ffi.buffer(self._data, size), "little")
         if offset >= DATA:
-            if not self._address & ENABLE:
-                return ones(size)
-            return self._bus.read(self._address >> 8 & 0xFFFF, self._register(offset), size)
+            return self._bus.read(*self._register(offset), size)
         if offset == RESET and size == 1:
             return self._reset.read(0, size)
-        return self._address if (offset, size) == (0, 4) else ones(size)
+        return ones(size)
 
     def write(self, offset: int, size: int, value: int) -> None:
+        if lib.dwc_pci_write(self._bus.state, offset, size, value.to_bytes(size, "little")):
+            return
         if offset >= DATA:
-            if self._address & ENABLE:
-                self._bus.write(self._address >> 8 & 0xFFFF, self._register(offset), size, value)
+            self._bus.write(*self._register(offset), size, value)
         elif offset == RESET and size == 1:
             self._reset.write(0, size, value)
-        elif (offset, size) == (0, 4):
-            self._address = value & ~3
 
-    def _register(self, offset: int) -> int:
-        return (self._address & CONFIG_BYTES - 4) + offset - DATA
+    def _register(self, offset: int) -> tuple[int, int]:
+        """The function that is selected, and which of its registers."""
+        selected = int(self._bus.state.address)
+        return selected >> 8 & 0xFFFF, (selected & CONFIG_BYTES - 4) + offset - DATA
 
 
 class Ecam:

@@ -7,6 +7,7 @@
 //     interrupt=N           instructions counted too many an interrupt (no NMI) that hits or is injected into a guest
 //     fault=N               ... a page fault
 //     entry=N               ... a VM entry; all three take random:N as well
+//     seed=N                of what is random; 0 by default
 // SPDX-License-Identifier: LGPL-2.0-or-later, as bochs itself.
 #define NEED_CPU_REG_SHORTCUTS 1
 #include "bochs.h"
@@ -42,6 +43,13 @@ static bool parse(const char *text, const char *name, deviation *value)
   return true;
 }
 
+static bool parse_seed(const char *text)
+{
+  if (strncmp(text, "seed=", 5)) return false;
+  settings.seed ^= strtoul(text + 5, NULL, 0) * BX_CONST64(0xd1342543de82ef95);
+  return true;
+}
+
 static void read_settings(void)
 {
   static const char *names[PMU_CAUSES] = { "interrupt", "fault", "entry" };
@@ -49,7 +57,7 @@ static void read_settings(void)
   settings.present = text != NULL;
   settings.seed = BX_CONST64(0x9e3779b97f4a7c15);
   while (text && *text) {
-    bool known = !strncmp(text, "exact", 5) || parse(text, "skid", &settings.skid);
+    bool known = !strncmp(text, "exact", 5) || parse_seed(text) || parse(text, "skid", &settings.skid);
     for (unsigned i=0; i<PMU_CAUSES; i++) known |= parse(text, names[i], &settings.overcount[i]);
     if (!known) { fprintf(stderr, "BOCHS_PMU: unknown setting %s\n", text); exit(1); }
     text = strchr(text, ',');

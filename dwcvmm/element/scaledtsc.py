@@ -1,4 +1,4 @@
-"""The guest's TSC at 1 kHz, on hosts that scale it; the rest is cbits/tsc.c."""
+"""The guest's TSC at a rate of our own, on hosts that scale it; the rest is cbits/tsc.c."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROBED_OFFSET = 1 << 40
 
 
 @dataclass(frozen=True)
-class FrozenTsc:
+class ScaledTsc:
     """KVM multiplies the host's TSC by ratio / 2**bits (x86.c, set_tsc_khz)."""
 
     ratio: int
@@ -23,18 +23,18 @@ class FrozenTsc:
     host_khz: int
 
 
-def freeze(vcpu: Vcpu, module: str) -> FrozenTsc | None:
-    """Slow the vCPU's TSC down; None where the host does not scale it, or not as computed here."""
+def scale(vcpu: Vcpu, module: str, khz: int = SLOW_KHZ) -> ScaledTsc | None:
+    """Let the vCPU's TSC run at `khz`; None where the host does not scale it, or not as computed here."""
     bits = FRACTION_BITS.get(module)
     if bits is None:
         return None
     try:
         host_khz = vcpu.tsc_khz()
-        vcpu.set_tsc_khz(SLOW_KHZ)
+        vcpu.set_tsc_khz(khz)
         vcpu.tsc_offset(PROBED_OFFSET)
     except KvmError:
         return None
-    return FrozenTsc((SLOW_KHZ << bits) // host_khz, bits, host_khz)
+    return ScaledTsc((khz << bits) // host_khz, bits, host_khz)
 
 
 def stands_still(vcpu: Vcpu) -> bool:

@@ -1,0 +1,98 @@
+/* MSRs that the VMM answers, by exits of RDMSR and WRMSR (api.rst: KVM_CAP_X86_USER_SPACE_MSR, KVM_X86_SET_MSR_FILTER):
+ * TSC_AUX, which KVM refuses where RDTSCP is hidden, and what a host would answer by values of its own that move. Such an exit ends an
+ * element like one of I/O: what is written is compared, the answer is an input of the next element. */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LONGEST 128 /* MSRs in a range */
+
+enum kind {
+	TIME,    /* what RDTSC reads; not to be written, the guest clock goes on */
+	AUX,     /* of 32 bits, kept: no instruction that is shown reads it */
+	COUNTER, /* stands at 0, and cannot be started: what KVM does without a virtual PMU */
+	ABSENT,  /* no CPUID leaf that is shown tells of it: #GP */
+};
+
+static const struct served {
+	uint32_t first, count;
+	enum kind kind;
+} served[] = {
+	{ 0x10, 1, TIME }, /* first: as it is left to KVM under `off` */
+	{ 0x11, 2, ABSENT }, /* MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME */
+	{ 0x34, 1, COUNTER }, /* SMI_COUNT */
+	{ 0xc1, 8, COUNTER }, /* IA32_PMCx */
+	{ 0xe7, 2, ABSENT }, /* IA32_MPERF, IA32_APERF */
+	{ 0x186, 8, COUNTER }, /* IA32_PERFEVTSELx */
+	{ 0x19c, 1, ABSENT }, /* IA32_THERM_STATUS */
+	{ 0x1b1, 1, ABSENT }, /* IA32_PACKAGE_THERM_STATUS */
+	{ 0x3f8, 7, ABSENT }, /* residencies */
+	{ 0x606, 0x5b, ABSENT }, /* energy, residencies, IA32_PPERF */
+	{ 0xc00000e7, 2, ABSENT }, /* MPERF and APERF, for reading */
+	{ 0xc0000103, 1, AUX },
+	{ 0xc0010000, 8, COUNTER }, /* PERF_CTLx and PERF_CTRx of AMD, */
+	{ 0xc0010200, 12, COUNTER }, /* of its later families, */
+	{ 0xc0010299, 3, ABSENT }, /* energy */
+	{ 0x4b564d00, 9, ABSENT }, /* MSR_KVM_WALL_CLOCK_NEW and on */
+};
+#define RANGES (sizeof served / sizeof served[0])
+_Static_assert(RANGES <= KVM_MSR_FILTER_MAX_RANGES, "KVM takes so many ranges");
+
+/* Make them exits of a VM; with `time`, the TSC as well. */
+int dwc_msrs_filter(int vm_fd, int time)
+{
+	static uint8_t none[LONGEST / 8];
+	struct kvm_enable_cap exits = { .cap = KVM_CAP_X86_USER_SPACE_MSR, .args = { KVM_MSR_EXIT_REASON_FILTER } };
+	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
+	long err;
+
+	for (unsigned i = !time; i < RANGES; i++)
+		filter.ranges[i] = (struct kvm_msr_filter_range){ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+								  .base = served[i].first,
+								  .nmsrs = served[i].count,
+								  .bitmap = none };
+	if ((err = dwc_ioctl(vm_fd, KVM_ENABLE_CAP, &exits)) < 0)
+		return (int)err;
+	return (int)dwc_ioctl(vm_fd, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+static enum kind kind_of(uint32_t index)
+{
+	for (unsigned i = 0; i < RANGES; i++)
+		if (index - served[i].first < served[i].count)
+			return served[i].kind;
+	return ABSENT;
+}
+
+/* Answer the committed exit. */
+void dwc_msr_serve(struct dwc_engine *e)
+{
+	const struct dwc_exit *x = &e->exit;
+	enum kind kind = kind_of((uint32_t)x->gpa);
+	uint64_t value = 0;
+
+	if (kind == ABSENT) {
+		e->inputs.answer = DWC_ANSWER_REFUSED;
+		return;
+	}
+	if (kind == AUX && x->is_write)
+		memcpy(&e->tsc_aux, x->data, sizeof e->tsc_aux);
+	if (x->is_write)
+		return;
+	if (kind == AUX)
+		value = e->tsc_aux;
+	else if (kind == TIME)
+		value = dwc_next_time(e);
+	dwc_engine_answer(e, (const uint8_t *)&value, sizeof value);
+}
+
+/* The answer of the pending exit to a replica; the next KVM_RUN finishes the instruction by it. */
+void dwc_msr_answer(struct dwc_replica *r)
+{
+	const struct dwc_inputs *inputs = &r->engine->inputs;
+
+	r->run->msr.error = inputs->answer == DWC_ANSWER_REFUSED;
+	if (!r->engine->exit.is_write)
+		memcpy(&r->run->msr.data, inputs->io_data, sizeof r->run->msr.data);
+}

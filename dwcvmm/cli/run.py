@@ -268,6 +268,8 @@ def run(
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
         lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
+    if not quiet:
+        machine.engine.on_search = lambda text: say(f"dwcvmm: {text}")
     for remark in machine.virtio.remarks:
         say(f"dwcvmm: {remark}")
     if divergence_file:

@@ -239,3 +239,12 @@ def test_a_guest_that_halts_for_good_has_failed(
     assert words in done.stderr
     assert load(report).outcome == ("halt" if words else "poweroff")
     assert bool(load(report).post_mortem) == bool(words)
+
+
+@needs_kvm
+def test_a_search_that_takes_seconds_is_said(kernel: Path) -> None:
+    search = "from dwcvmm.machine.machine import Machine\nreal = Machine.run\ndef run(self):\n"
+    search += "    self.engine.on_search('looking by steps')\n    return real(self)\nMachine.run = run"
+    common = ("run", "--kernel", kernel, "--memory", "16M")
+    assert "dwcvmm: looking by steps\n" in planted(search, *common).stderr
+    assert "looking" not in planted(search, *common, "--quiet").stderr

@@ -17,7 +17,7 @@ GUESTS = (
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "pciscan"),
-    *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways"),
+    *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect

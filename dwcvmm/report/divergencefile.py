@@ -42,7 +42,7 @@ class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     reason: str  # as dwcvmm.machine.exits has it, or RUNNING
     is_write: bool
     port: U64
-    gpa: U64  # of memory-mapped I/O
+    gpa: U64  # of memory-mapped I/O; the index of an MSR
     size: U64  # bytes an item
     count: U64
     info: U64

@@ -6,7 +6,12 @@ out=${1:-$here/../build/guests}
 mkdir -p "$out"
 for source in "$here"/*/*.asm; do
   image=$out/$(basename "$source" .asm).bin
-  [ "$image" -nt "$source" ] && [ "$image" -nt "$here/common.inc" ] && [ "$image" -nt "$here/common32.inc" ] && continue
+  # made in the same second is not older: archives keep no more
+  fresh=1
+  for part in "$source" "$here/common.inc" "$here/common32.inc"; do
+    [ -s "$image" ] && ! [ "$part" -nt "$image" ] || fresh=
+  done
+  [ -n "$fresh" ] && continue
   if ! command -v nasm >/dev/null; then
     [ "$(id -u)" = 0 ] || { echo "nasm is missing: install the package nasm" >&2; exit 4; }
     apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends nasm >/dev/null

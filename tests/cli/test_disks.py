@@ -129,7 +129,7 @@ def test_a_device_does_not_work_beyond_the_runs_end(guests: Path, tmp_path: Path
         path.touch()
         os.truncate(path, 1 << 40)
     bulk = guests / "bulk.bin"
-    result = run(bulk, "--disk", f"{path},snapshot", "--timeout", "2", "--strategy", strategy)
+    result = run(bulk, "--disk", f"{path},snapshot", "--timeout", "5", "--strategy", strategy)
     assert (result.returncode, result.stdout) == (ExitCode.TIMEOUT, "bulk: asked\n")
     with running(bulk, "--disk", f"{path},readonly", says=b"bulk: asked\n") as process:
         time.sleep(0.5)

@@ -215,6 +215,7 @@ struct dwc_search {
 	struct dwc_host_read read; /* the instruction found, or nothing */
 	int user;                  /* in ring 3 */
 	int long_mode;             /* in 64-bit code */
+	int split;                 /* over two pages that are no neighbours in guest memory */
 	int timed_out;
 };
 

@@ -34,7 +34,7 @@ int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read)
 /* Note what a replica stands at, if it is wanted. */
 int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 {
-	uint64_t linear = dwc_linear_rip(&r->state);
+	uint64_t linear = dwc_linear_rip(&r->state), last;
 	uint8_t code[DWC_LONGEST_READ];
 
 	dwc_read_code(r, linear, code, sizeof code);
@@ -44,6 +44,7 @@ int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 		return 0;
 	}
 	s->linear = linear;
+	s->split = !dwc_translate(r, linear + s->read.length - 1, &last) || last - s->gpa != s->read.length - 1u;
 	s->user = r->state.sregs.ss.dpl == 3;
 	s->long_mode = r->state.sregs.cs.l;
 	return 1;

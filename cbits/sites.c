@@ -86,6 +86,16 @@ uint64_t dwc_next_time(struct dwc_engine *e)
 	return e->site_time;
 }
 
+/* XCR0 as it is now: the guest can have changed it since the checkpoint. */
+static uint64_t enabled_registers(const struct dwc_engine *e)
+{
+	struct kvm_xcrs xcrs;
+
+	if (dwc_ioctl(e->replicas[0].vcpu_fd, KVM_GET_XCRS, &xcrs) < 0 || !xcrs.nr_xcrs)
+		return e->checkpoint.xcrs.xcrs[0].value;
+	return xcrs.xcrs[0].value;
+}
+
 /* What the instruction reads, and where it goes on. */
 static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint64_t rip)
 {
@@ -104,7 +114,7 @@ static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint6
 			inputs->value = dwc_next_time(e);
 		break;
 	case DWC_READ_XGETBV: /* all registers that are enabled count as in use (SDM 1 13.6: XINUSE may say so) */
-		inputs->value = e->checkpoint.xcrs.xcrs[0].value;
+		inputs->value = enabled_registers(e);
 		break;
 	default: /* RDPID */
 		break;

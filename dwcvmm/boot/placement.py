@@ -73,7 +73,9 @@ def _without_sections(image: bytes) -> bytes:
 
 
 def segments_to_load(elf: ELFFile) -> list[Any]:
-    return [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
+    """Without the empty ones that linkers leave, wherever they say they lie."""
+    loaded = (segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD")
+    return [segment for segment in loaded if segment["p_filesz"] or segment["p_memsz"]]
 
 
 def place_elf(room: Room, image: bytes) -> Placed:

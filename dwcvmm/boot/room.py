@@ -36,7 +36,7 @@ class Room:
         Raises GuestImageError where that is no RAM, or taken by firmware.
         """
         end = start + max(size, len(content))
-        if end > layout.RAM_MOST:
+        if start >= layout.RAM_MOST:
             raise GuestImageError(
                 self.path, f"wants to lie at {start:#x}, where no PC has RAM: firmware that runs from a ROM?"
             )

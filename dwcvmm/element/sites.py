@@ -68,7 +68,8 @@ class Sites:
         search = self._prepare(with_time)
         search.events, search.limit_ns = events, SCAN_NS
         check("scan", lib.dwc_search_by_traps(self._engine, 0))
-        return self._found()
+        found = self._found()
+        return found if self.trappable else None  # to pass it without a trap, the search has to step there
 
     def wanted(self, with_time: bool) -> bool:
         """Whether there is anything to look for on this host."""
@@ -90,6 +91,8 @@ class Sites:
     def trappable(self) -> bool:
         """Whether this host has a trap for the site that the last search found."""
         search, trap = self._engine.search, self._engine.user_trap
+        if search.split:
+            return False
         if search.user and trap == lib.DWC_USER_TRAP_SYSENTER:
             return bool(search.long_mode)  # in 32-bit code it is the guest's invalid opcode (em_sysenter in emulate.c)
         return not search.user or trap != lib.DWC_USER_TRAP_NONE

@@ -103,6 +103,19 @@ def test_places_that_no_kernel_can_have_are_named(tmp_path: Path, place: int, wo
         load(tmp_path, segments_at([place], 4096, BODIES["multiboot"]))
 
 
+@pytest.mark.parametrize("memory_bytes", [1 << 32, 1 << 62])
+def test_a_segment_that_is_too_long_is_no_rom(tmp_path: Path, memory_bytes: int) -> None:
+    image = bytearray(segments_at([2 * MIB], 16, BODIES["multiboot"]))
+    struct.pack_into("<Q", image, 64 + 56 + 40, memory_bytes)
+    with pytest.raises(GuestImageError, match=r"needs \d+ MiB of memory, there are 4"):
+        load(tmp_path, bytes(image))
+
+
+def test_an_empty_segment_lies_nowhere(tmp_path: Path) -> None:
+    start, _ = load(tmp_path, segments_at([0xFFFFF000], 0, BODIES["multiboot"]))
+    assert start.rip == MIB
+
+
 def test_the_bss_on_the_bios_data_is_empty(tmp_path: Path) -> None:
     image = bytearray(segments_at([0x400], 16, BODIES["multiboot"]))
     struct.pack_into("<Q", image, 64 + 56 + 40, 0x800)

@@ -392,7 +392,7 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
 
 /* insn.c */
 unsigned dwc_repeated_string(const uint8_t *code, int long_mode);
-void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *read);
+void dwc_host_read_at(const uint8_t *code, unsigned bits, struct dwc_host_read *read);
 
 /* align.c */
 uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count);

@@ -36,6 +36,8 @@ int dwc_job_element(struct dwc_replica *r)
 /* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
 static int starts_with_exception(const struct dwc_engine *e)
 {
+	if (e->strategy == DWC_IN_PLACE) /* the answer has been given already (dwc_inplace_settle) */
+		return e->checkpoint.events.exception.pending;
 	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
 	       e->inputs.answer == DWC_ANSWER_REFUSED;
 }

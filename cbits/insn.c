@@ -53,7 +53,7 @@ static void read_of_group_9(uint8_t modrm, int repeats, struct dwc_host_read *re
 
 /* An instruction that reads what is the host's and not the guest's: a clock, randomness, the number of a CPU, which registers are in
  * use. None of them can be trapped on every stock KVM. kind DWC_READ_NOTHING: it is another one. */
-void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *read)
+void dwc_host_read_at(const uint8_t *code, unsigned bits, struct dwc_host_read *read)
 {
 	unsigned at = 0;
 	uint8_t rex = 0;
@@ -63,8 +63,8 @@ void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *
 	while (at < 2 && (code[at] == OPERAND_SIZE || code[at] == REP))
 		at++;
 	repeats = at && (code[0] == REP || code[at - 1] == REP);
-	narrow = at && (code[0] == OPERAND_SIZE || code[at - 1] == OPERAND_SIZE);
-	if (long_mode && (code[at] & 0xf0) == 0x40)
+	narrow = (at && (code[0] == OPERAND_SIZE || code[at - 1] == OPERAND_SIZE)) != (bits == 16);
+	if (bits == 64 && (code[at] & 0xf0) == 0x40)
 		rex = code[at++];
 	if (code[at] != TWO_BYTES)
 		return;
@@ -79,7 +79,7 @@ void dwc_host_read_at(const uint8_t *code, int long_mode, struct dwc_host_read *
 	read->length = (uint8_t)(at + (read->kind == DWC_READ_RDTSC ? 2 : 3));
 	read->reg = (uint8_t)((code[at + 2] & 7) | (rex & REX_B) << 3);
 	if (read->kind == DWC_READ_RDPID) /* as wide as the mode, whatever stands before it */
-		read->bytes = long_mode ? 8 : 4;
+		read->bytes = bits == 64 ? 8 : 4;
 	else
 		read->bytes = rex & REX_W ? 8 : narrow ? 2 : 4; /* REX.W has precedence */
 }

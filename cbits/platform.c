@@ -13,6 +13,7 @@
 #define PM_TIMER_HZ 3579545 /* ACPI 4.8.3.3 */
 #define NS_PER_S 1000000000
 #define RTC_IRQ 8
+#define CASCADE 2 /* the second 8259 is behind this input of the first */
 
 enum device { NOBODY, PIC, PIT, RTC, POST_CODE, ACPI_TIMER, UART };
 
@@ -170,7 +171,9 @@ void dwc_platform_tick(struct dwc_engine *e)
 /* Whether an ISA interrupt, which is at this pin of the IO-APIC, goes nowhere before the guest unmasks it. */
 static int is_masked(const struct dwc_engine *e, unsigned irq, unsigned pin)
 {
-	return e->pic.chip[irq / 8].imr >> irq % 8 & 1 && e->ioapic.entry[pin] & DWC_IOAPIC_MASKED;
+	int at_8259 = e->pic.chip[irq / 8].imr >> irq % 8 & 1 || (irq >= 8 && e->pic.chip[0].imr >> CASCADE & 1);
+
+	return at_8259 && e->ioapic.entry[pin] & DWC_IOAPIC_MASKED;
 }
 
 /* When a device will interrupt next. One that is masked is nothing to wait for. */

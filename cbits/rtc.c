@@ -117,8 +117,12 @@ static int alarm_is(const struct dwc_rtc *r, unsigned alarm, uint8_t value)
 /* Seconds until the alarm goes off, at most a day; UINT64_MAX: no time is like that. */
 static uint64_t until_alarm(const struct dwc_rtc *r)
 {
-	unsigned now = (unsigned)((read_time(r) % DAY_S + DAY_S) % DAY_S), passed = 1;
+	unsigned now = (unsigned)((read_time(r) % DAY_S + DAY_S) % DAY_S), passed = 1, second = 0;
 
+	while (second < 60 && !alarm_is(r, SECONDS_ALARM, encode(r, second)))
+		second++;
+	if (second == 60) /* what no second is like: or each look would be at all of a day */
+		return UINT64_MAX;
 	while (passed <= DAY_S) {
 		unsigned then = (now + passed) % DAY_S;
 

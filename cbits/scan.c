@@ -26,7 +26,7 @@ struct traps {
 /* What stands at a byte 0x0f, without the prefixes before it: with REP, RDSEED is RDPID. */
 static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dwc_host_read *read)
 {
-	dwc_host_read_at(at, 0, read);
+	dwc_host_read_at(at, 32, read);
 	return dwc_is_wanted(s, read) || (read->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
 }
 

@@ -8,6 +8,7 @@
 #define TRAP_BYTES 2
 #define VECTORS 256
 #define EFER_LMA (1u << 10)
+#define XINUSE 1 /* ECX of an XGETBV that tells which registers are in use */
 #define MSR_SYSENTER_EIP 0x176
 #define MSR_LSTAR 0xc0000082
 #define MSR_CSTAR 0xc0000083
@@ -38,7 +39,9 @@ int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 	uint8_t code[DWC_LONGEST_READ];
 
 	dwc_read_code(r, linear, code, sizeof code);
-	dwc_host_read_at(code, r->state.sregs.cs.l, &s->read);
+	dwc_host_read_at(code, r->state.sregs.cs.l ? 64 : r->state.sregs.cs.db ? 32 : 16, &s->read);
+	if (s->read.kind == DWC_READ_XGETBV && (uint32_t)r->state.regs.rcx != XINUSE) /* XCR0 is the guest's own */
+		s->read.kind = DWC_READ_NOTHING;
 	if (!dwc_is_wanted(s, &s->read) || !dwc_translate(r, linear, &s->gpa)) {
 		s->read.kind = DWC_READ_NOTHING;
 		return 0;

@@ -70,9 +70,9 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 	return NULL;
 }
 
-/* Never the same twice, and never less than what the guest has read by itself: both replicas can have read the same by
- * chance, and gone on with it. So it is the frozen TSC's successor, and where the TSC runs the guest clock, from the host's TSC on at the first
- * site: a VM's own begins at 0. */
+/* Never the same twice. The frozen TSC's successor; where the TSC runs the guest clock, from the host's TSC on at the first site, which is
+ * more than what the guest has read by itself, as a VM's own TSC begins at 0. (What it reads by itself later is undone, as the replicas' TSCs
+ * are apart. Where the host does not let them be, as on kvm_pvm, both can read the same, and a site then an earlier time.) */
 uint64_t dwc_next_time(struct dwc_engine *e)
 {
 	uint64_t now = e->inputs.tsc;

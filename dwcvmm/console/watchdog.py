@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dwcvmm.errors import ExitCode, HostError
 
 LOOK_S = 0.1
+AWAY_S = 1.0  # longer between two looks: the process has been stopped
 BUSY = 0.05  # of the time: what waits in short pieces takes less
 BUSY_MOST_S = 10.0  # that the process may go on while it is busy: a slow machine does not wait, it works
 
@@ -65,7 +66,14 @@ class Watchdog:
 
     def _watch(self) -> None:
         busy = Busy()
-        while not (plan := self._plan) or time.monotonic() < plan.at + (plan.spare_s if busy() else 0):
+        looked, not_before = time.monotonic(), 0.0
+        while True:
+            now = time.monotonic()
+            if now > looked + AWAY_S:  # the process was stopped (SIGSTOP, a debugger): nobody had his time
+                not_before = now + AWAY_S
+            looked = now
+            if (plan := self._plan) and now >= max(plan.at + (plan.spare_s if busy() else 0), not_before):
+                break
             if self._stopped.wait(LOOK_S):
                 return
         with suppress(Exception):

@@ -94,6 +94,7 @@ class Engine:
         self._attempt = self._cuts = 0
         self._discards = (0, 0)  # element, and how often in a row its steps were for nothing
         self._started = False
+        self._said: set[str] = set()  # to on_search
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
@@ -307,7 +308,7 @@ class Engine:
         # single steps are slow: where time stands still or a slice is long, a difference must have come again first
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
             self.rollback()
-            self.on_search("the two runs differ: looking by single steps for an instruction that reads the host's time")
+            self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search, state = self.core.search, self.core.replicas[0].state
             if not found:
@@ -320,6 +321,11 @@ class Engine:
                 )
         self.rollback()
         return found
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.on_search(text)
 
     def _learn(self, record: Divergence, found: Found) -> None:
         """What was found is a site from now on. Both replicas stand at the last committed state."""

@@ -63,5 +63,5 @@ def host_read(replica: Any) -> int:
     """What the next instruction of a replica reads of the host (enum dwc_read_kind), or 0."""
     code = next_code(replica).ljust(lib.DWC_LONGEST_READ, b"\0")
     read = ffi.new("struct dwc_host_read *")
-    lib.dwc_host_read_at(code, replica.state.sregs.cs.l, read)
+    lib.dwc_host_read_at(code, code_bits(replica.state.sregs), read)
     return int(read.kind)

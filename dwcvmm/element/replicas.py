@@ -148,11 +148,13 @@ class Replicas:
 
     def _space_checkpoints(self) -> None:
         config = self.config
+        two_run = config.strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL) and not self.frozen_tsc
+        apart = two_run and self._set_tsc_apart()
         every = config.checkpoint_every
         if config.strategy is Strategy.IN_PLACE:
             every = 1
         if every is None:
-            chance = config.strategy is Strategy.PARALLEL and not self.frozen_tsc and not self._set_tsc_apart()
+            chance = config.strategy is Strategy.PARALLEL and two_run and not apart
             every = 1 if chance else CHECKPOINT_EVERY
         if not 1 <= every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
@@ -163,7 +165,9 @@ class Replicas:
         self.engine.idle_limit = max(1, (config.hot_idle_elements or self.host.hot_idle_elements) // every)
 
     def _set_tsc_apart(self) -> bool:
-        """So that the replicas never read the same time by chance, which a replay would not read again."""
+        """So that the replicas never read the same time by chance, however coarsely they look at it: no replay would
+        read it again, and sites learned later would read an earlier time. False where the host does not move the TSC.
+        """
         with Probe(self.system) as trial:
             if not trial.tsc_offset_counts():
                 return False

@@ -257,3 +257,19 @@ def test_ctrl_c_ends_what_waits(words: str, place: Place) -> None:
         process.kill()
     assert process.returncode == INTERRUPTED
     assert b"Traceback" not in errors
+
+
+@needs_kvm
+def test_a_process_that_was_stopped_beyond_its_limit_writes_its_report(guests: Path, tmp_path: Path) -> None:
+    """By SIGSTOP, as a debugger or a frozen container does it: then nobody had his time, and all get a second."""
+    report = tmp_path / "report.json"
+    command = [*COMMAND, "run", "--kernel", str(guests / "waits.bin"), "--memory", "16M", "--timeout", "3"]
+    with subprocess.Popen(
+        [*command, "--report", str(report)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(5)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == ExitCode.TIMEOUT
+    assert load(report).outcome == "timeout"

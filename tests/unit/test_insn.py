@@ -35,7 +35,7 @@ def decode(code: bytes, long_mode: bool) -> capstone.CsInsn | None:
 
 def host_read(code: bytes, long_mode: bool) -> tuple[int, int, int, int]:
     read = ffi.new("struct dwc_host_read *")
-    lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), long_mode, read)
+    lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), 64 if long_mode else 32, read)
     return int(read.kind), int(read.length), int(read.reg), int(read.bytes)
 
 

@@ -18,10 +18,12 @@ need() {
   fi
 }
 
-# fetch_package DIRECTORY NAME TREE: download a Debian package unless it is there, and unpack it
+# fetch_package DIRECTORY NAME TREE [OPTION OF APT ...]: download a Debian package unless it is there, and unpack it
 fetch_package() {
-  compgen -G "$1/$2_*.deb" >/dev/null || (cd "$1" && apt-get download -q -o APT::Sandbox::User=root "$2" >/dev/null)
-  dpkg -x "$1/$2"_*.deb "$3"
+  local out=$1 name=$2 tree=$3
+  shift 3
+  compgen -G "$out/${name}_*.deb" >/dev/null || (cd "$out" && apt-get download -q -o APT::Sandbox::User=root "$@" "$name" >/dev/null)
+  dpkg -x "$out/$name"_*.deb "$tree"
 }
 
 # debian_mirror: the address of the archive that apt uses
@@ -29,24 +31,58 @@ debian_mirror() {
   apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 '/debian/*$' || { echo "apt knows no archive of Debian" >&2; return 4; }
 }
 
+# own_lists DIRECTORY SUITE deb|deb-src: sets $apt_options: what apt knows is Debian's archive alone, and kept in DIRECTORY
+own_lists() {
+  local out=$1 mirror
+  mirror=$(debian_mirror)
+  mkdir -p "$out/lists/partial"
+  printf 'Types: %s\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+    "$3" "$mirror" "$2" /usr/share/keyrings/debian-archive-keyring.gpg >"$out/source.sources"
+  apt_options=(-o "Dir::Etc::SourceList=$out/source.sources" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$out/lists"
+    -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache= -o APT::Sandbox::User=root)
+}
+
+# suite_lists DIRECTORY SUITE: the same, brought up to date: for packages of another suite than the machine's own
+suite_lists() {
+  own_lists "$1" "$2" deb
+  apt-get -q "${apt_options[@]}" update >"$1/apt.log" 2>&1 || { tail -5 "$1/apt.log" >&2; return 4; }
+}
+
+# i386_lists DIRECTORY SUITE: the same for packages of i386: the machine's dpkg goes on knowing its own architecture only
+i386_lists() {
+  own_lists "$1" "$2" deb
+  apt_options+=(-o APT::Architecture=i386 -o APT::Architectures=i386 -o Dir::State::status=/dev/null)
+  apt-get -q "${apt_options[@]}" update >"$1/apt.log" 2>&1 || { tail -5 "$1/apt.log" >&2; return 4; }
+}
+
 # fetch_source DIRECTORY SUITE PACKAGE FILE: one file (a pattern) of a source package of Debian, signatures checked by apt. A mirror may
 # lack others, such as the .dsc, without which apt ends in an error.
 fetch_source() {
-  local out=$1 mirror apt
-  mirror=$(debian_mirror)
-  mkdir -p "$out/lists/partial"
-  printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
-    "$mirror" "$2" /usr/share/keyrings/debian-archive-keyring.gpg >"$out/source.sources"
-  apt="apt-get -q -o Dir::Etc::SourceList=$out/source.sources -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$out/lists"
-  apt="$apt -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache= -o APT::Sandbox::User=root"
-  (cd "$out" && { $apt update && $apt source --download-only "$3"; } >"$out/apt.log" 2>&1) || true
+  local out=$1 apt_options
+  own_lists "$out" "$2" deb-src
+  (cd "$out" && { apt-get -q "${apt_options[@]}" update && apt-get -q "${apt_options[@]}" source --download-only "$3"; } >"$out/apt.log" 2>&1) || true
   compgen -G "$out/$4" >/dev/null || { tail -5 "$out/apt.log" >&2; return 4; }
 }
 
-# kernel_package NAME: the package that a meta package like linux-image-amd64 stands for
+# kernel_package NAME [OPTION OF APT ...]: the package that a meta package like linux-image-amd64 stands for
 kernel_package() {
-  apt-cache show "$1" >/dev/null 2>&1 || apt-get update -q >/dev/null
-  apt-cache depends "$1" | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1
+  local name=$1
+  shift
+  apt-cache "$@" show "$name" >/dev/null 2>&1 || apt-get "$@" update -q >/dev/null
+  apt-cache "$@" depends "$name" | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1
+}
+
+# guest_initramfs TREE FILE: busybox of an unpacked package, and guest-images/linux/init; the same bytes at each build
+guest_initramfs() {
+  local top
+  top=$(mktemp -d)
+  chmod 755 "$top"
+  mkdir -p "$top"/{bin,dev,proc,sys}
+  cp "$1/bin/busybox" "$top/bin/"
+  install -m 755 "$root/guest-images/linux/init" "$top/init"
+  find "$top" -exec touch -h -d @0 {} +
+  (cd "$top" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --owner 0:0 --reproducible) >"$2"
+  rm -rf "$top"
 }
 
 # prepare_python EXTRA: a virtual environment with dwcvmm in it, rebuilt only when its inputs changed.

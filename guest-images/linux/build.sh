@@ -12,10 +12,6 @@ if ! [ -s vmlinuz ] || ! [ -s initramfs.cpio ] || [ "$here/init" -nt initramfs.c
   fetch_package packages "$(kernel_package linux-image-cloud-amd64)" tree
   fetch_package packages busybox-static tree
   cp tree/boot/vmlinuz-* vmlinuz
-  rm -rf root && mkdir -p root/{bin,dev,proc,sys}
-  cp tree/bin/busybox root/bin/
-  install -m 755 "$here/init" root/init
-  find root -exec touch -h -d @0 {} +
-  (cd root && find . | LC_ALL=C sort | cpio --quiet -o -H newc --owner 0:0 --reproducible) >initramfs.cpio
-  rm -rf tree root
+  guest_initramfs tree initramfs.cpio
+  rm -rf tree
 fi

@@ -1,0 +1,170 @@
+"""`python -m dwcvmm.report.kernelruns run|table DIRECTORY NAME:WAY ...`: what scripts/kernels runs.
+
+A run leaves NAME-WAY.json, .log (its console), .ndjson and .err, and is made again if there is no report.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dwcvmm.errors import DwcVmmError
+from dwcvmm.machine.machine import Outcome
+from dwcvmm.report.schema import Report, load
+from dwcvmm.report.slicetable import causes
+
+GUESTS = Path("build/guests")
+INITRAMFS = GUESTS / "linux" / "initramfs.cpio"
+WAYS = {
+    "off": ("--strategy", "off"),
+    "sequential": ("--strategy", "sequential"),
+    "sites": ("--strategy", "sequential", "--tsc", "sites"),
+    "parallel": ("--strategy", "parallel"),
+}
+TIMEOUT_S = 1500
+LOOK_EVERY_S = 0.2
+# of Linux: what it says when something is wrong with it or with its machine
+TROUBLE = re.compile(
+    r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|self-detected stall|hung_task|Tainted: |\[Firmware (?:Bug|Warn)\]"
+    r"|clocksource: .*(?:unstable|skew)|APIC error|spurious|(?:irq|IRQ) \d+: nobody cared|MP-BIOS bug"
+    r"|timer doesn't work"
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How it is run, and which words it must come to. How it ends: by itself, or it is stopped there."""
+
+    arguments: tuple[str, ...]
+    token: str
+    version: str  # pattern; group 1
+    outcome: Outcome = Outcome.INTERRUPTED
+    after_s: float = 0.0  # stopped so long after the token
+
+
+def linux(name: str, initrd: Path = INITRAMFS) -> tuple[str, ...]:
+    return ("--kernel", str(GUESTS / name / "vmlinuz"), "--initrd", str(initrd))
+
+
+def _debian(name: str) -> Kernel:
+    return Kernel(linux(name), "DWCVMM-INIT-OK", r"Linux version (\S+)", Outcome.POWEROFF)
+
+
+XEN_CONSOLE = "console=com1 com1=115200,8n1 noreboot"
+MEMTEST_CONSOLE = "console=ttyS0,115200 nopause"
+KERNELS = {name: _debian(name) for name in ("full", "rt", "cloud", "backports", "trixie")} | {
+    "xen": Kernel(
+        ("--kernel", str(GUESTS / "xen/xen.gz"), "--append", XEN_CONSOLE),
+        "kernel not specified",
+        r"Xen version (\S+)",
+        Outcome.HALT,
+    ),
+    "gnumach-i386": Kernel(
+        ("--kernel", str(GUESTS / "gnumach-i386/gnumach.gz"), "--memory", "64M", "--append", "console=com0"),
+        "No bootstrap code",
+        r"GNU Mach (\S+)",
+    ),
+    # without a module for its screen its text needs no terminal
+    "installer": Kernel(
+        (*linux("installer", GUESTS / "installer/initrd.gz"), "--memory", "768M", "--append", "DEBIAN_FRONTEND=text"),
+        "Select a language",
+        r"Linux version (\S+)",
+    ),
+    "memtest-ia32": Kernel(
+        ("--kernel", str(GUESTS / "memtest-ia32/memtest.bin"), "--memory", "16M", "--append", MEMTEST_CONSOLE),
+        "<F1>",
+        r"Memtest86\+ v?(\d\S+)",
+        after_s=60,
+    ),
+}
+
+
+def run(directory: Path, name: str, way: str) -> None:
+    """Here, on this machine's KVM. Does nothing if its report is there."""
+    kernel, base = KERNELS[name], directory / f"{name}-{way}"
+    report, log = base.with_suffix(".json"), base.with_suffix(".log")
+    if report.exists() and report.stat().st_size:
+        return
+    command = [str(Path(sys.executable).with_name("dwcvmm")), "run", *kernel.arguments, *WAYS[way], "--rtc", "fixed"]
+    command += ["--timeout", f"{TIMEOUT_S}s", "--report", str(report), "--console", str(log)]
+    command += ["--events", str(base.with_suffix(".ndjson")), "--quiet"]
+    log.unlink(missing_ok=True)
+    with base.with_suffix(".err").open("wb") as errors:
+        guest = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
+        while guest.poll() is None and not (log.exists() and kernel.token in printed(log)):
+            time.sleep(LOOK_EVERY_S)
+        if kernel.outcome is Outcome.INTERRUPTED:
+            time.sleep(kernel.after_s)
+            guest.send_signal(signal.SIGTERM)
+        guest.wait()
+
+
+def printed(log: Path) -> str:
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
+def complaints(kernel: Kernel, report: Report, text: str) -> list[str]:
+    """What is wrong, in words; empty if nothing is."""
+    wrong = []
+    if kernel.token not in text:
+        wrong.append(f"did not come to {kernel.token!r}")
+    if report.outcome != kernel.outcome:
+        wrong.append(f"ended by {report.outcome}")
+    if report.strategy != "off" and report.elements.unprotected:
+        wrong.append(f"{report.elements.unprotected} elements were not protected")
+    if report.divergences.unexplained:
+        wrong.append(f"{report.divergences.unexplained} divergences are unexplained")
+    return wrong + [f"says: {line.strip()}" for line in text.splitlines() if TROUBLE.search(line)]
+
+
+def cell(report: Report) -> str:
+    seconds = f"{report.wall_s:.1f} s"
+    if report.strategy == "off":
+        return f"{report.elements.committed:,} elements, {seconds}"
+    unexplained = report.divergences.unexplained
+    return f"{report.elements.committed:,} elements, {causes(report.divergences)}, {unexplained} unexplained, {seconds}"
+
+
+def table(directory: Path, runs: list[tuple[str, str]]) -> int:
+    """Print it, a row a kernel and a column a way; how many runs have something wrong, which is said below it."""
+    ways = [way for way in WAYS if any(way == other for _, other in runs)]
+    print(f"| kernel | version | {' | '.join(ways)} |", "|---" * (2 + len(ways)) + "|", sep="\n")
+    wrong = []
+    for name in dict.fromkeys(name for name, _ in runs):
+        cells, version = [], ""
+        for way in ways:
+            cells.append("-")
+            if (name, way) not in runs:
+                continue
+            text = printed(directory / f"{name}-{way}.log")
+            try:
+                report = load(directory / f"{name}-{way}.json")
+            except DwcVmmError as error:
+                wrong.append(str(error))
+                continue
+            found = re.search(KERNELS[name].version, text)
+            version, cells[-1] = found[1] if found else version, cell(report)
+            wrong += [f"{name} {way}: {what}" for what in complaints(KERNELS[name], report, text)]
+        print(f"| {name} | {version} | {' | '.join(cells)} |")
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    return len(wrong)
+
+
+def main(arguments: list[str]) -> int:
+    what, directory = arguments[0], Path(arguments[1])
+    runs = [(name, way) for name, _, way in (argument.partition(":") for argument in arguments[2:])]
+    if what == "table":
+        return 1 if table(directory, runs) else 0
+    for name, way in runs:
+        print(name, way, flush=True)
+        run(directory, name, way)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

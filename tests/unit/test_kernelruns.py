@@ -24,7 +24,7 @@ def test_a_boot_that_ends_well_is_right() -> None:
 @pytest.mark.parametrize(
     ("changes", "text", "words"),
     [
-        ({}, LINUX, "did not come to 'DWCVMM-INIT-OK'"),
+        ({}, LINUX, "did not say 'DWCVMM-INIT-OK'"),
         ({"outcome": "reboot"}, RIGHT, "ended by reboot"),
         ({"elements": {"committed": 3, "by_end": {}, "unprotected": 3}}, RIGHT, "3 elements were not protected"),
         ({"divergences": {"total": 2, "by_cause": {}, "unexplained": 2}}, RIGHT, "2 divergences are unexplained"),
@@ -68,7 +68,7 @@ def test_a_kernel_that_does_not_end_is_stopped_behind_its_words(
     )
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setitem(kernelruns.KERNELS, "endless", Kernel(("--kernel", "k"), "the words", "v"))
+    monkeypatch.setitem(kernelruns.KERNELS, "endless", Kernel(("--kernel", "k"), ("the words",), "v"))
     run(tmp_path, "endless", "sites")
     said = (tmp_path / "endless-sites.json").read_text()
     assert said.startswith("run --kernel k --strategy sequential --tsc sites ")

@@ -127,6 +127,12 @@ def complaints(kernel: Kernel, report: Report, text: str) -> list[str]:
     return wrong + [f"says: {line.strip()}" for line in text.splitlines() if TROUBLE.search(line)]
 
 
+def complaints_of(directory: Path, name: str, way: str) -> list[str]:
+    """The same of what a run has left. Raises ConfigError where there is no report."""
+    base = directory / f"{name}-{way}"
+    return complaints(KERNELS[name], load(base.with_suffix(".json")), printed(base.with_suffix(".log")))
+
+
 def cell(report: Report) -> str:
     seconds = f"{report.wall_s:.1f} s"
     if report.strategy == "off":
@@ -146,15 +152,14 @@ def table(directory: Path, runs: list[tuple[str, str]]) -> int:
             cells.append("-")
             if (name, way) not in runs:
                 continue
-            text = printed(directory / f"{name}-{way}.log")
             try:
-                report = load(directory / f"{name}-{way}.json")
+                wrong += [f"{name} {way}: {what}" for what in complaints_of(directory, name, way)]
             except DwcVmmError as error:
                 wrong.append(str(error))
                 continue
-            found = re.search(KERNELS[name].version, text)
-            version, cells[-1] = found[1] if found else version, cell(report)
-            wrong += [f"{name} {way}: {what}" for what in complaints(KERNELS[name], report, text)]
+            cells[-1] = cell(load(directory / f"{name}-{way}.json"))
+            found = re.search(KERNELS[name].version, printed(directory / f"{name}-{way}.log"))
+            version = found[1] if found else version
         print(f"| {name} | {version} | {' | '.join(cells)} |")
     print(*wrong, sep="\n", end="\n" if wrong else "")
     return len(wrong)

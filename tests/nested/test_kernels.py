@@ -11,6 +11,7 @@ import pytest
 from conftest import GUESTS, ROOT
 
 from dwcvmm.errors import ExitCode
+from dwcvmm.report.kernelruns import complaints_of
 from dwcvmm.report.schema import Report, load
 from dwcvmm.report.verdict import complaints
 
@@ -74,6 +75,15 @@ def test_linux_boots(option: tuple[str, ...], strategy: str, lines: tuple[str, .
         assert line in result.stdout
     assert complaints(load(report)) == []
     assert load(report).host.kvm_module == "kvm_amd"
+
+
+def test_drivers_of_virtio_devices_warn_of_nothing() -> None:
+    """With the arguments that Linux gets by default they have MSIs, and the kernel stays untainted."""
+    built("virtio")
+    shutil.rmtree(results := ROOT / "build" / "nested-kernels", ignore_errors=True)
+    results.mkdir()
+    in_testbed(".venv/bin/python", "-m", "dwcvmm.report.kernelruns", "run", results, "virtio:sequential")
+    assert complaints_of(results, "virtio", "sequential") == []
 
 
 def fetched(name: str, file: str) -> Path:

@@ -26,7 +26,7 @@ WAYS = {
     "sites": ("--strategy", "sequential", "--tsc", "sites"),
     "parallel": ("--strategy", "parallel"),
 }
-TIMEOUT_S = 1500
+TIMEOUT_S = 600
 LOOK_EVERY_S = 0.2
 # of Linux: what it says when something is wrong with it or with its machine
 TROUBLE = re.compile(

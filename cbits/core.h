@@ -453,7 +453,7 @@ void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsign
 
 /* search.c */
 int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read);
-void dwc_note_place(struct dwc_search *s, const struct dwc_state *state);
+int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s);
 int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *));
 int dwc_search_by_steps(struct dwc_engine *e, int replica);
 

@@ -51,6 +51,8 @@ int dwc_lapic_write(struct dwc_lapic *a, unsigned offset, uint32_t value, uint64
 
 /* IO-APIC (Intel 82093AA). */
 #define DWC_IOAPIC_PINS 24
+#define DWC_IOAPIC_MASKED (1ull << 16)
+#define DWC_TIMER_PIN 2 /* ISA interrupt 0 is pin 2 (an override in the MADT) */
 
 struct dwc_ioapic {
 	uint64_t entry[DWC_IOAPIC_PINS];

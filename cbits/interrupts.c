@@ -5,15 +5,14 @@
 #define MSI_ADDRESS 0xfee00000ull
 #define MSI_LOWEST_PRIORITY 1
 #define MSI_NMI 4
-#define TIMER_PIN 2 /* ISA interrupt 0 is pin 2 of the IO-APIC (an override in the MADT) */
 
 /* A line of the PC (an ACPI GSI) goes up or down. ISA lines reach both controllers. */
 void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high)
 {
 	if (gsi < ISA_LINES)
 		dwc_pic_set_irq(&e->pic, gsi, high);
-	if (gsi != TIMER_PIN)
-		dwc_ioapic_set_line(&e->ioapic, &e->lapic, gsi ? gsi : TIMER_PIN, high);
+	if (gsi != DWC_TIMER_PIN)
+		dwc_ioapic_set_line(&e->ioapic, &e->lapic, gsi ? gsi : DWC_TIMER_PIN, high);
 }
 
 /* A message-signalled interrupt (SDM 3A 11.11): what a device writes, and where. */

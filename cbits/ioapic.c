@@ -4,7 +4,6 @@
 #include <string.h>
 
 #define VERSION_VALUE 0x00170011
-#define ENTRY_MASKED (1ull << 16)
 #define ENTRY_LEVEL (1ull << 15)
 #define ENTRY_REMOTE_IRR (1ull << 14)
 #define ENTRY_LOGICAL (1ull << 11)
@@ -22,7 +21,7 @@ void dwc_ioapic_init(struct dwc_ioapic *io)
 {
 	memset(io, 0, sizeof *io);
 	for (int pin = 0; pin < DWC_IOAPIC_PINS; pin++)
-		io->entry[pin] = ENTRY_MASKED;
+		io->entry[pin] = DWC_IOAPIC_MASKED;
 }
 
 /* Send what waits at a pin, if it may go. */
@@ -31,7 +30,7 @@ static void service(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned pin
 	uint64_t *entry = &io->entry[pin];
 	int level = (*entry & ENTRY_LEVEL) != 0;
 
-	if (!(io->requests & 1u << pin) || *entry & ENTRY_MASKED || (level && *entry & ENTRY_REMOTE_IRR))
+	if (!(io->requests & 1u << pin) || *entry & DWC_IOAPIC_MASKED || (level && *entry & ENTRY_REMOTE_IRR))
 		return;
 	if (MODE(*entry) == EXTINT) /* the 8259 is asked for the vector (interrupts.c) */
 		return;
@@ -71,7 +70,7 @@ void dwc_ioapic_end(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned vec
 /* Is the 8259 wired to the CPU through pin 0? */
 int dwc_ioapic_wire(const struct dwc_ioapic *io)
 {
-	return !(io->entry[0] & ENTRY_MASKED) && MODE(io->entry[0]) == EXTINT;
+	return !(io->entry[0] & DWC_IOAPIC_MASKED) && MODE(io->entry[0]) == EXTINT;
 }
 
 uint32_t dwc_ioapic_read(const struct dwc_ioapic *io, unsigned offset)

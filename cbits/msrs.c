@@ -83,7 +83,7 @@ void dwc_msr_serve(struct dwc_engine *e)
 	if (kind == AUX)
 		value = e->tsc_aux;
 	else if (kind == TIME)
-		value = dwc_next_time(e);
+		value = e->tsc_ratio ? e->inputs.tsc : dwc_next_time(e);
 	dwc_engine_answer(e, (const uint8_t *)&value, sizeof value);
 }
 

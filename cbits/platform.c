@@ -167,10 +167,18 @@ void dwc_platform_tick(struct dwc_engine *e)
 	dwc_lapic_tick(&e->lapic, e->guest_ns);
 }
 
+/* Whether an ISA interrupt, which is at this pin of the IO-APIC, goes nowhere before the guest unmasks it. */
+static int is_masked(const struct dwc_engine *e, unsigned irq, unsigned pin)
+{
+	return e->pic.chip[irq / 8].imr >> irq % 8 & 1 && e->ioapic.entry[pin] & DWC_IOAPIC_MASKED;
+}
+
+/* When a device will interrupt next. One that is masked is nothing to wait for. */
 uint64_t dwc_platform_deadline(struct dwc_engine *e)
 {
-	uint64_t first = dwc_pit_deadline(&e->pit, e->guest_ns), lapic = dwc_lapic_deadline(&e->lapic);
-	uint64_t rtc = dwc_rtc_deadline(&e->rtc);
+	uint64_t first = is_masked(e, 0, DWC_TIMER_PIN) ? UINT64_MAX : dwc_pit_deadline(&e->pit, e->guest_ns);
+	uint64_t rtc = is_masked(e, RTC_IRQ, RTC_IRQ) ? UINT64_MAX : dwc_rtc_deadline(&e->rtc);
+	uint64_t lapic = dwc_lapic_deadline(&e->lapic);
 
 	first = lapic < first ? lapic : first;
 	return rtc < first ? rtc : first;

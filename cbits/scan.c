@@ -88,18 +88,6 @@ static int run_free(struct dwc_replica *r, const struct dwc_search *s)
 	return status;
 }
 
-static void note_found(struct dwc_replica *r, struct dwc_search *s)
-{
-	uint64_t linear = dwc_linear_rip(&r->state);
-	uint8_t code[DWC_LONGEST_READ];
-
-	dwc_read_code(r, linear, code, sizeof code);
-	dwc_host_read_at(code, r->state.sregs.cs.l, &s->read);
-	if (!dwc_is_wanted(s, &s->read))
-		s->read.kind = DWC_READ_NOTHING;
-	dwc_note_place(s, &r->state);
-}
-
 static int job_scan(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -113,8 +101,8 @@ static int job_scan(struct dwc_replica *r)
 	err = run_free(r, s);
 	clear_traps(r, &traps);
 	s->timed_out = err == DWC_SLICE_UP;
-	if (!err && is_trap(&r->exit) && dwc_translate(r, dwc_linear_rip(&r->state), &s->gpa) && is_ours(&traps, s->gpa))
-		note_found(r, s);
+	if (!err && is_trap(&r->exit) && dwc_at_host_read(r, s) && !is_ours(&traps, s->gpa))
+		s->read.kind = DWC_READ_NOTHING;
 	free(traps.trap);
 	return err < 0 ? err : 0;
 }

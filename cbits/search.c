@@ -26,8 +26,13 @@ struct entries {
 	unsigned count;
 };
 
+int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read)
+{
+	return read->kind != DWC_READ_NOTHING && s->kinds >> read->kind & 1;
+}
+
 /* Note what a replica stands at, if it is wanted. */
-static int at_host_read(struct dwc_replica *r, struct dwc_search *s)
+int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
 	uint8_t code[DWC_LONGEST_READ];
@@ -38,20 +43,10 @@ static int at_host_read(struct dwc_replica *r, struct dwc_search *s)
 		s->read.kind = DWC_READ_NOTHING;
 		return 0;
 	}
-	dwc_note_place(s, &r->state);
+	s->linear = linear;
+	s->user = r->state.sregs.ss.dpl == 3;
+	s->long_mode = r->state.sregs.cs.l;
 	return 1;
-}
-
-int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read)
-{
-	return read->kind != DWC_READ_NOTHING && s->kinds >> read->kind & 1;
-}
-
-void dwc_note_place(struct dwc_search *s, const struct dwc_state *state)
-{
-	s->linear = dwc_linear_rip(state);
-	s->user = state->sregs.ss.dpl == 3;
-	s->long_mode = state->sregs.cs.l;
 }
 
 /* Interrupts, exceptions and system calls clear TF on their way in, and what they enter would run
@@ -210,7 +205,7 @@ static int job_find(struct dwc_replica *r)
 	r->started_ns = dwc_now_ns();
 	if (!pending) {
 		r->state.regs = r->run->s.regs.regs; /* as the answer has set them */
-		if (at_host_read(r, s))
+		if (dwc_at_host_read(r, s))
 			return 0;
 	}
 	set_entries(r, &entries);
@@ -228,7 +223,7 @@ static int job_find(struct dwc_replica *r)
 			break;
 		dwc_state_get_synced(r, &r->state);
 		s->steps += r->run->s.regs.regs.rip != rip; /* not a turn of a REP in ring 3, nor a jump to itself */
-		if (at_host_read(r, s))
+		if (dwc_at_host_read(r, s))
 			break;
 	}
 	s->timed_out = is_over(r) && !atomic_load(&r->engine->stop);

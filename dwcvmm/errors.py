@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +23,7 @@ class ExitCode(IntEnum):
 
 
 class DwcVmmError(Exception):
-    """Base of everything dwcvmm raises on purpose."""
+    """Base of everything dwcvmm raises on purpose. Its text is one sentence for the user."""
 
     exit_code = ExitCode.INTERNAL
 
@@ -41,6 +42,17 @@ class HostError(DwcVmmError):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(f"{message}; {remedy}" if remedy else message)
         self.remedy = remedy
+
+
+# of what a user named, there is none, or it is not what is wanted; every other error is the host's
+BAD_NAME = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+BAD_NAME |= {errno.EROFS, errno.ENXIO, errno.ENODEV, errno.EINVAL, errno.ETXTBSY, errno.ESPIPE}
+
+
+def os_failure(what: str, error: OSError) -> DwcVmmError:
+    """An error of the operating system as a sentence that begins with `what`, and with the exit code it stands for."""
+    sentence = f"{what}: {error.strerror or error}"
+    return ConfigError(sentence) if error.errno in BAD_NAME else HostError(sentence)
 
 
 class KvmError(HostError):
@@ -74,3 +86,16 @@ class InternalError(DwcVmmError):
     """A broken promise inside dwcvmm."""
 
     exit_code = ExitCode.INTERNAL
+
+
+def as_error(error: Exception) -> DwcVmmError:
+    """What an exception stands for: itself, something that the host has refused, or a bug of dwcvmm."""
+    if isinstance(error, DwcVmmError):
+        return error
+    if isinstance(error, MemoryError):
+        return HostError("this host has no memory left for that")
+    if isinstance(error, OSError):
+        return os_failure(str(error.filename or "the operating system refuses"), error)
+    if isinstance(error, UnicodeEncodeError):  # names and arguments are bytes to the host, and text in results
+        return ConfigError(f"{error.object!r} is no UTF-8")
+    return InternalError(f"{type(error).__name__}: {error}")

@@ -17,8 +17,10 @@ from dwcvmm.boot.kinds import Kind, identify
 from dwcvmm.boot.modules import as_one_word, split_module
 from dwcvmm.boot.room import LOW, Room
 from dwcvmm.errors import GuestImageError
+from dwcvmm.files import UnreadableError, read_file
 from dwcvmm.machine.memory import PAGE, GuestMemory, GuestMemoryError
 
+KERNEL_BYTES = 1 << 30
 GZIP = b"\x1f\x8b"
 
 
@@ -32,6 +34,7 @@ class GuestFiles:
     modules: tuple[str, ...] = ()
     rsdp: bytes = b""  # a copy of ACPI's root pointer, where the protocol wants one
     bios: Path | None = None  # a firmware that starts the kernel
+    image: bytes | None = None  # the kernel's content, where it has been read: from a pipe it comes once
 
 
 class CommandLine(NamedTuple):
@@ -40,11 +43,17 @@ class CommandLine(NamedTuple):
     text: str  # all of it: that, and what the user wants behind it
 
 
-def read_image(path: Path) -> bytes:
+def read_image(path: Path, most_bytes: int, too_large: str = "the guest's memory is smaller") -> bytes:
+    """An initrd or a module, from a pipe as well. Raises GuestImageError."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise GuestImageError(path, str(error.strerror)) from error
+        return read_file(path, most_bytes, too_large)
+    except UnreadableError as error:
+        raise GuestImageError(path, error.why) from error
+
+
+def read_kernel(path: Path, memory_bytes: int) -> bytes:
+    """A kernel for a guest with so much memory, or larger: debugging information in an ELF file is not loaded."""
+    return read_image(path, max(memory_bytes, KERNEL_BYTES), "no kernel is as large")
 
 
 def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
@@ -61,9 +70,14 @@ def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
     return content
 
 
-def command_line(kernel: Path, append: str, memory_bytes: int, legacy_pc: bool = False) -> CommandLine:
-    """What a kernel in a guest of that size is told: what Linux needs, if it is one, and `append`."""
-    kind = identify(kernel, _unpacked(kernel, read_image(kernel), memory_bytes))
+def command_line(
+    kernel: Path, append: str, memory_bytes: int, legacy_pc: bool = False, image: bytes | None = None
+) -> CommandLine:
+    """What a kernel in a guest of that size is told: what Linux needs, if it is one, and `append`. `image`: what is in
+    the file, where it has been read.
+    """
+    content = read_kernel(kernel, memory_bytes) if image is None else image
+    kind = identify(kernel, _unpacked(kernel, content, memory_bytes))
     added = kind.default_arguments(legacy_pc)
     return CommandLine(kind, added, f"{added} {append}".strip())
 
@@ -75,7 +89,8 @@ def load_guest(memory: GuestMemory, files: GuestFiles) -> CpuEntry:
     """
     kernel = files.kernel
     room = Room(memory, kernel)
-    image = _unpacked(kernel, read_image(kernel), memory.size_bytes)
+    content = read_kernel(kernel, memory.size_bytes) if files.image is None else files.image
+    image = _unpacked(kernel, content, memory.size_bytes)
     try:
         if files.bios:
             return _load_by_firmware(room, files, files.bios, image)
@@ -94,12 +109,14 @@ def _load(room: Room, files: GuestFiles, image: bytes) -> CpuEntry:
             raise GuestImageError(kernel, "a BIOS takes neither an initrd nor a command line")
         return bios.load_bios(room, image)
     if kind is Kind.FLAT:
+        if files.initrd:
+            raise GuestImageError(kernel, "a flat image takes no initrd")
         return load_flat(room.memory, image)
     if header2 := multiboot2.find_header(image) if kind is Kind.MULTIBOOT2 else None:
-        return multiboot2.load_multiboot2(room, image, header2, _boot_info(files))
+        return multiboot2.load_multiboot2(room, image, header2, _boot_info(room, files))
     if header := multiboot.find_header(image) if kind is Kind.MULTIBOOT else None:
-        return multiboot.load_multiboot(room, image, header, _boot_info(files))
-    initrd = read_image(files.initrd) if files.initrd else b""
+        return multiboot.load_multiboot(room, image, header, _boot_info(room, files))
+    initrd = read_image(files.initrd, room.memory.size_bytes) if files.initrd else b""
     if kind in (Kind.LINUX_BZIMAGE, Kind.BZIMAGE):
         return load_bzimage(room, image, initrd, files.cmdline)
     return load_elf(room, image, initrd, files.cmdline)
@@ -107,7 +124,7 @@ def _load(room: Room, files: GuestFiles, image: bytes) -> CpuEntry:
 
 def _load_by_firmware(room: Room, files: GuestFiles, firmware: Path, kernel: bytes) -> CpuEntry:
     """A ROM that starts what fw_cfg offers."""
-    rom = read_image(firmware)
+    rom = read_image(firmware, room.memory.size_bytes)
     if bios.is_bios(rom):
         raise GuestImageError(firmware, "this BIOS boots from a --disk: qboot is one that starts a --kernel")
     if not bios.is_rom(rom):
@@ -116,7 +133,7 @@ def _load_by_firmware(room: Room, files: GuestFiles, firmware: Path, kernel: byt
         raise GuestImageError(files.kernel, "a firmware starts a bzImage: without --bios it may boot")
     if files.modules:
         raise GuestImageError(files.kernel, "no multiboot kernel: it takes no modules but an initrd")
-    initrd = read_image(files.initrd) if files.initrd else b""
+    initrd = read_image(files.initrd, room.memory.size_bytes) if files.initrd else b""
     return bios.load_rom(room, rom, kernel, initrd, files.cmdline)
 
 
@@ -131,9 +148,12 @@ def _with_tables(room: Room, start: CpuEntry) -> CpuEntry:
     return replace(start, gdt=gdt, page_tables=tables)
 
 
-def _boot_info(files: GuestFiles) -> BootInfo:
+def _boot_info(room: Room, files: GuestFiles) -> BootInfo:
     """Command lines begin with the file's name, in one word: Xen and others skip the first word."""
     named = [(str(files.initrd), "")] if files.initrd else []
     named += [split_module(text) for text in files.modules]
-    modules = tuple(Module(f"{as_one_word(name)} {words}".strip(), read_image(Path(name))) for name, words in named)
+    most = room.memory.size_bytes
+    modules = tuple(
+        Module(f"{as_one_word(name)} {words}".strip(), read_image(Path(name), most)) for name, words in named
+    )
     return BootInfo(f"{as_one_word(str(files.kernel))} {files.cmdline}".strip(), modules, files.rsdp)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -51,8 +52,9 @@ class Worker:
     def give(self, job: list[Planned], seconds: float) -> None:
         assert self.process.stdin
         self.job, self.deadline = job, time.monotonic() + seconds
-        self.process.stdin.write(msgspec.json.encode(job) + b"\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # its end is seen where its answer is read
+            self.process.stdin.write(msgspec.json.encode(job) + b"\n")
+            self.process.stdin.flush()
 
     def answer(self) -> Answer | None:
         """What has come, if a whole line has. Raises EOFError if the process is gone."""

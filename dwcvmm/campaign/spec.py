@@ -19,8 +19,10 @@ import msgspec
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
+from dwcvmm.files import UnreadableError, write_failure
 from dwcvmm.report.origin import Origin
-from dwcvmm.report.pretty import NOT_JSON, pretty_json
+from dwcvmm.report.pretty import NOT_JSON, pretty_json, read_json_file
+from dwcvmm.streams import write_all
 
 SCHEMA = "dwcvmm-campaign/1"
 T = TypeVar("T")
@@ -122,7 +124,7 @@ class Directory:
             if any(self.path.iterdir()):
                 raise ConfigError(f"{self.path} is not empty: a campaign takes a directory of its own")
         except OSError as error:
-            raise ConfigError(f"{self.path}: {error.strerror}") from error
+            raise write_failure("the campaign", self.path, error) from error
         self._replace("campaign.json", pretty_json(spec))
 
     def spec(self) -> Spec:
@@ -158,29 +160,38 @@ class Directory:
     def open_results(self) -> int:
         """File descriptor to append to. What a killed writer has left of a line is cut off."""
         path = self.path / "results.ndjson"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        os.ftruncate(fd, path.read_bytes().rfind(b"\n") + 1)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            os.ftruncate(fd, path.read_bytes().rfind(b"\n") + 1)
+        except OSError as error:
+            raise write_failure("the results", path, error) from error
         return fd
 
-    @staticmethod
-    def append(fd: int, results: list[Result]) -> None:
-        os.write(fd, b"".join(msgspec.json.encode(result) + b"\n" for result in results))
-        os.fsync(fd)
+    def append(self, fd: int, results: list[Result]) -> None:
+        """Raises HostError where they cannot be kept: a full disk."""
+        try:
+            write_all(fd, b"".join(msgspec.json.encode(result) + b"\n" for result in results))
+            os.fsync(fd)
+        except OSError as error:
+            raise write_failure("the results", self.path / "results.ndjson", error) from error
 
     def _replace(self, name: str, content: bytes) -> None:
         """All of it or nothing, whenever the process is killed."""
         partial = self.path / f"{name}.partial"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / name)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path / name)
+        except OSError as error:
+            raise write_failure("the campaign", self.path / name, error) from error
 
     def _read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{self.path / name}: {error.strerror}; dwcvmm campaign new makes one") from error
+            return read_json_file(self.path / name)
+        except UnreadableError as error:
+            raise ConfigError(f"{error}; dwcvmm campaign new makes one") from error
 
     def _decode(self, name: str, kind: type[T]) -> T:
         try:

@@ -24,7 +24,9 @@ from dwcvmm.report.bench_runs import OFF, Guest, Run
 from dwcvmm.report.outputfile import OutputFile
 from dwcvmm.report.pretty import pretty_json
 from dwcvmm.report.tables import elements_table, runs_text
+from dwcvmm.streams import say, show
 
+MOST_PAGES = 2048  # of the 16 MiB that guest-images/ring3 has
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
 
 
@@ -76,9 +78,11 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
         raise click.BadParameter("numbers separated by commas", param_hint="--pages") from error
+    if not 0 <= min(page_counts) <= max(page_counts) <= MOST_PAGES:
+        raise click.BadParameter(f"0 to {MOST_PAGES} of the guest's pages", param_hint="--pages")
     file = OutputFile(json_path) if json_path else None
     rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
-    click.echo(elements_table(rows))
+    show(elements_table(rows))
     if file:
         file.write(pretty_json(document(rows)))
 
@@ -118,7 +122,7 @@ def of_runs(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk.")
 @click.option("--append", default="", help="Added to the kernel's command line.")
 @click.option("--memory", default="256M", show_default=True, help="RAM of the guest.")
-@click.option("--token", default="", help="Text that the guest must print, else the run does not count.")
+@click.option("--token", default="", help="What the guest must print, or the run does not count.")
 @of_runs
 def boot(
     kernel: Path, initrd: Path | None, append: str, memory: str, token: str,
@@ -144,7 +148,7 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
 
     def after_run(run: Run, runs: list[Run]) -> None:
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
-        click.echo(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}", err=True)
+        say(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}")
         if file:  # after each run: what was measured survives whatever ends this
             file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
@@ -153,7 +157,7 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
         result = bench_runs.document(
             guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
         )
-    click.echo(runs_text(result))
+    show(runs_text(result))
     if file:
         file.write(pretty_json(result))
     return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

@@ -18,16 +18,18 @@ from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
 from dwcvmm.campaign.summary import as_text, summarise
-from dwcvmm.cli.units import Size
+from dwcvmm.cli.units import Size, Utf8Text
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.kvm.system import System
+from dwcvmm.machine.memory import check_size
 from dwcvmm.report.build import host_facts
 from dwcvmm.report.check import GUESTS
 from dwcvmm.report.origin import origin
 from dwcvmm.report.pretty import write_json
+from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20
 PROTECTED = [strategy.value for strategy in Strategy if strategy is not Strategy.OFF]
@@ -45,7 +47,7 @@ def campaign() -> None:
 @click.option("--guest", "guests", multiple=True, help="A tiny guest of guest-images/, by its name; may be repeated.")
 @click.option("--kernel", type=click.Path(path_type=Path), help="Instead: bzImage, ELF vmlinux or flat image.")
 @click.option("--initrd", type=click.Path(path_type=Path))
-@click.option("--append", default="", help="Added to the command line that Linux needs on this PC.")
+@click.option("--append", type=Utf8Text(), default="", help="Added to the command line that Linux needs on this PC.")
 @click.option("--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest of --kernel.")
 @click.option("--faults", type=click.IntRange(1), default=1068, show_default=True, help="How many to draw.")
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -64,7 +66,12 @@ def campaign() -> None:
 )
 @click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run.")
 @click.option("--defects", is_flag=True, help="Not transient faults, but defects of the replicas' CPUs.")
-@click.option("--expect", default="", help="Lines of the console that tell right from wrong, as a regular expression.")
+@click.option(
+    "--expect",
+    type=Utf8Text(),
+    default="",
+    help="Lines of the console that matter: a regular expression.",
+)
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
@@ -83,6 +90,7 @@ def new(
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
     system = System()
+    check_size(memory)
     spec = Spec(
         origin=origin(host_facts(probe(system))),
         guests=_guests(guests, kernel, initrd, append, memory),
@@ -111,7 +119,7 @@ def new(
     place.write_faults(draw.draw_faults(spec, golden))
     for guest, facts in zip(spec.guests, golden, strict=True):
         noise = f", divergences {facts.divergences}" if facts.divergences else ""
-        click.echo(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}", err=True)
+        say(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}")
 
 
 def _guests(
@@ -120,7 +128,7 @@ def _guests(
     paths = [kernel] if kernel else [GUESTS / f"{name}.bin" for name in names]
     for path in (*paths, *([initrd] if initrd else [])):
         if not path.is_file():
-            raise ConfigError(f"{path} is missing" + ("" if kernel else ": run guest-images/build.sh"))
+            raise ConfigError(f"{path} is no file" + ("" if kernel else ": run guest-images/build.sh"))
     for text in (*map(str, paths), str(initrd), append):
         if not text.isprintable():  # a campaign's file keeps it, and has no place for other bytes
             raise ConfigError(f"{text!r} is not printable text, as what a campaign keeps has to be")
@@ -173,14 +181,14 @@ def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: 
     place = Directory(directory)
     cpus = len(os.sched_getaffinity(0))
     workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
-    show = ProgressLine()
+    line = ProgressLine()
     try:
-        progress = execute(place, workers, show, most_silent, most_errors, limit)
+        progress = execute(place, workers, line, most_silent, most_errors, limit)
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted: go on with dwcvmm campaign resume {directory}", err=True)
+        say(f"\ninterrupted: go on with dwcvmm campaign resume {directory}")
         return ExitCode.INTERRUPTED
-    show(progress, last=True)
-    click.echo(as_text(summarise(place)))
+    line(progress, last=True)
+    show(as_text(summarise(place)))
     return ExitCode.GUEST_FAILED if progress.counts[Class.SILENT] else ExitCode.OK
 
 
@@ -199,7 +207,7 @@ class ProgressLine:
         left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
         counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
         line = f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
-        click.echo(f"\r\x1b[K{line}" if self._tty else line, err=True, nl=last or not self._tty)
+        say(f"\r\x1b[K{line}" if self._tty else line, end="\n" if last or not self._tty else "")
 
 
 @campaign.command()
@@ -208,6 +216,6 @@ class ProgressLine:
 def report(directory: Path, json_path: Path | None) -> None:
     """Classes, exact bounds, latencies, and the commands that repeat what went wrong."""
     summary = summarise(Directory(directory))
-    click.echo(as_text(summary))
+    show(as_text(summary))
     if json_path:
         write_json(json_path, summary)

@@ -20,6 +20,7 @@ from dwcvmm.report.events import EventLog
 from dwcvmm.report.outputfile import OutputFile
 from dwcvmm.report.plots import check_picture_path, draw_check
 from dwcvmm.report.pretty import pretty_json
+from dwcvmm.streams import show
 
 
 @click.command()
@@ -57,7 +58,7 @@ def check(
             totals = interruptible(lambda: check_guest(guest, elements, engine, Path(scratch), log))
     finally:
         log.close()
-    click.echo(picture(totals))
+    show(picture(totals))
     if file:
         file.write(pretty_json(as_document(totals)))
     if picture_path:

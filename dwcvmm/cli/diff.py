@@ -12,6 +12,7 @@ from dwcvmm.report.pretty import pretty_json
 from dwcvmm.report.symbols import load_symbols
 from dwcvmm.report.triage import analyse
 from dwcvmm.report.triagetext import render
+from dwcvmm.streams import show
 
 
 @click.command()
@@ -22,7 +23,7 @@ def diff(file: Path, symbols: Path | None, as_json: bool) -> int:
     """Show what differed in the divergence kept in FILE, where, and what it looks like (docs/triage.md)."""
     triage = analyse(load(file), load_symbols(symbols) if symbols else None)
     if as_json:
-        click.echo(pretty_json(triage), nl=False)
+        show(pretty_json(triage).decode(), end="")
     else:
-        click.echo(render(triage))
+        show(render(triage))
     return ExitCode.OK

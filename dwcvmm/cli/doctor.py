@@ -7,6 +7,7 @@ import click
 from dwcvmm.errors import ExitCode
 from dwcvmm.report.findings import Finding, Level, examine
 from dwcvmm.report.pretty import pretty_json
+from dwcvmm.streams import show
 
 MARKS = {Level.OK: "ok  ", Level.NOTE: "note", Level.FAIL: "FAIL"}
 
@@ -19,11 +20,10 @@ def doctor(as_json: bool) -> int:
     fit = all(finding.level is not Level.FAIL for finding in findings)
     if as_json:
         document = {"schema": "dwcvmm-doctor/1", "fit": fit, "findings": findings}
-        click.echo(pretty_json(document), nl=False)
+        show(pretty_json(document).decode(), end="")
     else:
-        for finding in findings:
-            click.echo(_line(finding))
-        click.echo("this host can run guests" if fit else "this host cannot run guests")
+        verdict = "this host can run guests" if fit else "this host cannot run guests"
+        show("\n".join([*map(_line, findings), verdict]))
     return ExitCode.OK if fit else ExitCode.HOST_UNFIT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import click
 
@@ -14,7 +15,10 @@ from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.report import report
 from dwcvmm.cli.run import run
-from dwcvmm.errors import DwcVmmError, ExitCode
+from dwcvmm.errors import DwcVmmError, ExitCode, as_error
+from dwcvmm.streams import complete_descriptors, give_up_streams, say
+
+DEBUG = "DWCVMM_DEBUG"  # in the environment: errors come with their traceback
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,21 +38,35 @@ cli.add_command(diff)
 
 def main() -> None:
     """Entry point. Exit codes: dwcvmm.errors.ExitCode."""
+    complete_descriptors()
+    code = _code_of_command()
+    give_up_streams()
+    sys.exit(code)
+
+
+def _code_of_command() -> int:
     try:
-        code = cli.main(standalone_mode=False)
+        return int(cli.main(standalone_mode=False) or 0)
     except click.UsageError as error:
-        error.show()
-        code = ExitCode.USAGE
+        usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
+        say(f"{usage}Error: {error.format_message()}")
+        return ExitCode.USAGE
     except click.ClickException as error:
-        error.show()
-        code = ExitCode.CONFIG
-    except (click.Abort, KeyboardInterrupt):
-        code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # stdout is closed: nobody to tell; keep the interpreter from flushing into it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.INTERRUPTED
-    except DwcVmmError as error:
-        click.echo(f"dwcvmm: {error}", err=True)
-        code = error.exit_code
-    sys.exit(int(code or 0))
+        say(f"Error: {error.format_message()}")
+        return ExitCode.CONFIG
+    except (click.Abort, KeyboardInterrupt, BrokenPipeError):
+        return ExitCode.INTERRUPTED
+    except SystemExit:  # click's answer to a stdout that nobody reads any more
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            say(traceback.format_exc(), end="")
+        failure = as_error(error)
+        say(f"dwcvmm: {failure}" + _hint(failure))
+        return failure.exit_code
+
+
+def _hint(failure: DwcVmmError) -> str:
+    if failure.exit_code is not ExitCode.INTERNAL:
+        return ""
+    return f"; this is a bug of dwcvmm: please report it with what {DEBUG}=1 in the environment shows"

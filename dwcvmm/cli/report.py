@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli.apart import check_apart
-from dwcvmm.errors import ConfigError
+from dwcvmm.files import write_failure
 from dwcvmm.report.inputs import read
 from dwcvmm.report.origin import now
 from dwcvmm.report.page import render
 from dwcvmm.report.plots import figure_class, save
 from dwcvmm.report.sections import sections
+from dwcvmm.streams import say
 
 
 @click.command()
@@ -34,5 +35,5 @@ def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | No
                 for picture in (picture for section in made for picture in section.pictures):
                     save(picture.figure, directory / f"{picture.name}.{kind}")
     except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from error
-    click.echo(f"{out}: {', '.join(section.title for section in made)}", err=True)
+        raise write_failure("the page", error.filename or out, error) from error
+    say(f"{out}: {', '.join(section.title for section in made)}")

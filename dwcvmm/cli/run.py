@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import time
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from dwcvmm.boot.bios import installed_bios
 from dwcvmm.boot.kinds import Kind
-from dwcvmm.boot.loader import command_line
+from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
 from dwcvmm.cli.apart import STDOUT, check_apart
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
-from dwcvmm.console.session import Output, Session
+from dwcvmm.console.output import Output
+from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
+from dwcvmm.console.watchdog import Watchdog
 from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.progress import Event
-from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, HostError, as_error
 from dwcvmm.faults.model import Fault
+from dwcvmm.files import open_output
 from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.machine.memory import check_size
 from dwcvmm.machine.postmortem import disassembler
 from dwcvmm.machine.sandbox import Sandbox
 from dwcvmm.machine.virtiodevices import VirtioConfig
@@ -31,17 +38,21 @@ from dwcvmm.report.events import EventLog
 from dwcvmm.report.keep import OPTION, Keeper
 from dwcvmm.report.outputfile import OutputFile
 from dwcvmm.report.summary import summarise
+from dwcvmm.streams import say, writable
 
 US, MS, DAY = 1_000, 1_000_000, 86_400_000_000_000
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
     Outcome.REBOOT: ExitCode.OK,
-    Outcome.HALT: ExitCode.OK,
+    Outcome.HALT: ExitCode.GUEST_FAILED,
     Outcome.TIMEOUT: ExitCode.TIMEOUT,
     Outcome.CRASH: ExitCode.GUEST_FAILED,
     Outcome.DIVERGENCE_STOP: ExitCode.DIVERGENCE_STOP,
     Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
+    Outcome.ERROR: ExitCode.INTERNAL,
 }
+NOT_STARTED = "the time was over before the guest started: its memory, a file or a pipe was waited for"
+NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
 
 
 def default_strategy() -> Strategy:
@@ -50,14 +61,23 @@ def default_strategy() -> Strategy:
 
 def open_console(name: str) -> tuple[int | None, int | None]:
     """(output, input) file descriptors; `name` is stdio, none, or a file for the output."""
-    if name == "stdio":
-        return sys.stdout.fileno(), None if sys.stdin is None or sys.stdin.closed else sys.stdin.fileno()
     if name == "none":
         return None, None
-    try:
-        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), None
-    except OSError as error:
-        raise ConfigError(f"console {name}: {error.strerror}") from error
+    if name != "stdio":
+        return open_output(Path(name), "the console", os.O_TRUNC), None
+    if not writable(1):
+        raise HostError("stdout is closed, and the guest's console goes there", "use --console none, or --console FILE")
+    return 1, 0
+
+
+def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
+    """Raises ConfigError for a report that no penalty can be told by."""
+    if base.strategy != Strategy.OFF:
+        raise ConfigError(f"{path} is of a run under {base.strategy}: a baseline is one with --strategy off")
+    if base.outcome not in (Outcome.POWEROFF, Outcome.REBOOT):
+        raise ConfigError(f"{path} is of a run that ended by {base.outcome}: its time is no baseline")
+    if base.guest.kernel_sha256 != hashlib.sha256(image).hexdigest():
+        raise ConfigError(f"{path} is of another kernel ({base.guest.kernel}): its time is no baseline")
 
 
 @click.command()
@@ -184,6 +204,12 @@ def run(
             raise click.UsageError("nothing to boot: --kernel or --disk")
         else:
             kernel = installed_bios()
+    watchdog, ending = Watchdog(), Ending()
+    click.get_current_context().call_on_close(watchdog.stop)
+    deadline = time.monotonic() + timeout / 1e9 if timeout else None
+    if deadline:
+        watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED, spare_s=0)
+    check_size(memory)
     console_file = {"stdio": STDOUT, "none": None}.get(console, Path(console))
     check_apart(
         {"--report": report, OPTION: keep_divergence, "--events": events, "--console": console_file},
@@ -191,7 +217,10 @@ def run(
         disks,
         modules,
     )
+    image = read_kernel(kernel, memory)
     base = schema.load(baseline) if baseline else None
+    if base and baseline:
+        check_baseline(baseline, base, image)
     report_file = OutputFile(report) if report else None
     divergence_file = OutputFile(keep_divergence, "a divergence") if keep_divergence else None
     sandbox = None if no_sandbox else Sandbox()
@@ -207,19 +236,24 @@ def run(
         scrub_bytes_per_s=scrub,
         cache_flush=CacheFlush(cache_flush or CacheFlush.NONE),
     )
-    line = command_line(kernel, append, memory, legacy_pc)
+    line = command_line(kernel, append, memory, legacy_pc, image)
     cmdline = append if no_default_append else line.text
     if not quiet:
         if line.kind is Kind.FLAT:
-            click.echo("kernel       a flat image, by its name alone: entered in 64-bit mode at 1 MiB", err=True)
+            say("kernel       a flat image, by its name alone: entered in 64-bit mode at 1 MiB")
         if line.added and not no_default_append:
-            click.echo(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)", err=True)
+            say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
     virtio = VirtioConfig(disks, rng, virtio_console)
     config = MachineConfig(
-        kernel, initrd, cmdline, memory, engine, faults, modules=modules, virtio=virtio, date_ns=date_ns, bios=bios
+        *(kernel, initrd, cmdline, memory, engine, faults),
+        modules=modules,
+        virtio=virtio,
+        date_ns=date_ns,
+        bios=bios,
+        image=image,
     )
     output_fd, input_fd = open_console(console)
-    output, log = Output(output_fd), EventLog(events)
+    output, log = Output(output_fd, "stdout" if console == "stdio" else console, ending), EventLog(events, ending)
     keeper: Keeper | None = None
 
     def on_divergence(record: Divergence) -> None:
@@ -234,31 +268,56 @@ def run(
         lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
         lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
     )
+    if not quiet:
+        machine.engine.on_search = lambda text: say(f"dwcvmm: {text}")
     for remark in machine.virtio.remarks:
-        click.echo(f"dwcvmm: {remark}", err=True)
+        say(f"dwcvmm: {remark}")
     if divergence_file:
         keeper = Keeper(machine, divergence_file, sys.argv[1:])
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
-    session = Session(machine, input_fd, timeout / 1e9 if timeout else None)
+    session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
         build_report(machine, 0.0, base)  # reads what the report says of host and guest, while files can be opened
         disassembler()
         session.on_start = sandbox.enter
     log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
-    try:
-        session.run()
-    finally:
-        result = build_report(machine, session.wall_s, base)
-        log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
-        log.close()
-        if report_file:
-            report_file.write(schema.encode(result))
-        machine.close()
+    if deadline:
+        watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
+    failure: Exception | None = None
+    with session:
+        try:
+            session.run()
+        except Exception as error:
+            failure = error
+        result = build_report(machine, session.wall_s, base, str(as_error(failure)) if failure else None)
+        try:
+            if report_file:
+                report_file.write(schema.encode(result))
+            log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+        except DwcVmmError as error:
+            failure = failure or error
     if not quiet:
-        click.echo(summarise(result), err=True)
+        say(summarise(result))
         if keeper and keeper.kept is not None:
-            click.echo(f"kept         element {keeper.kept} in {keep_divergence}: see dwcvmm diff", err=True)
+            say(f"kept         element {keeper.kept} in {keep_divergence}: see dwcvmm diff")
+    if session.stuck:
+        leave_behind(failure, result)
+    machine.close()
+    if failure:
+        raise failure
+    return exit_code(result)
+
+
+def exit_code(result: schema.Report) -> int:
     outcome = Outcome(result.outcome)
     if outcome is Outcome.POWEROFF and result.guest.status:
         return ExitCode.GUEST_FAILED
     return EXIT_CODES[outcome]
+
+
+def leave_behind(failure: Exception | None, result: schema.Report) -> NoReturn:
+    """End the process beside a machine whose thread is held by something that does not come back."""
+    say("dwcvmm: the guest was left where it stood, as a disk or a pipe held it")
+    if failure:
+        say(f"dwcvmm: {as_error(failure)}")
+    os._exit(as_error(failure).exit_code if failure else exit_code(result))

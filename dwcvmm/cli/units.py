@@ -20,6 +20,7 @@ from dwcvmm.faults.model import Fault, parse
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MOST_BYTES = 1 << 63
 
 
 class Duration(click.ParamType[int]):
@@ -54,7 +55,24 @@ class Size(click.ParamType[int]):
         match = re.fullmatch(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
         if not match:
             self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
-        return int(match[1]) * BYTES[match[2].upper()]
+        size = int(match[1]) * BYTES[match[2].upper()]
+        if size >= MOST_BYTES:
+            self.fail(f"{value} is too much", param, ctx)
+        return size
+
+
+class Utf8Text(click.ParamType[str]):
+    """Text that a file of ours can keep: an argument may be any bytes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            option = param.opts[0] if param else "an argument"
+            raise ConfigError(f"{option}: not UTF-8 at its character {error.start + 1}") from error
+        return str(value)
 
 
 class FaultText(click.ParamType[Fault]):

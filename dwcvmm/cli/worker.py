@@ -7,9 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-import click
-
 from dwcvmm.errors import ExitCode
+from dwcvmm.streams import say
 
 T = TypeVar("T")
 POLL_S = 0.1
@@ -35,7 +34,7 @@ def interruptible(job: Callable[[], T]) -> T:
         while thread.is_alive():
             thread.join(POLL_S)
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        say("interrupted")
         os._exit(int(ExitCode.INTERRUPTED))
     if errors:
         raise errors[0]

@@ -6,86 +6,143 @@ import code
 import os
 import selectors
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
+from typing import Any, Self
 
+from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
+from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
+from dwcvmm.errors import ExitCode, HostError
 from dwcvmm.machine.machine import Machine, Outcome
+from dwcvmm.streams import say
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INPUT_BYTES = 4096
+# all that end a process and can be caught, but those of a fault of its own: the terminal must not stay raw
+STOP_SIGNALS = tuple(
+    getattr(signal, f"SIG{name}")
+    for name in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR", "STKFLT"]
+    if hasattr(signal, f"SIG{name}")
+)
+INPUT_AHEAD = 1 << 16  # bytes that are read before the guest takes them
+READERS_S = 0.2  # for readers to take what was printed
+STOP_S = 0.4  # for the machine to stop where it stands; what it waits for longer is left alone
+FINISH_S = 0.6  # and then for the report
 
 
-class Output:
-    """The guest's serial output, to a file descriptor; `on_closed` is called once the reader is gone."""
+class Ending:
+    """Whether the run is to end, by a signal or the time. Called: whether readers of its output are not waited for any
+    more. Set in signal handlers, which may take no lock.
+    """
 
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
-        self.on_closed: Callable[[], None] | None = None
+    def __init__(self) -> None:
+        self._since: float | None = None
 
-    def write(self, data: bytes) -> None:
-        while data and self._fd is not None:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except BrokenPipeError:
-                self._fd = None
-                if self.on_closed:
-                    self.on_closed()
+    def request(self) -> None:
+        self._since = self._since or time.monotonic()
+
+    @property
+    def requested(self) -> bool:
+        return self._since is not None
+
+    def __call__(self) -> bool:
+        return self._since is not None and time.monotonic() > self._since + READERS_S
 
 
 class Session:
-    """Runs `machine` to its end, a signal, or `timeout_s`. `input_fd` None: the guest gets no input."""
+    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
 
-    def __init__(self, machine: Machine, input_fd: int | None, timeout_s: float | None) -> None:
+    A context, in which signals are taken: one that comes while results are written ends what they wait for.
+    """
+
+    def __init__(
+        self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
+    ) -> None:
         self.machine = machine
         self.wall_s = 0.0
-        self._deadline = time.monotonic() + timeout_s if timeout_s else None
-        self._input_fd = input_fd
+        self.stuck = False  # the machine's thread did not come back: it must not be waited for, nor touched
+        self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
+        self._input = Input(input_fd)
         self._terminal = Terminal(input_fd) if input_fd is not None else None
         self._keys = KeyParser()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._finished = threading.Event()
         self._paused, self._resume = threading.Event(), threading.Event()
-        self._pause_wanted = False
+        self._pause_wanted = self._input_full = self._in_shell = False
         self._error: BaseException | None = None
+        self._previous: dict[int, Any] = {}  # handlers of signals
         self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
         machine.on_attention = self._on_attention
+        machine.on_input_taken = self._on_input_taken
 
     @property
     def interactive(self) -> bool:
         return bool(self._terminal and self._terminal.is_tty)
 
+    @property
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup(1)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self.interactive:
+            self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
     def run(self) -> None:
         """Returns when the guest has ended; raises what the machine's thread raised."""
-        worker = threading.Thread(target=self._work, name="machine")
-        previous = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        worker = threading.Thread(target=self._work, name="machine", daemon=True)
         # also wakes select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        started = time.monotonic()
         try:
+            self.machine.wait_when_idle(not self._input.ended)
             if self.interactive and self._terminal:
-                self.machine.wait_when_idle()
-                print("Ctrl-a h shows the keys", file=sys.stderr)
+                say("Ctrl-a h shows the keys")
+                self._watchdog.before_exit = self._terminal.restore
                 self._terminal.enter_raw()
-            worker.start()
+            self._start(worker)
             self._attend()
         finally:
-            self.machine.end(Outcome.INTERRUPTED)  # has no effect on a guest that has ended
             self._resume.set()
-            worker.join()
+            self._wait_for(worker)
+            self.stuck = worker.is_alive()
+            if self.stuck:
+                self.wall_s = time.monotonic() - started
             if self._terminal:
                 self._terminal.restore()
             signal.set_wakeup_fd(old_wakeup)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            if not self.stuck:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
         if self._error:
             raise self._error
+
+    def _wait_for(self, worker: threading.Thread) -> None:
+        """For its end; once the run is to end, only as long as something is done."""
+        busy, asked = Busy(), time.monotonic()
+        while worker.is_alive():
+            worker.join(LOOK_S)
+            waited = time.monotonic() - asked
+            if self._ending.requested and waited > STOP_S and (not busy() or waited > BUSY_MOST_S):
+                return
+
+    def _start(self, worker: threading.Thread) -> None:
+        try:
+            worker.start()
+        except RuntimeError as error:
+            self._finished.set()
+            raise HostError("this host gives no thread for the machine", "see ulimit -u") from error
 
     def _work(self) -> None:
         started = time.monotonic()
@@ -95,45 +152,69 @@ class Session:
             self.machine.run()
         except BaseException as error:
             self._error = error
+            self.machine.end(Outcome.ERROR)
         finally:
             self.wall_s = time.monotonic() - started
             self.machine.engine.release()
             self._finished.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it wakes all the same
             os.write(self._wake_write, b"\0")
 
+    def _end(self, outcome: Outcome) -> None:
+        """Stop the machine, and what it waits for; has no effect on the outcome of a guest that has ended."""
+        self.machine.end(outcome)
+        self._ending.request()
+        if outcome is Outcome.INTERRUPTED:
+            sentence = "interrupted; what the run waited for did not come, and its results may not be complete"
+            self._watchdog.arm(time.monotonic() + STOP_S + FINISH_S, ExitCode.INTERRUPTED, sentence)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.machine.end(Outcome.INTERRUPTED)
+        if self._in_shell and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._end(Outcome.TIMEOUT if self._late else Outcome.INTERRUPTED)
+        if self._in_shell:
+            raise SystemExit
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        """SIGTSTP: whoever has the terminal now gets it as it was; and we, once we go on, as we had it."""
+        assert self._terminal
+        raw = self._terminal.is_raw
+        self._terminal.restore()
+        signal.raise_signal(signal.SIGSTOP)
+        if raw:
+            self._terminal.enter_raw()
 
     def _attend(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
-            if self._input_fd is not None:
-                try:
-                    selector.register(self._input_fd, selectors.EVENT_READ)
-                except PermissionError:  # a regular file: always readable, epoll refuses it
-                    self.machine.send_input(os.read(self._input_fd, 1 << 20))
-                    self._input_fd = None
-            while not self._finished.is_set():
+            while not self._finished.is_set() and not self._ending.requested:
                 remaining = self._deadline - time.monotonic() if self._deadline else None
                 if remaining is not None and remaining <= 0:
-                    self.machine.end(Outcome.TIMEOUT)
-                    self._finished.wait()
+                    self._end(Outcome.TIMEOUT)
                     return
-                for key, _ in selector.select(remaining):
-                    if key.fd == self._wake_read:
-                        os.read(self._wake_read, INPUT_BYTES)
-                    elif not self._read_input():
-                        selector.unregister(key.fd)
+                self._input_full = True  # before the look: or what is taken meanwhile would wake nobody
+                self._input_full = not self.interactive and self.machine.input_backlog >= INPUT_AHEAD
+                at_hand = self._input.watch(selector, not self._input_full)
+                events = {key.fd for key, _ in selector.select(0 if at_hand else remaining)}
+                if self._wake_read in events:
+                    os.read(self._wake_read, 4096)
+                if at_hand or self._input.fd in events:
+                    self._read_input()
 
-    def _read_input(self) -> bool:
-        """Pass on what was typed; False at the end of the input."""
-        assert self._input_fd is not None
-        try:
-            data = os.read(self._input_fd, INPUT_BYTES)
-        except OSError:  # the terminal has hung up
-            data = b""
-        if not data:
-            return False
+    def _on_input_taken(self) -> None:
+        """On the machine's thread."""
+        if self._input_full and self.machine.input_backlog < INPUT_AHEAD:
+            self._wake()
+
+    def _read_input(self) -> None:
+        """Pass on what was typed."""
+        data = self._input.read()
+        if self._input.ended:
+            self.machine.wait_when_idle(False)
+            return
         commands: list[Key] = []
         if self.interactive:
             data, commands = self._keys.feed(data)
@@ -141,19 +222,17 @@ class Session:
             self.machine.send_input(data)
         for command in commands:
             self._obey(command)
-        return True
 
     def _obey(self, command: Key) -> None:
         if command is Key.EXIT:
-            self.machine.end(Outcome.INTERRUPTED)
+            self._end(Outcome.INTERRUPTED)
         elif command is Key.HELP:
-            print("\n" + HELP, end="", file=sys.stderr)
+            say("\n" + HELP, end="")
         elif command is Key.STATUS:
             stats = self.machine.core.stats
-            print(
+            say(
                 f"\n{stats.committed} elements, {stats.rollbacks} rollbacks, {stats.pages_compared} pages compared, "
-                f"guest time {self.machine.core.guest_ns / 1e9:.3f} s",
-                file=sys.stderr,
+                f"guest time {self.machine.core.guest_ns / 1e9:.3f} s"
             )
         else:
             self._shell()
@@ -169,15 +248,24 @@ class Session:
         assert self._terminal
         self._pause_wanted = True
         self.machine.request_attention()
-        while not self._paused.wait(0.1) and not self._finished.is_set():
+        while not self._paused.wait(LOOK_S):
+            if self._finished.is_set() or self._ending.requested or self._late:
+                self._pause_wanted = False
+                return
             self.machine.request_attention()
         self._terminal.restore()
         names = {"machine": self.machine, "engine": self.machine.engine, "core": self.machine.core}
-        code.interact(
-            banner="\nThe machine stands between two elements; try print(machine.describe()), engine, core.",
-            local=names,
-            exitmsg="",
-        )
+        with suppress(SystemExit, KeyboardInterrupt):
+            self._in_shell = True
+            if self._deadline:
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, self._deadline - time.monotonic()))
+            code.interact(
+                banner="\nThe machine stands between two elements; try print(machine.describe()), engine, core.",
+                local=names,
+                exitmsg="",
+            )
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._in_shell = False
         self._terminal.enter_raw()
         self._pause_wanted = False
         self._paused.clear()

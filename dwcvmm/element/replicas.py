@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from typing import Any
@@ -40,6 +41,8 @@ CHECKPOINT_EVERY = 16
 HUGE_PAGE, APART_PAGES = 2 << 20, 21
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
+MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no name for it
+POPULATE_PIECE = 64 << 20
 GUEST_CLOCK_KHZ = 1_000_000
 EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
 
@@ -216,6 +219,18 @@ class Replicas:
         self._keep.append(memory)
         return memory
 
+    def _populated(self, size_bytes: int) -> mmap.mmap:
+        """Piece by piece: so a time limit can come between, and memory that cannot be had is an error."""
+        memory = self._memory(size_bytes)
+        try:
+            for at in range(0, size_bytes, POPULATE_PIECE):
+                memory.madvise(MADV_POPULATE_WRITE, at, min(POPULATE_PIECE, size_bytes - at))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return self._memory(size_bytes, mmap.MAP_POPULATE)
+        return memory
+
     def _ram(self, copy: int) -> Any:
         """RAM of a replica, or of the checkpoint (2), as `uint8_t *`.
 
@@ -228,7 +243,7 @@ class Replicas:
             memory = self._memory(size)
             memory.madvise(mmap.MADV_HUGEPAGE)
         else:
-            memory = self._memory(size, mmap.MAP_POPULATE)
+            memory = self._populated(size)
         first = ffi.from_buffer("uint8_t[]", memory)
         to_huge_page = -int(ffi.cast("uintptr_t", first)) % HUGE_PAGE
         return first + to_huge_page + copy * APART_PAGES * PAGE

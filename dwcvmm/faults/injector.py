@@ -28,7 +28,7 @@ class Became(StrEnum):
 
     INJECTED = "injected"
     REFUSED = "refused"  # by KVM: no processor can hold such a value
-    NOT_REACHED = "not reached"  # the element has no such point, or single steps cannot go there
+    NOT_REACHED = "not reached"  # the guest ended before, the element has no such point, or steps cannot go there
 
 
 @dataclass
@@ -151,6 +151,13 @@ class Injector(Visitor):
             if injection.page == gpa:
                 injection.repaired = True
                 self._open.remove(injection)
+
+    def not_reached(self) -> list[Injection]:
+        """The faults whose element, or whose CPU's first run at or behind it, has not come."""
+        committed = int(self._core.stats.committed)
+        known = [each.fault for each in self.injections]
+        waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
+        return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
 
     def finish(self) -> None:
         """The guest has ended: what is still open is settled."""

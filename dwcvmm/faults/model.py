@@ -55,6 +55,10 @@ class Space(Enum):
         return 8 if self in (Space.XSAVE, Space.RAM) else 64
 
 
+HIGHEST = {Space.MSR: (1 << 32) - 1, Space.XSAVE: XSAVE_COMPONENTS[2].stop, Space.RAM: (1 << 64) - 1}
+LONGEST_US = 10**9
+
+
 @dataclass(frozen=True)
 class Target:
     """`where`: a register's name, an MSR's number, a byte's offset or address."""
@@ -137,7 +141,7 @@ def _parse_target(text: str) -> Target:
                 where = int(text.removeprefix(space.prefix), 0)
             except ValueError:
                 break
-            if where < 0 or (space is Space.XSAVE and xsave_component(where) is None):
+            if not 0 <= where <= HIGHEST[space] or (space is Space.XSAVE and xsave_component(where) is None):
                 break
             return Target(space, where)
     raise ConfigError(f"{text!r} is no target of a fault: a register, msr:N, xsave+N or ram+N (dwcvmm/faults/model.py)")
@@ -149,6 +153,8 @@ def _parse_point(text: str | None) -> Point:
     if text == "end":
         return Point(At.END)
     amount = int(text.removesuffix("us"))
+    if text.endswith("us") and amount > LONGEST_US:
+        raise ConfigError(f"+{text}: a fault is at most {LONGEST_US} us into an element")
     return Point(At.TIME if text.endswith("us") else At.INSTRUCTIONS, amount) if amount else Point()
 
 

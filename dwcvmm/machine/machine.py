@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.boot import bios, entry
-from dwcvmm.boot.loader import GuestFiles, load_guest
+from dwcvmm.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.devices import fwcfg
 from dwcvmm.devices.cmos import FIXED_NS, start_clock
 from dwcvmm.devices.keyboard import KeyboardController, SystemControl
@@ -25,11 +27,13 @@ from dwcvmm.errors import ConfigError, InternalError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.kvm.system import System
-from dwcvmm.machine import acpi, layout, postmortem
+from dwcvmm.machine import acpi, hostmemory, layout, postmortem
 from dwcvmm.machine.bus import PHYSICAL, PORTS, Bus, CorePorts
 from dwcvmm.machine.memory import GuestMemory, check_size
 from dwcvmm.machine.virtiodevices import VirtioConfig, VirtioDevices
 
+COPIES_OF_RAM = 3  # of two replicas and the checkpoint
+INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
 I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
 PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
@@ -42,6 +46,7 @@ class Outcome(StrEnum):
     CRASH = "crash"
     DIVERGENCE_STOP = "divergence_stop"
     INTERRUPTED = "interrupted"
+    ERROR = "error"  # not of the guest: something that the host refused, or a bug
 
 
 @dataclass
@@ -57,6 +62,7 @@ class MachineConfig:
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
     date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
+    image: bytes | None = None  # the kernel's content, where it has been read already
 
 
 class Machine:
@@ -75,17 +81,20 @@ class Machine:
         self.outcome: Outcome | None = None
         self.guest_status = 0  # what the guest wrote to the debug exit
         self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
+        self.on_input_taken: Callable[[], None] = lambda: None  # called when the guest has taken some of its input
         self._on_console = on_console
         self._tell_repair = on_repair
         self._input, self._input_lock = bytearray(), threading.Lock()
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError("faults are injected into one of two runs: strategy off has one only")
         ram_bytes = check_size(config.memory_bytes)
-        self.replicas = Replicas(system or System(), ram_bytes, config.engine)
+        image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
+        self.kernel_sha256 = hashlib.sha256(image).hexdigest()
+        self.replicas = self._make_replicas(system or System(), ram_bytes)
         self.core: Any = self.replicas.engine
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
-        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
         start = load_guest(self.memory, files)
         if start.rom:
             self.replicas.show_rom(start.rom)
@@ -120,6 +129,20 @@ class Machine:
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
         start_clock(self.core, config.date_ns, ram_bytes)
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+
+    def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
+        """Raises HostError where the host has not so much memory."""
+        config = self.config.engine
+        if config.strategy is not Strategy.OFF:  # its copies of RAM are touched at once, and the host would kill us
+            hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
+        try:
+            return Replicas(system, ram_bytes, config)
+        except MemoryError as error:
+            raise hostmemory.refused(ram_bytes) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # the latter of MADV_POPULATE_WRITE, under a limit
+                raise
+            raise hostmemory.refused(ram_bytes) from error
 
     def _fetch(self, gpa: int, length: int) -> bytes:
         return bytes(ffi.buffer(self.core.replicas[0].ram + gpa, length))
@@ -174,6 +197,7 @@ class Machine:
                 self.virtio.process()
                 if self.fw_cfg:
                     self.fw_cfg.process()
+                self.on_input_taken()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
@@ -194,8 +218,8 @@ class Machine:
 
     @property
     def injections(self) -> list[Injection]:
-        """What became of the faults so far."""
-        return self.injector.injections if self.injector else []
+        """What became of the faults so far; those whose element has not come are among them."""
+        return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
 
     def send_input(self, data: bytes) -> None:
         """Bytes for the serial port, from any thread; they wait for room in its FIFO."""
@@ -203,13 +227,18 @@ class Machine:
             self._input += data
         self.request_attention()
 
+    @property
+    def input_backlog(self) -> int:
+        """Bytes of input that the guest has not taken yet."""
+        return len(self._input) + self.virtio.input_backlog
+
     def request_attention(self) -> None:
         """From any thread: come back from C at the next element's end."""
         lib.dwc_engine_request_attention(self.core)
 
-    def wait_when_idle(self) -> None:
-        """Let the guest's idle time pass at the host's pace: somebody sits at the console."""
-        self.core.idle_waits = 1
+    def wait_when_idle(self, wanted: bool) -> None:
+        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it."""
+        self.core.idle_waits = int(wanted)
 
     def end(self, outcome: Outcome) -> None:
         """From any thread: stop the guest, with this outcome unless it has one already."""
@@ -226,9 +255,10 @@ class Machine:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
                 self._input.clear()
-            taken = lib.dwc_uart_receive(uart, bytes(self._input), len(self._input))
-            del self._input[:taken]
+            piece = bytes(self._input[:INPUT_PIECE])
+            del self._input[: lib.dwc_uart_receive(uart, piece, len(piece))]
             self.core.has_backlog = bool(self._input)
+        self.on_input_taken()
 
     def _drain(self) -> None:
         uart = ffi.addressof(self.core, "uart")

@@ -18,6 +18,7 @@ REASONS = {
     "fail_entry": "the processor refused to enter the guest",
     "hlt": "HLT with interrupts off",
 }
+IDLE, INTERRUPTS = "HLT with interrupts on, and nothing that would send one", 1 << 9  # RFLAGS.IF
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{i}" for i in range(8, 16)))
 LEVELS = ("PML5E", "PML4E", "PDPTE", "PDE", "PTE")
 
@@ -61,7 +62,8 @@ def describe(core: Any, vcpu: Vcpu) -> str:
     regs, sregs = vcpu.get("regs"), vcpu.get("sregs")
     exit_ = core.exit
     name = exit_name(int(exit_.reason))
-    lines = [f"exit {name}" + (f" ({REASONS[name]})" if name in REASONS else "") + f", info {int(exit_.info):#x}"]
+    reason = IDLE if name == "hlt" and regs.rflags & INTERRUPTS else REASONS.get(name)
+    lines = [f"exit {name}" + (f" ({reason})" if reason else "") + f", info {int(exit_.info):#x}"]
     lines.append(f"rip {regs.rip:#018x}  rflags {regs.rflags:#x}  cpl {sregs.cs.dpl}")
     values = [f"{register:>3} {getattr(regs, register):#018x}" for register in GENERAL]
     lines += ["  ".join(values[i : i + 4]) for i in range(0, len(values), 4)]

@@ -1,33 +1,61 @@
 """What the process may still ask of the kernel once its guest runs: a seccomp filter, by libseccomp.
 
 Everything is open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
-no memory made executable: somebody who has taken over the VMM from inside the guest is left with the descriptors in it.
-What is not allowed fails with EPERM: a call that the VMM needs and the list lacks makes a message, not a dead guest.
+no memory made executable: somebody who has taken over the VMM from inside the guest is left with the descriptors in it,
+and with what they are used for. Requests of ioctl(2) are allowed one by one: among the others are TIOCSTI, which types
+into the user's shell, and those of KVM that make VMs, devices and events. What is not allowed fails with EPERM: a call
+that the VMM needs and the list lacks makes a message, not a dead guest.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import termios
 from dataclasses import dataclass
 
+from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError, HostError
 
 ALLOW, REFUSE, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 ALL_THREADS = 4  # SCMP_FLTATR_CTL_TSYNC
 MASKED_EQUAL, ALL_BITS = 7, (1 << 64) - 1  # of enum scmp_compare
 PROT_EXEC, CLONE_THREAD = 4, 0x10000
-IOCTL_TYPE = 0xFF00
-KVM, PERF, TERMINAL = 0xAE00, ord("$") << 8, ord("T") << 8  # types of ioctls
+REQUEST = 0xFFFFFFFF  # what the kernel looks at of an ioctl's request
+
+GROUPS = "REGS SREGS XSAVE XCRS DEBUGREGS VCPU_EVENTS MSRS"
+OF_RUNNING = "RUN INTERRUPT SET_GUEST_DEBUG GET_DIRTY_LOG CLEAR_DIRTY_LOG SET_USER_MEMORY_REGION SET_DEVICE_ATTR"
+ATTRIBUTES = "TCGETS TCSETS TCSETSW TCSETSF TIOCGWINSZ"
+# of cbits and dwcvmm/faults while a guest runs, and of a post-mortem
+KVM_NAMES = [f"KVM_{way}_{group}" for way in ("GET", "SET") for group in GROUPS.split()]
+KVM_NAMES += [f"KVM_{name}" for name in OF_RUNNING.split()]
+KVM_REQUESTS = {"KVM_NMI": 0xAE9A} | {name: int(getattr(lib, name)) for name in KVM_NAMES}
+PERF_REQUESTS = {  # <linux/perf_event.h>; the counters themselves are open
+    "PERF_EVENT_IOC_ENABLE": 0x2400,
+    "PERF_EVENT_IOC_DISABLE": 0x2401,
+    "PERF_EVENT_IOC_RESET": 0x2403,
+    "PERF_EVENT_IOC_PERIOD": 0x40082404,
+}
+TERMINAL_REQUESTS = {  # attributes, in the form of newer C libraries as well, and the window's size
+    **{name: int(getattr(termios, name)) for name in ATTRIBUTES.split()},
+    "TCGETS2": 0x802C542A,
+    "TCSETS2": 0x402C542B,
+    "TCSETSW2": 0x402C542C,
+    "TCSETSF2": 0x402C542D,
+}
+REQUESTS = KVM_REQUESTS | PERF_REQUESTS | TERMINAL_REQUESTS
+# no F_SETOWN: with F_SETSIG it sends any signal to any process of the user
+FCNTL = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_OFD_SETLK)
 
 FILES = (
     "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek fsync fdatasync ftruncate"
-    " close dup dup2 fcntl flock"
+    " close dup dup2 flock"
 )
 ABOUT_FILES = "fstat newfstatat stat lstat statx getcwd readlink"
 MEMORY = "brk munmap mremap madvise"
-THREADS = "futex set_robust_list rseq exit exit_group restart_syscall sched_yield sched_getaffinity sched_setaffinity"
+THREADS = "futex set_robust_list rseq exit exit_group restart_syscall sched_yield sched_getaffinity"
 SIGNALS = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigpending sigaltstack"
 WAITING = "poll ppoll select pselect6 epoll_wait epoll_pwait epoll_ctl epoll_create1 pipe2 nanosleep clock_nanosleep"
 TIME = "clock_gettime clock_getres gettimeofday time timer_create timer_settime timer_delete setitimer"
@@ -47,14 +75,13 @@ class When:
 def _conditions() -> list[tuple[str, When]]:
     """Calls that are allowed in one form, each line a form."""
     return [
-        ("ioctl", When(1, KVM, IOCTL_TYPE)),
-        ("ioctl", When(1, PERF, IOCTL_TYPE)),
-        ("ioctl", When(1, TERMINAL, IOCTL_TYPE)),
+        *(("ioctl", When(1, request, REQUEST)) for request in REQUESTS.values()),
+        *(("fcntl", When(1, command, REQUEST)) for command in FCNTL),
         ("mmap", When(2, 0, PROT_EXEC)),
         ("mprotect", When(2, 0, PROT_EXEC)),
         ("clone", When(0, CLONE_THREAD, CLONE_THREAD)),
         ("tgkill", When(0, os.getpid())),
-        ("perf_event_open", When(1, 0)),  # of the calling thread
+        ("sched_setaffinity", When(0, 0)),  # of the calling thread
     ]
 
 

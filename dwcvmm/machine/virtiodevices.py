@@ -102,6 +102,11 @@ class VirtioDevices:
         """Whether the guest has a driver for the console."""
         return bool(self._console and self._console.driver_ok)
 
+    @property
+    def input_backlog(self) -> int:
+        """Bytes that the guest has not read yet from the console."""
+        return self._console.device.backlog if self._console and isinstance(self._console.device, Console) else 0
+
     def receive(self, data: bytes) -> None:
         """Bytes for the guest to read from the console."""
         if self._console and isinstance(self._console.device, Console):

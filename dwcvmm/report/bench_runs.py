@@ -79,7 +79,7 @@ def boot_complaints(run: Run, guest: Guest, printed: str) -> list[str]:
     if run.wrong or report is None:
         return run.wrong
     wrong = []
-    if report.outcome not in ("poweroff", "reboot", "halt"):
+    if report.outcome not in ("poweroff", "reboot"):
         wrong.append(f"ended by {report.outcome}")
     if report.guest.status:
         wrong.append(f"the guest ended with status {report.guest.status}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +14,7 @@ from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
 from dwcvmm.element.hostprobe import HostKind
+from dwcvmm.errors import DwcVmmError
 from dwcvmm.machine.exits import exit_name
 from dwcvmm.machine.machine import Machine, Outcome
 from dwcvmm.report import schema
@@ -47,17 +47,11 @@ def host_facts(host: HostKind) -> schema.HostFacts:
     )
 
 
-@cache
-def sha256(file: Path) -> str:
-    """Of its content as it was at first: before the guest runs."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def guest_facts(machine: Machine) -> schema.GuestFacts:
     config, core = machine.config, machine.core
     return schema.GuestFacts(
         kernel=str(config.kernel),
-        kernel_sha256=sha256(config.kernel),
+        kernel_sha256=machine.kernel_sha256,
         initrd=str(config.initrd) if config.initrd else None,
         command_line=config.cmdline,
         memory_bytes=config.memory_bytes,
@@ -113,13 +107,22 @@ def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
 
-def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None = None) -> schema.Report:
-    """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty."""
+def post_mortem(machine: Machine) -> str:
+    try:
+        return machine.describe()
+    except DwcVmmError as error:
+        return f"none: {error}"
+
+
+def build_report(
+    machine: Machine, wall_s: float, baseline: schema.Report | None = None, error: str | None = None
+) -> schema.Report:
+    """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty. `error`: what ended the run."""
     core, counts, config = machine.core, machine.engine.counts, machine.config.engine
     stats = core.stats
     phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
     outcome = machine.outcome or Outcome.INTERRUPTED
-    broken = outcome in (Outcome.CRASH, Outcome.DIVERGENCE_STOP)
+    broken = outcome in (Outcome.CRASH, Outcome.HALT, Outcome.DIVERGENCE_STOP)
     return schema.Report(
         schema=schema.SCHEMA,
         version=VERSION,
@@ -180,5 +183,6 @@ def build_report(machine: Machine, wall_s: float, baseline: schema.Report | None
         penalty_percent=penalty(wall_s, baseline.wall_s) if baseline else None,
         date=now(),
         command=command_line(),
-        post_mortem=machine.describe() if broken else None,
+        post_mortem=post_mortem(machine) if broken else None,
+        error=error,
     )

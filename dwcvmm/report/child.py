@@ -15,16 +15,21 @@ from dwcvmm.report.bench_runs import Guest, Run
 from dwcvmm.report.schema import load
 
 STOP_S = 10
+SPARE_S = 60.0  # over the time limit: to start and to end, on a machine that is busy
 TAIL = 300
 
 
-def _call(command: list[str]) -> tuple[int, str]:
-    """(exit code, stderr). The process does not outlive this call."""
+def _call(command: list[str], most_s: float) -> tuple[int, str]:
+    """(exit code, stderr). The process does not outlive this call, and is killed after so many seconds."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
+        _, errors = process.communicate(timeout=most_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
         _, errors = process.communicate()
+        return int(ExitCode.TIMEOUT), f"it had to be killed after {most_s:g} s"
     except BaseException:
         process.terminate()
         try:
@@ -65,7 +70,8 @@ def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
 def execute(guest: Guest, column: str, number: int, scratch: Path, timeout_s: float) -> tuple[Run, str]:
     """Run the guest; (the run, its console). Raises ConfigError if `dwcvmm run` does not understand the request."""
     report, console = scratch / f"{number}-{column}.json", scratch / f"{number}-{column}.log"
-    code, errors = _call([*command_of(guest, column, timeout_s), "--report", str(report), "--console", str(console)])
+    command = [*command_of(guest, column, timeout_s), "--report", str(report), "--console", str(console)]
+    code, errors = _call(command, timeout_s + SPARE_S)
     said = errors.strip()[-TAIL:].removeprefix("dwcvmm: ")
     printed = console.read_text(errors="replace") if console.exists() else ""
     if code in (ExitCode.USAGE, ExitCode.CONFIG):

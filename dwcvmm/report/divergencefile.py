@@ -13,6 +13,7 @@ import msgspec
 
 from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError
+from dwcvmm.files import read_file
 from dwcvmm.report.pretty import NOT_JSON, readable
 from dwcvmm.report.schema import GuestFacts, HostFacts
 
@@ -41,7 +42,7 @@ class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     reason: str  # as dwcvmm.machine.exits has it, or RUNNING
     is_write: bool
     port: U64
-    gpa: U64  # of memory-mapped I/O
+    gpa: U64  # of memory-mapped I/O; the index of an MSR
     size: U64  # bytes an item
     count: U64
     info: U64
@@ -107,10 +108,7 @@ def encode(kept: KeptDivergence) -> bytes:
 
 def load(path: Path) -> KeptDivergence:
     """Read a kept divergence; raises ConfigError, with what is wrong, if it is not one, or not whole."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+    content = read_file(path, MOST_BYTES, f"no {SCHEMA} is as large")
     if not content:
         raise ConfigError(f"{path} is empty: no divergence was kept")
     header, _, packed = content.partition(b"\n")

@@ -12,7 +12,7 @@ from dwcvmm.report import bench_elements, bench_runs, check, schema
 from dwcvmm.report.bench_elements import ElementsBench
 from dwcvmm.report.bench_runs import RunsBench
 from dwcvmm.report.origin import Origin
-from dwcvmm.report.pretty import NOT_JSON
+from dwcvmm.report.pretty import NOT_JSON, read_json_file
 from dwcvmm.report.schema import Report
 
 CAMPAIGN = "dwcvmm-campaign/1"
@@ -83,9 +83,7 @@ KINDS: dict[str, type[Document]] = {
 def read(path: Path) -> Document:
     """One input. Raises ConfigError, with the file's name, for what is none of the kinds."""
     try:
-        found = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        found = msgspec.json.decode(read_json_file(path))
     except NOT_JSON as error:
         raise ConfigError(f"{path} is no JSON: {error}") from error
     name = found.get("schema") if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dwcvmm.errors import DwcVmmError
@@ -19,14 +19,13 @@ from dwcvmm.report.schema import Report, load
 from dwcvmm.report.slicetable import causes
 
 GUESTS = Path("build/guests")
-INITRAMFS = GUESTS / "linux" / "initramfs.cpio"
 WAYS = {
     "off": ("--strategy", "off"),
     "sequential": ("--strategy", "sequential"),
     "sites": ("--strategy", "sequential", "--tsc", "sites"),
     "parallel": ("--strategy", "parallel"),
 }
-TIMEOUT_S = 600
+TIMEOUT_S = 600  # of the machine's seconds
 LOOK_EVERY_S = 0.2
 # of Linux: what it says when something is wrong with it or with its machine
 TROUBLE = re.compile(
@@ -47,18 +46,24 @@ class Kernel:
     after_s: float = 0.0  # stopped so long after the token
 
 
-def linux(name: str, initrd: Path = INITRAMFS) -> tuple[str, ...]:
-    return ("--kernel", str(GUESTS / name / "vmlinuz"), "--initrd", str(initrd))
-
-
-def _debian(name: str) -> Kernel:
-    return Kernel(linux(name), ("DWCVMM-INIT-OK",), r"Linux version (\S+)", Outcome.POWEROFF)
+def _linux(kernel: str, initrd: str, *more: str, tokens: tuple[str, ...] = ()) -> Kernel:
+    files = ("--kernel", str(GUESTS / kernel), "--initrd", str(GUESTS / initrd))
+    return Kernel((*files, *more), (*tokens, "DWCVMM-INIT-OK"), r"Linux version (\S+)", Outcome.POWEROFF)
 
 
 XEN_CONSOLE = "console=com1 com1=115200,8n1 noreboot"
-VIRTIO = ("--disk", f"{GUESTS}/virtio/disk.img,snapshot", "--rng", "--virtio-console")
 MEMTEST_CONSOLE = "console=ttyS0,115200 nopause"
-KERNELS = {name: _debian(name) for name in ("full", "rt", "cloud", "backports", "trixie")} | {
+KERNELS = {
+    **{
+        name: _linux(f"{name}/vmlinuz", "linux/initramfs.cpio")
+        for name in ("cloud", "full", "rt", "backports", "trixie")
+    },
+    **{name: _linux(f"linux32/vmlinuz-{name}", "linux32/initramfs.cpio") for name in ("686", "686-pae")},
+    "virtio": _linux(
+        *("virtio/vmlinuz", "virtio/initramfs.cpio", "--disk", f"{GUESTS}/virtio/disk.img,snapshot"),
+        *("--rng", "--virtio-console"),
+        tokens=tuple(f"DWCVMM-{word}" for word in ("DISK words", "RANDOM 32", "HVC", "MSI 7", "TAINTED 0")),
+    ),
     "xen": Kernel(
         ("--kernel", str(GUESTS / "xen/xen.gz"), "--append", XEN_CONSOLE),
         ("Bootloader: dwcvmm", "dom0 kernel not specified"),
@@ -70,23 +75,16 @@ KERNELS = {name: _debian(name) for name in ("full", "rt", "cloud", "backports", 
         ("No bootstrap code loaded with the kernel!",),
         r"GNU Mach (\S+)",
     ),
-    "virtio": Kernel(
-        (*linux("virtio", GUESTS / "virtio/initramfs.cpio"), *VIRTIO),
-        tuple(f"DWCVMM-{word}" for word in ("DISK words", "RANDOM 32", "HVC", "MSI 7", "TAINTED 0", "INIT-OK")),
-        r"Linux version (\S+)",
-        Outcome.POWEROFF,
-    ),
-    # without a module for its screen its text needs no terminal
-    "installer": Kernel(
-        (*linux("installer", GUESTS / "installer/initrd.gz"), "--memory", "768M", "--append", "DEBIAN_FRONTEND=text"),
-        ("Select a language",),
-        r"Linux version (\S+)",
+    "installer": replace(
+        _linux("installer/vmlinuz", "installer/initrd.gz", "--memory", "768M", "--append", "DEBIAN_FRONTEND=text"),
+        tokens=("Select a language",),
+        outcome=Outcome.INTERRUPTED,
     ),
     "memtest-ia32": Kernel(
         ("--kernel", str(GUESTS / "memtest-ia32/memtest.bin"), "--memory", "16M", "--append", MEMTEST_CONSOLE),
         ("<F1>",),
         r"Memtest86\+ v?(\d\S+)",
-        after_s=60,
+        after_s=10,
     ),
 }
 

@@ -6,28 +6,24 @@ import os
 import stat
 from pathlib import Path
 
-from dwcvmm.errors import ConfigError
+from dwcvmm.files import open_output, write_failure
+from dwcvmm.streams import write_all
 
 
 class OutputFile:
-    """What an earlier run has left stays until there is something to write. Raises ConfigError, naming `what`."""
+    """What an earlier run has left stays until there is something to write. Raises ConfigError or HostError, naming
+    `what`.
+    """
 
     def __init__(self, path: Path, what: str = "the report") -> None:
         self.path, self._what = path, what
-        try:
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise self._error(error) from error
+        self._file = os.fdopen(open_output(path, what, os.O_APPEND), "wb", buffering=0)
 
     def write(self, content: bytes) -> None:
         """All of the content; a second time takes the place of the first, but in a pipe."""
         try:
             if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 self._file.truncate(0)
-            while content:
-                content = content[self._file.write(content) :]
+            write_all(self._file.fileno(), content)
         except OSError as error:
-            raise self._error(error) from error
-
-    def _error(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cannot write {self._what} to {self.path}: {error.strerror}")
+            raise write_failure(self._what, self.path, error) from error

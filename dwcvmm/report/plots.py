@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dwcvmm.errors import ConfigError
+from dwcvmm.files import write_failure
 
 FORMATS = (".svg", ".png", ".pdf")
 WIDTH_IN = 5.0  # at one CSS pixel a point this fits a telephone
@@ -74,11 +75,11 @@ def new_figure(height_in: float, rows: int = 1) -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a picture to a file, on white. Raises ConfigError if it cannot be written."""
+    """Write a picture to a file, on white. Raises ConfigError or HostError if it cannot be written."""
     try:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise write_failure("a picture", path, error) from error
 
 
 def check_figure(found: Histograms) -> Any:

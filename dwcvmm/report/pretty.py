@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from dwcvmm.errors import ConfigError
+from dwcvmm.files import read_file, write_failure
 
-NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)  # what decoding raises
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what decoding raises
+MOST_JSON_BYTES = 256 << 20
 
 
 def json_bytes(value: Any) -> bytes:
@@ -33,9 +34,14 @@ def pretty_json(value: Any) -> bytes:
     return msgspec.json.format(json_bytes(value), indent=2) + b"\n"
 
 
+def read_json_file(path: Path) -> bytes:
+    """The bytes of a result file. Raises ConfigError."""
+    return read_file(path, MOST_JSON_BYTES, "no result file is as large")
+
+
 def write_json(path: Path, document: Any) -> None:
-    """Write a document for people and tools. Raises ConfigError if it cannot be written."""
+    """Write a document for people and tools. Raises ConfigError or HostError if it cannot be written."""
     try:
         path.write_bytes(pretty_json(document))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise write_failure("the result", path, error) from error

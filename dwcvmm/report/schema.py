@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.report.pretty import NOT_JSON, pretty_json
+from dwcvmm.report.pretty import NOT_JSON, pretty_json, read_json_file
 
 SCHEMA = "dwcvmm-report/1"
 
@@ -153,6 +153,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     date: str = ""  # of the end, UTC
     command: str = ""
     post_mortem: str | None = None
+    error: str | None = None  # the sentence with which the command ended, where the guest has not ended by itself
 
 
 def encode(report: Report) -> bytes:
@@ -162,9 +163,7 @@ def encode(report: Report) -> bytes:
 def load(path: Path) -> Report:
     """Read a report; raises ConfigError if it is not one."""
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        report = msgspec.json.decode(read_json_file(path), type=Report)
     except NOT_JSON as error:
         raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error
     if report.schema != SCHEMA:

@@ -1,6 +1,6 @@
 """`python -m dwcvmm.report.slicetable [--printed-like LOG] REPORT ...`: what slices took (scripts/pmu-boots).
 
-A line each. With a log: each must have printed the same hashes as there, in the .log beside its report.
+A line a report. With a log: each must have printed the same hashes as there, in the .log beside its report.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def execute(piece: Piece, events: Path, scratch: Path) -> Result:
         command += ["--console", str(console), "--report", str(output), "--quiet", "--rtc", "fixed"]
     else:
         command += ["check", "--guest", piece.guest, "--elements", str(piece.elements), "--json", str(output)]
-    command += ["--strategy", piece.strategy, "--events", str(events)]
+    tsc = next(host.tsc for host in HOSTS if host.name == piece.host)
+    command += ["--strategy", piece.strategy, "--tsc", tsc, "--events", str(events)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     code = code_digest()
     if done.returncode not in (ExitCode.OK, ExitCode.DIVERGENCE_STOP) or not output.exists():

@@ -22,19 +22,24 @@ class Host(msgspec.Struct, frozen=True):
     guests: dict[str, int]
     boots: tuple[str, ...] = ("sequential",)  # strategies
     pmu: str = ""
+    tsc: str = "auto"  # how the guest's TSC is kept the same (--tsc)
 
 
 # entries, rdtsc: single steps; compute, spin: a slice takes bochs a tenth of a second
 NATURAL_ENDS = {"ports": 8, "mmio": 6, "fpu": 4, "paging": 4, "smc": 4, "rdtsc": 1, "entries": 1}
 SLICES = {"compute": 3, "spin": 1, "fpu": 6, "paging": 6, "interrupts": 12, "entries": 2}
 BOTH = ("sequential", "parallel")
+OVERCOUNTS = "interrupt=1,fault=1,entry=1"
 HOSTS = (
     Host("local", "local", 20, ("parallel",), {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
     Host("amd", "amd", 70, BOTH, NATURAL_ENDS, BOTH),
     Host("intel", "intel", 5, BOTH, NATURAL_ENDS),
     Host("pmu-exact", "intel-pmu", 1, ("sequential",), SLICES, (), "exact"),
     Host("pmu-skid", "intel-pmu", 1, ("sequential",), SLICES, pmu="skid=random:128"),
-    Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, (), "interrupt=1,fault=1,entry=1"),
+    Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, (), OVERCOUNTS),
+    # a counter and no frozen TSC: what client CPUs have
+    Host("pmu-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu="exact", tsc="sites"),
+    Host("pmu-noise-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu=f"skid=random:128,{OVERCOUNTS}", tsc="sites"),
 )
 
 

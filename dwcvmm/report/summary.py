@@ -26,6 +26,8 @@ def summarise(report: Report) -> str:
     ]
     if phases.restore:
         lines.append(f"  in place   restore {phases.restore:.2f} s, cache flush {phases.flush:.2f} s")
+    if report.outcome == "halt":
+        lines.append("HALTED       for good: the guest neither switched off nor wrote to the debug exit")
     slices = report.slices
     if slices.ended:
         lines.append(

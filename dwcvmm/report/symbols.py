@@ -13,7 +13,9 @@ from elftools.elf.sections import SymbolTableSection
 
 from dwcvmm.boot.elf import is_elf
 from dwcvmm.errors import ConfigError
+from dwcvmm.files import UnreadableError, read_file
 
+MOST_BYTES = 2 << 30  # of a kernel with all of its debugging information
 FARTHEST = 1 << 20  # bytes behind a symbol of unknown size: farther off it names nothing
 NAMING = ("STT_FUNC", "STT_NOTYPE", "STT_OBJECT")
 ABSOLUTE = "aA"  # types of nm(1): numbers, not places
@@ -53,9 +55,9 @@ class Symbols:
 def load_symbols(path: Path) -> Symbols:
     """Read an ELF file's symbol table, or a System.map. Raises ConfigError for anything else, or without symbols."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"symbols {path}: {error.strerror}") from error
+        content = read_file(path, MOST_BYTES, "no kernel's symbols are as large")
+    except UnreadableError as error:
+        raise ConfigError(f"symbols {error}") from error
     symbols = _of_elf(path, content) if is_elf(content) else _of_map(path, content)
     if not symbols:
         raise ConfigError(f"symbols {path}: there are none in it: a stripped file?")

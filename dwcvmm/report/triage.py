@@ -152,6 +152,8 @@ def exit_text(exit_: Exit) -> str:
         return f"io: {'out to' if exit_.is_write else 'in from'} port {exit_.port:#x}, {items}{data}"
     if exit_.reason == "mmio":
         return f"mmio: {'write to' if exit_.is_write else 'read from'} {exit_.gpa:#x}, {items}{data}"
+    if exit_.reason in ("x86_rdmsr", "x86_wrmsr"):
+        return f"msr: {'write to' if exit_.is_write else 'read from'} {exit_.gpa:#x}{data}"
     return exit_.reason + (f", info {exit_.info:#x}" if exit_.info else "")
 
 

@@ -64,6 +64,9 @@ legacy: mov eax, cr0
         mov [GDT + TSS32 + 7], ah
         mov ax, TSS32
         ltr ax
+        mov eax, 0x2b           ; one that ring 3 may use, or IRET leaves none
+        mov ds, ax
+        mov es, ax
         xor ebp, ebp            ; round
         xor ebx, ebx            ; sum
         push dword 0x2b         ; SS

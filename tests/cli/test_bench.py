@@ -95,6 +95,8 @@ def test_a_run_that_went_wrong_does_not_count(
         (("boot", "--kernel", "/no/such/file"), ExitCode.CONFIG, "No such file"),
         (("boot", "--kernel", "k", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
         (("elements", "--json", "/no/such/dir/f"), ExitCode.CONFIG, "report"),
+        (("elements", "--pages", "99999999999"), ExitCode.USAGE, "--pages"),
+        (("elements", "--pages", "0,-1"), ExitCode.USAGE, "--pages"),
     ],
 )
 @needs_kvm
@@ -131,6 +133,13 @@ def test_what_the_host_refuses_is_told_from_what_fails(tmp_path: Path, monkeypat
     planted(tmp_path, monkeypatch, "echo 'Usage: ...' >&2; echo 'Error: No such option' >&2; exit 2")
     with pytest.raises(ConfigError, match="strategy sequential: Error: No such option"):
         child.execute(guest, "sequential", 0, tmp_path, 1)
+
+
+def test_a_run_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(tmp_path, monkeypatch, "exec sleep 100")
+    monkeypatch.setattr(child, "SPARE_S", 0.5)
+    run, _ = child.execute(Guest(Path("k")), "off", 0, tmp_path, 0.5)
+    assert (run.refused, run.wrong) == (False, ["exit code 6: it had to be killed after 1 s"])
 
 
 def test_a_column_names_strategy_and_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,7 @@ def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
         (["--kernel", "good.bin", "--memory", "lots"], ExitCode.USAGE, "--memory"),
         ([], ExitCode.USAGE, "--kernel"),
         (["--kernel", "good.bin", "--bios", "good.bin"], ExitCode.CONFIG, "neither qboot"),
+        (["--kernel", "good.bin", "--initrd", "good.bin"], ExitCode.CONFIG, "takes no initrd"),
         (["--kernel", "efi"], ExitCode.CONFIG, "an EFI application"),
     ],
 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import needs_kvm
+from conftest import ROOT, needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.errors import ExitCode
+from dwcvmm.machine.sandbox import KVM_REQUESTS
 
 ENTER = """
 import mmap, os, socket, subprocess, threading
@@ -32,6 +34,8 @@ REFUSED = {
     "root": "os.setuid(0)",
     "mount": "os.chroot('/')",
     "control of a device": "__import__('fcntl').ioctl(0, 0x1268)",  # BLKSSZGET
+    "signals by a descriptor": "__import__('fcntl').fcntl(0, __import__('fcntl').F_SETOWN, os.getppid())",
+    "CPUs of others": "os.sched_setaffinity(os.getppid(), {0})",
 }
 ALLOWED = {
     "write": "os.write(1, b'')",
@@ -39,6 +43,7 @@ ALLOWED = {
     "memory": "bytes(1 << 24)",
     "random numbers": "os.urandom(16)",
     "time": "__import__('time').sleep(0.001)",
+    "stopping": "import signal; signal.raise_signal(signal.SIGCONT)",
 }
 
 
@@ -50,6 +55,69 @@ def confined(line: str) -> subprocess.CompletedProcess[str]:
 def test_refused(what: str) -> None:
     done = confined(REFUSED[what])
     assert done.returncode == 1 and "PermissionError" in done.stderr, (done.returncode, done.stderr)
+
+
+WALK_REQUESTS = """
+import ctypes, errno
+from dwcvmm.machine.sandbox import REQUESTS
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+libc.ioctl(-1, 0x5412, None)
+assert ctypes.get_errno() == errno.EPERM, "TIOCSTI"
+assert 0xAE80 in REQUESTS.values() and 0x5412 not in REQUESTS.values()
+sizes = (0, 1, 2, 4, 8, *range(12, 120, 4), 4096)
+for kind in (0x54, 0xAE, 0x24):
+    for form in (way << 30 | size << 16 for way in (0, 1, 2, 3) for size in sizes):
+        for number in range(256):
+            request = form | kind << 8 | number
+            for asked in (request, request | 1 << 32):  # the kernel does not look at what is above
+                libc.ioctl(-1, asked, None)
+                wanted = errno.EBADF if request in REQUESTS.values() else errno.EPERM
+                assert ctypes.get_errno() == wanted, hex(asked)
+"""
+
+
+def test_every_request_but_those_in_use_is_refused() -> None:
+    """To a descriptor that is none: what passes the filter ends as EBADF. TIOCSTI types into the user's shell."""
+    done = confined(WALK_REQUESTS)
+    assert done.returncode == 0, done.stderr
+
+
+BEFORE_IT_RUNS = {"KVM_ENABLE_CAP", "KVM_X86_SET_MSR_FILTER"}
+WALK_CALLS = """
+import ctypes, errno
+from dwcvmm.machine import sandbox
+library, libc = sandbox._library(), ctypes.CDLL(None, use_errno=True)
+library.seccomp_syscall_resolve_num_arch.argtypes = [ctypes.c_uint32, ctypes.c_int]
+library.seccomp_syscall_resolve_num_arch.restype = ctypes.c_char_p
+names = {number: library.seccomp_syscall_resolve_num_arch(0xC000003E, number) for number in range(512)}
+some = {name for name, _ in sandbox._conditions()} | {"clone3"}
+refused = {number: name.decode() for number, name in names.items() if name}
+refused = {number: name for number, name in refused.items() if name not in sandbox.ALLOWED and name not in some}
+assert len(refused) > 200
+assert {"openat", "execve", "ptrace", "socket", "kill", "perf_event_open"} <= set(refused.values())
+sandbox.Sandbox().enter()
+for number, name in refused.items():
+    libc.syscall(number, -1, -1, -1, -1, -1, -1)
+    assert ctypes.get_errno() == errno.EPERM, name
+"""
+
+
+def test_every_call_but_those_listed_is_refused() -> None:
+    done = subprocess.run([sys.executable, "-c", WALK_CALLS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_the_core_asks_of_kvm_while_a_guest_runs_is_allowed() -> None:
+    """Every request that cbits makes, of a VM that runs."""
+    asked = {
+        name
+        for file in (ROOT / "cbits").glob("*.c")
+        for name in re.findall(r"dwc_ioctl\([^,]+,\s*(KVM_\w+)", file.read_text())
+    }
+    assert "KVM_RUN" in asked
+    assert asked - BEFORE_IT_RUNS <= KVM_REQUESTS.keys()
+    assert not BEFORE_IT_RUNS & KVM_REQUESTS.keys()
 
 
 @pytest.mark.parametrize("what", ALLOWED)

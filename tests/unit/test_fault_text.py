@@ -56,7 +56,8 @@ def test_bursts_and_stuck_bits() -> None:
     ["", "7", "7:e3:rax:1", "7:e1:rax", "7:e1:rax:", "7:e1:rax:64", "7:e1:ram+0x10:8", "7:e1:ram:1",
      "7:e1:xsave+4096:0", "7:e1:xsave+512:0", "7:e1:eax:1", "-7:e1:rax:1", "7:e1:rax:1,", "7:e1:msr:x:1",
      "7:e1:fs.limit:1", "7:e1:rax:1=1", "7:cpu:rax:1", "7:cpu1:rax:1=2", "7+end:cpu1:rax:1", "7+3:both:rax:1",
-     "7+end:checkpoint:rax:1", "7+5ms:e1:rax:1", "7+:e1:rax:1", "7:e1:rax:7-4"],
+     "7+end:checkpoint:rax:1", "7:e1:msr:0x100000000:1", "7+9999999999us:e1:rax:1",
+     "7:e1:ram+0x10000000000000000:1", "7+5ms:e1:rax:1", "7+:e1:rax:1", "7:e1:rax:7-4"],
 )  # fmt: skip
 def test_what_is_no_fault_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

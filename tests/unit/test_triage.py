@@ -37,7 +37,7 @@ from dwcvmm.report.judgement import bits_text
 from dwcvmm.report.keep import repeat_command
 from dwcvmm.report.schema import GuestFacts, HostFacts
 from dwcvmm.report.symbols import FARTHEST, Symbol, Symbols, load_symbols
-from dwcvmm.report.triage import Triage, analyse, page_difference
+from dwcvmm.report.triage import Triage, analyse, exit_text, page_difference
 from dwcvmm.report.triagetext import render
 
 # files, disassembly: what they take on a busy machine says nothing
@@ -356,3 +356,16 @@ def test_the_command_that_repeats_a_run_does_not_write_over_the_file(arguments: 
     given_ = [*arguments[:at], "--keep-divergence", "x y", *arguments[at:]]
     expected = [argument for argument in arguments if argument != "--keep-divergence=x"]
     assert shlex.split(repeat_command(given_)) == ["dwcvmm", *expected]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "io: out to port 0x80, 1 byte: 41"),
+        ({"reason": "mmio", "gpa": 0xFEE00020, "size": 4, "is_write": False}, "mmio: read from 0xfee00020, 4 bytes"),
+        ({"reason": "x86_wrmsr", "gpa": 0xC0000103, "size": 8, "data": b"\5\0"}, "msr: write to 0xc0000103: 05 00"),
+        ({"reason": "x86_rdmsr", "gpa": 0x10, "size": 8, "is_write": False}, "msr: read from 0x10"),
+    ],
+)
+def test_exits_in_words(fields: dict[str, object], text: str) -> None:
+    assert exit_text(run(state(), **fields).exit) == text

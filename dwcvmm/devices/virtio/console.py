@@ -25,6 +25,11 @@ class Console(VirtioDevice):
         """For the guest to read; its queue is to be processed then."""
         self._input += data
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the guest has not read yet."""
+        return len(self._input)
+
     def process(self, index: int, queue: Queue) -> None:
         if index == TRANSMIT:
             super().process(index, queue)

@@ -37,7 +37,8 @@ for patch in "$here"/*.patch; do
 done
 printf 'CONFIG_%s=y\n' I440FX VIRTIO_PCI VIRTIO_SERIAL VIRTIO_9P >configs/devices/x86_64-softmmu/testbed.mak
 mkdir build && cd build
-../configure --target-list=x86_64-softmmu --without-default-features --without-default-devices --with-devices-x86_64=testbed \
+# MACHINE_SLOWER: clock.patch
+../configure --extra-cflags=-DMACHINE_SLOWER=8 --target-list=x86_64-softmmu --without-default-features --without-default-devices --with-devices-x86_64=testbed \
   --enable-tcg --enable-virtfs --enable-attr --enable-cap-ng --disable-install-blobs --meson="$(command -v meson)" \
   >"$out/configure.log" 2>&1 || { tail -5 "$out/configure.log" >&2; exit 4; }
 ninja qemu-system-x86_64 >"$out/ninja.log" 2>&1 || { tail -5 "$out/ninja.log" >&2; exit 4; }

@@ -1,0 +1,31 @@
+"""Where the guest's console goes: a descriptor, whose reader is waited for, but not once the run is to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dwcvmm.files import write_failure
+from dwcvmm.streams import write_all
+
+
+class Output:
+    """To a file descriptor, or to nobody. `over`: a slow reader is not waited for any more. `on_closed` is called once
+    the reader is gone.
+    """
+
+    def __init__(self, fd: int | None, name: str, over: Callable[[], bool]) -> None:
+        self._fd, self._name, self._over = fd, name, over
+        self.on_closed: Callable[[], None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Raises HostError for a descriptor that takes no more (a full disk)."""
+        if self._fd is None:
+            return
+        try:
+            write_all(self._fd, data, self._over)
+        except BrokenPipeError:
+            self._fd = None
+            if self.on_closed:
+                self.on_closed()
+        except OSError as error:
+            raise write_failure("the console", self._name, error) from error

@@ -1,0 +1,54 @@
+"""The search for an instruction that reads the host's time: a repeated string instruction is one step of it."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Booted
+
+from dwcvmm.element.config import Strategy, Tsc
+from dwcvmm.element.hostprobe import Abilities
+from dwcvmm.kvm.system import System
+from dwcvmm.machine.machine import Outcome
+
+POST = 0x80
+STEPS = 2_000  # far below the turns of the guest
+
+
+def booted_at_its_start(boot) -> Booted:
+    if not Abilities(System()).single_step:
+        pytest.skip("doctor: single_step: not in ring 0")
+    booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
+    booted.machine.core.inputs.vector = -1  # as the first element's inputs have it
+    return booted
+
+
+def test_the_search_by_steps_passes_all_turns(boot) -> None:
+    machine = booted_at_its_start(boot).machine
+    found = machine.engine.sites.search(with_time=True, steps=STEPS)
+    assert found and found.name == "rdtsc"
+    assert machine.core.search.steps < STEPS
+    machine.engine.rollback()
+    assert machine.run() is Outcome.POWEROFF
+    assert machine.guest_status == 0
+
+
+def test_the_search_by_steps_passes_a_fault_on_the_way(boot) -> None:
+    machine = booted_at_its_start(boot).machine
+    while machine.core.exit.port != POST:  # between both parts
+        machine.run(elements=1)
+    machine.engine.rollback()
+    found = machine.engine.sites.search(with_time=True, steps=STEPS)
+    assert found and found.name == "rdtsc"
+    machine.engine.rollback()
+    assert machine.run() is Outcome.POWEROFF
+    assert machine.guest_status == 0
+
+
+def test_a_search_that_finds_nothing_ends_by_its_time(boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwcvmm.element.sites.SEARCH_NS", 1_000_000)
+    machine = booted_at_its_start(boot).machine
+    assert machine.engine.sites.search(with_time=True) is None  # a turn of the first part takes longer
+    assert machine.engine.sites.gave_up
+    machine.engine.rollback()
+    assert machine.run() is Outcome.POWEROFF
+    assert machine.guest_status == 0

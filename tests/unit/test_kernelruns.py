@@ -48,7 +48,9 @@ def test_the_table_has_a_row_a_kernel_and_a_column_a_way(tmp_path: Path, capsys:
     assert table(tmp_path, runs) == 0
     head, _, row = capsys.readouterr().out.splitlines()
     assert head == "| kernel | version | off | sequential |"
-    assert row == ("| full | 6.1.0-56-amd64 | 12,345 elements, 1.2 s | 20,000 elements, 1 time, 0 unexplained, 2.0 s |")
+    assert row == (
+        "| full | 6.1.0-56-amd64 | 12,345 elements, 1.25 s | 20,000 elements, 1 time, 0 unexplained, 2.00 s |"
+    )
     assert table(tmp_path, [*runs, ("rt", "off")]) == 1
     assert "rt-off.json: No such file" in capsys.readouterr().out
 

@@ -76,7 +76,7 @@ KERNELS = {
         r"GNU Mach (\S+)",
     ),
     "installer": replace(
-        _linux("installer/vmlinuz", "installer/initrd.gz", "--memory", "768M", "--append", "DEBIAN_FRONTEND=text"),
+        _linux("installer/vmlinuz", "installer/initrd.gz", "--memory", "1G", "--append", "DEBIAN_FRONTEND=text"),
         tokens=("Select a language",),
         outcome=Outcome.INTERRUPTED,
     ),
@@ -84,7 +84,7 @@ KERNELS = {
         ("--kernel", str(GUESTS / "memtest-ia32/memtest.bin"), "--memory", "16M", "--append", MEMTEST_CONSOLE),
         ("<F1>",),
         r"Memtest86\+ v?(\d\S+)",
-        after_s=10,
+        after_s=5,
     ),
 }
 

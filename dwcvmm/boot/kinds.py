@@ -22,7 +22,7 @@ LINUX_VERSION = re.compile(r"\d+\.\d")
 #   udelay() takes (init/calibrate.c): that computes for long without an exit.
 # - no_timer_check: to see whether interrupts of the timer arrive it counts loops as well, and gives up too early where
 #   the guest clock is slow (arch/x86/kernel/apic/io_apic.c, timer_irq_works).
-# - cryptomgr.notests: while the tests of built-in ciphers run (Linux 6.12), their threads contend for a semaphore, on which
+# - cryptomgr.notests: where the tests of built-in ciphers run (Linux 6.12), threads contend for a semaphore, on which
 #   a writer spins until sched_clock() has gone on by some microseconds (kernel/locking/rwsem.c, rwsem_optimistic_spin).
 #   Without a TSC that clock is jiffies: it spins without an exit until the next timer interrupt, hundreds of times.
 # The timer of the local APIC needs no word: it is measured by timer interrupts and the ACPI PM timer, which go by the

@@ -80,7 +80,7 @@ def test_linux_boots(option: tuple[str, ...], strategy: str, lines: tuple[str, .
 
 @pytest.mark.parametrize("name", ["virtio", "trixie"])
 def test_kernels_of_the_table_warn_of_nothing(name: str) -> None:
-    """Drivers of virtio devices, which with the default arguments have MSIs; Linux 6.12, whose self-tests would spin."""
+    """Drivers of virtio devices, which have MSIs by the default arguments; Linux 6.12, whose self-tests would spin."""
     if name == "virtio":
         built(name)
     else:

@@ -27,11 +27,11 @@ WAYS = {
 }
 TIMEOUT_S = 100  # of the machine, which may be slower than the one outside (docs/testbeds.md)
 LOOK_EVERY_S = 0.2
-# of Linux: what it says when something is wrong with it or with its machine
+# what Linux, and memtest86+, say when something is wrong with them or with their machine
 TROUBLE = re.compile(
     r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|self-detected stall|hung_task|Tainted: |\[Firmware (?:Bug|Warn)\]"
     r"|clocksource: .*(?:unstable|skew)|APIC error|spurious|(?:irq|IRQ) \d+: nobody cared|MP-BIOS bug"
-    r"|timer doesn't work"
+    r"|timer doesn't work|Errors: +[1-9]"
 )
 
 

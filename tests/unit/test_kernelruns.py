@@ -30,6 +30,7 @@ def test_a_boot_that_ends_well_is_right() -> None:
         ({"divergences": {"total": 2, "by_cause": {}, "unexplained": 2}}, RIGHT, "2 divergences are unexplained"),
         ({}, f"{RIGHT}[    0.2] WARNING: CPU: 0 PID: 1 at drivers/pci/msi/msi.h:121\r\n", "drivers/pci/msi/msi.h"),
         ({}, f"{RIGHT}clocksource: timekeeping watchdog: Marking clocksource 'tsc' as unstable\n", "'tsc' as unstable"),
+        ({}, f"{RIGHT}| Pass:  0        Errors: 12 \n", "Errors: 12"),
         ({}, f"{RIGHT}..MP-BIOS bug: 8254 timer not connected to IO-APIC\n", "8254 timer not connected"),
     ],
 )

@@ -42,6 +42,12 @@ own_lists() {
     -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache= -o APT::Sandbox::User=root)
 }
 
+# suite_lists DIRECTORY SUITE: the same, brought up to date: for packages of another suite than the machine's own
+suite_lists() {
+  own_lists "$1" "$2" deb
+  apt-get -q "${apt_options[@]}" update >"$1/apt.log" 2>&1 || { tail -5 "$1/apt.log" >&2; return 4; }
+}
+
 # i386_lists DIRECTORY SUITE: the same for packages of i386: the machine's dpkg goes on knowing its own architecture only
 i386_lists() {
   own_lists "$1" "$2" deb

@@ -22,13 +22,18 @@ LINUX_VERSION = re.compile(r"\d+\.\d")
 #   udelay() takes (init/calibrate.c): that computes for long without an exit.
 # - no_timer_check: to see whether interrupts of the timer arrive it counts loops as well, and gives up too early where
 #   the guest clock is slow (arch/x86/kernel/apic/io_apic.c, timer_irq_works).
+# - cryptomgr.notests: where the tests of built-in ciphers run (Linux 6.12), threads contend for a semaphore, on which
+#   a writer spins until sched_clock() has gone on by some microseconds (kernel/locking/rwsem.c, rwsem_optimistic_spin).
+#   Without a TSC that clock is jiffies: it spins without an exit until the next timer interrupt, hundreds of times.
 # The timer of the local APIC needs no word: it is measured by timer interrupts and the ACPI PM timer, which go by the
 # guest clock as it does (arch/x86/kernel/apic/apic.c, calibrate_APIC_clock).
-LINUX_DEFAULTS = "console=ttyS0 earlyprintk=serial nokaslr panic=-1 lpj=1000000 no_timer_check mitigations=off"
+LINUX_DEFAULTS = (
+    "console=ttyS0 earlyprintk=serial nokaslr panic=-1 lpj=1000000 no_timer_check cryptomgr.notests mitigations=off"
+)
 # the same without ACPI and without APICs: the 8259, the 8254, and jiffies as its clock
 LEGACY_PC_DEFAULTS = (
     "console=ttyS0 earlyprintk=serial nokaslr panic=-1 acpi=off noapic nolapic lpj=1000000 "
-    "mitigations=off edd=off reboot=k"
+    "cryptomgr.notests mitigations=off edd=off reboot=k"
 )
 
 

@@ -16,7 +16,7 @@ GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
-    *("rtc", "kbd", "pit", "pciscan"),
+    *("rtc", "kbd", "pit", "pciscan", "cmpxchg"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
@@ -28,6 +28,8 @@ READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries", "alarms", "sways", "clear
 def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
     if guest == "compute" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not SSE")
+    if guest == "cmpxchg" and kvm_module() == "kvm_pvm":
+        pytest.skip("doctor: kernel_code: KVM emulates it, and not CMPXCHG16B")
     if guest == "hidden" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not XSAVE")
     if guest == "alarms" and strategy is Strategy.OFF and not System().check_extension(lib.KVM_CAP_TSC_CONTROL):

@@ -11,6 +11,7 @@ import pytest
 from conftest import GUESTS, ROOT
 
 from dwcvmm.errors import ExitCode
+from dwcvmm.report.kernelruns import complaints_of
 from dwcvmm.report.schema import Report, load
 from dwcvmm.report.verdict import complaints
 
@@ -75,6 +76,20 @@ def test_linux_boots(option: tuple[str, ...], strategy: str, lines: tuple[str, .
         assert line in result.stdout
     assert complaints(load(report)) == []
     assert load(report).host.kvm_module == "kvm_amd"
+
+
+@pytest.mark.parametrize("name", ["virtio", "trixie"])
+def test_kernels_of_the_table_warn_of_nothing(name: str) -> None:
+    """Drivers of virtio devices, which have MSIs by the default arguments; Linux 6.12, whose self-tests would spin."""
+    if name == "virtio":
+        built(name)
+    else:
+        built("linux")
+        fetched(name, "vmlinuz")
+    shutil.rmtree(results := ROOT / "build" / "nested-kernels", ignore_errors=True)
+    results.mkdir()
+    in_testbed(".venv/bin/python", "-m", "dwcvmm.report.kernelruns", "run", results, f"{name}:sequential")
+    assert complaints_of(results, name, "sequential") == []
 
 
 def test_linux_of_32_bits_boots() -> None:

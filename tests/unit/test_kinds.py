@@ -60,7 +60,11 @@ def test_by_default_there_are_acpi_and_apics() -> None:
     switched_off = {"acpi=off", "noapic", "nolapic"}
     assert not switched_off & set(LINUX_DEFAULTS.split())
     assert switched_off < set(LEGACY_PC_DEFAULTS.split())
-    assert "lpj=1000000" in LINUX_DEFAULTS.split()
+
+
+@pytest.mark.parametrize("line", [LINUX_DEFAULTS, LEGACY_PC_DEFAULTS])
+def test_linux_is_told_to_leave_out_what_spins_without_an_exit(line: str) -> None:
+    assert {"lpj=1000000", "cryptomgr.notests"} < set(line.split())
 
 
 def test_a_flat_image_is_one_by_its_name_alone(tmp_path: Path) -> None:

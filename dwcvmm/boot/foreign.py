@@ -45,13 +45,13 @@ SIGNATURES = (
     (64, b"\x7f\x10\xda\xbe", TO_DISK.format("a disk image (VDI)")),
     (0x8001, b"CD001", TO_DISK.format("an ISO image")),
     (512, b"EFI PART", TO_DISK.format("a disk image")),
-    (0x438, b"\x53\xef", TO_DISK.format("a file system (ext4)")),
 )
+EXT4_SUPER_BLOCK, EXT4_MAGIC = 0x400, 0xEF53
 
 
 def describe(image: bytes) -> str | None:
     """A sentence about a file that is no bzImage and no ELF file and cannot be started, or None if it is not known."""
-    if what := _firmware(image) or _windows(image):
+    if what := _firmware(image) or _windows(image) or _ext4(image):
         return what
     for at, content, what in SIGNATURES:
         if image[at : at + len(content)] == content:
@@ -102,6 +102,18 @@ def _firmware(image: bytes) -> str | None:
             if image.startswith(CBFS_FILE, at):
                 return "a coreboot image, which sets up a real board: give the kernel or payload that is in it"
     return None
+
+
+def _ext4(image: bytes) -> str | None:
+    """Its magic is two bytes only: the fields beside it must make sense, too (fs/ext4/ext4.h: ext4_super_block)."""
+    if len(image) < EXT4_SUPER_BLOCK + 0x400:
+        return None
+    log_block_size = struct.unpack_from("<I", image, EXT4_SUPER_BLOCK + 0x18)[0]
+    magic, state = struct.unpack_from("<HH", image, EXT4_SUPER_BLOCK + 0x38)
+    revision = struct.unpack_from("<I", image, EXT4_SUPER_BLOCK + 0x4C)[0]
+    if magic != EXT4_MAGIC or log_block_size > 6 or state > 7 or revision > 1:
+        return None
+    return TO_DISK.format("a file system (ext4)")
 
 
 def _windows(image: bytes) -> str | None:

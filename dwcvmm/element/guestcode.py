@@ -59,9 +59,8 @@ def unsafe_to_step(code: bytes) -> bool:
     return not op or op[0] in UNSAFE_ONE or op[:2] in UNSAFE_TWO
 
 
-def host_read(replica: Any) -> int:
-    """What the next instruction of a replica reads of the host (enum dwc_read_kind), or 0."""
-    code = next_code(replica).ljust(lib.DWC_LONGEST_READ, b"\0")
+def host_read(code: bytes, bits: int) -> int:
+    """What the instruction at the start of `code` reads of the host (enum dwc_read_kind), or 0."""
     read = ffi.new("struct dwc_host_read *")
-    lib.dwc_host_read_at(code, code_bits(replica.state.sregs), read)
+    lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), bits, read)
     return int(read.kind)

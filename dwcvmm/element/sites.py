@@ -99,7 +99,8 @@ class Sites:
 
     def at_found(self, replica: Any) -> bool:
         """Whether a replica stands where the last search has ended: single steps may have ended before."""
-        return guestcode.host_read(replica) == int(self._engine.search.read.kind)
+        code, bits = guestcode.next_code(replica), guestcode.code_bits(replica.state.sregs)
+        return guestcode.host_read(code, bits) == int(self._engine.search.read.kind)
 
     def learn(self) -> bool:
         """Put the trap where the last search ended, in both replicas and the checkpoint. Whether the site is new: False

@@ -28,10 +28,10 @@ class Stepper:
     def code(self) -> bytes:
         return guestcode.next_code(self.replica)
 
-    @property
-    def must_stop(self) -> bool:
-        """Before an instruction that single steps change, or whose result is the host's."""
-        return guestcode.unsafe_to_step(self.code()) or bool(guestcode.host_read(self.replica))
+    def must_stop(self, code: bytes) -> bool:
+        """Before an instruction (the next one) that single steps change, or whose result is the host's."""
+        bits = guestcode.code_bits(self.replica.state.sregs)
+        return guestcode.unsafe_to_step(code) or bool(guestcode.host_read(code, bits))
 
     def step(self) -> bool:
         """One instruction; False if it ended in anything but a debug exit."""
@@ -73,9 +73,10 @@ def run_steps(engine: Any, index: int, limit: int, to_interruptible: bool = Fals
             if to_interruptible and done and stepper.interruptible:
                 return done
             if done:
-                if stepper.must_stop:
+                code = stepper.code()
+                if stepper.must_stop(code):
                     return None if after_sti else done
-                after_sti = guestcode.opcode(stepper.code())[:1] == guestcode.STI
+                after_sti = guestcode.opcode(code)[:1] == guestcode.STI
             if not stepper.step():
                 return None
             done += 1
@@ -94,7 +95,7 @@ def catch_up(engine: Any, limit: int) -> int | None:
     for index, most in turns[:1] if engine.strategy == lib.DWC_IN_PLACE else turns:
         with Stepper(engine, index) as stepper:
             for _ in range(most):
-                if stepper.must_stop or not stepper.step():
+                if stepper.must_stop(stepper.code()) or not stepper.step():
                     break
                 steps += 1
                 a, b = (ffi.addressof(replica.state) for replica in engine.replicas)

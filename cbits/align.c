@@ -222,8 +222,11 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t distance
 			status = status < 0 ? status : CAUGHT_UP;
 			break;
 		}
-	if (status == CAUGHT_UP && chase.stops <= LEARNED_FROM && !(err = read_counts(behind->engine, counts)))
+	if (status == CAUGHT_UP && chase.stops <= LEARNED_FROM) {
+		if ((err = read_counts(behind->engine, counts)))
+			return err;
 		learn_noise(behind->engine, counts);
+	}
 	err = dwc_set_breakpoint(behind, 0);
 	return err ? err : status;
 }

@@ -6,12 +6,9 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
-SOURCES = (
-    *("host", "state", "exit", "replica", "guard", "pages", "dma", "scrub", "msrs", "platform", "debug"),
-    *("translate", "insn", "search", "scan", "sites"),
-    *("difference", "element", "slice", "commit", "rollback", "inplace", "caches", "engine"),
-    *("counter", "align", "tsc", "interrupts", "pic", "ioapic", "lapic", "pit", "rtc", "pci", "uart"),
-)
+FOLDERS = (".", "element", "replica", "vcpu", "memory", "pc")
+SOURCES = [f"cbits/{path.relative_to(HERE)}" for folder in FOLDERS for path in sorted((HERE / folder).glob("[!_]*.c"))]
+HEADERS = [f"cbits/{path.relative_to(HERE)}" for path in sorted(HERE.rglob("*.h"))]
 
 # <linux/kvm.h> ends these two with a flexible array; Python wants a buffer of fixed room.
 PREAMBLE = """
@@ -25,8 +22,8 @@ ffibuilder.cdef("\n".join((HERE / name).read_text() for name in CDEFS))
 ffibuilder.set_source(
     "dwcvmm._core",
     PREAMBLE,
-    sources=[f"cbits/{name}.c" for name in SOURCES],
+    sources=SOURCES,
     include_dirs=["cbits"],
-    depends=[*(f"cbits/{name}" for name in CDEFS), "cbits/core.h", "cbits/devices.h"],
+    depends=[*(f"cbits/{name}" for name in CDEFS), *HEADERS],
     extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"],
 )

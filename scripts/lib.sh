@@ -102,7 +102,7 @@ prepare_python() {
     python=python3
   fi
   need "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
-  stamp=$(cd "$root" && cat pyproject.toml setup.py cbits/* 2>/dev/null | sha256sum | cut -d' ' -f1)-$extras
+  stamp=$(cd "$root" && find pyproject.toml setup.py cbits -type f ! -name "_core.*" -exec cat {} + | sha256sum | cut -d' ' -f1)-$extras
   case $(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null) in "$stamp"*) return ;; esac
   say "building the virtual environment .venv"
   [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"

@@ -18,8 +18,8 @@ from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
-from dwcvmm.machine.machine import Machine, MachineConfig
-from dwcvmm.machine.virtiodevices import VirtioConfig
+from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.pc.virtiodevices import VirtioConfig
 
 # how long an example takes says something of the machine, not of the code
 settings.register_profile("dwcvmm", deadline=None)

@@ -13,7 +13,7 @@ from dwcvmm.element import guestcode
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.errors import ConfigError
 from dwcvmm.kvm.system import System
-from dwcvmm.machine.machine import Machine, Outcome
+from dwcvmm.pc.machine import Machine, Outcome
 
 SAMPLES = 64
 CODE_BYTES = 32  # from RIP on

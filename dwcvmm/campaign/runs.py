@@ -13,7 +13,7 @@ from dwcvmm.element.config import EngineConfig
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import Fault
 from dwcvmm.kvm.system import System
-from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
 
 
 @dataclass

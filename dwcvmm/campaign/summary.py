@@ -12,7 +12,7 @@ from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
 from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
 from dwcvmm.campaign.statistics import Bounds, clopper_pearson, margin, quantile
 from dwcvmm.faults.model import parse
-from dwcvmm.report.schema import HostFacts
+from dwcvmm.results.schema import HostFacts
 
 CONFIDENCE = 0.95
 GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)

@@ -19,7 +19,7 @@ from dwcvmm.errors import as_error
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import parse
 from dwcvmm.kvm.system import System
-from dwcvmm.machine.machine import Outcome
+from dwcvmm.pc.machine import Outcome
 
 PR_SET_PDEATHSIG = 1
 LEAST_LIMIT_S, LIMIT_FACTOR = 20.0, 10.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from dwcvmm.boot.modules import split_module
-from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.errors import ConfigError
+from dwcvmm.pc.boot.modules import split_module
+from dwcvmm.pc.devices.disk import DiskConfig
 
 STDOUT, STDERR = Path("/dev/stdout"), Path("/dev/stderr")  # which lead to what the shell has opened
 STREAMS = {STDOUT: "standard output", STDERR: "standard error"}

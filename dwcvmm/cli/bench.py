@@ -18,12 +18,12 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.report import bench_runs, child
-from dwcvmm.report.bench_elements import document, measure
-from dwcvmm.report.bench_runs import OFF, Guest, Run
-from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.pretty import pretty_json
-from dwcvmm.report.tables import elements_table, runs_text
+from dwcvmm.experiments import bench_runs, child
+from dwcvmm.experiments.bench_elements import document, measure
+from dwcvmm.experiments.bench_runs import OFF, Guest, Run
+from dwcvmm.experiments.tables import elements_table, runs_text
+from dwcvmm.results.outputfile import OutputFile
+from dwcvmm.results.pretty import pretty_json
 from dwcvmm.streams import say, show
 
 MOST_PAGES = 2048  # of the 16 MiB that guest-images/ring3 has

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.boot.loader import command_line
 from dwcvmm.campaign import draw
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
@@ -23,12 +22,13 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.experiments.check import GUESTS
+from dwcvmm.guest.memory import check_size
 from dwcvmm.kvm.system import System
-from dwcvmm.machine.memory import check_size
-from dwcvmm.report.build import host_facts
-from dwcvmm.report.check import GUESTS
-from dwcvmm.report.origin import origin
-from dwcvmm.report.pretty import write_json
+from dwcvmm.pc.boot.loader import command_line
+from dwcvmm.results.build import host_facts
+from dwcvmm.results.origin import origin
+from dwcvmm.results.pretty import write_json
 from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20

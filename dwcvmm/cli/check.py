@@ -15,11 +15,11 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.check import as_document, check_guest, picture
-from dwcvmm.report.events import EventLog
-from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.plots import check_picture_path, draw_check
-from dwcvmm.report.pretty import pretty_json
+from dwcvmm.experiments.check import as_document, check_guest, picture
+from dwcvmm.page.plots import check_picture_path, draw_check
+from dwcvmm.results.events import EventLog
+from dwcvmm.results.outputfile import OutputFile
+from dwcvmm.results.pretty import pretty_json
 from dwcvmm.streams import show
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.divergencefile import load
-from dwcvmm.report.pretty import pretty_json
-from dwcvmm.report.symbols import load_symbols
-from dwcvmm.report.triage import analyse
-from dwcvmm.report.triagetext import render
+from dwcvmm.results.divergencefile import load
+from dwcvmm.results.pretty import pretty_json
 from dwcvmm.streams import show
+from dwcvmm.triage.symbols import load_symbols
+from dwcvmm.triage.triage import analyse
+from dwcvmm.triage.triagetext import render
 
 
 @click.command()

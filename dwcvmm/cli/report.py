@@ -9,11 +9,11 @@ import click
 
 from dwcvmm.cli.apart import check_apart
 from dwcvmm.files import write_failure
-from dwcvmm.report.inputs import read
-from dwcvmm.report.origin import now
-from dwcvmm.report.page import render
-from dwcvmm.report.plots import figure_class, save
-from dwcvmm.report.sections import sections
+from dwcvmm.page.inputs import read
+from dwcvmm.page.page import render
+from dwcvmm.page.plots import figure_class, save
+from dwcvmm.page.sections import sections
+from dwcvmm.results.origin import now
 from dwcvmm.streams import say
 
 

@@ -11,33 +11,33 @@ from typing import NoReturn
 
 import click
 
-from dwcvmm.boot.bios import installed_bios
-from dwcvmm.boot.kinds import Kind
-from dwcvmm.boot.loader import command_line, read_kernel
 from dwcvmm.cli import units
 from dwcvmm.cli.apart import STDOUT, check_apart
 from dwcvmm.cli.units import DiskText, Duration, FaultText, Size
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
-from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.postmortem import disassembler
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, HostError, as_error
 from dwcvmm.faults.model import Fault
 from dwcvmm.files import open_output
-from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
-from dwcvmm.machine.memory import check_size
-from dwcvmm.machine.postmortem import disassembler
-from dwcvmm.machine.sandbox import Sandbox
-from dwcvmm.machine.virtiodevices import VirtioConfig
-from dwcvmm.report import schema
-from dwcvmm.report.build import build_report
-from dwcvmm.report.events import EventLog
-from dwcvmm.report.keep import OPTION, Keeper
-from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.summary import summarise
+from dwcvmm.guest.memory import check_size
+from dwcvmm.pc.boot.bios import installed_bios
+from dwcvmm.pc.boot.kinds import Kind
+from dwcvmm.pc.boot.loader import command_line, read_kernel
+from dwcvmm.pc.devices.disk import DiskConfig
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.virtiodevices import VirtioConfig
+from dwcvmm.results import schema
+from dwcvmm.results.build import build_report
+from dwcvmm.results.events import EventLog
+from dwcvmm.results.keep import OPTION, Keeper
+from dwcvmm.results.outputfile import OutputFile
+from dwcvmm.results.summary import summarise
+from dwcvmm.sandbox import Sandbox
 from dwcvmm.streams import say, writable
 
 US, MS, DAY = 1_000, 1_000_000, 86_400_000_000_000

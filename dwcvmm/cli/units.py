@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from dwcvmm._core import lib
-from dwcvmm.devices.cmos import FIXED_NS
-from dwcvmm.devices.disk import FORMATS, DiskConfig
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.pc.devices.cmos import FIXED_NS
+from dwcvmm.pc.devices.disk import FORMATS, DiskConfig
 
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

@@ -18,7 +18,7 @@ from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
 from dwcvmm.errors import ExitCode, HostError
-from dwcvmm.machine.machine import Machine, Outcome
+from dwcvmm.pc.machine import Machine, Outcome
 from dwcvmm.streams import say
 
 # all that end a process and can be caught, but those of a fault of its own: the terminal must not stay raw

@@ -1,5 +1,5 @@
 """The engine: runs elements in C and decides where C stops. The life of an element is
-cbits/element.c; here is what happens when it does not simply commit."""
+cbits/element/element.c; here is what happens when it does not simply commit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
+from dwcvmm.kvm.exits import exit_name
 from dwcvmm.kvm.ioctl import check
-from dwcvmm.machine.exits import exit_name
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)

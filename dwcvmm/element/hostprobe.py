@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.boot import entry
 from dwcvmm.element.progress import Event, Progress, self_test
 from dwcvmm.errors import KvmError
+from dwcvmm.guest import entry
+from dwcvmm.guest.cpuid import apply_policy
+from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.kvm.system import System
-from dwcvmm.machine.cpuid import apply_policy
-from dwcvmm.machine.memory import GuestMemory
 
 MODULES = Path("/sys/module")
 TWO_DIMENSIONAL = {"kvm_intel": "ept", "kvm_amd": "npt"}
@@ -59,7 +59,7 @@ class UserTrap(Enum):
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
     `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
-    `user_trap`: what can stand for RDTSC in ring 3 (cbits/sites.c).
+    `user_trap`: what can stand for RDTSC in ring 3 (cbits/vcpu/sites.c).
     `icebp_rip_after`: RIP at the debug exit of an ICEBP in ring 3 stands behind it.
     `exact_windows`: an interrupt window exits at the first instruction that allows it.
     `hidden_reads`: a bit for each enum dwc_read_kind that is executed though CPUID hides it.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.boot.entry import CR0_PG, EFER_LMA
 from dwcvmm.element.divergence import Divergence, page_differences
+from dwcvmm.guest.entry import CR0_PG, EFER_LMA
 
 CR4_LA57 = 1 << 12
 PRESENT, ACCESSED, PAGE_SIZE = 1 << 0, 1 << 5, 1 << 7

@@ -1,6 +1,6 @@
 """The progress counter: which event a CPU counts guest progress by, and the self-test that believes it or not.
 
-The algorithm is in docs/progress.md, its C in cbits/counter.c and cbits/align.c.
+The algorithm is in docs/progress.md, its C in cbits/vcpu/counter.c and cbits/element/align.c.
 """
 
 from __future__ import annotations

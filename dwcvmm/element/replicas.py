@@ -15,11 +15,11 @@ from dwcvmm.element.progress import Event, Progress
 from dwcvmm.element.scaledtsc import SLOW_KHZ, ScaledTsc, scale, stands_still
 from dwcvmm.element.visits import NEVER
 from dwcvmm.errors import ConfigError, HostError
+from dwcvmm.guest.cpuid import apply_policy
 from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.kvm.vm import Vm
-from dwcvmm.machine.cpuid import apply_policy
 
 PAGE = 4096
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
@@ -271,7 +271,7 @@ class Replicas:
             slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
 
     def _share(self, a: Any, b: Any) -> None:
-        """In place: replica B is what e1 left in the one VM (cbits/inplace.c)."""
+        """In place: replica B is what e1 left in the one VM (cbits/element/inplace.c)."""
         b.vm_fd, b.vcpu_fd, b.run = a.vm_fd, a.vcpu_fd, a.run
 
     def _make(self, replica: Any, cpuid: Any) -> None:

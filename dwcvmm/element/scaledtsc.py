@@ -1,4 +1,4 @@
-"""The guest's TSC at a rate of our own, on hosts that scale it; the rest is cbits/tsc.c."""
+"""The guest's TSC at a rate of our own, on hosts that scale it; the rest is cbits/vcpu/tsc.c."""
 
 from __future__ import annotations
 

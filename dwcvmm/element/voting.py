@@ -35,7 +35,7 @@ class Ballot:
 
 
 def _digest(core: Any, replica: Any) -> bytes:
-    """Of the pages that are not as in the checkpoint: all of them are in the dirty logs (cbits/pages.c)."""
+    """Of the pages that are not as in the checkpoint: all of them are in the dirty logs (cbits/memory/pages.c)."""
     digest = hashlib.blake2b(digest_size=16)
     for i in range(core.dirty_count):
         gpa = int(core.dirty[i].page) * lib.DWC_PAGE

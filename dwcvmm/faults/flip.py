@@ -38,7 +38,7 @@ def flip(core: Any, vcpu: Vcpu, index: int, fault: Fault) -> bool:
             registers = vcpu.get(group)
             _change_register(registers, fault)
             vcpu.set(group, registers)
-            # the run page goes on showing what KVM has (cbits/state.c)
+            # the run page goes on showing what KVM has (cbits/vcpu/state.c)
             check("KVM_GET_REGS", lib.dwc_state_prime(replica))
     except KvmError:
         return False

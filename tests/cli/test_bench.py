@@ -16,8 +16,8 @@ from conftest import ROOT, needs_kvm
 from test_run import COMMAND, dwcvmm
 
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.report import child
-from dwcvmm.report.bench_runs import Guest, RunsBench
+from dwcvmm.experiments import child
+from dwcvmm.experiments.bench_runs import Guest, RunsBench
 
 SPIN = b"\xb0\x41\x66\xba\xf8\x03\xee\xeb\xfe"  # prints "A", then jmp $
 

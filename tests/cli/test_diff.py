@@ -12,10 +12,10 @@ from test_run import dwcvmm
 
 from dwcvmm.element.config import Strategy
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.divergencefile import SCHEMA, load
-from dwcvmm.report.keep import Keeper
-from dwcvmm.report.outputfile import OutputFile
-from dwcvmm.report.triage import analyse
+from dwcvmm.results.divergencefile import SCHEMA, load
+from dwcvmm.results.keep import Keeper
+from dwcvmm.results.outputfile import OutputFile
+from dwcvmm.triage.triage import analyse
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 

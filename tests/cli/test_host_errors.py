@@ -14,8 +14,8 @@ from conftest import COMMAND, ROOT, needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.errors import ExitCode, HostError
-from dwcvmm.machine import hostmemory
-from dwcvmm.report.schema import load
+from dwcvmm.pc import hostmemory
+from dwcvmm.results.schema import load
 
 MIB = 1 << 20
 GUEST = b"\xb0\x41\x66\xba\xf8\x03\xee\x30\xc0\xe6\xf4"  # "A", and the debug exit
@@ -39,7 +39,7 @@ def planted(program: str, *arguments: str | Path, **environment: str) -> subproc
 
 @needs_kvm
 def test_a_bug_says_that_it_is_one_and_the_report_is_written(kernel: Path, tmp_path: Path) -> None:
-    bug = "from dwcvmm.machine.machine import Machine\ndef fail(self): raise KeyError('x')\nMachine._drain = fail"
+    bug = "from dwcvmm.pc.machine import Machine\ndef fail(self): raise KeyError('x')\nMachine._drain = fail"
     command = ("run", "--kernel", kernel, "--memory", "16M", "--report", tmp_path / "r.json")
     done = planted(bug, *command)
     assert done.returncode == ExitCode.INTERNAL
@@ -243,7 +243,7 @@ def test_a_guest_that_halts_for_good_has_failed(
 
 @needs_kvm
 def test_a_search_that_takes_seconds_is_said(kernel: Path) -> None:
-    search = "from dwcvmm.machine.machine import Machine\nreal = Machine.run\ndef run(self):\n"
+    search = "from dwcvmm.pc.machine import Machine\nreal = Machine.run\ndef run(self):\n"
     search += "    self.engine.on_search('looking by steps')\n    return real(self)\nMachine.run = run"
     common = ("run", "--kernel", kernel, "--memory", "16M")
     assert "dwcvmm: looking by steps\n" in planted(search, *common).stderr

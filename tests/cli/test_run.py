@@ -15,10 +15,10 @@ import pexpect
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
-from dwcvmm.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.schema import load
+from dwcvmm.pc.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS
+from dwcvmm.results.schema import load
 
 
 def dwcvmm(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,11 @@ from conftest import ROOT, needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.machine.sandbox import KVM_REQUESTS
+from dwcvmm.sandbox import KVM_REQUESTS
 
 ENTER = """
 import mmap, os, socket, subprocess, threading
-from dwcvmm.machine.sandbox import Sandbox
+from dwcvmm.sandbox import Sandbox
 other = threading.Thread(target=lambda: None)
 Sandbox().enter()
 """
@@ -59,7 +59,7 @@ def test_refused(what: str) -> None:
 
 WALK_REQUESTS = """
 import ctypes, errno
-from dwcvmm.machine.sandbox import REQUESTS
+from dwcvmm.sandbox import REQUESTS
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 libc.ioctl(-1, 0x5412, None)
@@ -86,7 +86,7 @@ def test_every_request_but_those_in_use_is_refused() -> None:
 BEFORE_IT_RUNS = {"KVM_ENABLE_CAP", "KVM_X86_SET_MSR_FILTER"}
 WALK_CALLS = """
 import ctypes, errno
-from dwcvmm.machine import sandbox
+from dwcvmm import sandbox
 library, libc = sandbox._library(), ctypes.CDLL(None, use_errno=True)
 library.seccomp_syscall_resolve_num_arch.argtypes = [ctypes.c_uint32, ctypes.c_int]
 library.seccomp_syscall_resolve_num_arch.restype = ctypes.c_char_p
@@ -112,7 +112,7 @@ def test_what_the_core_asks_of_kvm_while_a_guest_runs_is_allowed() -> None:
     """Every request that cbits makes, of a VM that runs."""
     asked = {
         name
-        for file in (ROOT / "cbits").glob("*.c")
+        for file in (ROOT / "cbits").rglob("*.c")
         for name in re.findall(r"dwc_ioctl\([^,]+,\s*(KVM_\w+)", file.read_text())
     }
     assert "KVM_RUN" in asked
@@ -128,7 +128,7 @@ def test_allowed(what: str) -> None:
 def test_all_threads_are_in_it_and_gain_no_privileges() -> None:
     code = """
 import sys, threading
-from dwcvmm.machine.sandbox import Sandbox
+from dwcvmm.sandbox import Sandbox
 go, result = threading.Event(), []
 def look():
     go.wait()

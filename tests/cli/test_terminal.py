@@ -15,7 +15,7 @@ from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.console.session import STOP_SIGNALS
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.schema import load
+from dwcvmm.results.schema import load
 
 Start = Callable[..., pexpect.spawn]
 
@@ -146,7 +146,7 @@ def test_a_second_ctrl_c_does_not_cut_the_report(tmp_path: Path) -> None:
     image.write_bytes(b"\xeb\xfe")
     program = (
         "import os, signal\n"
-        "from dwcvmm.report.outputfile import OutputFile\n"
+        "from dwcvmm.results.outputfile import OutputFile\n"
         "real = OutputFile.write\n"
         "def write(self, content):\n    os.kill(os.getpid(), signal.SIGINT)\n    real(self, content)\n"
         "OutputFile.write = write\n"

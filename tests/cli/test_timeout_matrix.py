@@ -19,7 +19,7 @@ import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.schema import load
+from dwcvmm.results.schema import load
 
 OK, FAILED, CONFIG, UNFIT, TIMEOUT, INTERRUPTED = (
     *(ExitCode.OK, ExitCode.GUEST_FAILED, ExitCode.CONFIG, ExitCode.HOST_UNFIT, ExitCode.TIMEOUT, ExitCode.INTERRUPTED),
@@ -215,7 +215,7 @@ def test_a_disk_that_does_not_answer_is_left_behind(place: Place) -> None:
     report = place.path / "held.json"
     program = (
         "import sys, time\n"
-        "from dwcvmm.machine.machine import Machine\n"
+        "from dwcvmm.pc.machine import Machine\n"
         "Machine._drain = lambda self: time.sleep(1000)\n"
         "from dwcvmm.cli.main import main; main()\n"
     )

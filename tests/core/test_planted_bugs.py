@@ -25,31 +25,37 @@ class Bug:
 
 BUGS = {
     "a page of the logs is left out": Bug(
-        "pages.c",
+        "memory/pages.c",
         "\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
         "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
         "test_dirty_page",
     ),
     "a rollback believes any page": Bug(
-        "guard.c", "if (dwc_page_sum(saved) == sum)", "if (1)", "test_a_damaged_checkpoint_is_not_believed and ram"
+        "memory/guard.c",
+        "if (dwc_page_sum(saved) == sum)",
+        "if (1)",
+        "test_a_damaged_checkpoint_is_not_believed and ram",
     ),
     "a rollback believes any registers": Bug(
-        "guard.c", "if (dwc_checkpoint_sum(e) != e->checkpoint_sum)", "if (0)", "test_a_damaged_checkpoint and rbx"
+        "memory/guard.c",
+        "if (dwc_checkpoint_sum(e) != e->checkpoint_sum)",
+        "if (0)",
+        "test_a_damaged_checkpoint and rbx",
     ),
     "XSAVE left out of the restore": Bug(
-        "state.c",
+        "vcpu/state.c",
         "(err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0",
         "(err = 0) < 0",
         "test_restart_starts_from_the_old_state",
     ),
     "general registers left out of the restore": Bug(
-        "state.c",
+        "vcpu/state.c",
         "(err = dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &s.regs)) < 0",
         "(err = 0) < 0",
         "test_register",
     ),
     "rollback without TLB flush": Bug(
-        "rollback.c",
+        "element/rollback.c",
         "r->engine->flush == DWC_FLUSH_PGE)",
         "0)",
         "test_restart_starts_from_the_old_state",
@@ -57,21 +63,21 @@ BUGS = {
         emulated=False,
     ),
     "rollback without new memory slots": Bug(
-        "rollback.c",
+        "element/rollback.c",
         "if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
         "if (0 && (err = dwc_pages_rearm(e)))",
         "test_restart_starts_from_the_old_state and paging3",
         shadow_paging=True,
     ),
     "in-place: e2 starts with the pages of e1": Bug(
-        "inplace.c",
+        "element/inplace.c",
         "\tcopy_changed(e, vm->ram, e->checkpoint_ram);\n",
         "",
         "test_dirty_page and in-place",
         shadow_paging=False,
     ),
     "in-place: what INS wrote is no part of the checkpoint": Bug(
-        "inplace.c",
+        "element/inplace.c",
         "(mmio_read || again || vm->run->s.regs.regs.rdi != rdi)",
         "(mmio_read || again || rdi == 1)",
         "test_each_part_of_a_transfer and in-place",
@@ -79,7 +85,7 @@ BUGS = {
         tests="tests/guest/test_in_place.py",
     ),
     "in-place: an I/O instruction is not finished before the registers are restored": Bug(
-        "inplace.c",
+        "element/inplace.c",
         "if ((err = dwc_replica_complete(vm)))",
         "if ((err = 0))",
         "test_each_part_of_a_transfer and in-place",

@@ -50,7 +50,7 @@ def test_core_under_sanitizers(tmp_path: Path, guests: Path) -> None:
 @pytest.mark.timeout(100)
 def test_sanitizers_see_a_planted_overflow(tmp_path: Path) -> None:
     copy_tree(tmp_path)
-    source = tmp_path / "cbits" / "uart.c"
+    source = tmp_path / "cbits" / "pc" / "uart.c"
     good = "u->tx_count < DWC_UART_TX"
     assert source.read_text().count(good) == 1, "the planted bug has lost its place"
     source.write_text(source.read_text().replace(good, "u->tx_count < 1000 * DWC_UART_TX"))

@@ -22,24 +22,24 @@ from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
-from dwcvmm.devices.cmos import start_clock
-from dwcvmm.devices.disk import DiskConfig, open_disk
-from dwcvmm.devices.disk.qcow2header import HEADER_BYTES
-from dwcvmm.devices.disk.qcow2header import parse as parse_header
-from dwcvmm.devices.fwcfg import FirmwareConfig
-from dwcvmm.devices.keyboard import KeyboardController, SystemControl
-from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.devices.power import PowerControl, PowerEvents, ResetControl
-from dwcvmm.devices.virtio.block import Block
-from dwcvmm.devices.virtio.console import RECEIVE, Console
-from dwcvmm.devices.virtio.device import VirtioDevice
-from dwcvmm.devices.virtio.rng import Rng
 from dwcvmm.errors import ConfigError, GuestImageError
-from dwcvmm.machine.bus import PORTS, Bus, BusDevice, CorePorts
-from dwcvmm.machine.memory import GuestMemory
-from dwcvmm.report import divergencefile, schema
+from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
+from dwcvmm.pc.bus import PORTS, Bus, BusDevice, CorePorts
+from dwcvmm.pc.devices.cmos import start_clock
+from dwcvmm.pc.devices.disk import DiskConfig, open_disk
+from dwcvmm.pc.devices.disk.qcow2header import HEADER_BYTES
+from dwcvmm.pc.devices.disk.qcow2header import parse as parse_header
+from dwcvmm.pc.devices.fwcfg import FirmwareConfig
+from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
+from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
+from dwcvmm.pc.devices.power import PowerControl, PowerEvents, ResetControl
+from dwcvmm.pc.devices.virtio.block import Block
+from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
+from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.rng import Rng
+from dwcvmm.results import divergencefile, schema
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
 IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", SCRATCH / "rom", 8 << 20, 2 << 20

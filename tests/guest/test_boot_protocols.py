@@ -11,7 +11,7 @@ from conftest import ROOT, needs_kvm
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
-from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
 
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 INITRD = b"an initrd of more than a page, " * 200

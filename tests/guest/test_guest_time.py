@@ -6,9 +6,9 @@ import pytest
 from conftest import ROOT
 
 from dwcvmm.element.config import Clock, Strategy
-from dwcvmm.machine.machine import Outcome
-from dwcvmm.report.bench_elements import set_parameters
-from dwcvmm.report.check import ROUNDS
+from dwcvmm.experiments.bench_elements import set_parameters
+from dwcvmm.experiments.check import ROUNDS
+from dwcvmm.pc.machine import Outcome
 
 TICKS, TICK_NS = 20, 50_000_000
 

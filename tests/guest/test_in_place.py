@@ -11,7 +11,7 @@ from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import HostError
-from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
 
 IN_PLACE = Strategy.IN_PLACE
 DEVICE, DEVICE_BYTES, PORT = 0xD0000000, 4096, 0x300

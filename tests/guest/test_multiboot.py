@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.machine.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
 
 MAP = ["00000000 0009fc00 00000001", "0009fc00 00000400 00000002", "000f0000 00010000 00000002"]
 MAP += ["00100000 00f00000 00000001", "b0000000 00100000 00000002"]

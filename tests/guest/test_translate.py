@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from conftest import needs_kvm
 
-from dwcvmm.boot.entry import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 from dwcvmm.element import guestcode
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module
-from dwcvmm.machine.machine import Machine, MachineConfig
+from dwcvmm.guest.entry import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
+from dwcvmm.pc.machine import Machine, MachineConfig
 
 CODE, ROOT_TABLE, TABLES = 0x100000, 0x200000, 0x201000
 RAM_BYTES = 16 << 20

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Booted
 
-from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
-from dwcvmm.machine.machine import Outcome
-from dwcvmm.machine.virtiodevices import VirtioConfig
+from dwcvmm.pc.devices.disk import DiskConfig
+from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.virtiodevices import VirtioConfig
 
 ROUNDS, BYTES = 32, 4096
 DATA = 0x404000  # guest-images/disk/disk.asm

@@ -11,9 +11,9 @@ import pytest
 from conftest import GUESTS, ROOT
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.report.kernelruns import complaints_of
-from dwcvmm.report.schema import Report, load
-from dwcvmm.report.verdict import complaints
+from dwcvmm.experiments.kernelruns import complaints_of
+from dwcvmm.results.schema import Report, load
+from dwcvmm.results.verdict import complaints
 
 STRATEGIES = ("off", "sequential", "parallel")
 CLOCKS_SLOWER = {"amd": 8, "intel": 1}  # testbeds/qemu/clock.patch; a bochs has no clock of the host
@@ -83,7 +83,7 @@ def test_drivers_of_virtio_devices_warn_of_nothing() -> None:
     built("virtio")
     shutil.rmtree(results := ROOT / "build" / "nested-kernels", ignore_errors=True)
     results.mkdir()
-    in_testbed(".venv/bin/python", "-m", "dwcvmm.report.kernelruns", "run", results, "virtio:sequential")
+    in_testbed(".venv/bin/python", "-m", "dwcvmm.experiments.kernelruns", "run", results, "virtio:sequential")
     assert complaints_of(results, "virtio", "sequential") == []
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from dwcvmm.boot.entry import CODE, LARGE, PAGE_TABLES, PRESENT_WRITE_USER_A_D
 from dwcvmm.element.hostprobe import OUT_80, PROBE_AT, Probe
 from dwcvmm.element.progress import NO_OVERFLOW, Event, Progress, count_run
+from dwcvmm.guest.entry import CODE, LARGE, PAGE_TABLES, PRESENT_WRITE_USER_A_D
 from dwcvmm.kvm.system import System
 
 pytestmark = pytest.mark.skipif(

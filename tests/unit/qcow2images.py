@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from dwcvmm.devices.disk.qcow2header import COMPRESSION, Qcow2Header
+from dwcvmm.pc.devices.disk.qcow2header import COMPRESSION, Qcow2Header
 
 # fields and their sizes in bytes, in the header's order
 FIELDS = {

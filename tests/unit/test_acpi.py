@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_machine_parts import MIB, memory_of
 
-from dwcvmm.machine import acpi, aml, layout
+from dwcvmm.pc import acpi, aml, layout
 
 LAST_OF_OLD_RSDP = 20
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dwcvmm.cli.apart import STDOUT, check_apart
-from dwcvmm.devices.disk import DiskConfig
 from dwcvmm.errors import ConfigError
+from dwcvmm.pc.devices.disk import DiskConfig
 
 
 @pytest.fixture

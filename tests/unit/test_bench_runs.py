@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_report import decoded, workload_output
 
-from dwcvmm.report import rates
-from dwcvmm.report.bench_runs import BOOT, OFF, WORKLOAD, Guest, Run, RunsBench, document, measure, rotated, row
-from dwcvmm.report.pretty import pretty_json
-from dwcvmm.report.rates import spread
-from dwcvmm.report.tables import runs_text
+from dwcvmm.experiments.bench_runs import BOOT, OFF, WORKLOAD, Guest, Run, RunsBench, document, measure, rotated, row
+from dwcvmm.experiments.tables import runs_text
+from dwcvmm.results import rates
+from dwcvmm.results.pretty import pretty_json
+from dwcvmm.results.rates import spread
 
 GUEST = Guest(Path("k"))
 SECONDS = st.floats(0.001, 1e4)

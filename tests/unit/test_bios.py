@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from test_boot import bzimage, elf
 from test_machine_parts import MIB, memory_of
 
-from dwcvmm.boot import bios
-from dwcvmm.boot.entry import Mode
-from dwcvmm.boot.loader import GuestFiles, load_guest
-from dwcvmm.devices.fwcfg import FirmwareConfig
 from dwcvmm.errors import GuestImageError
+from dwcvmm.guest.entry import Mode
+from dwcvmm.pc.boot import bios
+from dwcvmm.pc.boot.loader import GuestFiles, load_guest
+from dwcvmm.pc.devices.fwcfg import FirmwareConfig
 
 KIB = 1 << 10
 

@@ -17,12 +17,12 @@ from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, print
 from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
 from dwcvmm.campaign.statistics import clopper_pearson, margin, quantile, sample_size
 from dwcvmm.campaign.summary import as_text, command_of, summarise
-from dwcvmm.devices.cmos import date_text
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
 from dwcvmm.faults.model import parse
-from dwcvmm.machine.machine import MachineConfig, Outcome
+from dwcvmm.pc.devices.cmos import date_text
+from dwcvmm.pc.machine import MachineConfig, Outcome
 
 GOLDEN = Golden(
     outcome="poweroff", status=0, oracle=Oracle("", ["OK"], True), elements=[2000, 2010], wall_s=[0.1, 0.1],

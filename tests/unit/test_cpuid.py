@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm._core import ffi
-from dwcvmm.machine.cpuid import HIDDEN, HYPERVISOR_LEAVES, apply_policy
+from dwcvmm.guest.cpuid import HIDDEN, HYPERVISOR_LEAVES, apply_policy
 
 ALL = 0xFFFFFFFF
 TSC_HZ = 1_000_000_000

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.devices.disk import SECTOR, DiskConfig, open_disk
-from dwcvmm.devices.disk.formats import FOREIGN
 from dwcvmm.errors import ConfigError, HostError
+from dwcvmm.pc.devices.disk import SECTOR, DiskConfig, open_disk
+from dwcvmm.pc.devices.disk.formats import FOREIGN
 
 
 def refused(path: Path, match: str, **options) -> None:

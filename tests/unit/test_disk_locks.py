@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dwcvmm.devices.disk import DiskConfig, locks, open_disk
 from dwcvmm.errors import ConfigError
+from dwcvmm.pc.devices.disk import DiskConfig, locks, open_disk
 
 WRITE, READ, SNAPSHOT = {}, {"read_only": True}, {"snapshot": True}
 

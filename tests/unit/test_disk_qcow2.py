@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qcow2images import FIELDS, Image, check_promises
 
-from dwcvmm.devices.disk import DiskConfig, open_disk, qcow2header
-from dwcvmm.devices.disk.base import DiskError
-from dwcvmm.devices.disk.qcow2header import COMPRESSION, HEADER_BYTES, Qcow2Header, parse
 from dwcvmm.errors import ConfigError
+from dwcvmm.pc.devices.disk import DiskConfig, open_disk, qcow2header
+from dwcvmm.pc.devices.disk.base import DiskError
+from dwcvmm.pc.devices.disk.qcow2header import COMPRESSION, HEADER_BYTES, Qcow2Header, parse
 
 NAME = Path("disk 1.qcow2")
 CHECK = r"qemu-img check -r all 'disk 1\.qcow2'"

@@ -12,8 +12,8 @@ import pytest
 
 from dwcvmm.errors import BAD_NAME, ConfigError, ExitCode, HostError, as_error
 from dwcvmm.files import UnreadableError, open_output, read_file
-from dwcvmm.report.events import EventLog
-from dwcvmm.report.outputfile import OutputFile
+from dwcvmm.results.events import EventLog
+from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.streams import write_all
 
 

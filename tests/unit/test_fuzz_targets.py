@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "fuzz"))
 from seeds import SEEDS
 from targets import KERNEL_BYTES, SCRATCH, TARGETS
 
-from dwcvmm.boot.loader import GuestFiles, load_guest
-from dwcvmm.devices.disk import DiskConfig, open_disk
-from dwcvmm.machine.memory import GuestMemory
+from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc.boot.loader import GuestFiles, load_guest
+from dwcvmm.pc.devices.disk import DiskConfig, open_disk
 
 NAMES = {target.__name__: target for target in TARGETS}
 

@@ -1,4 +1,4 @@
-"""What cbits/insn.c says of an instruction, against capstone."""
+"""What cbits/vcpu/insn.c says of an instruction, against capstone."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 from test_report import decoded
 
-from dwcvmm.report import kernelruns
-from dwcvmm.report.kernelruns import KERNELS, WAYS, Kernel, complaints, main, run, table
-from dwcvmm.report.schema import encode
+from dwcvmm.experiments import kernelruns
+from dwcvmm.experiments.kernelruns import KERNELS, WAYS, Kernel, complaints, main, run, table
+from dwcvmm.results.schema import encode
 
 LINUX = "Linux version 6.1.0-56-amd64 (debian)\r\n[    0.000000] clocksource: acpi_pm: mask: 0xffffff\r\n"
 RIGHT = f"{LINUX}DWCVMM-INIT-OK Linux\r\n"

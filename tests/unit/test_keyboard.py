@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.devices.keyboard import KeyboardController, SystemControl
+from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 
 FULL, SYSTEM, MOUSE, TIMED_OUT = 0x01, 0x04, 0x20, 0x40
 DATA, COMMAND = 0, 4

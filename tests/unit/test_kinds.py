@@ -12,10 +12,10 @@ from test_boot import BANNER, CODE, MIB, bzimage, elf, elf_note, pvh_note
 from test_machine_parts import memory_of
 from test_multiboot_headers import elf64, multiboot, multiboot2
 
-from dwcvmm.boot.foreign import SIGNATURES, describe
-from dwcvmm.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS, Kind
-from dwcvmm.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.errors import GuestImageError
+from dwcvmm.pc.boot.foreign import SIGNATURES, describe
+from dwcvmm.pc.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS, Kind
+from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
 
 PVH = pvh_note(1 * MIB)
 

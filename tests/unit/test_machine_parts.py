@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from dwcvmm.cli.units import DateText, Duration, Size
 from dwcvmm.console.keys import ESCAPE, Key, KeyParser
-from dwcvmm.devices.cmos import date_text
-from dwcvmm.devices.power import PowerControl
+from dwcvmm.element.postmortem import disassemble, page_walk
 from dwcvmm.errors import ConfigError
-from dwcvmm.machine.bus import PORTS, Bus, BusRangeError
-from dwcvmm.machine.memory import GuestMemory, GuestMemoryError
-from dwcvmm.machine.postmortem import disassemble, page_walk
+from dwcvmm.guest.memory import GuestMemory, GuestMemoryError
+from dwcvmm.pc.bus import PORTS, Bus, BusRangeError
+from dwcvmm.pc.devices.cmos import date_text
+from dwcvmm.pc.devices.power import PowerControl
 
 MIB = 1 << 20
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_machine_parts import MIB, memory_of
 
-from dwcvmm.boot.entry import Mode
-from dwcvmm.boot.loader import GuestFiles, load_guest
 from dwcvmm.errors import GuestImageError
+from dwcvmm.guest.entry import Mode
+from dwcvmm.pc.boot.loader import GuestFiles, load_guest
 
 LOAD = 2 * MIB
 CODE = b"\xf4" * 64

@@ -15,19 +15,20 @@ from test_report import EXAMPLE, decoded
 
 from dwcvmm.cli import report as command
 from dwcvmm.errors import ConfigError
-from dwcvmm.report import bench_elements, pictures
-from dwcvmm.report.bench_elements import ElementsBench, Row
-from dwcvmm.report.bench_runs import OFF, Guest, Run, RunsBench, document
-from dwcvmm.report.inputs import CAMPAIGN, KINDS, Campaign, Checked, Document, read
-from dwcvmm.report.origin import Origin
-from dwcvmm.report.page import Section, Table, render
-from dwcvmm.report.pretty import pretty_json
-from dwcvmm.report.schema import Report
-from dwcvmm.report.sections import points_of, sections
-from dwcvmm.report.svg import inline
+from dwcvmm.experiments import bench_elements
+from dwcvmm.experiments.bench_elements import ElementsBench, Row
+from dwcvmm.experiments.bench_runs import OFF, Guest, Run, RunsBench, document
+from dwcvmm.page import pictures
+from dwcvmm.page.inputs import CAMPAIGN, KINDS, Campaign, Checked, Document, read
+from dwcvmm.page.page import Section, Table, render
+from dwcvmm.page.sections import points_of, sections
+from dwcvmm.page.svg import inline
+from dwcvmm.results.origin import Origin
+from dwcvmm.results.pretty import pretty_json
+from dwcvmm.results.schema import Report
 
 EVIL = "<script>alert('a & b')</script> $x^2$"
-TEMPLATE = Path(command.__file__).parents[1] / "report" / "page.html.j2"
+TEMPLATE = Path(command.__file__).parents[1] / "page" / "page.html.j2"
 
 
 def bench(hashes: bool = False) -> RunsBench:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm._core import ffi
-from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.devices.pci.config import COMMAND, INTERRUPT_LINE, ConfigSpace
-from dwcvmm.devices.power import ResetControl
 from dwcvmm.errors import InternalError
+from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
+from dwcvmm.pc.devices.pci.config import COMMAND, INTERRUPT_LINE, ConfigSpace
+from dwcvmm.pc.devices.power import ResetControl
 
 ENABLE = 0x80000000
 

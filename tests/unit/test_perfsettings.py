@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dwcvmm.report.perfsettings import perf_troubles
+from dwcvmm.experiments.perfsettings import perf_troubles
 
 GOOD = {
     "proc/sys/kernel/perf_event_max_sample_rate": "100000",

@@ -54,7 +54,7 @@ def test_pit_read_back_says_that_a_loaded_count_is_valid() -> None:
 
 
 class Channel2:
-    """The data sheet's counter, tick by tick. A count is there when it is written (cbits/pit.c)."""
+    """The data sheet's counter, tick by tick. A count is there when it is written (cbits/pc/pit.c)."""
 
     def __init__(self) -> None:
         self.mode, self.modulus, self.gate = 3, 65536, False

@@ -1,4 +1,4 @@
-"""What C answers without Python (cbits/platform.c): widths of accesses, absent PCI functions, interrupts."""
+"""What C answers without Python (cbits/pc/platform.c): widths of accesses, absent PCI functions, interrupts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.devices.cmos import FIXED_NS, start_clock
-from dwcvmm.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.devices.pci.config import ConfigSpace
-from dwcvmm.devices.power import ResetControl
-from dwcvmm.machine import layout
-from dwcvmm.machine.bus import PORTS, Bus, CorePorts
+from dwcvmm.pc import layout
+from dwcvmm.pc.bus import PORTS, Bus, CorePorts
+from dwcvmm.pc.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
+from dwcvmm.pc.devices.pci.config import ConfigSpace
+from dwcvmm.pc.devices.power import ResetControl
 
 ENABLE = 1 << 31
 

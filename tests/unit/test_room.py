@@ -12,12 +12,12 @@ from test_boot import bzimage, elf, pvh_note
 from test_machine_parts import MIB, memory_of
 from test_multiboot_headers import elf_multiboot2, multiboot, tags_of
 
-from dwcvmm.boot import entry
-from dwcvmm.boot.entry import CpuEntry, Mode
-from dwcvmm.boot.loader import GuestFiles, load_guest
-from dwcvmm.boot.room import LOW, Room
 from dwcvmm.errors import GuestImageError
-from dwcvmm.machine import acpi, layout
+from dwcvmm.guest import entry
+from dwcvmm.guest.entry import CpuEntry, Mode
+from dwcvmm.pc import acpi, layout
+from dwcvmm.pc.boot.loader import GuestFiles, load_guest
+from dwcvmm.pc.boot.room import LOW, Room
 
 KERNEL = 0xA5
 LOADERS_OWN = (0x1000, 0x6000, 0x7000, 0x8000, 0xD000, 0xE000, 0x20000, 0x9E000, 0xE0000, 0xEF000)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.report import soak
-from dwcvmm.report.soak import MARK, Figures, Result, complaints_of_soak, table
-from dwcvmm.report.soakplan import HOSTS, Piece, choose_hosts, plan
+from dwcvmm.experiments import soak
+from dwcvmm.experiments.soak import MARK, Figures, Result, complaints_of_soak, table
+from dwcvmm.experiments.soakplan import HOSTS, Piece, choose_hosts, plan
 
 NUMBERS = st.integers(1, 3_000_000)
 ONLY = st.sampled_from([None, *(host.kind for host in HOSTS), *(host.name for host in HOSTS)])
@@ -174,7 +174,7 @@ def test_a_command_that_fails_is_a_failure(
 
 
 def test_table_without_results_fails(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dwcvmm.report.soak", "table", "--only", "amd", "--elements", "1000"]
+    command = [sys.executable, "-m", "dwcvmm.experiments.soak", "table", "--only", "amd", "--elements", "1000"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "has no result" in done.stderr

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dwcvmm.cli.diff import diff
 from dwcvmm.element.divergence import REGISTERS
 from dwcvmm.errors import ConfigError
-from dwcvmm.report.divergencefile import (
+from dwcvmm.results.divergencefile import (
     MOST_BYTES,
     PAGE,
     RUNNING,
@@ -33,12 +33,12 @@ from dwcvmm.report.divergencefile import (
     encode,
     load,
 )  # fmt: skip
-from dwcvmm.report.judgement import bits_text
-from dwcvmm.report.keep import repeat_command
-from dwcvmm.report.schema import GuestFacts, HostFacts
-from dwcvmm.report.symbols import FARTHEST, Symbol, Symbols, load_symbols
-from dwcvmm.report.triage import Triage, analyse, exit_text, page_difference
-from dwcvmm.report.triagetext import render
+from dwcvmm.results.keep import repeat_command
+from dwcvmm.results.schema import GuestFacts, HostFacts
+from dwcvmm.triage.judgement import bits_text
+from dwcvmm.triage.symbols import FARTHEST, Symbol, Symbols, load_symbols
+from dwcvmm.triage.triage import Triage, analyse, exit_text, page_difference
+from dwcvmm.triage.triagetext import render
 
 # files, disassembly: what they take on a busy machine says nothing
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

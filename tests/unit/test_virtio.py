@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtiodriver import BAR, BUFFERS, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, Driver
 
-from dwcvmm.devices.disk import DiskConfig, open_disk
-from dwcvmm.devices.pci.config import COMMAND
-from dwcvmm.devices.pci.function import BAR0, MEMORY_SPACE
-from dwcvmm.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
-from dwcvmm.devices.virtio.console import RECEIVE, TRANSMIT, Console
-from dwcvmm.devices.virtio.pci import (
+from dwcvmm.pc.devices.disk import DiskConfig, open_disk
+from dwcvmm.pc.devices.pci.config import COMMAND
+from dwcvmm.pc.devices.pci.function import BAR0, MEMORY_SPACE
+from dwcvmm.pc.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
+from dwcvmm.pc.devices.virtio.console import RECEIVE, TRANSMIT, Console
+from dwcvmm.pc.devices.virtio.pci import (
     EVENT_IDX,
     INDIRECT_DESC,
     ISR,
@@ -27,8 +27,8 @@ from dwcvmm.devices.virtio.pci import (
     TABLE,
     VERSION_1,
 )
-from dwcvmm.devices.virtio.queue import INDIRECT, NEXT, WRITE
-from dwcvmm.devices.virtio.rng import Rng
+from dwcvmm.pc.devices.virtio.queue import INDIRECT, NEXT, WRITE
+from dwcvmm.pc.devices.virtio.rng import Rng
 
 SECTORS = 64
 

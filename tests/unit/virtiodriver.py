@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from dwcvmm.devices.pci.config import COMMAND
-from dwcvmm.devices.pci.function import BUS_MASTER, MEMORY_SPACE
-from dwcvmm.devices.virtio.device import VirtioDevice
-from dwcvmm.devices.virtio.pci import COMMON, DRIVER_OK, FEATURES_OK, NOTIFY, VERSION_1, VirtioPci
-from dwcvmm.devices.virtio.queue import NEXT, WRITE
-from dwcvmm.machine.bus import PHYSICAL, Bus
-from dwcvmm.machine.memory import GuestMemory
+from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc.bus import PHYSICAL, Bus
+from dwcvmm.pc.devices.pci.config import COMMAND
+from dwcvmm.pc.devices.pci.function import BUS_MASTER, MEMORY_SPACE
+from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.pci import COMMON, DRIVER_OK, FEATURES_OK, NOTIFY, VERSION_1, VirtioPci
+from dwcvmm.pc.devices.virtio.queue import NEXT, WRITE
 
 RAM_BYTES = 4 << 20
 BAR = 0xC0000000

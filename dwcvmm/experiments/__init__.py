@@ -1,0 +1,1 @@
+"""Machines that are run to measure: check, bench, soak, doctor."""

@@ -1,0 +1,139 @@
+"""The element benchmark: guest-images/ring3 under every strategy, interleaved, medians."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.hostprobe import kvm_module, probe, uses_shadow_paging
+from dwcvmm.errors import ConfigError
+from dwcvmm.kvm.system import System
+from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.results.build import host_facts
+from dwcvmm.results.origin import Origin, origin
+
+SCHEMA = "dwcvmm-bench-elements/1"
+GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
+PARAMETERS = b"DWCP"
+MEMORY_BYTES = 16 << 20
+WARM_UP, MEASURED = 50, 300
+CALIBRATION_ITERATIONS = 100_000
+
+
+def protected_strategies() -> list[Strategy]:
+    """The strategies that compare, as far as this host has them."""
+    refused = {Strategy.OFF, Strategy.IN_PLACE} if uses_shadow_paging(kvm_module()) else {Strategy.OFF}
+    return [strategy for strategy in Strategy if strategy not in refused]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Times in us an element, medians over the rounds. `work_us`: its plain time less that of an empty element."""
+
+    strategy: str
+    work_us: float
+    dirty_pages: int
+    plain_us: float
+    dwc_us: float
+    penalty_percent: float
+    penalty_min: float
+    penalty_max: float
+    compare_commit_us_per_page: float | None
+
+
+def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
+    """Put 32-bit `values` behind `mark`, where a guest reads them."""
+    at = image.index(mark) + len(mark)
+    words = b"".join(value.to_bytes(4, "little") for value in values)
+    return image[:at] + words + image[at + len(words) :]
+
+
+def run_once(
+    image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1, scrub_bytes_per_s: int = 0
+) -> tuple[float, float]:
+    """(us an element, us of compare and commit an element)."""
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
+        file.flush()
+        engine = EngineConfig(strategy=strategy)
+        if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL):
+            engine = replace(engine, checkpoint_every=every, scrub_bytes_per_s=scrub_bytes_per_s)
+        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
+        machine = Machine(config, lambda data: None)
+    try:
+        machine.start()
+        machine.run(WARM_UP)
+        compare_before = machine.core.stats.compare_ns
+        started = time.perf_counter_ns()
+        machine.run(MEASURED)
+        took = time.perf_counter_ns() - started
+        return took / MEASURED / 1000, (machine.core.stats.compare_ns - compare_before) / MEASURED / 1000
+    finally:
+        machine.close()
+
+
+class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
+    """The result file of `bench elements`."""
+
+    schema: str
+    origin: Origin
+    rows: list[Row]
+
+
+def document(rows: list[Row]) -> ElementsBench:
+    system = System()
+    try:
+        host = host_facts(probe(system))
+    finally:
+        system.close()
+    return ElementsBench(schema=SCHEMA, origin=origin(host), rows=rows)
+
+
+def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[Row]:
+    """One row a strategy and page count. Raises ConfigError if the guest was not built."""
+    try:
+        image = GUEST.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{GUEST} is missing: run guest-images/build.sh") from error
+    empty, _ = run_once(image, Strategy.OFF, 1, 0)
+    loaded, _ = run_once(image, Strategy.OFF, CALIBRATION_ITERATIONS, 0)
+    iterations = max(1, round(work_us * CALIBRATION_ITERATIONS / max(loaded - empty, 0.001)))
+    protected = protected_strategies()
+    times: dict[tuple[Strategy, int], list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for pages in page_counts:
+            for strategy in (Strategy.OFF, *protected):
+                took = run_once(image, strategy, iterations, pages, every, scrub_bytes_per_s)
+                times.setdefault((strategy, pages), []).append(took)
+    return [_row(times, strategy, pages, empty, min(page_counts)) for pages in page_counts for strategy in protected]
+
+
+def _row(
+    times: dict[tuple[Strategy, int], list[tuple[float, float]]],
+    strategy: Strategy,
+    pages: int,
+    empty: float,
+    least: int,
+) -> Row:
+    plain = [t for t, _ in times[Strategy.OFF, pages]]
+    dwc = [t for t, _ in times[strategy, pages]]
+    compare = statistics.median(c for _, c in times[strategy, pages])
+    base = statistics.median(c for _, c in times[strategy, least])
+    # each round against its own plain run: what slows the machine down slows both
+    penalties = [100 * (d - p) / p for d, p in zip(dwc, plain, strict=True)]
+    return Row(
+        strategy=strategy.value,
+        work_us=statistics.median(plain) - empty,
+        dirty_pages=pages,
+        plain_us=statistics.median(plain),
+        dwc_us=statistics.median(dwc),
+        penalty_percent=statistics.median(penalties),
+        penalty_min=min(penalties),
+        penalty_max=max(penalties),
+        compare_commit_us_per_page=(compare - base) / (pages - least) if pages > least else None,
+    )

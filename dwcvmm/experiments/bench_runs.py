@@ -1,0 +1,162 @@
+"""The penalty of whole guests: boots, and the workload in Linux, under each strategy, interleaved; medians."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.element.config import Strategy
+from dwcvmm.results import rates
+from dwcvmm.results.origin import Origin, origin
+from dwcvmm.results.rates import Spread, spread
+from dwcvmm.results.schema import Report
+from dwcvmm.results.verdict import complaints, printed_complaints
+
+BOOT, WORKLOAD = "dwcvmm-bench-boot/1", "dwcvmm-bench-workload/1"
+OFF = Strategy.OFF.value
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What is run. `token`: text that its console must show. `hashes`: it is the workload of guest-images/linux/init,
+    and must print the same hashes as under off."""
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+    memory: str = "256M"
+    token: str = ""
+    hashes: bool = False
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty: it does."""
+
+    round: int
+    strategy: str
+    wrong: list[str] = []
+    refused: bool = False  # by the host, before the guest ran
+    report: Report | None = None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A strategy over its runs that count. `penalty_percent`: each run over the one under off in its round."""
+
+    strategy: str
+    runs: int
+    reason: str = ""  # of runs that do not count
+    wall_s: Spread | None = None
+    penalty_percent: Spread | None = None
+    elements: Spread | None = None
+    exits_per_s: Spread | None = None
+    pages_per_element: Spread | None = None
+    phases_us: dict[str, Spread] = {}
+    divergences: int = 0
+
+
+class RunsBench(msgspec.Struct, frozen=True, kw_only=True):
+    """The result file of `bench boot` and `bench workload`."""
+
+    schema: str
+    origin: Origin
+    rounds: int
+    rows: list[Row]
+    runs: list[Run]
+
+
+def rotated(columns: Sequence[str], number: int) -> list[str]:
+    """The order of a round: each strategy is first in turn, so that none is always behind the same one."""
+    start = number % len(columns)
+    return [*columns[start:], *columns[:start]]
+
+
+def boot_complaints(run: Run, guest: Guest, printed: str) -> list[str]:
+    """Why a run is no measurement; empty if it is one."""
+    report = run.report
+    if run.wrong or report is None:
+        return run.wrong
+    wrong = []
+    if report.outcome not in ("poweroff", "reboot"):
+        wrong.append(f"ended by {report.outcome}")
+    if report.guest.status:
+        wrong.append(f"the guest ended with status {report.guest.status}")
+    if report.divergences.unexplained:
+        wrong.append(f"{report.divergences.unexplained} divergences are unexplained")
+    if guest.token not in printed:
+        wrong.append(f"its console does not show {guest.token!r}")
+    return wrong
+
+
+def measure(
+    guest: Guest,
+    columns: Sequence[str],
+    rounds: int,
+    execute: Callable[[Guest, str, int], tuple[Run, str]],
+    after_run: Callable[[Run, list[Run]], None] = lambda run, runs: None,
+) -> list[Run]:
+    """Run the guest `rounds` times in each column. `execute` gives a run and its console.
+
+    A strategy that the host refused is not tried again.
+    """
+    runs: list[Run] = []
+    for number in range(rounds):
+        refused = {run.strategy for run in runs if run.refused}
+        printed: dict[str, str] = {}
+        for column in rotated(columns, number):
+            if column in refused:
+                continue
+            run, printed[column] = execute(guest, column, number)
+            run = msgspec.structs.replace(run, wrong=boot_complaints(run, guest, printed[column]))
+            runs.append(run)
+            after_run(run, runs)
+        if guest.hashes:
+            runs = [_with_hashes_checked(run, printed) if run.round == number else run for run in runs]
+    return runs
+
+
+def _with_hashes_checked(run: Run, printed: dict[str, str]) -> Run:
+    if run.wrong or run.report is None:
+        return run
+    wrong = printed_complaints(printed.get(OFF, ""), printed[run.strategy])  # off: that it printed any
+    wrong += [] if run.strategy == OFF else complaints(run.report)
+    return msgspec.structs.replace(run, wrong=wrong)
+
+
+def row(column: str, runs: Iterable[Run]) -> Row:
+    """The figures of a strategy."""
+    runs = list(runs)
+    mine = [run for run in runs if run.strategy == column]
+    off = {run.round: run.report.wall_s for run in runs if run.strategy == OFF and run.report and not run.wrong}
+    good = [(run.round, run.report) for run in mine if run.report and not run.wrong]
+    reports = [report for _, report in good]
+    penalties = [rates.penalty(report.wall_s, off[number]) for number, report in good if off.get(number)]
+    phases = [rates.phases_us(report) for report in reports]
+    names = dict.fromkeys(name for each in phases for name in each)
+    spreads = {name: spread(each[name] for each in phases if name in each) for name in names}
+    return Row(
+        strategy=column,
+        runs=len(good),
+        reason="; ".join(dict.fromkeys(text for run in mine for text in run.wrong)),
+        wall_s=spread(report.wall_s for report in reports),
+        penalty_percent=None if column == OFF else spread(penalties),
+        elements=spread(report.elements.committed for report in reports),
+        exits_per_s=spread(map(rates.exits_per_s, reports)),
+        pages_per_element=spread(map(rates.pages_per_element, reports)),
+        phases_us={name: value for name, value in spreads.items() if value},
+        divergences=sum(report.divergences.total for report in reports),
+    )
+
+
+def document(guest: Guest, columns: Sequence[str], rounds: int, runs: list[Run]) -> RunsBench:
+    """The result file, as far as the runs got."""
+    host = next((run.report.host for run in runs if run.report), None)
+    return RunsBench(
+        schema=WORKLOAD if guest.hashes else BOOT,
+        origin=origin(host),
+        rounds=rounds,
+        rows=[row(column, runs) for column in columns],
+        runs=runs,
+    )

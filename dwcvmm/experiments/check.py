@@ -1,0 +1,160 @@
+"""`dwcvmm check`: run a guest for so many elements, and say what was not deterministic, and what slice ends took."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dwcvmm._core import lib
+from dwcvmm.element.config import EngineConfig
+from dwcvmm.element.divergence import Cause
+from dwcvmm.errors import ConfigError
+from dwcvmm.experiments.bench_elements import set_parameters
+from dwcvmm.kvm.exits import exit_name
+from dwcvmm.page.plots import bucket_labels
+from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.results.build import host_facts, slice_facts
+from dwcvmm.results.events import EventLog
+from dwcvmm.results.origin import origin
+from dwcvmm.results.schema import HostFacts
+
+SCHEMA = "dwcvmm-check/1"
+GUESTS = Path("build/guests")
+MEMORY_BYTES = 32 << 20
+ROUNDS, ENDLESS = b"DWCR", 0x7FFFFFFF  # the mark before a guest's number of rounds
+BAR = 40
+
+
+@dataclass
+class Totals:
+    """Sums over the runs of the guest that the elements took. Histograms: bucket n counts values below 2**n."""
+
+    guest: str
+    strategy: str
+    slice_ns: int
+    progress: str
+    frozen_tsc: bool
+    host: HostFacts
+    elements: int = 0
+    runs: int = 0
+    wall_s: float = 0.0
+    by_end: Counter[str] = field(default_factory=Counter)
+    divergences: Counter[str] = field(default_factory=Counter)
+    unexplained: int = 0
+    normalised: Counter[str] = field(default_factory=Counter)
+    count_distance: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
+    skid: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
+    slice_ends: int = 0
+    catch_ups: int = 0
+    debug_exits: int = 0
+    tick_waits: int = 0
+    longest_element_us: float = 0.0
+    longest_element_slices: float = 0.0
+
+    @property
+    def elements_per_s(self) -> float:
+        return self.elements / self.wall_s if self.wall_s else 0.0
+
+    def add(self, machine: Machine) -> None:
+        stats, counts = machine.core.stats, machine.engine.counts
+        self.runs += 1
+        self.elements += int(stats.committed)
+        self.by_end.update({exit_name(i): int(n) for i, n in enumerate(stats.by_end) if n})
+        self.divergences.update({str(cause): n for cause, n in counts.divergences.items()})
+        self.unexplained += counts.divergences[Cause.UNEXPLAINED]
+        self.normalised.update(rflags_rf=int(stats.normalised_rf), unusable_segment=int(stats.normalised_unusable))
+        self.normalised.update(accessed_bit=counts.accessed_bits)
+        facts = slice_facts(machine)
+        self.count_distance = [a + b for a, b in zip(self.count_distance, facts.count_distance, strict=True)]
+        self.skid = [a + b for a, b in zip(self.skid, facts.skid, strict=True)]
+        self.slice_ends += facts.ended
+        self.catch_ups += facts.catch_ups
+        self.debug_exits += facts.debug_exits
+        self.tick_waits += facts.tick_waits
+        self.longest_element_us = max(self.longest_element_us, facts.longest_element_us)
+        self.longest_element_slices = max(self.longest_element_slices, facts.longest_element_slices)
+
+
+def endless(image: bytes) -> bytes:
+    """A guest that computes in rounds does so until it is stopped."""
+    return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
+
+
+def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> Totals:
+    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
+
+    Raises ConfigError if it was not built, or does not end as it should.
+    """
+    path = GUESTS / f"{name}.bin"
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
+    running = scratch / f"{name}.bin"
+    running.write_bytes(endless(image))
+    totals: Totals | None = None
+    started = time.monotonic()
+    while totals is None or totals.elements < elements:
+        machine = Machine(
+            MachineConfig(running, memory_bytes=MEMORY_BYTES, engine=engine),
+            lambda data: None,
+            lambda record: events.divergence(record, 0),
+        )
+        try:
+            totals = totals or Totals(
+                name,
+                str(engine.strategy),
+                engine.slice_ns,
+                str(machine.replicas.progress.event),
+                machine.replicas.frozen_tsc is not None,
+                host_facts(machine.replicas.host),
+            )
+            machine.start()
+            outcome = machine.run(elements - totals.elements)
+            totals.add(machine)
+        finally:
+            machine.close()
+        if outcome not in (None, Outcome.POWEROFF) or machine.guest_status:
+            raise ConfigError(f"guest {name} ended by {outcome}, status {machine.guest_status}")
+    totals.wall_s = time.monotonic() - started
+    return totals
+
+
+def _bars(title: str, histogram: list[int]) -> list[str]:
+    filled = [i for i, n in enumerate(histogram) if n]
+    if not filled:
+        return []
+    most = max(histogram)
+    lines = [title]
+    for i, values in enumerate(bucket_labels(filled[-1] + 1)):
+        lines.append(f"  {values:>15} {histogram[i]:>10} {'#' * round(BAR * histogram[i] / most)}")
+    return lines
+
+
+def picture(totals: Totals) -> str:
+    """The result for a terminal."""
+    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(totals.divergences.items())) or "none"
+    a_slice = totals.debug_exits / totals.slice_ends if totals.slice_ends else 0.0
+    lines = [
+        f"guest {totals.guest}, {totals.strategy}, slice {totals.slice_ns / 1000:g} us by {totals.progress}, "
+        f"TSC {'frozen' if totals.frozen_tsc else 'running'}",
+        f"elements     {totals.elements} ({totals.elements_per_s:.0f}/s), longest {totals.longest_element_us:.0f} us, "
+        f"by count {totals.longest_element_slices:.2f} slices",
+        "  ended by   " + ", ".join(f"{end} {n}" for end, n in totals.by_end.most_common()),
+        f"divergences  {causes}; unexplained {totals.unexplained}",
+        "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(totals.normalised.items())),
+        f"slice ends   {totals.slice_ends}, {totals.catch_ups} catch-ups, {a_slice:.1f} debug exits each",
+        *_bars("|n1 - n2|, events between the two stops", totals.count_distance),
+        *_bars("skid, events that e1 stopped late", totals.skid),
+    ]
+    return "\n".join(lines)
+
+
+def as_document(totals: Totals) -> dict[str, Any]:
+    fields: dict[str, Any] = {"schema": SCHEMA, "origin": origin(totals.host)}
+    fields |= {name: getattr(totals, name) for name in totals.__dataclass_fields__ if name != "host"}
+    fields["elements_per_s"] = totals.elements_per_s
+    return fields

@@ -1,0 +1,51 @@
+"""`python -m dwcvmm.experiments.slicetable [--printed-like LOG] REPORT ...`: what slices took (scripts/pmu-boots).
+
+A line a report. With a log: each must have printed the same hashes as there, in the .log beside its report.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dwcvmm.results.schema import Divergences, Report, load
+from dwcvmm.results.verdict import complaints, printed_complaints
+
+HEADER = (
+    "| run | elements, slices | catch-ups a slice | debug exits a slice | divergences | seconds | verdict |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def causes(found: Divergences) -> str:
+    """As in: 3 alignment, 7 time."""
+    return ", ".join(f"{count} {cause}" for cause, count in sorted(found.by_cause.items()) if count) or "none"
+
+
+def line(name: str, report: Report, wrong: list[str]) -> str:
+    slices, found = report.slices, causes(report.divergences)
+    each = max(1, slices.ended)
+    return (
+        f"| {name} | {report.elements.committed:,}, {slices.ended:,} | {slices.catch_ups / each:.2f} "
+        f"| {slices.debug_exits / each:.2f} | {found} | {report.wall_s:.1f} | {'; '.join(wrong) or 'right'} |"
+    )
+
+
+def main(arguments: list[str]) -> int:
+    reference = None
+    if arguments[:1] == ["--printed-like"]:
+        reference, arguments = Path(arguments[1]).read_text(errors="replace"), arguments[2:]
+    print(*HEADER, sep="\n")
+    failed = 0
+    for path in map(Path, arguments):
+        report = load(path)
+        wrong = complaints(report)
+        if reference is not None:
+            wrong += printed_complaints(reference, path.with_suffix(".log").read_text(errors="replace"))
+        failed += bool(wrong)
+        print(line(path.stem, report, wrong))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

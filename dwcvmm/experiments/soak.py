@@ -1,0 +1,239 @@
+"""The pieces of scripts/soak: running them, what became of each, and the table.
+
+A piece is one command on one host. It runs where the host is (`run`, inside a testbed) and is printed there as a line;
+outside, `store` turns such lines into files of build/soak/, so that a piece that finished is kept even if its machine
+is killed right after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+import msgspec
+
+from dwcvmm.errors import DwcVmmError, ExitCode
+from dwcvmm.experiments.soakplan import HOSTS, Piece, choose_hosts, plan
+from dwcvmm.results.pretty import NOT_JSON, write_json
+from dwcvmm.results.schema import Report, load
+from dwcvmm.results.verdict import complaints
+
+RESULTS = Path("build/soak")
+LINUX = Path("build/guests/linux")
+MARK = "DWCVMM-SOAK "  # before a result, on the output of a testbed
+ENGINE = ("cbits/**/[a-z]*.[ch]", *(f"dwcvmm/{part}/**/*.py" for part in ("element", "guest", "kvm", "pc")))
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What is wanted from the JSON of `dwcvmm check`, and from a report. No defaults: what is not said is not 0."""
+
+    elements: int
+    slice_ends: int
+    divergences: dict[str, int]
+    unexplained: int
+
+
+NOTHING = Figures(0, 0, {}, 0)
+
+
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of a piece. `code`: see code_digest; `seconds`: by the clock outside, a testbed's own runs at another
+    speed, and with the start of Python."""
+
+    piece: Piece
+    code: str
+    figures: Figures
+    failure: str = ""
+    seconds: float = 0.0
+
+
+def code_digest(root: Path = Path()) -> str:
+    """Of the code that runs guests: results from another state of it do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in ENGINE for path in root.glob(pattern)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def execute(piece: Piece, events: Path, scratch: Path) -> Result:
+    """Run a piece here, on this machine's KVM."""
+    output, console = scratch / "output.json", scratch / "console"
+    command = [str(Path(sys.executable).with_name("dwcvmm"))]
+    if piece.guest == "linux":
+        command += ["run", "--kernel", f"{LINUX}/vmlinuz", "--initrd", f"{LINUX}/initramfs.cpio"]
+        command += ["--console", str(console), "--report", str(output), "--quiet", "--rtc", "fixed"]
+    else:
+        command += ["check", "--guest", piece.guest, "--elements", str(piece.elements), "--json", str(output)]
+    tsc = next(host.tsc for host in HOSTS if host.name == piece.host)
+    command += ["--strategy", piece.strategy, "--tsc", tsc, "--events", str(events)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    code = code_digest()
+    if done.returncode not in (ExitCode.OK, ExitCode.DIVERGENCE_STOP) or not output.exists():
+        return Result(piece, code, NOTHING, f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+    try:
+        if piece.guest != "linux":
+            return Result(piece, code, msgspec.json.decode(output.read_bytes(), type=Figures))
+        return _result_of_boot(piece, code, load(output), console.read_bytes())
+    except (*NOT_JSON, DwcVmmError) as error:
+        return Result(piece, code, NOTHING, f"not the JSON that is wanted: {error}")
+
+
+def _result_of_boot(piece: Piece, code: str, report: Report, console: bytes) -> Result:
+    elements, divergences = report.elements, report.divergences
+    wrong = complaints(report)
+    if b"DWCVMM-INIT-OK Linux" not in console:
+        wrong.append("no token from init")
+    figures = Figures(elements.committed, elements.by_end.get("intr", 0), divergences.by_cause, divergences.unexplained)
+    return Result(piece, code, figures, "; ".join(wrong))
+
+
+def write_result(result: Result, directory: Path) -> None:
+    """Whole or not at all, whenever the process is killed."""
+    path = directory / f"{result.piece.name}.json"
+    unfinished = path.with_suffix(".unfinished")
+    write_json(unfinished, result)
+    unfinished.rename(path)
+
+
+def read_results(pieces: list[Piece], directory: Path, code: str) -> dict[Piece, Result]:
+    """Results of those pieces that have one by this code."""
+    results = {}
+    for piece in pieces:
+        try:
+            result = msgspec.json.decode((directory / f"{piece.name}.json").read_bytes(), type=Result)
+        except (*NOT_JSON, FileNotFoundError):
+            continue
+        if result.code == code:
+            results[piece] = result
+    return results
+
+
+def complaints_of_soak(pieces: list[Piece], results: dict[Piece, Result], elements: int) -> list[str]:
+    """Why a soak did not succeed; empty if it did."""
+    wrong = [f"{piece.name} has no result" for piece in pieces if piece not in results]
+    for piece, result in results.items():
+        if result.failure:
+            wrong.append(f"{piece.name}: {result.failure}")
+        if result.figures.unexplained:
+            wrong.append(f"{piece.name}: {result.figures.unexplained} divergences are unexplained")
+    committed = sum(result.figures.elements for result in results.values())
+    if committed < elements:
+        wrong.append(f"{committed} elements of {elements}")
+    return wrong
+
+
+def _row(name: str, kind: str, seconds: float, figures: Figures) -> str:
+    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(figures.divergences.items()) if n) or "-"
+    rate = figures.elements / seconds if seconds else 0
+    return (
+        f"| {name} | {kind} | {figures.elements} | {seconds:.0f} | {rate:.0f} | {figures.slice_ends} | {causes} "
+        f"| {figures.unexplained} |"
+    )
+
+
+def table(results: dict[Piece, Result]) -> str:
+    """Markdown: a row a piece, and the sums."""
+    kinds = {host.name: f"{host.kind} {host.pmu}".strip() for host in HOSTS}
+    lines = [
+        "| piece | host | elements | seconds | elements/s | slice ends | divergences | unexplained |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    causes: Counter[str] = Counter()
+    for piece, result in results.items():
+        causes.update(result.figures.divergences)
+        name = f"{piece.guest}, {piece.strategy}"
+        lines.append(_row(name, kinds[piece.host], result.seconds, result.figures))
+    each = [result.figures for result in results.values()]
+    sums = Figures(
+        sum(f.elements for f in each), sum(f.slice_ends for f in each), dict(causes), sum(f.unexplained for f in each)
+    )
+    lines.append(_row("sum", "", sum(result.seconds for result in results.values()), sums))
+    return "\n".join(lines)
+
+
+def store(lines: Iterable[str], directory: Path) -> None:
+    """Turn the output of `run` into files, as it comes; whatever else is in it is passed on."""
+    since = time.monotonic()
+    for line in lines:
+        if not line.startswith(MARK):
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            continue
+        now, text = time.monotonic(), line.removeprefix(MARK).strip()
+        if text.startswith("{"):
+            result = msgspec.json.decode(text, type=Result)
+            result = msgspec.structs.replace(result, seconds=round(now - since, 1))
+            write_result(result, directory)
+            print(_row(result.piece.name, "", result.seconds, result.figures), result.failure, flush=True)
+        since = now
+
+
+@click.group()
+def cli() -> None:
+    pass
+
+
+def choice(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which pieces a soak has."""
+    names = sorted({name for host in HOSTS for name in (host.kind, host.name)})
+    for option in (
+        click.option("--elements", type=click.IntRange(1), default=1_000_000),
+        click.option("--only", type=click.Choice(names)),
+        click.option("--local", type=click.Choice(["none", "tiny", "linux"]), default="none"),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command("missing")
+@choice
+def show_missing(elements: int, only: str | None, local: str) -> None:
+    """A line a host that has pieces without result: its name, kind, PMU or -, and the pieces."""
+    hosts = choose_hosts(only, local)
+    pieces = plan(elements, hosts, local)
+    results = read_results(pieces, RESULTS, code_digest())
+    for host in hosts:
+        names = [piece.name for piece in pieces if piece.host == host.name and piece not in results]
+        if names:
+            click.echo(" ".join((host.name, host.kind, host.pmu or "-", *names)))
+
+
+@cli.command("run")
+@click.argument("names", nargs=-1, required=True)
+def run_pieces(names: tuple[str, ...]) -> None:
+    """Run pieces here, one after another."""
+    for name in names:
+        click.echo(MARK + name)
+        with tempfile.TemporaryDirectory() as scratch:
+            result = execute(Piece.from_name(name), RESULTS / f"{name}.ndjson", Path(scratch))
+        click.echo(MARK + msgspec.json.encode(result).decode())
+
+
+@cli.command("store")
+def store_results() -> None:
+    """Keep the results that come on stdin."""
+    store(sys.stdin, RESULTS)
+
+
+@cli.command("table")
+@choice
+def show_table(elements: int, only: str | None, local: str) -> None:
+    """The table; exit code 1 if anything is missing, failed or unexplained."""
+    pieces = plan(elements, choose_hosts(only, local), local)
+    results = read_results(pieces, RESULTS, code_digest())
+    click.echo(table(results))
+    wrong = complaints_of_soak(pieces, results, elements)
+    for each in wrong:
+        click.echo(each, err=True)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    cli()

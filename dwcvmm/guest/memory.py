@@ -1,0 +1,59 @@
+"""Guest physical RAM of a PC, bounds-checked."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from dwcvmm.errors import ConfigError, DwcVmmError
+from dwcvmm.pc import layout
+
+PAGE = 4096
+MINIMUM, MAXIMUM = 2 << 20, layout.RAM_MOST
+HOLE = (0xA0000, 0xC0000)  # VGA
+
+
+class GuestMemoryError(DwcVmmError):
+    """An access outside RAM."""
+
+    def __init__(self, gpa: int, length: int) -> None:
+        super().__init__(f"guest physical {gpa:#x}..{gpa + length:#x} is not RAM")
+        self.gpa, self.length = gpa, length
+
+
+def check_size(size_bytes: int) -> int:
+    """Return a RAM size that this PC can have; raise ConfigError otherwise."""
+    if size_bytes % PAGE or not MINIMUM <= size_bytes <= MAXIMUM:
+        raise ConfigError(f"memory of {size_bytes} bytes: need {MINIMUM >> 20} MiB to {MAXIMUM >> 20} MiB in pages")
+    return size_bytes
+
+
+class GuestMemory:
+    """RAM from 0 to `size_bytes`, with the VGA hole. `store(gpa, data)` writes, `fetch(gpa, n)` reads."""
+
+    def __init__(
+        self, size_bytes: int, fetch: Callable[[int, int], bytes], store: Callable[[int, bytes], None]
+    ) -> None:
+        self.size_bytes = check_size(size_bytes)
+        self._fetch, self._store = fetch, store
+
+    def check(self, gpa: int, length: int) -> None:
+        """Raises GuestMemoryError unless all of it is RAM."""
+        end = gpa + length
+        if gpa < 0 or length < 0 or end > self.size_bytes or (gpa < HOLE[1] and end > HOLE[0] and length):
+            raise GuestMemoryError(gpa, length)
+
+    def read(self, gpa: int, length: int) -> bytes:
+        self.check(gpa, length)
+        return self._fetch(gpa, length)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        self.check(gpa, len(data))
+        self._store(gpa, data)
+
+    def write_u64(self, gpa: int, value: int) -> None:
+        self.write(gpa, struct.pack("<Q", value))
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """(start, length) of each stretch of RAM, in bytes."""
+        return [(0, HOLE[0]), (HOLE[1], self.size_bytes - HOLE[1])]

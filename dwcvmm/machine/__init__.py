@@ -1,1 +1,0 @@
-"""The virtual PC around the vCPU."""

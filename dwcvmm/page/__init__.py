@@ -1,0 +1,1 @@
+"""One HTML page of many results, and the pictures in it."""

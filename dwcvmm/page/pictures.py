@@ -1,0 +1,134 @@
+"""The pictures of the page, each from plain figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dwcvmm.experiments.bench_elements import Row
+from dwcvmm.page.plots import COLOURS, new_figure
+
+# t1, r1, cf, t2, cc: the terms of an element's cost, tau = 100 * (t1 + r1 + cf + t2 + cc) / t2
+TERMS = {
+    "first_run": "t1: first run",
+    "restore": "r1: restore",
+    "flush": "cf: cache flush",
+    "second_run": "t2: second run",
+    "compare_commit": "cc: compare, commit",
+}
+REST = "rest: devices, rollbacks, other"
+STRATEGIES = ("sequential", "parallel", "in-place", "in-place+dirty", "in-place+all", "off")
+MARKERS = {"boot": "o", "workload": "s", "elements": "^", "run": "D"}
+BAR_IN = 0.36
+
+
+def colour_of(strategy: str) -> str:
+    return COLOURS[STRATEGIES.index(strategy) if strategy in STRATEGIES else -1]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A penalty. `exits_per_s`: of the same guest without double execution."""
+
+    source: str
+    strategy: str
+    exits_per_s: float
+    penalty_percent: float
+
+
+def phase_terms(phases_us: Mapping[str, float]) -> dict[str, float]:
+    """Phases of an element by term; what is no term is the rest."""
+    terms = {label: phases_us[phase] for phase, label in TERMS.items() if phases_us.get(phase)}
+    rest = sum(us for phase, us in phases_us.items() if phase not in TERMS)
+    return terms | ({REST: rest} if rest else {})
+
+
+def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str], xlabel: str) -> Any:
+    """Horizontal bars, the first on top, of `parts` one after another; a part that no bar has is not in the legend."""
+    used = [part for part in parts if any(values.get(part) for _, values in bars)]
+    # a legend of two columns below the axes
+    figure, axis = new_figure(1.0 + BAR_IN * len(bars) + 0.24 * ((len(used) + 1) // 2))
+    names = [name for name, _ in bars]
+    places = range(len(names))
+    left = [0.0] * len(names)
+    for part in used:
+        widths = [values.get(part, 0.0) for _, values in bars]
+        axis.barh(places, widths, left=left, color=COLOURS[parts.index(part) % len(COLOURS)], label=part, height=0.7)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.set_yticks(places, names)
+    axis.invert_yaxis()
+    axis.grid(axis="x")
+    axis.set_xlabel(xlabel)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=9)
+    return figure
+
+
+def phases(bars: Sequence[tuple[str, Mapping[str, float]]]) -> Any:
+    """Where the time of an element goes. `bars`: a name, and us an element by phase of the report."""
+    terms = [(name, phase_terms(phases_us)) for name, phases_us in bars]
+    return stacked(terms, (*TERMS.values(), REST), "us an element")
+
+
+def penalty_by_exits(points: Sequence[Point]) -> Any:
+    """One point a run, both axes by powers of ten; the penalty's is linear about 0 where one is not above it."""
+    figure, axis = new_figure(4.2)
+    for source, strategy in dict.fromkeys((point.source, point.strategy) for point in points):
+        mine = [point for point in points if (point.source, point.strategy) == (source, strategy)]
+        axis.scatter(
+            [point.exits_per_s for point in mine],
+            [point.penalty_percent for point in mine],
+            marker=MARKERS.get(source, "x"),
+            color=colour_of(strategy),
+            label=f"{source}, {strategy}",
+        )
+    axis.set_xscale("log", subs=(2, 5))
+    least, most = min(point.penalty_percent for point in points), max(point.penalty_percent for point in points)
+    if least > 0:
+        axis.set_yscale("log")
+    else:
+        axis.set_yscale("symlog", linthresh=10)
+        axis.set_ylim(1.5 * least - 1, max(10.0, 2 * most))
+    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.grid()
+    axis.set_xlabel("exits a second without double execution")
+    axis.set_ylabel("penalty, %")
+    figure.legend(loc="outside lower left", ncols=2, fontsize=9)
+    return figure
+
+
+def penalty_by_pages(rows: Sequence[Row]) -> Any:
+    """Of `bench elements`: medians, with bars from the least to the greatest."""
+    figure, axis = new_figure(3.4)
+    for strategy in dict.fromkeys(row.strategy for row in rows):
+        mine = sorted((row for row in rows if row.strategy == strategy), key=lambda row: row.dirty_pages)
+        middle = [row.penalty_percent for row in mine]
+        below = [row.penalty_percent - row.penalty_min for row in mine]
+        above = [row.penalty_max - row.penalty_percent for row in mine]
+        pages = [row.dirty_pages for row in mine]
+        axis.errorbar(
+            pages, middle, yerr=(below, above), marker="o", capsize=3, color=colour_of(strategy), label=strategy
+        )
+    axis.set_ylim(bottom=min(0.0, *(row.penalty_min for row in rows)))
+    axis.grid()
+    axis.set_xlabel("pages that an element writes")
+    axis.set_ylabel("penalty, %")
+    figure.legend(loc="outside lower left", ncols=3, fontsize=9)
+    return figure
+
+
+def latency(histogram: Mapping[str, int]) -> Any:
+    """Detected faults by the elements that went by before they were."""
+    figure, axis = new_figure(2.6)
+    numbers = all(key.isdecimal() for key in histogram)
+    axis.bar(
+        [int(key) for key in histogram] if numbers else list(histogram), list(histogram.values()), color=COLOURS[0]
+    )
+    if numbers:
+        axis.locator_params(axis="x", integer=True)
+    axis.set_xlabel("elements from the fault to its detection")
+    axis.set_ylabel("faults")
+    return figure

@@ -1,0 +1,1 @@
+"""The virtual PC around the vCPU: RAM, buses, boot protocols, ACPI, devices."""

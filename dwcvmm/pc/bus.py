@@ -1,0 +1,105 @@
+"""Address spaces: who answers at a port or a physical address."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from typing import Protocol
+
+from dwcvmm._core import lib
+from dwcvmm.errors import ConfigError
+
+PORTS, PHYSICAL = 0x10000, 1 << 52
+
+
+class BusDevice(Protocol):
+    """A device knows offsets, never its address. Sizes in bytes, values unsigned."""
+
+    def read(self, offset: int, size: int) -> int: ...
+
+    def write(self, offset: int, size: int, value: int) -> None: ...
+
+
+class Elsewhere(Protocol):
+    """Devices a byte wide that are not on the bus, by address."""
+
+    def read(self, address: int) -> int | None: ...
+
+    def write(self, address: int, value: int) -> bool: ...
+
+
+class CorePorts:
+    """The devices in C (cbits/pc/platform.c), for accesses that reach others, too. `core` is a `struct dwc_engine`."""
+
+    def __init__(self, core: object) -> None:
+        self._core = core
+
+    def read(self, address: int) -> int | None:
+        value = int(lib.dwc_platform_read_port(self._core, address & PORTS - 1))
+        return None if value < 0 else value
+
+    def write(self, address: int, value: int) -> bool:
+        return bool(lib.dwc_platform_write_port(self._core, address & PORTS - 1, value))
+
+
+class BusRangeError(ConfigError):
+    """A range that overlaps another or leaves the address space."""
+
+
+class Bus:
+    """Ranges of devices. An access that no range has as a whole is made byte by byte, as a PC's bridges do for devices
+    that are a byte wide. Unclaimed reads give all ones, and are counted by address.
+
+    `elsewhere`: asked for bytes that no range has, whoever that is: None from its read, or False from its write,
+    if it has not got them either.
+    """
+
+    def __init__(self, limit: int, elsewhere: Elsewhere | None = None) -> None:
+        self._limit, self._elsewhere = limit, elsewhere
+        self._starts: list[int] = []
+        self._ranges: list[tuple[int, int, BusDevice]] = []
+        self.unclaimed: Counter[int] = Counter()
+
+    def add(self, base: int, length: int, device: BusDevice) -> None:
+        if length <= 0 or base < 0 or base + length > self._limit:
+            raise BusRangeError(f"{base:#x}+{length:#x} is outside the address space")
+        if any(base < start + size and start < base + length for start, size, _ in self._ranges):
+            raise BusRangeError(f"{base:#x}+{length:#x} overlaps another device")
+        at = bisect_right(self._starts, base)
+        self._starts.insert(at, base)
+        self._ranges.insert(at, (base, length, device))
+
+    def remove(self, base: int) -> None:
+        """The device whose range begins there answers no more."""
+        at = self._starts.index(base)
+        del self._starts[at], self._ranges[at]
+
+    def _find(self, address: int, size: int) -> tuple[BusDevice, int] | None:
+        at = bisect_right(self._starts, address) - 1
+        if at >= 0:
+            base, length, device = self._ranges[at]
+            if address + size <= base + length:
+                return device, address - base
+        return None
+
+    def read(self, address: int, size: int) -> int:
+        found = self._find(address, size)
+        if found:
+            return found[0].read(found[1], size) & (1 << 8 * size) - 1
+        if size > 1:
+            return sum(self.read(address + i, 1) << 8 * i for i in range(size))
+        value = self._elsewhere.read(address) if self._elsewhere else None
+        if value is not None:
+            return value
+        self.unclaimed[address] += 1
+        return 0xFF
+
+    def write(self, address: int, size: int, value: int) -> None:
+        found = self._find(address, size)
+        if found:
+            found[0].write(found[1], size, value)
+        elif size > 1:
+            for i in range(size):
+                self.write(address + i, 1, value >> 8 * i & 0xFF)
+        elif not (self._elsewhere and self._elsewhere.write(address, value)):
+            self.unclaimed[address] += 1

@@ -1,0 +1,312 @@
+"""The virtual PC: replicas, memory, buses, devices, and how a guest's end becomes an outcome."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from dwcvmm._core import ffi, lib
+from dwcvmm.element import postmortem
+from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.engine import Engine, RunOver, Stop
+from dwcvmm.element.replicas import Replicas
+from dwcvmm.errors import ConfigError, InternalError
+from dwcvmm.faults.injector import Injection, Injector
+from dwcvmm.faults.model import Fault
+from dwcvmm.guest import entry
+from dwcvmm.guest.memory import GuestMemory, check_size
+from dwcvmm.kvm.system import System
+from dwcvmm.pc import acpi, hostmemory, layout
+from dwcvmm.pc.boot import bios
+from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
+from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
+from dwcvmm.pc.devices import fwcfg
+from dwcvmm.pc.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
+from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
+from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
+from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
+
+COPIES_OF_RAM = 3  # of two replicas and the checkpoint
+INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
+I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
+PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
+
+
+class Outcome(StrEnum):
+    POWEROFF = "poweroff"
+    REBOOT = "reboot"
+    HALT = "halt"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    DIVERGENCE_STOP = "divergence_stop"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"  # not of the guest: something that the host refused, or a bug
+
+
+@dataclass
+class MachineConfig:
+    kernel: Path  # or a BIOS
+    initrd: Path | None = None
+    cmdline: str = ""
+    memory_bytes: int = 256 << 20
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    faults: tuple[Fault, ...] = ()  # to inject
+    settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
+    modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
+    virtio: VirtioConfig = field(default_factory=VirtioConfig)
+    date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
+    bios: Path | None = None  # a firmware that starts the kernel
+    image: bytes | None = None  # the kernel's content, where it has been read already
+
+
+class Machine:
+    """A guest ready to run. `on_console` gets the guest's serial output as it appears."""
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        on_console: Callable[[bytes], None],
+        on_divergence: Callable[[Divergence], None] | None = None,
+        on_suspect: Callable[[int], None] | None = None,
+        on_repair: Callable[[str, int], None] | None = None,
+        system: System | None = None,
+    ) -> None:
+        self.config = config
+        self.outcome: Outcome | None = None
+        self.guest_status = 0  # what the guest wrote to the debug exit
+        self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
+        self.on_input_taken: Callable[[], None] = lambda: None  # called when the guest has taken some of its input
+        self._on_console = on_console
+        self._tell_repair = on_repair
+        self._input, self._input_lock = bytearray(), threading.Lock()
+        if config.faults and config.engine.strategy is Strategy.OFF:
+            raise ConfigError("faults are injected into one of two runs: strategy off has one only")
+        ram_bytes = check_size(config.memory_bytes)
+        image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
+        self.kernel_sha256 = hashlib.sha256(image).hexdigest()
+        self.replicas = self._make_replicas(system or System(), ram_bytes)
+        self.core: Any = self.replicas.engine
+        self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
+        rsdp = acpi.place_firmware(self.memory)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
+        start = load_guest(self.memory, files)
+        if start.rom:
+            self.replicas.show_rom(start.rom)
+        entry.apply(start, self.memory, self.replicas.vcpus[0])
+        self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
+        self.injector: Injector | None = None
+        if config.faults:
+            self.injector = Injector(self.engine, config.faults, config.settle_after)
+            self.engine.visitors.insert(0, self.injector)
+            self.engine.explain_by_fault = self.injector.explain
+        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
+        self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
+        self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
+        self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
+        self.pci = PciBus(ffi.addressof(self.core, "pci"))
+        reset = ResetControl(lambda: self._end(Outcome.REBOOT))
+        self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
+        self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
+        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
+        self.virtio = VirtioDevices(
+            config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+        )
+        self.fw_cfg: fwcfg.FirmwareConfig | None = None
+        if start.mode is entry.Mode.REAL16:
+            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
+            self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
+        keyboard = KeyboardController(
+            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
+        )
+        self.ports.add(I8042, 1, keyboard)
+        self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
+        self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
+        start_clock(self.core, config.date_ns, ram_bytes)
+        self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+
+    def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
+        """Raises HostError where the host has not so much memory."""
+        config = self.config.engine
+        if config.strategy is not Strategy.OFF:  # its copies of RAM are touched at once, and the host would kill us
+            hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
+        try:
+            return Replicas(system, ram_bytes, config)
+        except MemoryError as error:
+            raise hostmemory.refused(ram_bytes) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # the latter of MADV_POPULATE_WRITE, under a limit
+                raise
+            raise hostmemory.refused(ram_bytes) from error
+
+    def _fetch(self, gpa: int, length: int) -> bytes:
+        return bytes(ffi.buffer(self.core.replicas[0].ram + gpa, length))
+
+    def _store(self, gpa: int, data: bytes) -> None:
+        # before the first element only replica A has content; take_checkpoint() copies it
+        if lib.dwc_memory_write(self.core, gpa, data, len(data)):
+            raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = self.outcome or outcome
+
+    def _debug_exit(self, value: int) -> None:
+        self.guest_status = value
+        self._end(Outcome.POWEROFF)
+
+    def start(self) -> None:
+        """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
+        self.engine.start()
+
+    def run(self, elements: int = 0) -> Outcome | None:
+        """Run to the guest's end, or None after so many more elements or a requested stop."""
+        last = int(self.core.stats.committed) + elements if elements else 0
+        while self.outcome is None:
+            devices_wait = not self._serve_devices()
+            if self.outcome:
+                break
+            stop = self.engine.run(int(self.core.stats.committed) + 1 if devices_wait else last)
+            self._drain()
+            if stop is Stop.LIMIT and self.core.stats.committed != last:
+                continue
+            if stop in (Stop.STOPPED, Stop.LIMIT):
+                return self.outcome
+            if stop is Stop.DIVERGENCE:
+                self._end(Outcome.DIVERGENCE_STOP)
+            elif stop is Stop.IDLE:
+                self._end(Outcome.HALT)
+            elif stop is Stop.ATTENTION:
+                self._feed()
+                if self.on_attention:
+                    self.on_attention()
+            elif stop is Stop.EXIT:
+                self._serve(self.engine.exit)
+        if self.injector:
+            self.injector.finish()
+        return self.outcome
+
+    def _serve_devices(self) -> bool:
+        """Let devices use guest memory that want to. False if they must wait for the end of another element."""
+        try:
+            if self._devices_wait and self.engine.settle():
+                self.virtio.process()
+                if self.fw_cfg:
+                    self.fw_cfg.process()
+                self.on_input_taken()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            return True
+        if self._devices_wait:
+            self.core.checkpoint_due = 1
+            return False
+        return True
+
+    @property
+    def _devices_wait(self) -> bool:
+        return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
+
+    def _on_repair(self, copy: str, gpa: int) -> None:
+        if self.injector:
+            self.injector.repaired(copy, gpa)
+        if self._tell_repair:
+            self._tell_repair(copy, gpa)
+
+    @property
+    def injections(self) -> list[Injection]:
+        """What became of the faults so far; those whose element has not come are among them."""
+        return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
+
+    def send_input(self, data: bytes) -> None:
+        """Bytes for the serial port, from any thread; they wait for room in its FIFO."""
+        with self._input_lock:
+            self._input += data
+        self.request_attention()
+
+    @property
+    def input_backlog(self) -> int:
+        """Bytes of input that the guest has not taken yet."""
+        return len(self._input) + self.virtio.input_backlog
+
+    def request_attention(self) -> None:
+        """From any thread: come back from C at the next element's end."""
+        lib.dwc_engine_request_attention(self.core)
+
+    def wait_when_idle(self, wanted: bool) -> None:
+        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it."""
+        self.core.idle_waits = int(wanted)
+
+    def end(self, outcome: Outcome) -> None:
+        """From any thread: stop the guest, with this outcome unless it has one already."""
+        self._end(outcome)
+        self.engine.request_stop()
+
+    def describe(self) -> str:
+        """A post-mortem of replica A; on the thread that runs the machine, while it does not run."""
+        return postmortem.describe(self.core, self.replicas.vcpus[0])
+
+    def _feed(self) -> None:
+        uart = ffi.addressof(self.core, "uart")
+        with self._input_lock:
+            if self.virtio.takes_input:
+                self.virtio.receive(bytes(self._input))
+                self._input.clear()
+            piece = bytes(self._input[:INPUT_PIECE])
+            del self._input[: lib.dwc_uart_receive(uart, piece, len(piece))]
+            self.core.has_backlog = bool(self._input)
+        self.on_input_taken()
+
+    def _drain(self) -> None:
+        uart = ffi.addressof(self.core, "uart")
+        while uart.tx_count:
+            buffer = ffi.new("uint8_t[]", uart.tx_count)
+            count = lib.dwc_uart_drain(uart, buffer, len(buffer))
+            self._on_console(bytes(ffi.buffer(buffer, count)))
+
+    def _serve(self, exit_: Any) -> None:
+        if exit_.reason == lib.KVM_EXIT_IO:
+            self._access(self.ports, exit_.port, exit_)
+        elif exit_.reason == lib.KVM_EXIT_MMIO:
+            self._access(self.mmio, exit_.gpa, exit_)
+        elif exit_.reason == lib.KVM_EXIT_HLT:
+            self._end(Outcome.HALT)
+        else:
+            self._end(Outcome.CRASH)
+
+    def _access(self, bus: Bus, address: int, exit_: Any) -> None:
+        data = bytes(ffi.buffer(exit_.data, exit_.size * exit_.count))
+        answer = b""
+        for at in range(0, len(data), exit_.size):
+            if exit_.is_write:
+                bus.write(address, exit_.size, int.from_bytes(data[at : at + exit_.size], "little"))
+            else:
+                answer += bus.read(address, exit_.size).to_bytes(exit_.size, "little")
+        if answer:
+            self.engine.answer(answer)
+
+    @property
+    def protected(self) -> bool:
+        return self.config.engine.strategy is not Strategy.OFF
+
+    def close(self) -> None:
+        self.engine.close()
+        self.virtio.close()
+
+
+class _Shifted:
+    """One register of a device whose registers are apart on the bus."""
+
+    def __init__(self, device: KeyboardController, offset: int) -> None:
+        self._device, self._offset = device, offset
+
+    def read(self, offset: int, size: int) -> int:
+        return self._device.read(self._offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._device.write(self._offset, size, value)

@@ -1,0 +1,119 @@
+"""The virtio devices that a machine was asked for, in the slots of PCI bus 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dwcvmm._core import lib
+from dwcvmm.errors import ConfigError, DwcVmmError
+from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc import layout
+from dwcvmm.pc.bus import Bus
+from dwcvmm.pc.devices.disk import Disk, DiskConfig, open_disk
+from dwcvmm.pc.devices.pci.bus import PciBus
+from dwcvmm.pc.devices.pci.intx import IntxLines
+from dwcvmm.pc.devices.virtio.block import Block
+from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
+from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.pci import BAR_BYTES, VirtioPci
+from dwcvmm.pc.devices.virtio.rng import Rng
+
+FIRST_SLOT = 1
+
+
+@dataclass(frozen=True)
+class VirtioConfig:
+    disks: tuple[DiskConfig, ...] = ()
+    rng: bool = False
+    console: bool = False
+
+
+class VirtioDevices:
+    """`memory` is guest memory as devices may use it: only in `process`. `core` is a `struct dwc_engine`.
+
+    `ended`: whether the run is over, which another thread may have decided; a device's work ends then.
+    Raises ConfigError or HostError for a disk that cannot be had.
+    """
+
+    def __init__(
+        self,
+        config: VirtioConfig,
+        core: object,
+        memory: GuestMemory,
+        mmio: Bus,
+        bus: PciBus,
+        on_output: Callable[[bytes], None],
+        ended: Callable[[], bool],
+    ) -> None:
+        self._ended = ended
+        self._core, self._memory, self._mmio, self._bus = core, memory, mmio, bus
+        self._lines = IntxLines(lambda gsi, level: lib.dwc_set_gsi(core, gsi, level))
+        self._transports: list[VirtioPci] = []
+        self._disks: list[Disk] = []
+        self._console: VirtioPci | None = None
+        if len(config.disks) + config.rng + config.console > layout.PCI_SLOTS - FIRST_SLOT:
+            raise ConfigError(f"more than {layout.PCI_SLOTS - FIRST_SLOT} virtio devices")
+        try:
+            for index, disk in enumerate(config.disks):
+                self._disks.append(open_disk(disk))
+                self._add(Block(self._disks[-1], f"dwcvmm-disk{index}"))
+        except DwcVmmError:
+            self.close()
+            raise
+        if config.rng:
+            self._add(Rng())
+        if config.console:
+            self._console = self._add(Console(on_output))
+
+    def _add(self, device: VirtioDevice) -> VirtioPci:
+        slot = FIRST_SLOT + len(self._transports)
+        device.ended = self._ended
+        transport = VirtioPci(
+            device,
+            self._memory,
+            self._mmio,
+            lambda level: self._lines.set(slot, level),
+            lambda address, data: lib.dwc_send_msi(self._core, address, data),
+        )
+        self._bus.add(slot, transport.pci)
+        transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))
+        self._transports.append(transport)
+        return transport
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of the disks."""
+        return [remark for disk in self._disks for remark in disk.remarks]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a device has something to do with guest memory."""
+        return any(transport.waiting for transport in self._transports)
+
+    def process(self) -> None:
+        """Let all devices do what they wait for. Guest memory is at rest, and verified."""
+        for transport in self._transports:
+            if transport.waiting:
+                transport.process()
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether the guest has a driver for the console."""
+        return bool(self._console and self._console.driver_ok)
+
+    @property
+    def input_backlog(self) -> int:
+        """Bytes that the guest has not read yet from the console."""
+        return self._console.device.backlog if self._console and isinstance(self._console.device, Console) else 0
+
+    def receive(self, data: bytes) -> None:
+        """Bytes for the guest to read from the console."""
+        if self._console and isinstance(self._console.device, Console):
+            self._console.device.receive(data)
+            self._console.waiting.add(RECEIVE)
+
+    def close(self) -> None:
+        for disk in self._disks:
+            disk.close()
+        self._disks.clear()

@@ -1,0 +1,35 @@
+"""Where figures come from: what every result file says beside them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import msgspec
+
+from dwcvmm.results.schema import HostFacts
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """`date`: of the end of the measurement, UTC. `host`: None where no guest ran."""
+
+    version: str = ""
+    date: str = ""
+    command: str = ""
+    host: HostFacts | None = None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """The command under way, so that a reader can repeat it."""
+    return shlex.join(["dwcvmm", *sys.argv[1:]])
+
+
+def origin(host: HostFacts | None) -> Origin:
+    """As of now."""
+    return Origin(version=version("dwcvmm"), date=now(), command=command_line(), host=host)

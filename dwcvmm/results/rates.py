@@ -1,0 +1,49 @@
+"""What a report says of one element: exits a second, pages, phases. And the spread of such figures over runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+import msgspec
+
+from dwcvmm.results.schema import Report
+
+US = 1e6
+
+
+class Spread(msgspec.Struct, frozen=True):
+    median: float
+    min: float
+    max: float
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Median, least and greatest; None of nothing."""
+    ordered = sorted(values)
+    return Spread(statistics.median(ordered), ordered[0], ordered[-1]) if ordered else None
+
+
+def exits(report: Report) -> int:
+    """Elements that an exit ended, not their slice or single steps."""
+    return report.elements.committed - report.elements.by_end.get("intr", 0)
+
+
+def exits_per_s(report: Report) -> float:
+    return exits(report) / report.wall_s if report.wall_s else 0.0
+
+
+def pages_per_element(report: Report) -> float:
+    return report.pages.compared / report.elements.committed if report.elements.committed else 0.0
+
+
+def phases_us(report: Report) -> dict[str, float]:
+    """Microseconds an element by phase; whatever phases the report has."""
+    seconds: dict[str, float] = msgspec.to_builtins(report.phases_s)
+    committed = report.elements.committed
+    return {phase: US * s / committed for phase, s in seconds.items()} if committed else {}
+
+
+def penalty(dwc_s: float, off_s: float) -> float:
+    """Percent that double execution took longer: 100 * (t_dwc - t_off) / t_off."""
+    return 100 * (dwc_s - off_s) / off_s

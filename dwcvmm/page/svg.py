@@ -7,7 +7,7 @@ import io
 import re
 from typing import Any
 
-from dwcvmm.page.plots import COLOURS, GRID, INK
+from dwcvmm.page.style import COLOURS, GRID, INK
 
 # of the page's style sheet
 VARIABLES = {INK: "currentColor", GRID: "var(--grid)"} | {c: f"var(--c{i})" for i, c in enumerate(COLOURS)}

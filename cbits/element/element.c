@@ -1,8 +1,33 @@
 /* The life of an element: inputs, e1 and e2, compare, commit, device. Python takes over when the
  * two runs differ, when no natural end comes, and for devices that are not in C. */
-#include "core.h"
+#include "element/element.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "element/align.h"
+#include "element/commit.h"
+#include "element/inplace.h"
+#include "element/slice.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/pages.h"
+#include "memory/scrub.h"
+#include "pc/interrupts.h"
+#include "pc/lapic.h"
+#include "pc/platform.h"
+#include "pc/uart.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/msrs.h"
+#include "vcpu/sites.h"
+#include "vcpu/tsc.h"
 
 #define NS_PER_S 1000000000ull
 #define IDLE_SLICE_NS 5000000ull

@@ -1,13 +1,28 @@
 /* One replica: the thread that owns its vCPU, and KVM_RUN up to an exit. */
-#include "core.h"
+#include "replica/replica.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/kvm.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "engine.h"
+#include "host.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/msrs.h"
+#include "vcpu/sites.h"
+#include "vcpu/state.h"
+#include "vcpu/tsc.h"
 
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000

@@ -1,7 +1,14 @@
 /* Exits: what of KVM_RUN's return is kept, compared, logged. */
-#include "core.h"
+#include "vcpu/exit.h"
 
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
 
 #define MMIO_PART 8 /* the most that one exit transfers; parts end at pages, too */
 

@@ -1,10 +1,18 @@
 /* MSRs that the VMM answers, by exits of RDMSR and WRMSR (api.rst: KVM_CAP_X86_USER_SPACE_MSR, KVM_X86_SET_MSR_FILTER):
  * TSC_AUX, which KVM refuses where RDTSCP is hidden, and what a host would answer by values of its own that move. Such an exit ends an
  * element like one of I/O: what is written is compared, the answer is an input of the next element. */
-#include "core.h"
+#include "vcpu/msrs.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "vcpu/exit.h"
+#include "vcpu/sites.h"
 
 #define LONGEST 128 /* MSRs in a range */
 

@@ -8,12 +8,26 @@
  * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate in 64-bit code (em_sysenter in
  * emulate.c): an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE. In 32-bit code there is no trap then.
  * Debug exceptions and invalid opcodes of the guest's own come to us then as well, and go back to it. */
-#include "core.h"
+#include "vcpu/sites.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/random.h>
 #include <x86intrin.h>
+
+#include "engine.h"
+#include "host.h"
+#include "memory/dma.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "vcpu/debug.h"
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
+#include "vcpu/search.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
 
 #define ICEBP 0xf1
 #define NOP 0x90

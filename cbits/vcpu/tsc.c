@@ -6,9 +6,14 @@
  *
  * Under `off` it runs as fast as the guest clock does, which then goes by it: the VMM's own time counts, as in any VMM. Where that
  * clock jumps (in HLT) it is set forward. */
-#include "core.h"
+#include "vcpu/tsc.h"
 
+#include <linux/kvm.h>
 #include <x86intrin.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
 
 #define NS_PER_MS 1000000ull
 #define LONGEST_WAIT_NS (900 * 1000ull)

@@ -19,8 +19,8 @@
 #include "replica/replica.h"
 #include "stats.h"
 #include "vcpu/exit.h"
-#include "vcpu/search.h"
-#include "vcpu/sites.h"
+#include "sites/search.h"
+#include "sites/sites.h"
 #include "vcpu/state.h"
 
 enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE };

@@ -8,6 +8,7 @@
 #include "element/caches.h"
 #include "host.h"
 #include "memory/difference.h"
+#include "replica/inputs.h"
 #include "replica/replica.h"
 #include "vcpu/debug.h"
 #include "vcpu/exit.h"

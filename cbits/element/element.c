@@ -2,7 +2,6 @@
  * two runs differ, when no natural end comes, and for devices that are not in C. */
 #include "element/element.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -11,6 +10,7 @@
 #include "element/align.h"
 #include "element/commit.h"
 #include "element/inplace.h"
+#include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"
@@ -18,15 +18,15 @@
 #include "memory/scrub.h"
 #include "pc/interrupts.h"
 #include "pc/lapic.h"
-#include "pc/platform.h"
+#include "pc/pc.h"
 #include "pc/uart.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
+#include "sites/sites.h"
 #include "status.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/msrs.h"
-#include "vcpu/sites.h"
 #include "vcpu/tsc.h"
 
 #define NS_PER_S 1000000000ull
@@ -34,29 +34,6 @@
 #define WAITING_ELEMENTS 32
 #define DRAIN_ELEMENTS 1024
 #define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit for as long as that takes */
-
-static int job_continue(struct dwc_replica *r)
-{
-	int status = dwc_replica_run(r, r->limit_ns);
-
-	if (status == 0 && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
-		status = dwc_pages_harvest(r);
-	return status;
-}
-
-int dwc_job_element(struct dwc_replica *r)
-{
-	int err;
-
-	if (r->engine->arm && (err = dwc_slice_arm(r)))
-		return err;
-	r->started_ns = dwc_now_ns();
-	r->tick_crossed = r->harvested = 0;
-	if (!r->midway && (err = dwc_replica_feed(r)))
-		return err;
-	r->midway = 0;
-	return job_continue(r);
-}
 
 /* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
 static int starts_with_exception(const struct dwc_engine *e)
@@ -73,21 +50,21 @@ static void choose_inputs(struct dwc_engine *e)
 	int pending, alone = e->fragment || starts_with_exception(e);
 
 	dwc_tsc_choose(e);
-	dwc_platform_tick(e);
-	dwc_lapic_set_cr8(&e->lapic, (unsigned)e->replicas[0].run->cr8);
-	e->inputs.cr8 = e->lapic.tpr >> 4;
-	pending = dwc_interrupt_pending(e);
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);
+	e->inputs.cr8 = e->pc.lapic.tpr >> 4;
+	pending = dwc_pc_interrupt_pending(&e->pc);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	e->inputs.nmi = e->lapic.nmi && !alone;
-	e->lapic.nmi &= !e->inputs.nmi;
+	e->inputs.nmi = e->pc.lapic.nmi && !alone;
+	e->pc.lapic.nmi &= !e->inputs.nmi;
 	if (!pending || alone || e->inputs.nmi) {
 		e->waiting = 0;
 		return;
 	}
 	if (e->replicas[0].run->ready_for_interrupt_injection &&
 	    (e->strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
-		e->inputs.vector = dwc_interrupt_acknowledge(e);
+		e->inputs.vector = dwc_pc_interrupt_acknowledge(&e->pc);
 	else if (e->strategy == DWC_OFF || e->exact_windows)
 		e->inputs.window = 1;
 	else
@@ -98,9 +75,9 @@ static void choose_inputs(struct dwc_engine *e)
  * (input from outside). */
 static uint64_t time_until_due(struct dwc_engine *e)
 {
-	uint64_t deadline = dwc_platform_deadline(e), left;
+	uint64_t deadline = dwc_pc_deadline(&e->pc, e->guest_ns), left;
 
-	if (dwc_interrupt_pending(e))
+	if (dwc_pc_interrupt_pending(&e->pc))
 		return e->patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->patience_ns;
@@ -117,19 +94,6 @@ static uint64_t time_limit(struct dwc_engine *e)
 	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
 
 	return limit * e->patience_factor < longest ? limit * e->patience_factor : longest;
-}
-
-/* One replica reached a natural end and the other did not yet: it must, within generous time. */
-int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
-{
-	int status;
-
-	r->limit_ns += e->hang_ns;
-	status = dwc_replica_call(r, job_continue);
-	if (status != DWC_SLICE_UP)
-		return status;
-	e->diff = DWC_DIFF_HANG;
-	return DWC_DIVERGED;
 }
 
 /* Both ended, one of them or both by its counter. */
@@ -214,12 +178,12 @@ static int idle(struct dwc_engine *e)
 	struct timespec pause = { 0, IDLE_SLICE_NS };
 	uint64_t deadline;
 
-	dwc_platform_tick(e);
-	if (dwc_interrupt_pending(e)) {
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	if (dwc_pc_interrupt_pending(&e->pc)) {
 		e->halted = 0;
 		return 0;
 	}
-	deadline = dwc_platform_deadline(e);
+	deadline = dwc_pc_deadline(&e->pc, e->guest_ns);
 	if (deadline == UINT64_MAX && !e->idle_waits)
 		return DWC_IDLE;
 	if (!e->host_base_ns && !e->idle_waits) {
@@ -237,6 +201,18 @@ static int idle(struct dwc_engine *e)
 	return 0;
 }
 
+/* CR8 and the task priority of the local APIC are one register (SDM 3A 11.8.6), which the element or this access may have changed. */
+static int serve_memory(struct dwc_engine *e)
+{
+	struct kvm_run *run = e->replicas[0].run;
+	int served;
+
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)run->cr8);
+	served = dwc_pc_mmio(&e->pc, &e->exit, e->inputs.io_data, e->guest_ns);
+	run->cr8 = e->pc.lapic.tpr >> 4;
+	return served;
+}
+
 static int act(struct dwc_engine *e)
 {
 	const struct dwc_exit *x = &e->exit;
@@ -245,11 +221,11 @@ static int act(struct dwc_engine *e)
 	case KVM_EXIT_IO:
 		if (dwc_site_answer(e))
 			return 0;
-		if (!dwc_platform_io(e, x, e->inputs.io_data))
+		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->guest_ns))
 			return DWC_EXIT_PYTHON;
-		return dwc_uart_wants_drain(&e->uart) ? DWC_CONSOLE : 0;
+		return dwc_uart_wants_drain(&e->pc.uart) ? DWC_CONSOLE : 0;
 	case KVM_EXIT_MMIO:
-		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_EXIT_PYTHON;
+		return serve_memory(e) ? 0 : DWC_EXIT_PYTHON;
 	case KVM_EXIT_X86_RDMSR:
 	case KVM_EXIT_X86_WRMSR:
 		dwc_msr_serve(e);
@@ -276,10 +252,10 @@ static int boundary(struct dwc_engine *e)
 {
 	if (atomic_load(&e->stop))
 		return DWC_STOPPED;
-	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->uart.rx_count))
+	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->pc.uart.rx_count))
 		return DWC_ATTENTION;
 	/* what has no newline yet: a prompt, before the guest waits; dots, now and then */
-	if (e->uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+	if (e->pc.uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_CONSOLE;
 	if (e->elements_limit && e->stats.committed >= e->elements_limit)
 		return DWC_ELEMENT_LIMIT;

@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "element/caches.h"
-#include "element/element.h"
 #include "element/rollback.h"
+#include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"

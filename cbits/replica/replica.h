@@ -72,8 +72,6 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
-int dwc_replica_answer(struct dwc_replica *r);
-int dwc_replica_feed(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
 uint64_t dwc_ran_ns(const struct dwc_replica *r);
 

@@ -316,10 +316,13 @@ static int finish(struct dwc_engine *e)
 	return status;
 }
 
-int dwc_engine_run(struct dwc_engine *e)
+/* Run until somebody is needed, so many elements are committed in all (0: no limit), or a visit is due. */
+int dwc_engine_run(struct dwc_engine *e, uint64_t elements, uint64_t visit_from)
 {
 	int status;
 
+	e->elements_limit = elements;
+	e->visit_from = visit_from;
 	for (;;) {
 		status = e->at_end ? 0 : prepare(e);
 		if (!status && !e->at_end)

@@ -257,7 +257,7 @@ def run(
     keeper: Keeper | None = None
 
     def on_divergence(record: Divergence) -> None:
-        log.divergence(record, int(machine.core.guest_ns))
+        log.divergence(record, machine.core.guest_ns)
         if keeper:
             keeper.decided(record)
 
@@ -265,8 +265,8 @@ def run(
         config,
         output.write,
         on_divergence,
-        lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
-        lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
+        lambda cpu: log.write("suspect_cpu", machine.core.guest_ns, cpu=cpu),
+        lambda copy, gpa: log.write("repair", machine.core.guest_ns, copy=copy, gpa=gpa),
     )
     if not quiet:
         machine.engine.on_search = lambda text: say(f"dwcvmm: {text}")
@@ -293,7 +293,7 @@ def run(
         try:
             if report_file:
                 report_file.write(reportfile.encode(result))
-            log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+            log.write("end", machine.core.guest_ns, outcome=result.outcome, elements=result.elements.committed)
         except DwcVmmError as error:
             failure = failure or error
     if not quiet:

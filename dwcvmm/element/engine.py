@@ -8,25 +8,26 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Repair
+from dwcvmm.core.enums import NEVER, KvmExit, Rollback, Status
+from dwcvmm.core.failure import Damaged
+from dwcvmm.core.state import Exit
 from dwcvmm.element import stepping
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.kvm.ioctl import check
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
-WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
+WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times as long
-COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
+COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # attempts at an alignment: a slice is hundreds of thousands of single steps
 TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
@@ -80,7 +81,7 @@ class Engine:
     ) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
-        self.core = replicas.engine
+        self.core = replicas.core
         self.sites = Sites(self.core, replicas.host.hidden_reads)
         self.counts = Counts(Counter())
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
@@ -99,9 +100,9 @@ class Engine:
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
         if self.config.clock is Clock.HOST:
-            self.core.host_base_ns = lib.dwc_now_ns()
+            self.core.follow_host_clock()
         self.replicas.take_checkpoint()
-        check("start engine", lib.dwc_engine_start(self.core))
+        self.core.start()
         # the kick timer writes to the run page: it must be gone before the mapping is
         atexit.register(self.close)
         self._started = True
@@ -109,7 +110,7 @@ class Engine:
     def release(self) -> None:
         """Stop threads and timers; the VMs stay, to be looked at. On the thread that called start()."""
         if self._started:
-            lib.dwc_engine_stop(self.core)
+            self.core.stop()
             atexit.unregister(self.close)
             self._started = False
 
@@ -119,82 +120,87 @@ class Engine:
         self.replicas.close()
 
     @property
-    def exit(self) -> Any:
-        """The committed exit (`struct dwc_exit`) that ended the last element."""
+    def exit(self) -> Exit:
+        """The committed exit that ended the last element."""
         return self.core.exit
 
     def answer(self, data: bytes) -> None:
         """What a device says to the committed read; the replicas get it with the next element."""
-        lib.dwc_engine_answer(self.core, data, len(data))
+        self.core.answer(data)
 
     def request_stop(self) -> None:
-        lib.dwc_engine_request_stop(self.core)
+        self.core.request_stop()
 
     def run(self, last_element: int = 0) -> Stop:
         """Run until somebody is needed, or until so many elements are committed in all (0: no limit)."""
-        self.core.elements_limit = last_element
         try:
-            return self._run()
+            return self._run(last_element)
         except _RollbackFailed as failure:
             return failure.stop
 
-    def _run(self) -> Stop:
+    def _run(self, last_element: int) -> Stop:
+        core = self.core
         while True:
-            committed = self.core.stats.committed
-            self.core.visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
-            status = check("run element", lib.dwc_engine_run(self.core))
-            if self.core.stats.committed != committed:
+            committed = core.committed
+            visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
+            status = core.run(last_element, visit_from)
+            if core.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if status == lib.DWC_DIVERGED:
-                if not self._diverged():
-                    return Stop.DIVERGENCE
-            elif status == lib.DWC_SLICE_UP:
-                a = self.core.replicas[0]
-                self._be_more_patient()
-                self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
-            elif status == lib.DWC_WAITING:
-                self._end_by_steps(0)
-            elif status == lib.DWC_REPAIRED:
-                self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-            elif status == lib.DWC_ELEMENT_START:
-                for visitor in self.visitors:
-                    visitor.at_start()
-            elif status == lib.DWC_BETWEEN_RUNS:
-                for visitor in self.visitors:
-                    visitor.between_runs()
-            elif status == lib.DWC_ELEMENT_END:
-                for visitor in self.visitors:
-                    visitor.at_end()
-            else:
-                return STOPS[status]
+            if stop := STOPS.get(status):
+                return stop
+            if not self._go_on(status):
+                return Stop.DIVERGENCE
+
+    def _go_on(self, status: Status) -> bool:
+        """Do what the core has come back for. False if nothing goes on."""
+        if status is Status.DIVERGED:
+            return self._diverged()
+        if status is Status.SLICE_UP:
+            self._be_more_patient()
+            self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+        elif status is Status.WAITING:
+            self._end_by_steps(0)
+        elif status is Status.REPAIRED:
+            self._repaired(self.core.repair)
+        elif status is Status.ELEMENT_START:
+            for visitor in self.visitors:
+                visitor.at_start()
+        elif status is Status.BETWEEN_RUNS:
+            for visitor in self.visitors:
+                visitor.between_runs()
+        else:
+            for visitor in self.visitors:
+                visitor.at_end()
+        return True
+
+    def _repaired(self, repair: Repair) -> None:
+        self._on_repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
         """The run that was too long is thrown away, so one that needs even longer would never be done. Every second
         time wait twice as long, every fourth four times, and so on: interrupts mostly come in time all the same.
         """
         self._cuts += 1
-        self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
+        self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
 
     def settle(self) -> bool:
         """Make the last committed state a checkpoint, so that devices may use guest memory. False where that cannot be
         now: run one more element, and ask again. Raises RunOver.
         """
-        if not lib.dwc_memory_at_rest(self.core):
+        if not self.core.memory_at_rest:
             return False
-        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) != lib.DWC_DIVERGED:
+        if self.core.checkpoint():
             return True
         record = self._describe(1)
         if record.cause is Cause.UNEXPLAINED and self.before_rollback:
             self.before_rollback()
-        retrying = self.core.retrying
         try:
-            self.rollback(everything=True)
+            self.rollback(everything=True, between=True)
         except _RollbackFailed as failure:
             if failure.stop is Stop.DIVERGENCE:
                 raise RunOver("a rollback could not be done") from failure
             return False  # a stop was requested
-        self.core.retrying = retrying  # the next element has no inputs yet
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain_in_log(record)
         self._record(record)
@@ -211,24 +217,22 @@ class Engine:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         """Guest RAM for a device, after settle(): all three copies agree on it, or are made to. Raises RunOver."""
-        out = ffi.new("uint8_t[]", length)
-        while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
-            if status == lib.DWC_DAMAGED:
-                record = describe(self.core, self._attempt)
-                record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
-                self._record(record)
-                raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
-            self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-        return bytes(ffi.buffer(out))
-
-    def rollback(self, everything: bool = False) -> None:
-        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written."""
-        status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
-        if status == lib.DWC_STOPPED:
-            raise _RollbackFailed(Stop.STOPPED)
-        if status:
+        try:
+            return self.core.read_memory(gpa, length, self._repaired)
+        except Damaged as damaged:
             record = describe(self.core, self._attempt)
-            if status == lib.DWC_DAMAGED:
+            record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]
+            self._record(record)
+            raise RunOver(str(damaged)) from None
+
+    def rollback(self, everything: bool = False, between: bool = False) -> None:
+        """Both replicas back to the last committed state; `everything`, `between`: as core.rollback has them."""
+        became = self.core.rollback(everything, between)
+        if became is Rollback.STOPPED:
+            raise _RollbackFailed(Stop.STOPPED)
+        if became is not Rollback.DONE:
+            record = describe(self.core, self._attempt)
+            if became is Rollback.DAMAGED:
                 record.cause = Cause.CHECKPOINT
             else:
                 record.detail["replay"] = "did not arrive at the last committed element"
@@ -284,7 +288,7 @@ class Engine:
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
         # the first suspect: a read of time that leads the runs apart mostly keeps their slices from meeting, too
-        aligning = record.groups == ["hang"] and bool(self.core.counting)
+        aligning = record.groups == ["hang"] and self.core.counting
         time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
         found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
         if found:
@@ -298,7 +302,7 @@ class Engine:
 
         On return both replicas stand at the last committed state.
         """
-        budget = 2 * int(self.core.budget) if aligning else 0
+        budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
         # single steps are slow: where time stands still or a slice is long, a difference must have come again first
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
@@ -307,11 +311,11 @@ class Engine:
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search, state = self.core.search, self.core.replicas[0].state
             if not found:
-                record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
-                record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
+                record.detail["search"] = {"steps": search.steps, "exit": exit_name(search.exit_reason)}
+                record.detail["search"] |= {"rip": state.rip, "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
                 self.on_search(
-                    f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
+                    f"given up after {search.steps} steps, at {state.rip:#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
         self.rollback()
@@ -329,7 +333,7 @@ class Engine:
             self._pass_host_read()
             return
         # the replayed elements may have read time themselves, and then differ: replay again
-        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
+        while not self.core.checkpoint():
             self.rollback()
         if self.sites.learn():
             self._attempt = 0  # there is one site less to learn: this restart is not like the one before
@@ -338,25 +342,21 @@ class Engine:
         """The window opened at different instructions (a host interrupt can move it): let the one
         behind come up, and commit there."""
         core = self.core
-        a, b = core.replicas[0], core.replicas[1]
-        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.regs.rip == b.state.regs.rip or self._attempt:
+        a, b = core.replicas
+        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.rip == b.state.rip or self._attempt:
             return False
         steps = stepping.catch_up(core, WINDOW_STEPS)
         if steps is None:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_IRQ_WINDOW_OPEN):
+        if not self._commit_stepped(KvmExit.IRQ_WINDOW_OPEN):
             return False
         self.counts.catch_ups += 1
         self.counts.catch_up_instructions += steps
         return True
 
-    def _commit_stepped(self, reason: int) -> bool:
-        """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
-        for index in (0, 1):
-            replica = ffi.addressof(self.core.replicas, index)
-            lib.dwc_replica_ends_by(replica, reason)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-        if check("commit", lib.dwc_engine_commit(self.core)):
+    def _commit_stepped(self, reason: KvmExit) -> bool:
+        """Compare and commit where steps have brought both replicas, as an end by `reason`."""
+        if not self.core.commit(reason):
             return False
         self._attempt = 0
         self.voting.forget()
@@ -367,19 +367,19 @@ class Engine:
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
+        waits = core.pc.interrupt_pending  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # the time of the run that was thrown away: it is what made the interrupt due
-                core.guest_ns += waited_ns // core.clock_divisor
+                core.advance_clock(waited_ns // core.clock_divisor)
             return
         self._discard_steps()
 
     def _discard_steps(self) -> None:
         """What keeps an element from ending, run or stepped, can be an upset in a page that no log names."""
         self.counts.discarded_steps += 1
-        element = int(self.core.stats.committed)
+        element = self.core.committed
         self._discards = (element, self._discards[1] + 1 if self._discards[0] == element else 1)
         suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
         if suspicious:
@@ -394,11 +394,10 @@ class Engine:
         second = 1
         if self.in_place:
             second = 0
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, 0)))
-            check("rewind", lib.dwc_inplace_rewind(self.core))
+            self.core.rewind_in_place()
         if stepping.run_steps(self.core, second, steps, to_interruptible) != steps:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_INTR):
+        if not self._commit_stepped(KvmExit.INTR):
             return False
         self.counts.stepped_elements += 1
         self.counts.stepped_instructions += steps
@@ -414,7 +413,7 @@ class Engine:
                 self._discard_steps()
                 return
         if self.sites.at_found(core.replicas[0]):
-            lib.dwc_pass_host_read(core)
+            core.pass_host_read()
 
     @property
     def in_place(self) -> bool:
@@ -426,10 +425,10 @@ class Engine:
 
 
 STOPS = {
-    lib.DWC_EXIT_PYTHON: Stop.EXIT,
-    lib.DWC_CONSOLE: Stop.CONSOLE,
-    lib.DWC_STOPPED: Stop.STOPPED,
-    lib.DWC_IDLE: Stop.IDLE,
-    lib.DWC_ELEMENT_LIMIT: Stop.LIMIT,
-    lib.DWC_ATTENTION: Stop.ATTENTION,
+    Status.EXIT_PYTHON: Stop.EXIT,
+    Status.CONSOLE: Stop.CONSOLE,
+    Status.STOPPED: Stop.STOPPED,
+    Status.IDLE: Stop.IDLE,
+    Status.ELEMENT_LIMIT: Stop.LIMIT,
+    Status.ATTENTION: Stop.ATTENTION,
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-NEVER = (1 << 64) - 1
-
 
 class Visitor(ABC):
     """Called by the engine from element `visit_from` (a count of committed ones) on; an element that is restarted is
@@ -15,14 +13,14 @@ class Visitor(ABC):
     @property
     @abstractmethod
     def visit_from(self) -> int:
-        """The next element it wants to visit, or NEVER."""
+        """The next element it wants to visit, or NEVER (dwcvmm/core/enums.py)."""
 
     @abstractmethod
     def at_start(self) -> None:
         """The inputs are chosen, neither replica has started."""
 
     def between_runs(self) -> None:  # noqa: B027 -- most want nothing there
-        """In place, if core.pause_between was set at the start: e1 is over, the VM rewound, e2 is next."""
+        """In place, if core.pause_between_runs() was called at the start: e1 is over, the VM rewound, e2 is next."""
 
     @abstractmethod
     def at_end(self) -> None:

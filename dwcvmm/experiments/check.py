@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import HISTOGRAM
 from dwcvmm.element.config import EngineConfig
 from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
@@ -44,8 +44,8 @@ class Totals:
     divergences: Counter[str] = field(default_factory=Counter)
     unexplained: int = 0
     normalised: Counter[str] = field(default_factory=Counter)
-    count_distance: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
-    skid: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
+    count_distance: list[int] = field(default_factory=lambda: [0] * HISTOGRAM)
+    skid: list[int] = field(default_factory=lambda: [0] * HISTOGRAM)
     slice_ends: int = 0
     catch_ups: int = 0
     debug_exits: int = 0
@@ -60,11 +60,11 @@ class Totals:
     def add(self, machine: Machine) -> None:
         stats, counts = machine.core.stats, machine.engine.counts
         self.runs += 1
-        self.elements += int(stats.committed)
-        self.by_end.update({exit_name(i): int(n) for i, n in enumerate(stats.by_end) if n})
+        self.elements += stats.committed
+        self.by_end.update({exit_name(i): n for i, n in enumerate(stats.by_end) if n})
         self.divergences.update({str(cause): n for cause, n in counts.divergences.items()})
         self.unexplained += counts.divergences[Cause.UNEXPLAINED]
-        self.normalised.update(rflags_rf=int(stats.normalised_rf), unusable_segment=int(stats.normalised_unusable))
+        self.normalised.update(rflags_rf=stats.normalised_rf, unusable_segment=stats.normalised_unusable)
         self.normalised.update(accessed_bit=counts.accessed_bits)
         facts = slice_facts(machine)
         self.count_distance = [a + b for a, b in zip(self.count_distance, facts.count_distance, strict=True)]

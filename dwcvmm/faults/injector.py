@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import now_ns
+from dwcvmm.core.enums import NEVER, PAGE
 from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
 from dwcvmm.faults.model import At, Fault, Run, Space
-from dwcvmm.kvm.ioctl import check
 
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
@@ -53,7 +53,7 @@ class Injection:
     def page(self) -> int | None:
         """Guest physical address of the page that it is in, if it is in RAM."""
         target = self.fault.target
-        return int(target.where) // lib.DWC_PAGE * lib.DWC_PAGE if target.space is Space.RAM else None
+        return int(target.where) // PAGE * PAGE if target.space is Space.RAM else None
 
     @property
     def latency_us(self) -> float | None:
@@ -80,7 +80,7 @@ class Injector(Visitor):
             if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
                 raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
         for fault in self._defects:
-            if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
+            if fault.cpu not in [replica.cpu for replica in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
 
     @property
@@ -91,7 +91,7 @@ class Injector(Visitor):
         return min(wanted, default=NEVER)
 
     def at_start(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         if self._settle_after is not None:
             due = committed - self._settle_after
             self._settle([each for each in self._open if each.element <= due])
@@ -102,17 +102,17 @@ class Injector(Visitor):
             self._due.remove(fault)
             if self._in_place and fault.run is Run.E2:
                 self._between.append(fault)
-                self._core.pause_between = 1
+                self._core.pause_between_runs()
             else:
                 self._note(self._inject_at_start(fault, committed))
 
     def between_runs(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         while self._between:
             self._note(self._inject_at_start(self._between.pop(0), committed))
 
     def at_end(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         for fault in [f for f in self._due if f.element == committed]:
             self._due.remove(fault)
             self._note(self._inject_at_end(fault, committed, fault.run.replicas))
@@ -140,7 +140,7 @@ class Injector(Visitor):
             return None
         injection = candidates[-1]
         if injection.detected_at is None:
-            injection.detected_at, injection.detected_ns = record.element, lib.dwc_now_ns()
+            injection.detected_at, injection.detected_ns = record.element, now_ns()
         if injection in self._open:
             self._open.remove(injection)
         return str(injection.fault)
@@ -154,7 +154,7 @@ class Injector(Visitor):
 
     def not_reached(self) -> list[Injection]:
         """The faults whose element, or whose CPU's first run at or behind it, has not come."""
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         known = [each.fault for each in self.injections]
         waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
         return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
@@ -166,7 +166,7 @@ class Injector(Visitor):
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
         if injection.done:
-            injection.injected_ns = lib.dwc_now_ns()
+            injection.injected_ns = now_ns()
             if injection.fault.cpu is None:
                 self._open.append(injection)
 
@@ -174,7 +174,7 @@ class Injector(Visitor):
         """Have the scrubber look at the pages: was one still wrong?"""
         for injection in list(injections):
             if injection.page is not None:
-                injection.latent = bool(check("scrub", lib.dwc_scrub_page(self._core, injection.page)))
+                injection.latent = self._core.scrub_page(injection.page)
             self._open.remove(injection)
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
@@ -190,10 +190,11 @@ class Injector(Visitor):
                 self._engine.rollback()
                 injection.became = Became.NOT_REACHED
                 return injection
-            self._core.replicas[index].midway = 1
+            self._core.stands_midway(index)
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
-        self._core.rearm |= fault.point.at is not At.START  # the counts are void
+        if fault.point.at is not At.START:
+            self._core.counts_are_void()
         return injection
 
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
@@ -202,9 +203,8 @@ class Injector(Visitor):
             injection.steps = stepping.run_steps(self._core, index, point.amount)
             return injection.steps is not None
         if point.at is At.TIME:
-            status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
-            return bool(check("run to the fault's point", status) == lib.DWC_SLICE_UP)
-        return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
+            return self._core.run_into_element(index, point.amount * 1000)
+        return self._core.enter_element(index)
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)
@@ -212,13 +212,7 @@ class Injector(Visitor):
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
                 continue
-            # what is compared was read before
-            replica = ffi.addressof(self._core.replicas, index)
-            if self._core.checkpoint_due:
-                check("read state", lib.dwc_replica_read_state(replica))
-            else:
-                lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
-            self._core.agreed = 0
+            self._core.read_again(index)
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

@@ -16,7 +16,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from dwcvmm.element.divergence import REGISTERS, SEGMENTS
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
 
 # bytes of the XSAVE image that belong to a component, and which (SDM vol. 1 13.4): x87, SSE, AVX

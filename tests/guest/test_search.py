@@ -18,7 +18,7 @@ def booted_at_its_start(boot) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
     booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
-    booted.machine.core.inputs.vector = -1  # as the first element's inputs have it
+    booted.machine.core.choose_no_interrupt()  # as the first element's inputs have it
     return booted
 
 

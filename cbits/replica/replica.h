@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "element/phase.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -39,8 +40,7 @@ struct dwc_replica {
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
-	int midway;    /* its element has begun, on a visit: it has its inputs */
-	int harvested; /* its dirty logs have been read since */
+	enum dwc_stage stage;
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */

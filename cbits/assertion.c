@@ -5,8 +5,26 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "element/phase.h"
+#include "phase.h"
 #include "engine.h"
+
+const char *dwc_phase_name(enum dwc_phase phase)
+{
+	static const char *const names[DWC_PHASES] = {
+		[DWC_PHASE_BETWEEN] = "BETWEEN",
+		[DWC_PHASE_FRAGMENT] = "FRAGMENT",
+		[DWC_PHASE_INPUTS_CHOSEN] = "INPUTS_CHOSEN",
+		[DWC_PHASE_START_VISITED] = "START_VISITED",
+		[DWC_PHASE_RUNNING] = "RUNNING",
+		[DWC_PHASE_FIRST_RUN_DONE] = "FIRST_RUN_DONE",
+		[DWC_PHASE_BOTH_ENDED] = "BOTH_ENDED",
+		[DWC_PHASE_COMPARED] = "COMPARED",
+		[DWC_PHASE_DISCARDED] = "DISCARDED",
+		[DWC_PHASE_ROLLING_BACK] = "ROLLING_BACK",
+	};
+
+	return phase < DWC_PHASES ? names[phase] : "none";
+}
 
 _Noreturn void dwc_assertion_failed(const struct dwc_engine *e, const char *condition, const char *file, int line)
 {

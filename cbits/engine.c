@@ -7,10 +7,11 @@
 
 #include "assertion.h"
 #include "element/caches.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/strategy.h"
 #include "host.h"
 #include "memory/difference.h"
+#include "replica/inputs.h"
 #include "replica/replica.h"
 #include "vcpu/debug.h"
 #include "vcpu/exit.h"

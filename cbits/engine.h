@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "element/align.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/strategy.h"
 #include "memory/pages.h"
 #include "pc/ioapic.h"
@@ -21,8 +21,8 @@
 #include "replica/replica.h"
 #include "stats.h"
 #include "vcpu/exit.h"
-#include "vcpu/search.h"
-#include "vcpu/sites.h"
+#include "sites/search.h"
+#include "sites/sites.h"
 #include "vcpu/state.h"
 
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };

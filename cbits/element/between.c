@@ -15,7 +15,7 @@
 #include "status.h"
 #include "vcpu/exit.h"
 #include "vcpu/msrs.h"
-#include "vcpu/sites.h"
+#include "sites/sites.h"
 
 #define IDLE_SLICE_NS 5000000ull
 #define DRAIN_ELEMENTS 1024

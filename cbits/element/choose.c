@@ -1,7 +1,7 @@
 /* The inputs of an element. */
 #include "element/choose.h"
 
-#include "element/phase.h"
+#include "phase.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "pc/interrupts.h"

@@ -2,7 +2,7 @@
 #include "element/commit.h"
 
 #include "assertion.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/dma.h"

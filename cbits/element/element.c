@@ -6,7 +6,7 @@
 #include "element/between.h"
 #include "element/choose.h"
 #include "element/commit.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "host.h"

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "element/caches.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/rollback.h"
 #include "element/run.h"
 #include "element/slice.h"

@@ -3,8 +3,7 @@
 #include "element/rollback.h"
 
 #include "assertion.h"
-#include "element/phase.h"
-#include "element/strategy.h"
+#include "phase.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/guard.h"

@@ -2,7 +2,7 @@
 #ifndef DWC_ELEMENT_ROLLBACK_H
 #define DWC_ELEMENT_ROLLBACK_H
 
-#include "element/phase.h"
+#include "phase.h"
 
 struct dwc_engine;
 struct dwc_replica;

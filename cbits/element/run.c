@@ -3,7 +3,6 @@
 
 #include "assertion.h"
 #include "element/commit.h"
-#include "element/phase.h"
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"

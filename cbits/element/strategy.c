@@ -5,7 +5,7 @@
 
 #include "element/commit.h"
 #include "element/inplace.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/run.h"
 #include "element/twovms.h"
 #include "engine.h"

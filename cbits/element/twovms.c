@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "element/align.h"
-#include "element/phase.h"
+#include "phase.h"
 #include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"

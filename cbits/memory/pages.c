@@ -6,7 +6,6 @@
  * logs, never the logs: page-table pages get logged by mere page walks (SDM 3C 29.3.5). */
 #include "memory/pages.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 

@@ -9,6 +9,9 @@
 
 #define DWC_LOG_ELEMENTS 32
 
+struct dwc_engine;
+struct dwc_replica;
+
 /* What the exit is answered by. */
 enum dwc_answer {
 	DWC_ANSWER_IO,        /* what the device said, if it was asked */
@@ -40,5 +43,9 @@ struct dwc_logged {
 	uint64_t sum;
 	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
 };
+
+void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
+int dwc_replica_answer(struct dwc_replica *r);
+int dwc_replica_feed(struct dwc_replica *r);
 
 #endif

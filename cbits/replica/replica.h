@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "element/phase.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -18,6 +17,14 @@
 
 struct dwc_engine;
 struct chase;
+
+/* Where a replica stands in the element. */
+enum dwc_stage {
+	DWC_STAGE_AT_COMMITTED, /* at the last committed state */
+	DWC_STAGE_HAS_INPUTS,   /* the element has begun, on a visit or by single steps: its inputs are given */
+	DWC_STAGE_RAN,          /* it stands anywhere */
+	DWC_STAGE_HARVESTED,    /* the same, and its dirty logs have been read since it ran */
+};
 
 struct dwc_slot {
 	uint64_t gpa, size;
@@ -72,8 +79,6 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
-int dwc_replica_answer(struct dwc_replica *r);
-int dwc_replica_feed(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
 uint64_t dwc_ran_ns(const struct dwc_replica *r);
 

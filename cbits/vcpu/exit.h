@@ -8,7 +8,6 @@
 
 struct dwc_engine;
 struct dwc_replica;
-struct dwc_inputs;
 
 /* An exit as it is compared: nothing host-specific (data_offset, flags) is in it. */
 struct dwc_exit {
@@ -26,7 +25,6 @@ void dwc_describe_exit(struct dwc_replica *r);
 void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason);
 uint64_t dwc_exit_length(const struct dwc_exit *x);
 void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from);
-void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b);
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x);
 int dwc_replayable(const struct dwc_exit *x);

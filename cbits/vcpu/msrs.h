@@ -3,10 +3,8 @@
 #define DWC_VCPU_MSRS_H
 
 struct dwc_engine;
-struct dwc_replica;
 
 int dwc_msrs_filter(int vm_fd, int time);
 void dwc_msr_serve(struct dwc_engine *e);
-void dwc_msr_answer(struct dwc_replica *r);
 
 #endif

@@ -47,6 +47,22 @@ void dwc_tsc_choose(struct dwc_engine *e)
 	e->inputs.tsc = e->guest_ns > e->inputs.tsc ? e->guest_ns : e->inputs.tsc + 1;
 }
 
+/* Never the same twice. The frozen TSC's successor; where the TSC runs the guest clock, from the host's TSC on at the first site, which is
+ * more than what the guest has read by itself, as a VM's own TSC begins at 0. (What it reads by itself later is undone, as the replicas' TSCs
+ * are apart. Where the host does not let them be, as on kvm_pvm, both can read the same, and a site then an earlier time.) */
+uint64_t dwc_tsc_next(struct dwc_engine *e)
+{
+	uint64_t now = e->inputs.tsc;
+
+	if (!e->tsc_ratio) {
+		if (!e->site_base)
+			e->site_base = __rdtsc() - e->guest_ns;
+		now = e->site_base + e->guest_ns;
+	}
+	e->site_time = now > e->site_time ? now : e->site_time + 1;
+	return e->site_time;
+}
+
 static int follow(struct dwc_replica *r)
 {
 	const struct dwc_engine *e = r->engine;

@@ -1,6 +1,6 @@
 /* Where the engine stands in the life of an element (element.c), and which steps there are from there. */
-#ifndef DWC_ELEMENT_PHASE_H
-#define DWC_ELEMENT_PHASE_H
+#ifndef DWC_PHASE_H
+#define DWC_PHASE_H
 
 struct dwc_engine;
 
@@ -19,15 +19,6 @@ enum dwc_phase {
 	DWC_PHASES
 };
 
-/* Where a replica stands in the element. */
-enum dwc_stage {
-	DWC_STAGE_AT_COMMITTED, /* at the last committed state */
-	DWC_STAGE_HAS_INPUTS,   /* the element has begun, on a visit or by single steps: its inputs are given */
-	DWC_STAGE_RAN,          /* it stands anywhere */
-	DWC_STAGE_HARVESTED,    /* the same, and its dirty logs have been read since it ran */
-};
-
-const char *dwc_phase_name(enum dwc_phase phase);
 void dwc_set_phase(struct dwc_engine *e, enum dwc_phase to);
 
 #endif

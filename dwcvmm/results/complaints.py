@@ -1,4 +1,4 @@
-"""`python -m dwcvmm.results.verdict [--printed-like LOG] REPORT ...`: was this guest protected to its end?
+"""`python -m dwcvmm.results.complaints [--printed-like LOG] REPORT ...`: was this guest protected to its end?
 
 With a log: did it print the same hashes as there, each in the .log beside its report (scripts/workload)?
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from dwcvmm.errors import DwcVmmError
-from dwcvmm.results.schema import Report, load
+from dwcvmm.results.reportfile import Report, load
 
 ENOUGH_ELEMENTS = 10_000
 HASH = re.compile(r"^DWCVMM-HASH (\S+) ([0-9a-f]{64})\r?$", re.MULTILINE)

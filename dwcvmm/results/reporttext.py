@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwcvmm.results.schema import Report
+from dwcvmm.results.reportfile import Report
 
 
 def _counts(counts: dict[str, int]) -> str:

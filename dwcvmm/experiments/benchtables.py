@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dwcvmm.experiments.bench_elements import Row as ElementsRow
-from dwcvmm.experiments.bench_runs import Row, RunsBench
-from dwcvmm.results.rates import Spread
+from dwcvmm.results.benchfile import ElementsRow, RunsBench, RunsRow
+from dwcvmm.results.figures import median, with_bounds
 
 ELEMENTS_HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
 RUNS_HEADER = (
     f"{'strategy':16}{'seconds (min, max)':>28}{'penalty % (min, max)':>28}{'elements':>10}{'exits/s':>10}"
     f"{'pages/el.':>10}  us an element"
 )
-
-
-def figure(value: float) -> str:
-    """Four digits that count, all of a great number."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def with_bounds(value: Spread | None) -> str:
-    """ "1.2 (1.1, 1.4)"; of one value only that."""
-    if value is None:
-        return "-"
-    bounds = "" if value.min == value.max else f" ({figure(value.min)}, {figure(value.max)})"
-    return figure(value.median) + bounds
-
-
-def median(value: Spread | None) -> str:
-    return figure(value.median) if value else "-"
 
 
 def elements_table(rows: list[ElementsRow]) -> str:
@@ -46,7 +28,7 @@ def runs_text(bench: RunsBench) -> str:
     return "\n".join([RUNS_HEADER, *map(_runs_line, bench.rows)])
 
 
-def _runs_line(row: Row) -> str:
+def _runs_line(row: RunsRow) -> str:
     if not row.runs:
         return f"{row.strategy:16}{row.reason}"
     phases = ", ".join(f"{name} {median(us)}" for name, us in row.phases_us.items() if us.max)

@@ -1,10 +1,9 @@
-"""How pictures look, where they are written to, and the picture of a check; by matplotlib (the extra `report`)."""
+"""How pictures look, and how they are written to a file; by matplotlib (the extra `report`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import write_failure
@@ -14,29 +13,6 @@ WIDTH_IN = 5.0  # at one CSS pixel a point this fits a telephone
 # Each of these colours stands in no other place of a picture: svg.py finds them by their value.
 INK, GRID = "#1c1c1f", "#d6d6db"
 COLOURS = ("#3b76b8", "#c85f17", "#2f8a55", "#a8487a", "#7a5fc0", "#8a8a92", "#b08d1e", "#2f8f9d")
-
-
-class Histograms(Protocol):
-    """What a picture of a check needs of it. Histograms: bucket n counts values below 2**n."""
-
-    @property
-    def guest(self) -> str: ...
-    @property
-    def strategy(self) -> str: ...
-    @property
-    def slice_ends(self) -> int: ...
-    @property
-    def unexplained(self) -> int: ...
-    @property
-    def count_distance(self) -> Sequence[int]: ...
-    @property
-    def skid(self) -> Sequence[int]: ...
-
-
-def bucket_labels(count: int) -> list[str]:
-    """What the buckets of a histogram by powers of two hold: bucket n values below 2**n, and not below 2**(n-1)."""
-    ranges = [f"{1 << (i - 1)}-{(1 << i) - 1}" for i in range(2, count)]
-    return ["0", "1", *ranges][:count]
 
 
 def check_picture_path(path: Path) -> None:
@@ -80,24 +56,3 @@ def save(figure: Any, path: Path) -> None:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     except OSError as error:
         raise write_failure("a picture", path, error) from error
-
-
-def check_figure(found: Histograms) -> Any:
-    """The two histograms of `dwcvmm check`: how far apart the counters stopped the replicas, and how late."""
-    figure, axes = new_figure(6, rows=2)
-    what = f"{found.guest}, {found.strategy}: {found.slice_ends} slice ends"
-    figure.suptitle(f"{what},\n{found.unexplained} unexplained divergences", fontsize="medium")
-    for axis, title, histogram in (
-        (axes[0], "|n1 - n2|: events between the stops of e1 and e2", found.count_distance),
-        (axes[1], "skid: events that e1 stopped late", found.skid),
-    ):
-        last = max((i for i, n in enumerate(histogram) if n), default=0)
-        axis.bar(bucket_labels(last + 1), histogram[: last + 1], color=COLOURS[0])
-        axis.set_title(title, fontsize="medium")
-        axis.set_ylabel("slice ends")
-        axis.tick_params(axis="x", labelrotation=45)
-    return figure
-
-
-def draw_check(found: Histograms, path: Path) -> None:
-    save(check_figure(found), path)

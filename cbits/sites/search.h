@@ -1,6 +1,6 @@
 /* The search by single steps for an instruction that reads what is the host's. */
-#ifndef DWC_VCPU_SEARCH_H
-#define DWC_VCPU_SEARCH_H
+#ifndef DWC_SITES_SEARCH_H
+#define DWC_SITES_SEARCH_H
 
 #include <stdint.h>
 

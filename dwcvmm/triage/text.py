@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from dwcvmm.triage.analysis import Triage
+from dwcvmm.triage.differences import Difference, PageDifference
 from dwcvmm.triage.judgement import bits_text
-from dwcvmm.triage.triage import Difference, PageDifference, Place, Triage
+from dwcvmm.triage.places import Place
 
 MOST_PAGES, MOST_WORDS = 8, 16  # JSON has them all
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dwcvmm.results.origin import Origin
-from dwcvmm.results.schema import GuestFacts, HostFacts
+from dwcvmm.results.reportfile import GuestFacts, HostFacts
 
 NONE = "-"
 

@@ -1,7 +1,7 @@
 /* The search by one free run: traps at everything in RAM that looks like an instruction that is wanted. Fast, and sure if it
  * stops at one, for that was executed. Data that looks so is changed for the run only, like the code of ring 3 where the trap is
  * IN, and none there: then nothing is found. */
-#include "vcpu/scan.h"
+#include "sites/scan.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -12,12 +12,12 @@
 #include "engine.h"
 #include "host.h"
 #include "replica/replica.h"
+#include "sites/search.h"
+#include "sites/sites.h"
 #include "status.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
-#include "vcpu/search.h"
-#include "vcpu/sites.h"
 
 #define MOST_TRAPS (1u << 20)
 #define TRAP_BYTES 3   /* from the opcode on; RDTSC is shorter */

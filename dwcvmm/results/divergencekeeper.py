@@ -15,7 +15,6 @@ from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import REGISTERS, Cause, Divergence, special_registers
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.pc.machine import Machine
-from dwcvmm.results.build import VERSION, guest_facts, host_facts
 from dwcvmm.results.divergencefile import (
     MAX_PAGES,
     PAGE,
@@ -29,6 +28,7 @@ from dwcvmm.results.divergencefile import (
     encode,
 )
 from dwcvmm.results.outputfile import OutputFile
+from dwcvmm.results.reportbuilder import VERSION, guest_facts, host_facts
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.results.pretty import NOT_JSON, pretty_json, read_json_file
+from dwcvmm.results.jsonfile import NOT_JSON, pretty_json, read_json_file
 
 SCHEMA = "dwcvmm-report/1"
 

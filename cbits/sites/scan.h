@@ -1,6 +1,6 @@
 /* The search by one free run with traps. */
-#ifndef DWC_VCPU_SCAN_H
-#define DWC_VCPU_SCAN_H
+#ifndef DWC_SITES_SCAN_H
+#define DWC_SITES_SCAN_H
 
 struct dwc_engine;
 

@@ -131,7 +131,7 @@ def _choice(name: str, good: bool, detail: str, otherwise: str) -> Finding:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m dwcvmm.experiments.findings FILE NAME`: 0 if doctor's JSON says ok to finding NAME."""
+    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: 0 if doctor's JSON says ok to finding NAME."""
     document = msgspec.json.decode(Path(arguments[0]).read_bytes())
     levels = {finding["name"]: finding["level"] for finding in document["findings"]}
     return 0 if document["fit"] and levels.get(arguments[1]) == Level.OK else 1

@@ -17,7 +17,7 @@ from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.pc.devices.cmos import date_text
 from dwcvmm.pc.machine import Machine, Outcome
-from dwcvmm.results import schema
+from dwcvmm.results import reportfile
 from dwcvmm.results.origin import command_line, now
 from dwcvmm.results.rates import penalty
 
@@ -36,8 +36,8 @@ def cpu_model() -> str:
     return "unknown"
 
 
-def host_facts(host: HostKind) -> schema.HostFacts:
-    return schema.HostFacts(
+def host_facts(host: HostKind) -> reportfile.HostFacts:
+    return reportfile.HostFacts(
         kvm_module=host.module,
         kernel=os.uname().release,
         cpu=cpu_model(),
@@ -47,9 +47,9 @@ def host_facts(host: HostKind) -> schema.HostFacts:
     )
 
 
-def guest_facts(machine: Machine) -> schema.GuestFacts:
+def guest_facts(machine: Machine) -> reportfile.GuestFacts:
     config, core = machine.config, machine.core
-    return schema.GuestFacts(
+    return reportfile.GuestFacts(
         kernel=str(config.kernel),
         kernel_sha256=machine.kernel_sha256,
         initrd=str(config.initrd) if config.initrd else None,
@@ -64,10 +64,10 @@ def guest_facts(machine: Machine) -> schema.GuestFacts:
     )
 
 
-def slice_facts(machine: Machine) -> schema.Slices:
+def slice_facts(machine: Machine) -> reportfile.Slices:
     stats, replicas = machine.core.stats, machine.replicas
     stepped = machine.engine.counts.stepped_elements
-    return schema.Slices(
+    return reportfile.Slices(
         progress=str(replicas.progress.event),
         tsc="frozen" if replicas.frozen_tsc else "sites",
         ended=int(stats.by_end[lib.KVM_EXIT_INTR]) - stepped,
@@ -81,9 +81,9 @@ def slice_facts(machine: Machine) -> schema.Slices:
     )
 
 
-def vote_facts(machine: Machine) -> schema.Votes:
+def vote_facts(machine: Machine) -> reportfile.Votes:
     voting = machine.engine.voting
-    return schema.Votes(
+    return reportfile.Votes(
         policy=machine.config.engine.policy.value,
         lost={run: voting.lost[index] for index, run in enumerate(("e1", "e2"))},
         lost_by_cpu={str(cpu): lost for cpu, lost in sorted(voting.lost_by_cpu.items())},
@@ -91,9 +91,9 @@ def vote_facts(machine: Machine) -> schema.Votes:
     )
 
 
-def scrub_facts(machine: Machine) -> schema.Scrub:
+def scrub_facts(machine: Machine) -> reportfile.Scrub:
     stats = machine.core.stats
-    return schema.Scrub(
+    return reportfile.Scrub(
         bytes_per_s=machine.config.engine.scrub_bytes_per_s,
         pages=int(stats.scrub_pages),
         passes=int(stats.scrub_passes),
@@ -115,16 +115,16 @@ def post_mortem(machine: Machine) -> str:
 
 
 def build_report(
-    machine: Machine, wall_s: float, baseline: schema.Report | None = None, error: str | None = None
-) -> schema.Report:
+    machine: Machine, wall_s: float, baseline: reportfile.Report | None = None, error: str | None = None
+) -> reportfile.Report:
     """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty. `error`: what ended the run."""
     core, counts, config = machine.core, machine.engine.counts, machine.config.engine
     stats = core.stats
     phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
     outcome = machine.outcome or Outcome.INTERRUPTED
     broken = outcome in (Outcome.CRASH, Outcome.HALT, Outcome.DIVERGENCE_STOP)
-    return schema.Report(
-        schema=schema.SCHEMA,
+    return reportfile.Report(
+        schema=reportfile.SCHEMA,
         version=VERSION,
         outcome=outcome.value,
         strategy=config.strategy.value,
@@ -132,12 +132,12 @@ def build_report(
         slice_ns=config.slice_ns,
         wall_s=wall_s,
         guest_s=float(core.guest_ns) / NS,
-        elements=schema.Elements(
+        elements=reportfile.Elements(
             committed=int(stats.committed),
             by_end=by_end({i: int(stats.by_end[i]) for i in range(64)}),
             unprotected=int(stats.committed) if config.strategy is Strategy.OFF else 0,
         ),
-        divergences=schema.Divergences(
+        divergences=reportfile.Divergences(
             total=sum(counts.divergences.values()),
             by_cause={str(cause): n for cause, n in sorted(counts.divergences.items())},
             unexplained=counts.divergences[Cause.UNEXPLAINED],
@@ -148,14 +148,14 @@ def build_report(
             "accessed_bit": counts.accessed_bits,
         },
         rollbacks=int(stats.rollbacks),
-        pages=schema.Pages(
+        pages=reportfile.Pages(
             compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)
         ),
-        phases_s=schema.Phases(
+        phases_s=reportfile.Phases(
             **phases,
             other=max(0.0, wall_s - sum(phases.values())),
         ),
-        stepping=schema.Stepping(
+        stepping=reportfile.Stepping(
             elements=counts.stepped_elements,
             instructions=counts.stepped_instructions,
             discarded=counts.discarded_steps,
@@ -168,7 +168,7 @@ def build_report(
         votes=vote_facts(machine),
         scrub=scrub_facts(machine),
         faults=[
-            schema.FaultFacts(
+            reportfile.FaultFacts(
                 fault=str(each.fault),
                 element=each.element,
                 became=each.became.value,

@@ -1,6 +1,6 @@
 /* Learned sites: instructions that read what is the host's, replaced by a trap. */
-#ifndef DWC_VCPU_SITES_H
-#define DWC_VCPU_SITES_H
+#ifndef DWC_SITES_SITES_H
+#define DWC_SITES_SITES_H
 
 #include <stdint.h>
 
@@ -12,7 +12,6 @@
 enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER };
 
 struct dwc_engine;
-struct dwc_replica;
 
 /* One that was replaced by a trap (sites.c). */
 struct dwc_site {
@@ -23,11 +22,9 @@ struct dwc_site {
 
 int dwc_learn_site(struct dwc_engine *e);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
-uint64_t dwc_next_time(struct dwc_engine *e);
 int dwc_site_answer(struct dwc_engine *e);
 void dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
 int dwc_reflect_undefined(struct dwc_engine *e);
-int dwc_give_answer(struct dwc_replica *r);
 
 #endif

@@ -1,6 +1,6 @@
 /* The search by single steps for an instruction that reads what is the host's (insn.c): one that no stock KVM traps. Where the
  * replicas differ, one runs again from the checkpoint to the first. What becomes of it: sites.c. */
-#include "vcpu/search.h"
+#include "sites/search.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -10,10 +10,11 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/inputs.h"
 #include "replica/replica.h"
+#include "sites/sites.h"
 #include "vcpu/debug.h"
 #include "vcpu/insn.h"
-#include "vcpu/sites.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
 

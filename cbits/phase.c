@@ -1,5 +1,5 @@
 /* The legal steps between phases. */
-#include "element/phase.h"
+#include "phase.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -23,24 +23,6 @@ static const uint16_t steps[DWC_PHASES] = {
 	[DWC_PHASE_DISCARDED] = TO(BOTH_ENDED) | TO(ROLLING_BACK),
 	[DWC_PHASE_ROLLING_BACK] = TO(BETWEEN) | TO(INPUTS_CHOSEN) | TO(START_VISITED),
 };
-
-const char *dwc_phase_name(enum dwc_phase phase)
-{
-	static const char *const names[DWC_PHASES] = {
-		[DWC_PHASE_BETWEEN] = "BETWEEN",
-		[DWC_PHASE_FRAGMENT] = "FRAGMENT",
-		[DWC_PHASE_INPUTS_CHOSEN] = "INPUTS_CHOSEN",
-		[DWC_PHASE_START_VISITED] = "START_VISITED",
-		[DWC_PHASE_RUNNING] = "RUNNING",
-		[DWC_PHASE_FIRST_RUN_DONE] = "FIRST_RUN_DONE",
-		[DWC_PHASE_BOTH_ENDED] = "BOTH_ENDED",
-		[DWC_PHASE_COMPARED] = "COMPARED",
-		[DWC_PHASE_DISCARDED] = "DISCARDED",
-		[DWC_PHASE_ROLLING_BACK] = "ROLLING_BACK",
-	};
-
-	return phase < DWC_PHASES ? names[phase] : "none";
-}
 
 static _Noreturn void illegal(const struct dwc_engine *e, enum dwc_phase to)
 {

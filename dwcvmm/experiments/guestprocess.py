@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.experiments.bench_runs import Guest, Run
-from dwcvmm.results.schema import load
+from dwcvmm.experiments.bench_runs import Guest
+from dwcvmm.results.benchfile import Run
+from dwcvmm.results.reportfile import load
 
 STOP_S = 10
 SPARE_S = 60.0  # over the time limit: to start and to end, on a machine that is busy

@@ -1,11 +1,23 @@
 /* The search by one free run: traps at everything in RAM that looks like an instruction that is wanted. Fast, and sure if it
  * stops at one, for that was executed. Data that looks so is changed for the run only, like the code of ring 3 where the trap is
  * IN, and none there: then nothing is found. */
-#include "core.h"
+#include "sites/scan.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "sites/search.h"
+#include "sites/sites.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
 
 #define MOST_TRAPS (1u << 20)
 #define TRAP_BYTES 3   /* from the opcode on; RDTSC is shorter */

@@ -1,9 +1,22 @@
 /* The search by single steps for an instruction that reads what is the host's (insn.c): one that no stock KVM traps. Where the
  * replicas differ, one runs again from the checkpoint to the first. What becomes of it: sites.c. */
-#include "core.h"
+#include "sites/search.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "sites/sites.h"
+#include "vcpu/debug.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
 
 #define TRAP_BYTES 2
 #define VECTORS 256

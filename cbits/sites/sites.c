@@ -8,19 +8,29 @@
  * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate in 64-bit code (em_sysenter in
  * emulate.c): an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE. In 32-bit code there is no trap then.
  * Debug exceptions and invalid opcodes of the guest's own come to us then as well, and go back to it. */
-#include "core.h"
+#include "sites/sites.h"
 
 #include <errno.h>
-#include <string.h>
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <sys/random.h>
 #include <x86intrin.h>
 
+#include "engine.h"
+#include "host.h"
+#include "memory/dma.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "sites/search.h"
+#include "vcpu/debug.h"
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
+#include "vcpu/tsc.h"
+
 #define ICEBP 0xf1
 #define NOP 0x90
-#define DB_VECTOR 1
-#define UD_VECTOR 6
-#define RFLAGS_STATUS 0x8d5u /* CF, PF, AF, ZF, SF, OF */
-#define RFLAGS_CF 1u
 #define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set where nothing happened (SDM 3B 18.2.3) */
 
 const uint8_t dwc_port_trap[DWC_LONGEST_READ] = { 0xe5, DWC_TIME_PORT, NOP, NOP, NOP, NOP };
@@ -70,22 +80,6 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 	return NULL;
 }
 
-/* Never the same twice. The frozen TSC's successor; where the TSC runs the guest clock, from the host's TSC on at the first site, which is
- * more than what the guest has read by itself, as a VM's own TSC begins at 0. (What it reads by itself later is undone, as the replicas' TSCs
- * are apart. Where the host does not let them be, as on kvm_pvm, both can read the same, and a site then an earlier time.) */
-uint64_t dwc_next_time(struct dwc_engine *e)
-{
-	uint64_t now = e->inputs.tsc;
-
-	if (!e->tsc_ratio) {
-		if (!e->site_base)
-			e->site_base = __rdtsc() - e->guest_ns;
-		now = e->site_base + e->guest_ns;
-	}
-	e->site_time = now > e->site_time ? now : e->site_time + 1;
-	return e->site_time;
-}
-
 /* XCR0 as it is now: the guest can have changed it since the checkpoint. */
 static uint64_t enabled_registers(const struct dwc_engine *e)
 {
@@ -107,11 +101,11 @@ static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint6
 	inputs->value = inputs->aux = e->tsc_aux;
 	switch (read->kind) {
 	case DWC_READ_RDTSC: case DWC_READ_RDTSCP:
-		inputs->value = dwc_next_time(e);
+		inputs->value = dwc_tsc_next(e);
 		break;
 	case DWC_READ_RDRAND: case DWC_READ_RDSEED:
 		if (getrandom(&inputs->value, sizeof inputs->value, GRND_NONBLOCK) < 0)
-			inputs->value = dwc_next_time(e);
+			inputs->value = dwc_tsc_next(e);
 		break;
 	case DWC_READ_XGETBV: /* all registers that are enabled count as in use (SDM 1 13.6: XINUSE may say so) */
 		inputs->value = enabled_registers(e);
@@ -169,90 +163,4 @@ int dwc_reflect_undefined(struct dwc_engine *e)
 		return 0;
 	e->inputs.answer = DWC_ANSWER_UNDEFINED;
 	return 1;
-}
-
-static void inject(struct dwc_replica *r, uint8_t vector)
-{
-	struct kvm_vcpu_events *events = &r->run->s.regs.events;
-
-	memset(&events->exception, 0, sizeof events->exception);
-	events->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
-	events->exception.pending = 1;
-	events->exception.nr = vector;
-	r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
-}
-
-/* A general register by its number in an instruction. */
-static __u64 *numbered(struct kvm_regs *regs, unsigned number)
-{
-	__u64 *by_number[] = { &regs->rax, &regs->rcx, &regs->rdx, &regs->rbx, &regs->rsp, &regs->rbp, &regs->rsi, &regs->rdi,
-			       &regs->r8, &regs->r9, &regs->r10, &regs->r11, &regs->r12, &regs->r13, &regs->r14, &regs->r15 };
-
-	return by_number[number & 15];
-}
-
-/* A write of 4 bytes clears those above, one of 2 leaves them (SDM 1 3.4.1.1). */
-static void write_operand(struct kvm_regs *regs, const struct dwc_host_read *read, uint64_t value)
-{
-	__u64 *to = numbered(regs, read->reg);
-
-	if (read->bytes == 2)
-		*to = (*to & ~0xffffull) | (value & 0xffff);
-	else
-		*to = read->bytes == 4 ? (uint32_t)value : value;
-}
-
-/* What the instruction of a site does to the registers. */
-static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
-{
-	switch (inputs->read.kind) {
-	case DWC_READ_RDRAND: case DWC_READ_RDSEED: /* CF: there was one */
-		write_operand(regs, &inputs->read, inputs->value);
-		regs->rflags = (regs->rflags & ~(uint64_t)RFLAGS_STATUS) | RFLAGS_CF;
-		break;
-	case DWC_READ_RDPID:
-		write_operand(regs, &inputs->read, inputs->value);
-		break;
-	default: /* EDX:EAX, and ECX of RDTSCP */
-		if (inputs->read.kind == DWC_READ_RDTSCP)
-			regs->rcx = inputs->aux;
-		regs->rax = (uint32_t)inputs->value;
-		regs->rdx = inputs->value >> 32;
-	}
-}
-
-/* Registers that the answer sets, at the start of the element; on the owning thread. */
-int dwc_give_answer(struct dwc_replica *r)
-{
-	struct kvm_vcpu_events *events = &r->run->s.regs.events;
-	const struct dwc_inputs *inputs = &r->engine->inputs;
-	struct kvm_regs *regs = &r->run->s.regs.regs;
-	uint64_t rax = regs->rax;
-	int err;
-
-	switch (inputs->answer) {
-	case DWC_ANSWER_SITE_PORT:
-		/* no register may be set while the IN is pending; this run leaves the sync regs behind it, and something in EAX */
-		if ((err = dwc_replica_complete(r)))
-			return err;
-		regs->rax = rax;
-		regs->rip = inputs->next_rip;
-		write_read(regs, inputs);
-		return dwc_set_regs(r);
-	case DWC_ANSWER_SITE_TRAP:
-		write_read(regs, inputs);
-		regs->rip = inputs->next_rip;
-		return dwc_set_regs(r);
-	case DWC_ANSWER_DEBUG:
-		regs->rip = inputs->next_rip;
-		inject(r, DB_VECTOR);
-		events->exception_has_payload = 1;
-		events->exception_payload = inputs->debug_payload;
-		return dwc_set_regs(r);
-	case DWC_ANSWER_UNDEFINED:
-		inject(r, UD_VECTOR);
-		return 0;
-	default:
-		return 0;
-	}
 }

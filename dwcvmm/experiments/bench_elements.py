@@ -11,11 +11,10 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.hostprobe import kvm_module, probe, uses_shadow_paging
+from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ConfigError
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Machine, MachineConfig
-from dwcvmm.results.build import host_facts
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.results.build import this_host
 from dwcvmm.results.origin import Origin, origin
 
 SCHEMA = "dwcvmm-bench-elements/1"
@@ -63,8 +62,8 @@ def run_once(
         engine = EngineConfig(strategy=strategy)
         if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL):
             engine = replace(engine, checkpoint_every=every, scrub_bytes_per_s=scrub_bytes_per_s)
-        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
-        machine = Machine(config, lambda data: None)
+        config = PcConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
+        machine = PC(config)
     try:
         machine.start()
         machine.run(WARM_UP)
@@ -86,12 +85,7 @@ class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def document(rows: list[Row]) -> ElementsBench:
-    system = System()
-    try:
-        host = host_facts(probe(system))
-    finally:
-        system.close()
-    return ElementsBench(schema=SCHEMA, origin=origin(host), rows=rows)
+    return ElementsBench(schema=SCHEMA, origin=origin(this_host()), rows=rows)
 
 
 def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[Row]:

@@ -24,8 +24,9 @@ from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments.check import GUESTS
 from dwcvmm.guest.memory import check_size
 from dwcvmm.pc.boot.loader import command_line
+from dwcvmm.results.jsonfile import write_json
 from dwcvmm.results.origin import origin
-from dwcvmm.results.pretty import write_json
+from dwcvmm.results.reportbuilder import this_host
 from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20

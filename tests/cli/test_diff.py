@@ -15,9 +15,9 @@ from dwcvmm.element.divergence import Divergence
 from dwcvmm.errors import ExitCode
 from dwcvmm.faults.injector import Injector
 from dwcvmm.results.divergencefile import SCHEMA, load
-from dwcvmm.results.keep import Keeper
+from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.triage.triage import analyse
+from dwcvmm.triage.analysis import analyse
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from dwcvmm._core import lib
 from dwcvmm.element.config import EngineConfig
-from dwcvmm.element.divergence import Cause
+from dwcvmm.element.divergence import Cause, Divergence
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
 from dwcvmm.results.origin import origin
@@ -57,7 +59,7 @@ class Totals:
     def elements_per_s(self) -> float:
         return self.elements / self.wall_s if self.wall_s else 0.0
 
-    def add(self, machine: Machine) -> None:
+    def add(self, machine: PC) -> None:
         stats, counts = machine.core.stats, machine.engine.counts
         self.runs += 1
         self.elements += int(stats.committed)
@@ -75,6 +77,14 @@ class Totals:
         self.tick_waits += facts.tick_waits
         self.longest_element_us = max(self.longest_element_us, facts.longest_element_us)
         self.longest_element_slices = max(self.longest_element_slices, facts.longest_element_slices)
+
+
+class _Log(Observer):
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+
+    def divergence(self, record: Divergence) -> None:
+        self._events.divergence(record, 0)
 
 
 def endless(image: bytes) -> bytes:
@@ -97,11 +107,7 @@ def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, e
     totals: Totals | None = None
     started = time.monotonic()
     while totals is None or totals.elements < elements:
-        machine = Machine(
-            MachineConfig(running, memory_bytes=MEMORY_BYTES, engine=engine),
-            lambda data: None,
-            lambda record: events.divergence(record, 0),
-        )
+        machine = PC(PcConfig(running, memory_bytes=MEMORY_BYTES, engine=engine), _Log(events))
         try:
             totals = totals or Totals(
                 name,

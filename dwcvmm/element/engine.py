@@ -3,9 +3,7 @@ cbits/element/element.c; here is what happens when it does not simply commit."""
 
 from __future__ import annotations
 
-import atexit
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -14,6 +12,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element import stepping
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
@@ -71,30 +70,20 @@ class Counts:
 class Engine:
     """Runs a guest element by element on `replicas`."""
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        on_divergence: Callable[[Divergence], None] | None = None,
-        on_suspect: Callable[[int], None] | None = None,
-        on_repair: Callable[[str, int], None] | None = None,
-    ) -> None:
+    def __init__(self, replicas: Replicas, observer: EngineObserver) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.engine
         self.sites = Sites(self.core, replicas.host.hidden_reads)
         self.counts = Counts(Counter())
-        self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
+        self.observer = observer
+        self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
-        self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
-        self.before_rollback: Callable[[], None] | None = None  # of a divergence whose cause is not known yet
-        self.on_search: Callable[[str], None] = lambda text: None  # one that can take seconds begins, or was in vain
         self.last: Divergence | None = None
-        self._on_divergence = on_divergence
-        self._on_repair = on_repair or (lambda copy, gpa: None)
         self._attempt = self._cuts = 0
         self._discards = (0, 0)  # element, and how often in a row its steps were for nothing
         self._started = False
-        self._said: set[str] = set()  # to on_search
+        self._said: set[str] = set()  # of searches
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
@@ -102,15 +91,12 @@ class Engine:
             self.core.host_base_ns = lib.dwc_now_ns()
         self.replicas.take_checkpoint()
         check("start engine", lib.dwc_engine_start(self.core))
-        # the kick timer writes to the run page: it must be gone before the mapping is
-        atexit.register(self.close)
         self._started = True
 
     def release(self) -> None:
         """Stop threads and timers; the VMs stay, to be looked at. On the thread that called start()."""
         if self._started:
             lib.dwc_engine_stop(self.core)
-            atexit.unregister(self.close)
             self._started = False
 
     def close(self) -> None:
@@ -156,7 +142,7 @@ class Engine:
             elif status == lib.DWC_STOP_WAITING:
                 self._end_by_steps(0)
             elif status == lib.DWC_STOP_REPAIRED:
-                self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
+                self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
             elif status == lib.DWC_STOP_ELEMENT_START:
                 for visitor in self.visitors:
                     visitor.at_start()
@@ -185,8 +171,8 @@ class Engine:
         if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DONE:
             return True
         record = self._describe(1)
-        if record.cause is Cause.UNEXPLAINED and self.before_rollback:
-            self.before_rollback()
+        if record.cause is Cause.UNEXPLAINED:
+            self.observer.before_rollback()
         try:
             self.rollback(everything=True, to=self.core.phase)
         except _RollbackFailed as failure:
@@ -202,7 +188,7 @@ class Engine:
 
     def _explain_in_log(self, record: Divergence) -> Cause:
         """What came to light behind the elements that it is from."""
-        if fault := self.explain_by_fault(record):
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
@@ -216,7 +202,7 @@ class Engine:
                 record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
                 self._record(record)
                 raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
-            self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
+            self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
         return bytes(ffi.buffer(out))
 
     def rollback(self, everything: bool = False, to: int = lib.DWC_PHASE_INPUTS_CHOSEN) -> None:
@@ -239,8 +225,7 @@ class Engine:
     def _record(self, record: Divergence) -> None:
         self.counts.divergences[record.cause] += 1
         self.last = record
-        if self._on_divergence:
-            self._on_divergence(record)
+        self.observer.divergence(record)
 
     def _describe(self, attempt: int) -> Divergence:
         """Accessed bits that differ are merged: the cause is known then."""
@@ -261,8 +246,7 @@ class Engine:
         record = self._describe(self._attempt)
         if record.cause is Cause.UNEXPLAINED:
             self.voting.diverged()  # reads all groups, and the dirty logs
-            if self.before_rollback:
-                self.before_rollback()
+            self.observer.before_rollback()
         # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
         # once: what hit e2 alone stays in such a page for both runs of the restart
         self.rollback(everything=self._attempt > 1 or self.in_place)
@@ -277,7 +261,7 @@ class Engine:
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:
-        if fault := self.explain_by_fault(record):
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
@@ -311,7 +295,7 @@ class Engine:
                 record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
                 record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
-                self.on_search(
+                self.observer.search(
                     f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
@@ -321,7 +305,7 @@ class Engine:
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            self.on_search(text)
+            self.observer.search(text)
 
     def _learn(self, record: Divergence, found: Found) -> None:
         """What was found is a site from now on. Both replicas stand at the last committed state."""
@@ -381,7 +365,7 @@ class Engine:
         suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
         if suspicious:
             record = describe(self.core, self._attempt + 1)
-            if fault := self.explain_by_fault(record):
+            if fault := self.observer.explain(record):
                 record.detail["fault"], record.cause = fault, Cause.INJECTED
                 self._record(record)
         self.rollback(everything=suspicious)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
@@ -61,7 +62,7 @@ class Injection:
         return None if self.detected_at is None else (self.detected_ns - self.injected_ns) / 1000
 
 
-class Injector(Visitor):
+class Injector(Visitor, EngineObserver):
     """`settle_after`: elements after which a fault that nothing has shown is looked for in RAM, mended there, and no
     longer held responsible for what diverges later; None: never.
     """
@@ -70,18 +71,33 @@ class Injector(Visitor):
         self.injections: list[Injection] = []
         self._engine, self._core = engine, engine.core
         self._settle_after = settle_after
-        ordered = sorted(faults, key=lambda fault: fault.element)
-        self._due = [fault for fault in ordered if fault.cpu is None]
-        self._defects = [fault for fault in ordered if fault.cpu is not None]
+        self._due: list[Fault] = []
+        self._defects: list[Fault] = []
         self._open: list[Injection] = []  # nothing has shown them yet
         self._between: list[Fault] = []  # in place: those of e2 wait for the end of e1
         self._in_place = engine.in_place
-        for fault in ordered:
-            if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
-                raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
-        for fault in self._defects:
+        self.add(faults)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """More of them, before the engine runs or between two elements. Raises ConfigError for one that cannot be
+        injected here, or whose element has been committed.
+        """
+        new, committed = list(faults), int(self._core.stats.committed)
+        for fault in new:
+            self._check(fault, committed)
+        self._due += [fault for fault in new if fault.cpu is None]
+        self._defects += [fault for fault in new if fault.cpu is not None]
+        for faults_of_a_kind in (self._due, self._defects):
+            faults_of_a_kind.sort(key=lambda fault: fault.element)
+
+    def _check(self, fault: Fault, committed: int) -> None:
+        if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
+            raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
+        if fault.cpu is not None:
             if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
+        elif fault.element < committed:
+            raise ConfigError(f"fault {fault}: {committed} elements are committed already")
 
     @property
     def visit_from(self) -> int:
@@ -144,7 +160,7 @@ class Injector(Visitor):
             self._open.remove(injection)
         return str(injection.fault)
 
-    def repaired(self, copy: str, gpa: int) -> None:
+    def repair(self, copy: str, gpa: int) -> None:
         """The scrubber has mended a page."""
         for injection in list(self._open):
             if injection.page == gpa:

@@ -1,8 +1,18 @@
 /* What Python asks of the engine besides running it: start and stop, single steps, requests from other threads. */
-#include "core.h"
+#include "engine.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
+
+#include "element/caches.h"
+#include "host.h"
+#include "memory/difference.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "vcpu/debug.h"
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
 
 #define NS_PER_S 1000000000ull
 

@@ -1,8 +1,9 @@
 /* The few host calls everything else is built on. */
-#include "core.h"
+#include "host.h"
 
 #include <errno.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 long dwc_ioctl(int fd, unsigned long request, void *argument)
 {

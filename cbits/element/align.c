@@ -2,9 +2,22 @@
  * and not equally late. The one behind is brought to where the other stands: by its counter over a long
  * way, then by a breakpoint at the other's RIP. Equal registers and equal memory are the proof; counts
  * say only who is behind and when to give up (docs/progress.md). */
-#include "core.h"
+#include "element/align.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+
+#include "engine.h"
+#include "host.h"
+#include "memory/pages.h"
+#include "replica/replica.h"
+#include "stats.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/debug.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
 
 #define TRIES 24
 #define SKID 192 /* stop short of the other by this much; a longer skid costs another try */

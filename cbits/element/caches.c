@@ -1,10 +1,13 @@
 /* Strategy in-place, phase cf: between e1 and e2, so that e2 does not read from a cache what e1 left there. WBINVD would do it
  * at once, and is an instruction of ring 0. */
-#include "core.h"
+#include "element/caches.h"
 
 #include <cpuid.h>
 #include <immintrin.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
 
 #define LINE 64 /* bytes; CLFLUSH works on any part of a line, and no x86-64 CPU has shorter ones */
 

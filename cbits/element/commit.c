@@ -1,5 +1,16 @@
 /* The end of an element: compare what both replicas show, and make it the checkpoint or log it. */
-#include "core.h"
+#include "element/commit.h"
+
+#include "engine.h"
+#include "host.h"
+#include "memory/dma.h"
+#include "memory/guard.h"
+#include "memory/pages.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
 
 /* The guest time that the element of a replica took. */
 static uint64_t element_ns(const struct dwc_replica *r)

@@ -1,37 +1,39 @@
 /* The life of an element: inputs, e1 and e2, compare, commit, device. Python takes over when the
  * two runs differ, when no natural end comes, and for devices that are not in C. */
-#include "core.h"
+#include "element/element.h"
 
-#include <errno.h>
+#include <linux/kvm.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "element/align.h"
+#include "element/commit.h"
+#include "element/inplace.h"
+#include "element/run.h"
+#include "element/slice.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/pages.h"
+#include "memory/scrub.h"
+#include "pc/interrupts.h"
+#include "pc/lapic.h"
+#include "pc/platform.h"
+#include "pc/uart.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "sites/sites.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/msrs.h"
+#include "vcpu/tsc.h"
 
 #define NS_PER_S 1000000000ull
 #define IDLE_SLICE_NS 5000000ull
 #define WAITING_ELEMENTS 32
 #define DRAIN_ELEMENTS 1024
 #define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit for as long as that takes */
-
-static int job_continue(struct dwc_replica *r)
-{
-	int status = dwc_replica_run(r, r->limit_ns);
-
-	if (status == 0 && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
-		status = dwc_pages_harvest(r);
-	return status;
-}
-
-int dwc_job_element(struct dwc_replica *r)
-{
-	int err;
-
-	if (r->engine->arm && (err = dwc_slice_arm(r)))
-		return err;
-	r->started_ns = dwc_now_ns();
-	r->tick_crossed = r->harvested = 0;
-	if (!r->midway && (err = dwc_replica_feed(r)))
-		return err;
-	r->midway = 0;
-	return job_continue(r);
-}
 
 /* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
 static int starts_with_exception(const struct dwc_engine *e)
@@ -92,19 +94,6 @@ static uint64_t time_limit(struct dwc_engine *e)
 	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
 
 	return limit * e->patience_factor < longest ? limit * e->patience_factor : longest;
-}
-
-/* One replica reached a natural end and the other did not yet: it must, within generous time. */
-int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
-{
-	int status;
-
-	r->limit_ns += e->hang_ns;
-	status = dwc_replica_call(r, job_continue);
-	if (status != DWC_SLICE_UP)
-		return status;
-	e->diff = DWC_DIFF_HANG;
-	return DWC_DIVERGED;
 }
 
 /* Both ended, one of them or both by its counter. */

@@ -7,9 +7,25 @@
  *
  * Each element is a checkpoint, and one that stands behind the I/O instruction that ended the element before: KVM finishes that
  * first, once, with the device's answer. Neither run nor a rollback has to come by it again. */
-#include "core.h"
+#include "element/inplace.h"
 
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "element/caches.h"
+#include "element/rollback.h"
+#include "element/run.h"
+#include "element/slice.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/guard.h"
+#include "memory/pages.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
 
 /* Mark the pages of the log that are not as in the checkpoint. */
 static void find_changed(struct dwc_engine *e)

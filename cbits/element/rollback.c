@@ -1,6 +1,17 @@
 /* Both replicas back to the last committed element: restore the checkpoint, and replay what was committed since with
  * logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
-#include "core.h"
+#include "element/rollback.h"
+
+#include "engine.h"
+#include "host.h"
+#include "memory/guard.h"
+#include "memory/pages.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
 
 #define SPARE_NS 10000000000ull /* for a machine that is busier than it was at the first time */
 #define SPARE_TIMES 4

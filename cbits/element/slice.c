@@ -1,5 +1,10 @@
 /* Slices: how many events an element may count before it is ended, by the rate at which the guest counts them. */
-#include "core.h"
+#include "element/slice.h"
+
+#include "element/align.h"
+#include "engine.h"
+#include "replica/replica.h"
+#include "vcpu/counter.h"
 
 #define NS_PER_MS 1000000ull
 

@@ -1,5 +1,7 @@
 /* Whether two copies of a page differ: what a comparison spends its time in. */
-#include "core.h"
+#include "memory/difference.h"
+
+#include "host.h"
 
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #define TRIALS 5

@@ -1,8 +1,16 @@
 /* Guest memory for devices: they read what has been compared, and what they write is in all copies. */
-#include "core.h"
+#include "memory/dma.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "memory/guard.h"
+#include "memory/scrub.h"
+#include "status.h"
+#include "vcpu/exit.h"
 
 /* layout.py */
 #define PCI_MEMORY 0xc0000000ull

@@ -1,8 +1,15 @@
 /* The checkpoint's own protection: sums of its pages, registers and log, taken from what was compared, and checked
  * before a rollback believes them. With three copies of RAM and a sum, a damaged page is mended. */
-#include "core.h"
+#include "memory/guard.h"
 
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/inputs.h"
+#include "status.h"
+#include "vcpu/exit.h"
 
 #define LANES 4
 #define WORDS (DWC_PAGE / sizeof(uint64_t))

@@ -4,10 +4,17 @@
  * every element: a write-protect fault costs far more than comparing a page. It leaves the set when
  * its content has not changed for idle_limit elements. Contents are compared over the union of both
  * logs, never the logs: page-table pages get logged by mere page walks (SDM 3C 29.3.5). */
-#include "core.h"
+#include "memory/pages.h"
 
-#include <errno.h>
+#include <linux/kvm.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "memory/difference.h"
+#include "memory/guard.h"
+#include "replica/replica.h"
+#include "status.h"
 
 #define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
 #define SHARED_PAGES 8 /* fewer are compared sooner than the other thread is told */

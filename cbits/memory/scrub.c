@@ -1,8 +1,15 @@
 /* The scrubber: between elements, compare the three copies of pages that nobody has written since the checkpoint, and
  * mend the one that is wrong. */
-#include "core.h"
+#include "memory/scrub.h"
 
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "memory/guard.h"
+#include "memory/pages.h"
+#include "replica/replica.h"
+#include "status.h"
 
 #define MOST_PAGES 32 /* at a time: about 40 us */
 #define NS_PER_S 1000000000ull

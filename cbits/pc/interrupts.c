@@ -1,5 +1,10 @@
 /* From an interrupt line to the vector that starts an element: 8259, IO-APIC, local APIC. */
-#include "core.h"
+#include "pc/interrupts.h"
+
+#include "engine.h"
+#include "pc/ioapic.h"
+#include "pc/lapic.h"
+#include "pc/pic.h"
 
 #define ISA_LINES 16
 #define MSI_ADDRESS 0xfee00000ull

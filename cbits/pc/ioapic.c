@@ -1,7 +1,10 @@
 /* The IO-APIC: 24 pins and a redirection entry for each (Intel 82093AA, 290566-001). */
-#include "devices.h"
+#include "pc/ioapic.h"
 
+#include <errno.h>
 #include <string.h>
+
+#include "pc/lapic.h"
 
 #define VERSION_VALUE 0x00170011
 #define ENTRY_LEVEL (1ull << 15)

@@ -1,7 +1,8 @@
 /* The local APIC of the one CPU, in xAPIC mode (SDM 3A, chapter 11). Its timer counts the guest clock, a tick a nanosecond, as
  * KVM's does. There is no other CPU: what is sent to others goes nowhere. SMI is not delivered. */
-#include "devices.h"
+#include "pc/lapic.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { /* register offsets, table 11-1 */

@@ -1,7 +1,8 @@
 /* PCI's configuration address, and the answers for functions that are not there: a loader that looks at all of configuration space
  * asks more than a hundred thousand times. Those that are there answer in Python (dwcvmm/pc/devices/pci/bus.py). */
-#include "devices.h"
+#include "pc/pci.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define ENABLE 0x80000000u

@@ -1,5 +1,5 @@
 /* The PC's pair of 8259A interrupt controllers (Intel 231468-003). */
-#include "devices.h"
+#include "pc/pic.h"
 
 #include <string.h>
 

@@ -1,8 +1,9 @@
 /* The PC's 8254 timer (Intel 231164-005) and port 0x61. A count is not stored but computed from the guest clock, in whole
  * ticks, so that nothing drifts. One thing is simpler than in the chip: a count is there when it is written, or when the gate
  * rises, not with the next pulse of the clock. */
-#include "devices.h"
+#include "pc/pit.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define HZ 1193182u

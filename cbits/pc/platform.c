@@ -1,8 +1,23 @@
 /* The devices that answer without Python, because guests talk to them all the time, or because they interrupt by the guest clock:
  * interrupt controllers, timer, clock, first serial port (docs/decisions/0001-devices-in-c.md). */
-#include "core.h"
+#include "pc/platform.h"
 
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "pc/interrupts.h"
+#include "pc/ioapic.h"
+#include "pc/lapic.h"
+#include "pc/pci.h"
+#include "pc/pic.h"
+#include "pc/pit.h"
+#include "pc/rtc.h"
+#include "pc/uart.h"
+#include "vcpu/exit.h"
 
 #define LAPIC 0xfee00000
 #define IOAPIC 0xfec00000

@@ -1,7 +1,7 @@
 /* The PC's MC146818 (Motorola ADI-1018): clock, alarm, periodic interrupt, and CMOS memory, at ports 0x70 and 0x71. The time is in
  * its registers, in the format that register B asks for, and is brought up to the guest clock when somebody looks. An update takes
  * no time: UIP stands only for the 244 us before one in which a guest must not begin to read. */
-#include "devices.h"
+#include "pc/rtc.h"
 
 #include <string.h>
 

@@ -1,6 +1,7 @@
 /* 16550A UART (National Semiconductor PC16550D). A byte written is sent at once. */
-#include "devices.h"
+#include "pc/uart.h"
 
+#include <stddef.h>
 #include <string.h>
 
 enum { IER_RX = 1, IER_THRE = 2, IER_LINE = 4, LCR_DLAB = 0x80, LSR_READY = 1, LSR_OVERRUN = 2, LSR_EMPTY = 0x60,

@@ -1,13 +1,26 @@
 /* One replica: the thread that owns its vCPU, and KVM_RUN up to an exit. */
-#include "core.h"
+#include "replica/replica.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/kvm.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "engine.h"
+#include "host.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
+#include "vcpu/tsc.h"
 
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
@@ -267,57 +280,4 @@ int dwc_replica_complete(struct dwc_replica *r)
 		err = dwc_replica_finish(r);
 	while (err > 0);
 	return err;
-}
-
-/* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
- * replica, or in the first run and not in a replay. Between instructions it has no meaning: clear it. */
-static int inject(struct dwc_replica *r, uint32_t vector)
-{
-	struct kvm_interrupt interrupt = { vector };
-	struct kvm_regs *regs = &r->run->s.regs.regs;
-	long err;
-
-	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
-	if (r->engine->strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF &&
-	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
-		/* no register may be set while an exit is pending */
-		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))
-			return (int)err;
-		regs->rflags &= ~DWC_RFLAGS_RF;
-		r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-	}
-	err = dwc_ioctl(r->vcpu_fd, KVM_INTERRUPT, &interrupt);
-	return err < 0 ? (int)err : 0;
-}
-
-/* Give the device's answer to a pending read, and the registers that an answer sets. */
-int dwc_replica_answer(struct dwc_replica *r)
-{
-	struct dwc_engine *e = r->engine;
-	struct dwc_exit *x = &e->exit;
-
-	if (e->has_pending_io && dwc_is_msr(x))
-		dwc_msr_answer(r);
-	else if (e->has_pending_io && !x->is_write) {
-		if (x->reason == KVM_EXIT_IO)
-			memcpy((uint8_t *)r->run + r->run->io.data_offset, e->inputs.io_data, (size_t)x->size * x->count);
-		else
-			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
-	}
-	return dwc_give_answer(r);
-}
-
-/* All inputs of the element: the answer to the exit before it, and the interrupt that starts it. */
-int dwc_replica_feed(struct dwc_replica *r)
-{
-	struct dwc_engine *e = r->engine;
-	int err;
-
-	if ((err = dwc_replica_answer(r)))
-		return err;
-	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
-	r->run->cr8 = e->inputs.cr8;
-	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
-		return err;
-	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
 }

@@ -1,15 +1,22 @@
 /* The progress counter: a perf event on the thread that owns a vCPU, counting in the guest only. Its
  * overflow makes KVM_RUN return, some instructions late (docs/progress.md). The count is a guide: that
  * two replicas stand at the same point is shown by their state alone. */
-#include "core.h"
+#include "vcpu/counter.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <linux/perf_event.h>
+#include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
 
 #define NEVER (1ull << 40)
 

@@ -1,7 +1,14 @@
 /* KVM_SET_GUEST_DEBUG: single steps, a breakpoint, and debug exits for learned sites in ring 3. */
-#include "core.h"
+#include "vcpu/debug.h"
 
+#include <linux/kvm.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
 
 #define DR7_G0 2 /* breakpoint 0, instruction execution */
 #define RFLAGS_TF (1u << 8)

@@ -1,7 +1,13 @@
 /* Exits: what of KVM_RUN's return is kept, compared, logged. */
-#include "core.h"
+#include "vcpu/exit.h"
 
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
 
 #define MMIO_PART 8 /* the most that one exit transfers; parts end at pages, too */
 
@@ -73,12 +79,6 @@ uint64_t dwc_exit_length(const struct dwc_exit *x)
 void dwc_copy_exit(struct dwc_exit *to, const struct dwc_exit *from)
 {
 	memcpy(to, from, offsetof(struct dwc_exit, data) + dwc_exit_length(from));
-}
-
-/* Inputs of the element after the exit e->exit: there is as much data as that asked for. */
-void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
-{
-	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(&e->exit));
 }
 
 int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)

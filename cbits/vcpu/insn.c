@@ -1,5 +1,5 @@
 /* What an instruction is to the engine, by its first bytes. Not a disassembler: it knows the few that matter here. */
-#include "core.h"
+#include "vcpu/insn.h"
 
 #define OPERAND_SIZE 0x66
 #define REPNE 0xf2

@@ -1,10 +1,16 @@
 /* MSRs that the VMM answers, by exits of RDMSR and WRMSR (api.rst: KVM_CAP_X86_USER_SPACE_MSR, KVM_X86_SET_MSR_FILTER):
  * TSC_AUX, which KVM refuses where RDTSCP is hidden, and what a host would answer by values of its own that move. Such an exit ends an
  * element like one of I/O: what is written is compared, the answer is an input of the next element. */
-#include "core.h"
+#include "vcpu/msrs.h"
 
-#include <errno.h>
+#include <linux/kvm.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/inputs.h"
+#include "vcpu/exit.h"
+#include "vcpu/tsc.h"
 
 #define LONGEST 128 /* MSRs in a range */
 
@@ -83,16 +89,6 @@ void dwc_msr_serve(struct dwc_engine *e)
 	if (kind == AUX)
 		value = e->tsc_aux;
 	else if (kind == TIME)
-		value = e->tsc_ratio ? e->inputs.tsc : dwc_next_time(e);
-	dwc_engine_answer(e, (const uint8_t *)&value, sizeof value);
-}
-
-/* The answer of the pending exit to a replica; the next KVM_RUN finishes the instruction by it. */
-void dwc_msr_answer(struct dwc_replica *r)
-{
-	const struct dwc_inputs *inputs = &r->engine->inputs;
-
-	r->run->msr.error = inputs->answer == DWC_ANSWER_REFUSED;
-	if (!r->engine->exit.is_write)
-		memcpy(&r->run->msr.data, inputs->io_data, sizeof r->run->msr.data);
+		value = e->tsc_ratio ? e->inputs.tsc : dwc_tsc_next(e);
+	memcpy(e->inputs.io_data, &value, sizeof value);
 }

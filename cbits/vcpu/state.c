@@ -1,9 +1,17 @@
 /* vCPU state: read at every exit, compared, restored at a rollback. REGS, SREGS and EVENTS come
  * with KVM_RUN (KVM_CAP_SYNC_REGS); the other groups cost an ioctl each. */
-#include "core.h"
+#include "vcpu/state.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "stats.h"
+#include "status.h"
 
 #define CR4_PGE (1ull << 7)
 

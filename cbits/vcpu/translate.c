@@ -1,8 +1,13 @@
 /* Where a linear address is in guest physical memory: the walk of the guest's page tables (SDM vol. 3A, chapter 4). Not
  * KVM_TRANSLATE: that asks as ring 0 does, and CR4.SMAP then hides the pages of ring 3. */
-#include "core.h"
+#include "vcpu/translate.h"
 
 #include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "vcpu/state.h"
 
 #define CR0_PG (1ull << 31)
 #define CR4_PSE (1ull << 4)

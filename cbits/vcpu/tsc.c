@@ -6,9 +6,14 @@
  *
  * Under `off` it runs as fast as the guest clock does, which then goes by it: the VMM's own time counts, as in any VMM. Where that
  * clock jumps (in HLT) it is set forward. */
-#include "core.h"
+#include "vcpu/tsc.h"
 
+#include <linux/kvm.h>
 #include <x86intrin.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
 
 #define NS_PER_MS 1000000ull
 #define LONGEST_WAIT_NS (900 * 1000ull)
@@ -40,6 +45,22 @@ void dwc_tsc_choose(struct dwc_engine *e)
 		return;
 	e->tsc_tick = tick;
 	e->inputs.tsc = e->guest_ns > e->inputs.tsc ? e->guest_ns : e->inputs.tsc + 1;
+}
+
+/* Never the same twice. The frozen TSC's successor; where the TSC runs the guest clock, from the host's TSC on at the first site, which is
+ * more than what the guest has read by itself, as a VM's own TSC begins at 0. (What it reads by itself later is undone, as the replicas' TSCs
+ * are apart. Where the host does not let them be, as on kvm_pvm, both can read the same, and a site then an earlier time.) */
+uint64_t dwc_tsc_next(struct dwc_engine *e)
+{
+	uint64_t now = e->inputs.tsc;
+
+	if (!e->tsc_ratio) {
+		if (!e->site_base)
+			e->site_base = __rdtsc() - e->guest_ns;
+		now = e->site_base + e->guest_ns;
+	}
+	e->site_time = now > e->site_time ? now : e->site_time + 1;
+	return e->site_time;
 }
 
 static int follow(struct dwc_replica *r)

@@ -20,11 +20,11 @@ from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import UnreadableError, write_failure
+from dwcvmm.results.campaignfile import SCHEMA
+from dwcvmm.results.jsonfile import NOT_JSON, pretty_json, read_json_file
 from dwcvmm.results.origin import Origin
-from dwcvmm.results.pretty import NOT_JSON, pretty_json, read_json_file
 from dwcvmm.streams import write_all
 
-SCHEMA = "dwcvmm-campaign/1"
 T = TypeVar("T")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
-from dwcvmm.campaign.spec import SCHEMA, Directory, Golden, GuestSpec, Planned, Result, Spec
+from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Planned, Result, Spec
 from dwcvmm.campaign.statistics import Bounds, clopper_pearson, margin, quantile
 from dwcvmm.faults.model import parse
-from dwcvmm.results.schema import HostFacts
+from dwcvmm.results.campaignfile import SCHEMA
+from dwcvmm.results.reportfile import HostFacts
 
 CONFIDENCE = 0.95
 GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)

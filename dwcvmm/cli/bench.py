@@ -18,12 +18,13 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.experiments import bench_runs, child
+from dwcvmm.experiments import bench_runs, guestprocess
 from dwcvmm.experiments.bench_elements import document, measure
-from dwcvmm.experiments.bench_runs import OFF, Guest, Run
-from dwcvmm.experiments.tables import elements_table, runs_text
+from dwcvmm.experiments.bench_runs import Guest
+from dwcvmm.experiments.benchtables import elements_table, runs_text
+from dwcvmm.results.benchfile import OFF, Run
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.results.pretty import pretty_json
 from dwcvmm.streams import say, show
 
 MOST_PAGES = 2048  # of the 16 MiB that guest-images/ring3 has
@@ -152,8 +153,8 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
         if file:  # after each run: what was measured survives whatever ends this
             file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
-    with child.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
-        execute = partial(child.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
+    with guestprocess.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
+        execute = partial(guestprocess.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
         result = bench_runs.document(
             guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
         )

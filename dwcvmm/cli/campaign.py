@@ -26,9 +26,9 @@ from dwcvmm.experiments.check import GUESTS
 from dwcvmm.guest.memory import check_size
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.boot.loader import command_line
-from dwcvmm.results.build import host_facts
+from dwcvmm.results.jsonfile import write_json
 from dwcvmm.results.origin import origin
-from dwcvmm.results.pretty import write_json
+from dwcvmm.results.reportbuilder import host_facts
 from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20

@@ -15,11 +15,12 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
-from dwcvmm.experiments.check import as_document, check_guest, picture
-from dwcvmm.page.plots import check_picture_path, draw_check
+from dwcvmm.experiments.check import check_guest, picture, result_of
+from dwcvmm.page import pictures
+from dwcvmm.page.style import check_picture_path, save
 from dwcvmm.results.events import EventLog
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.results.pretty import pretty_json
 from dwcvmm.streams import show
 
 
@@ -59,8 +60,9 @@ def check(
     finally:
         log.close()
     show(picture(totals))
+    result = result_of(totals)
     if file:
-        file.write(pretty_json(as_document(totals)))
+        file.write(pretty_json(result))
     if picture_path:
-        draw_check(totals, picture_path)
+        save(pictures.slice_ends(result), picture_path)
     return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)

@@ -8,11 +8,11 @@ import click
 
 from dwcvmm.errors import ExitCode
 from dwcvmm.results.divergencefile import load
-from dwcvmm.results.pretty import pretty_json
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.streams import show
+from dwcvmm.triage.analysis import analyse
 from dwcvmm.triage.symbols import load_symbols
-from dwcvmm.triage.triage import analyse
-from dwcvmm.triage.triagetext import render
+from dwcvmm.triage.text import render
 
 
 @click.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.experiments.findings import Finding, Level, examine
-from dwcvmm.results.pretty import pretty_json
+from dwcvmm.experiments.hostfindings import Finding, Level, examine
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.streams import show
 
 MARKS = {Level.OK: "ok  ", Level.NOTE: "note", Level.FAIL: "FAIL"}

@@ -9,10 +9,10 @@ import click
 
 from dwcvmm.cli.apart import check_apart
 from dwcvmm.files import write_failure
+from dwcvmm.page.html import render
 from dwcvmm.page.inputs import read
-from dwcvmm.page.page import render
-from dwcvmm.page.plots import figure_class, save
 from dwcvmm.page.sections import sections
+from dwcvmm.page.style import figure_class, save
 from dwcvmm.results.origin import now
 from dwcvmm.streams import say
 

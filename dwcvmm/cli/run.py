@@ -31,12 +31,12 @@ from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
-from dwcvmm.results import schema
-from dwcvmm.results.build import build_report
+from dwcvmm.results import reportfile
+from dwcvmm.results.divergencekeeper import OPTION, Keeper
 from dwcvmm.results.events import EventLog
-from dwcvmm.results.keep import OPTION, Keeper
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.results.summary import summarise
+from dwcvmm.results.reportbuilder import build_report
+from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
 from dwcvmm.streams import say, writable
 
@@ -70,7 +70,7 @@ def open_console(name: str) -> tuple[int | None, int | None]:
     return 1, 0
 
 
-def check_baseline(path: Path, base: schema.Report, image: bytes) -> None:
+def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
     """Raises ConfigError for a report that no penalty can be told by."""
     if base.strategy != Strategy.OFF:
         raise ConfigError(f"{path} is of a run under {base.strategy}: a baseline is one with --strategy off")
@@ -218,7 +218,7 @@ def run(
         modules,
     )
     image = read_kernel(kernel, memory)
-    base = schema.load(baseline) if baseline else None
+    base = reportfile.load(baseline) if baseline else None
     if base and baseline:
         check_baseline(baseline, base, image)
     report_file = OutputFile(report) if report else None
@@ -292,7 +292,7 @@ def run(
         result = build_report(machine, session.wall_s, base, str(as_error(failure)) if failure else None)
         try:
             if report_file:
-                report_file.write(schema.encode(result))
+                report_file.write(reportfile.encode(result))
             log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
         except DwcVmmError as error:
             failure = failure or error
@@ -308,14 +308,14 @@ def run(
     return exit_code(result)
 
 
-def exit_code(result: schema.Report) -> int:
+def exit_code(result: reportfile.Report) -> int:
     outcome = Outcome(result.outcome)
     if outcome is Outcome.POWEROFF and result.guest.status:
         return ExitCode.GUEST_FAILED
     return EXIT_CODES[outcome]
 
 
-def leave_behind(failure: Exception | None, result: schema.Report) -> NoReturn:
+def leave_behind(failure: Exception | None, result: reportfile.Report) -> NoReturn:
     """End the process beside a machine whose thread is held by something that does not come back."""
     say("dwcvmm: the guest was left where it stood, as a disk or a pipe held it")
     if failure:

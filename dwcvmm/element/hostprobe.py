@@ -59,7 +59,7 @@ class UserTrap(Enum):
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
     `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
-    `user_trap`: what can stand for RDTSC in ring 3 (cbits/vcpu/sites.c).
+    `user_trap`: what can stand for RDTSC in ring 3 (cbits/sites/sites.c).
     `icebp_rip_after`: RIP at the debug exit of an ICEBP in ring 3 stands behind it.
     `exact_windows`: an interrupt window exits at the first instruction that allows it.
     `hidden_reads`: a bit for each enum dwc_read_kind that is executed though CPUID hides it.

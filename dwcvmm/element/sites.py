@@ -1,7 +1,7 @@
 """Learned sites: an instruction that reads what is the host's, replaced by a trap of its size that exits everywhere.
 
-Which instructions these are is cbits/vcpu/insn.c, how one is found cbits/vcpu/search.c and scan.c, the traps and
-their answers cbits/vcpu/sites.c; here is the decision to patch the guest.
+Which instructions these are is cbits/vcpu/insn.c, how one is found cbits/sites/search.c and scan.c, the traps and
+their answers cbits/sites/sites.c; here is the decision to patch the guest.
 """
 
 from __future__ import annotations

@@ -8,17 +8,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module, probe, uses_shadow_paging
 from dwcvmm.errors import ConfigError
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.machine import Machine, MachineConfig
-from dwcvmm.results.build import host_facts
-from dwcvmm.results.origin import Origin, origin
+from dwcvmm.results.benchfile import ELEMENTS, ElementsBench, ElementsRow
+from dwcvmm.results.origin import origin
+from dwcvmm.results.reportbuilder import host_facts
 
-SCHEMA = "dwcvmm-bench-elements/1"
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
 MEMORY_BYTES = 16 << 20
@@ -30,20 +28,6 @@ def protected_strategies() -> list[Strategy]:
     """The strategies that compare, as far as this host has them."""
     refused = {Strategy.OFF, Strategy.IN_PLACE} if uses_shadow_paging(kvm_module()) else {Strategy.OFF}
     return [strategy for strategy in Strategy if strategy not in refused]
-
-
-class Row(msgspec.Struct, frozen=True):
-    """Times in us an element, medians over the rounds. `work_us`: its plain time less that of an empty element."""
-
-    strategy: str
-    work_us: float
-    dirty_pages: int
-    plain_us: float
-    dwc_us: float
-    penalty_percent: float
-    penalty_min: float
-    penalty_max: float
-    compare_commit_us_per_page: float | None
 
 
 def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
@@ -77,24 +61,16 @@ def run_once(
         machine.close()
 
 
-class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
-    """The result file of `bench elements`."""
-
-    schema: str
-    origin: Origin
-    rows: list[Row]
-
-
-def document(rows: list[Row]) -> ElementsBench:
+def document(rows: list[ElementsRow]) -> ElementsBench:
     system = System()
     try:
         host = host_facts(probe(system))
     finally:
         system.close()
-    return ElementsBench(schema=SCHEMA, origin=origin(host), rows=rows)
+    return ElementsBench(schema=ELEMENTS, origin=origin(host), rows=rows)
 
 
-def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[Row]:
+def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[ElementsRow]:
     """One row a strategy and page count. Raises ConfigError if the guest was not built."""
     try:
         image = GUEST.read_bytes()
@@ -119,14 +95,14 @@ def _row(
     pages: int,
     empty: float,
     least: int,
-) -> Row:
+) -> ElementsRow:
     plain = [t for t, _ in times[Strategy.OFF, pages]]
     dwc = [t for t, _ in times[strategy, pages]]
     compare = statistics.median(c for _, c in times[strategy, pages])
     base = statistics.median(c for _, c in times[strategy, least])
     # each round against its own plain run: what slows the machine down slows both
     penalties = [100 * (d - p) / p for d, p in zip(dwc, plain, strict=True)]
-    return Row(
+    return ElementsRow(
         strategy=strategy.value,
         work_us=statistics.median(plain) - empty,
         dirty_pages=pages,

@@ -8,15 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from dwcvmm.element.config import Strategy
 from dwcvmm.results import rates
-from dwcvmm.results.origin import Origin, origin
-from dwcvmm.results.rates import Spread, spread
-from dwcvmm.results.schema import Report
-from dwcvmm.results.verdict import complaints, printed_complaints
-
-BOOT, WORKLOAD = "dwcvmm-bench-boot/1", "dwcvmm-bench-workload/1"
-OFF = Strategy.OFF.value
+from dwcvmm.results.benchfile import BOOT, OFF, WORKLOAD, Run, RunsBench, RunsRow
+from dwcvmm.results.complaints import complaints, printed_complaints
+from dwcvmm.results.origin import origin
+from dwcvmm.results.rates import spread
 
 
 @dataclass(frozen=True)
@@ -30,41 +26,6 @@ class Guest:
     memory: str = "256M"
     token: str = ""
     hashes: bool = False
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty: it does."""
-
-    round: int
-    strategy: str
-    wrong: list[str] = []
-    refused: bool = False  # by the host, before the guest ran
-    report: Report | None = None
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A strategy over its runs that count. `penalty_percent`: each run over the one under off in its round."""
-
-    strategy: str
-    runs: int
-    reason: str = ""  # of runs that do not count
-    wall_s: Spread | None = None
-    penalty_percent: Spread | None = None
-    elements: Spread | None = None
-    exits_per_s: Spread | None = None
-    pages_per_element: Spread | None = None
-    phases_us: dict[str, Spread] = {}
-    divergences: int = 0
-
-
-class RunsBench(msgspec.Struct, frozen=True, kw_only=True):
-    """The result file of `bench boot` and `bench workload`."""
-
-    schema: str
-    origin: Origin
-    rounds: int
-    rows: list[Row]
-    runs: list[Run]
 
 
 def rotated(columns: Sequence[str], number: int) -> list[str]:
@@ -125,7 +86,7 @@ def _with_hashes_checked(run: Run, printed: dict[str, str]) -> Run:
     return msgspec.structs.replace(run, wrong=wrong)
 
 
-def row(column: str, runs: Iterable[Run]) -> Row:
+def row(column: str, runs: Iterable[Run]) -> RunsRow:
     """The figures of a strategy."""
     runs = list(runs)
     mine = [run for run in runs if run.strategy == column]
@@ -136,7 +97,7 @@ def row(column: str, runs: Iterable[Run]) -> Row:
     phases = [rates.phases_us(report) for report in reports]
     names = dict.fromkeys(name for each in phases for name in each)
     spreads = {name: spread(each[name] for each in phases if name in each) for name in names}
-    return Row(
+    return RunsRow(
         strategy=column,
         runs=len(good),
         reason="; ".join(dict.fromkeys(text for run in mine for text in run.wrong)),

@@ -14,14 +14,13 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.page.plots import bucket_labels
 from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
-from dwcvmm.results.build import host_facts, slice_facts
+from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
 from dwcvmm.results.origin import origin
-from dwcvmm.results.schema import HostFacts
+from dwcvmm.results.reportbuilder import host_facts, slice_facts
+from dwcvmm.results.reportfile import HostFacts
 
-SCHEMA = "dwcvmm-check/1"
 GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
 ROUNDS, ENDLESS = b"DWCR", 0x7FFFFFFF  # the mark before a guest's number of rounds
@@ -153,8 +152,7 @@ def picture(totals: Totals) -> str:
     return "\n".join(lines)
 
 
-def as_document(totals: Totals) -> dict[str, Any]:
-    fields: dict[str, Any] = {"schema": SCHEMA, "origin": origin(totals.host)}
-    fields |= {name: getattr(totals, name) for name in totals.__dataclass_fields__ if name != "host"}
-    fields["elements_per_s"] = totals.elements_per_s
-    return fields
+def result_of(totals: Totals) -> CheckResult:
+    """The result file."""
+    fields: dict[str, Any] = {name: getattr(totals, name) for name in totals.__dataclass_fields__ if name != "host"}
+    return CheckResult(origin=origin(totals.host), elements_per_s=totals.elements_per_s, **fields)

@@ -16,7 +16,7 @@ from pathlib import Path
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.experiments.slicetable import causes
 from dwcvmm.pc.machine import Outcome
-from dwcvmm.results.schema import Report, load
+from dwcvmm.results.reportfile import Report, load
 
 GUESTS = Path("build/guests")
 WAYS = {

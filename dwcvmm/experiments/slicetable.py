@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dwcvmm.results.schema import Divergences, Report, load
-from dwcvmm.results.verdict import complaints, printed_complaints
+from dwcvmm.results.complaints import complaints, printed_complaints
+from dwcvmm.results.reportfile import Divergences, Report, load
 
 HEADER = (
     "| run | elements, slices | catch-ups a slice | debug exits a slice | divergences | seconds | verdict |",

@@ -21,9 +21,9 @@ import msgspec
 
 from dwcvmm.errors import DwcVmmError, ExitCode
 from dwcvmm.experiments.soakplan import HOSTS, Piece, choose_hosts, plan
-from dwcvmm.results.pretty import NOT_JSON, write_json
-from dwcvmm.results.schema import Report, load
-from dwcvmm.results.verdict import complaints
+from dwcvmm.results.complaints import complaints
+from dwcvmm.results.jsonfile import NOT_JSON, write_json
+from dwcvmm.results.reportfile import Report, load
 
 RESULTS = Path("build/soak")
 LINUX = Path("build/guests/linux")

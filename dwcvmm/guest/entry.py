@@ -7,7 +7,6 @@ from enum import Enum, auto
 from typing import Any
 
 from dwcvmm.guest.memory import GuestMemory
-from dwcvmm.pc import layout
 
 # where they are unless the kernel is there
 GDT, GDT_BYTES = 0x1000, 8 * 9
@@ -28,7 +27,7 @@ CODE32_0 = 0x00CF9B000000FFFF
 
 CR0_PE, CR0_ET, CR0_NE, CR0_PG = 1 << 0, 1 << 4, 1 << 5, 1 << 31
 CR4_PAE = 1 << 5
-APIC_ENABLED, APIC_BOOT_CPU = 1 << 11, 1 << 8  # IA32_APIC_BASE
+APIC_BASE, APIC_ENABLED, APIC_BOOT_CPU = 0xFEE00000, 1 << 11, 1 << 8  # IA32_APIC_BASE, after reset at this address
 EFER_LME, EFER_LMA = 1 << 8, 1 << 10
 PRESENT_WRITE_USER_A_D, LARGE = 0x67, 0x80
 
@@ -90,7 +89,7 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
     sregs.gdt.base, sregs.gdt.limit = entry.gdt, GDT_BYTES - 1
     sregs.idt.base, sregs.idt.limit = 0, 0
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE
-    sregs.apic_base = layout.LAPIC | APIC_ENABLED | APIC_BOOT_CPU
+    sregs.apic_base = APIC_BASE | APIC_ENABLED | APIC_BOOT_CPU
     if long_mode:
         build_long_mode_tables(memory, entry.page_tables)
         sregs.cr3, sregs.cr4 = entry.page_tables, CR4_PAE

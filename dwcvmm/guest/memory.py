@@ -6,10 +6,9 @@ import struct
 from collections.abc import Callable
 
 from dwcvmm.errors import ConfigError, DwcVmmError
-from dwcvmm.pc import layout
 
 PAGE = 4096
-MINIMUM, MAXIMUM = 2 << 20, layout.RAM_MOST
+MINIMUM, MAXIMUM = 2 << 20, 0xB0000000  # above it lie PCI's configuration space, PCI's memory, and the APICs
 HOLE = (0xA0000, 0xC0000)  # VGA
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dwcvmm.experiments.tables import figure
 from dwcvmm.page import pictures
-from dwcvmm.page.inputs import Bound, Campaign
-from dwcvmm.page.page import Picture, Table
-from dwcvmm.results.provenance import NONE
+from dwcvmm.page.captions import NONE
+from dwcvmm.page.html import Picture, Table
+from dwcvmm.results.campaignfile import Bound, Campaign
+from dwcvmm.results.figures import figure
 
 
 def _percent(share: float | None) -> str:

@@ -3,81 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.experiments import bench_elements, bench_runs, check
-from dwcvmm.experiments.bench_elements import ElementsBench
-from dwcvmm.experiments.bench_runs import RunsBench
-from dwcvmm.results import schema
-from dwcvmm.results.origin import Origin
-from dwcvmm.results.pretty import NOT_JSON, read_json_file
-from dwcvmm.results.schema import Report
+from dwcvmm.results import benchfile, campaignfile, checkfile, reportfile
+from dwcvmm.results.benchfile import ElementsBench, RunsBench
+from dwcvmm.results.campaignfile import Campaign
+from dwcvmm.results.checkfile import CheckResult
+from dwcvmm.results.jsonfile import NOT_JSON, read_json_file
+from dwcvmm.results.reportfile import Report
 
-CAMPAIGN = "dwcvmm-campaign/1"
-
-
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page shows of the JSON of `dwcvmm check` (dwcvmm/experiments/check.py, Totals)."""
-
-    guest: str
-    strategy: str
-    elements: int
-    slice_ns: int
-    slice_ends: int
-    catch_ups: int
-    debug_exits: int
-    unexplained: int
-    divergences: dict[str, int]
-    count_distance: list[int]
-    skid: list[int]
-    origin: Origin = Origin()
-
-
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of a share, 0 to 1, each with `confidence`. `of`: the number of faults that it is a share of."""
-
-    confidence: float | None = None
-    lower: float | None = None
-    upper: float | None = None
-    of: int | str | None = None
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    histogram: dict[str, int] = {}
-    median: float | None = None
-    p99: float | None = None
-    max: float | None = None
-
-
-class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """A campaign of faults; every field may be missing."""
-
-    guest: str = ""
-    guests: list[str] = []
-    strategy: str = ""
-    command: str = ""
-    date: str = ""
-    host: dict[str, Any] | None = None
-    golden: Any = None
-    faults: int | None = None
-    classes: dict[str, int] = {}
-    by_target: dict[str, dict[str, int]] = {}
-    bounds: dict[str, Bound] = {}
-    latency_elements: Latency = Latency()
-    latency_us: Latency = Latency()
-
-
-Document = Report | RunsBench | ElementsBench | Checked | Campaign
+Document = Report | RunsBench | ElementsBench | CheckResult | Campaign
 KINDS: dict[str, type[Document]] = {
-    schema.SCHEMA: Report,
-    bench_runs.BOOT: RunsBench,
-    bench_runs.WORKLOAD: RunsBench,
-    bench_elements.SCHEMA: ElementsBench,
-    check.SCHEMA: Checked,
-    CAMPAIGN: Campaign,
+    reportfile.SCHEMA: Report,
+    benchfile.BOOT: RunsBench,
+    benchfile.WORKLOAD: RunsBench,
+    benchfile.ELEMENTS: ElementsBench,
+    checkfile.SCHEMA: CheckResult,
+    campaignfile.SCHEMA: Campaign,
 }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dwcvmm.experiments.bench_elements import Row
-from dwcvmm.page.plots import COLOURS, new_figure
+from dwcvmm.page.style import COLOURS, new_figure
+from dwcvmm.results.benchfile import ElementsRow
+from dwcvmm.results.checkfile import CheckResult, bucket_labels
 
 # t1, r1, cf, t2, cc: the terms of an element's cost, tau = 100 * (t1 + r1 + cf + t2 + cc) / t2
 TERMS = {
@@ -100,7 +101,7 @@ def penalty_by_exits(points: Sequence[Point]) -> Any:
     return figure
 
 
-def penalty_by_pages(rows: Sequence[Row]) -> Any:
+def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
     """Of `bench elements`: medians, with bars from the least to the greatest."""
     figure, axis = new_figure(3.4)
     for strategy in dict.fromkeys(row.strategy for row in rows):
@@ -131,4 +132,21 @@ def latency(histogram: Mapping[str, int]) -> Any:
         axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("elements from the fault to its detection")
     axis.set_ylabel("faults")
+    return figure
+
+
+def slice_ends(found: CheckResult) -> Any:
+    """The two histograms of `dwcvmm check`: how far apart the counters stopped the replicas, and how late."""
+    figure, axes = new_figure(6, rows=2)
+    what = f"{found.guest}, {found.strategy}: {found.slice_ends} slice ends"
+    figure.suptitle(f"{what},\n{found.unexplained} unexplained divergences", fontsize="medium")
+    for axis, title, histogram in (
+        (axes[0], "|n1 - n2|: events between the stops of e1 and e2", found.count_distance),
+        (axes[1], "skid: events that e1 stopped late", found.skid),
+    ):
+        last = max((i for i, n in enumerate(histogram) if n), default=0)
+        axis.bar(bucket_labels(last + 1), histogram[: last + 1], color=COLOURS[0])
+        axis.set_title(title, fontsize="medium")
+        axis.set_ylabel("slice ends")
+        axis.tick_params(axis="x", labelrotation=45)
     return figure

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dwcvmm.experiments.bench_elements import ElementsBench
-from dwcvmm.experiments.bench_runs import BOOT, OFF, Row, RunsBench
-from dwcvmm.experiments.tables import figure, median, with_bounds
 from dwcvmm.page import pictures
 from dwcvmm.page.campaignsection import campaign_parts
-from dwcvmm.page.inputs import Campaign, Checked, Document
-from dwcvmm.page.page import Picture, Section, Table
+from dwcvmm.page.captions import NONE, name_of, of, said
+from dwcvmm.page.html import Picture, Section, Table
+from dwcvmm.page.inputs import Document
 from dwcvmm.page.pictures import Point
-from dwcvmm.page.plots import check_figure
 from dwcvmm.results import rates
-from dwcvmm.results.origin import Origin
-from dwcvmm.results.provenance import NONE, name_of, of, said
-from dwcvmm.results.schema import Report
+from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, RunsBench, RunsRow
+from dwcvmm.results.campaignfile import Campaign
+from dwcvmm.results.checkfile import CheckResult
+from dwcvmm.results.figures import figure, median, with_bounds
+from dwcvmm.results.reportfile import Report
 
 # Tokponnon & Lobelle, FOSDEM 2017: penalties in percent, on a native machine
 BOOT_2017 = (("2017, other host", 114), ("2017, other host, cache flush", 3285))
@@ -39,7 +38,7 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     works = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema != BOOT]
     runs = [(path, found) for path, found in documents if isinstance(found, Report)]
     elements = [(path, found) for path, found in documents if isinstance(found, ElementsBench)]
-    checks = [(path, found) for path, found in documents if isinstance(found, Checked)]
+    checks = [(path, found) for path, found in documents if isinstance(found, CheckResult)]
     campaigns = [(path, found) for path, found in documents if isinstance(found, Campaign)]
     points = [point for _, found in documents for point in points_of(found)]
     made = [
@@ -58,7 +57,7 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     return [section for section in made if section.parts]
 
 
-def _bench_row(row: Row) -> tuple[str, ...]:
+def _bench_row(row: RunsRow) -> tuple[str, ...]:
     if not row.runs:
         return row.strategy, row.reason
     return (
@@ -200,9 +199,9 @@ def exits_parts(points: Sequence[Point]) -> Iterator[Picture]:
         )
 
 
-def check_parts(number: int, found: Checked) -> Iterator[Table | Picture]:
+def check_parts(number: int, found: CheckResult) -> Iterator[Table | Picture]:
     causes = ", ".join(f"{cause} {n}" for cause, n in sorted(found.divergences.items()) if n) or "none"
-    about = of(found.origin if isinstance(found.origin, Origin) else Origin())
+    about = of(found.origin)
     yield Table(
         f"Slice ends of guest {found.guest}.",
         about,
@@ -215,4 +214,5 @@ def check_parts(number: int, found: Checked) -> Iterator[Table | Picture]:
         ],
         ("divergences",),
     )
-    yield Picture(f"check-{number}", "How far apart both runs stopped, and how late.", about, check_figure(found))
+    title = "How far apart both runs stopped, and how late."
+    yield Picture(f"check-{number}", title, about, pictures.slice_ends(found))

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import html
 import io
-import re
 from typing import Any
+from xml.etree import ElementTree
 
-from dwcvmm.page.plots import COLOURS, GRID, INK
+from dwcvmm.page.style import COLOURS, GRID, INK
 
 # of the page's style sheet
 VARIABLES = {INK: "currentColor", GRID: "var(--grid)"} | {c: f"var(--c{i})" for i, c in enumerate(COLOURS)}
-# what matplotlib writes for files of their own: rules for all of the page, metadata
-NOT_INLINE = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
+NOT_INLINE = ("metadata", "style")  # of files of their own; the rules would hold for all of the page
 
 
 def inline(figure: Any, name: str, label: str) -> str:
     """An <svg> element. `name` is put before its ids: a page holds several. `label`: for those who do not see it."""
-    buffer = io.StringIO()
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    head, body = re.search(r"<svg([^>]*)>(.*)</svg>", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    box = re.search(r'viewBox="([^"]*)"', head)
-    body = NOT_INLINE.sub("", body)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', body)
-    body = body.replace("url(#", f"url(#{name}-")
+    drawn = ElementTree.fromstring(buffer.getvalue())
+    for element in list(drawn.iter()):
+        element[:] = [child for child in element if _local(child.tag) not in NOT_INLINE]
+        element.tag = _local(element.tag)
+        named = {_local(attribute): value for attribute, value in element.items()}
+        element.attrib = {attribute: _of_page(attribute, value, name) for attribute, value in named.items()}
+    drawn.attrib = {"role": "img", "aria-label": label, "viewBox": drawn.get("viewBox", "")}
+    return ElementTree.tostring(drawn, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    """Without its namespace: HTML knows SVG's elements and attributes by their plain names."""
+    return name.rpartition("}")[2]
+
+
+def _of_page(attribute: str, value: str, name: str) -> str:
+    """An attribute's value with the ids and the colours of the page."""
+    if attribute == "id":
+        return f"{name}-{value}"
+    if attribute == "href":
+        return value.replace("#", f"#{name}-", 1)
+    value = value.replace("url(#", f"url(#{name}-")
     for colour, variable in VARIABLES.items():
-        body = body.replace(colour, variable)
-    view = box[1] if box else ""
-    return f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{view}">{body}</svg>'
+        value = value.replace(colour, variable)
+    return value

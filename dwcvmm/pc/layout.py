@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-RAM_MOST = 0xB0000000  # then PCI's configuration space, PCI's memory, and the APICs
+from dwcvmm.guest.entry import APIC_BASE
+from dwcvmm.guest.memory import MAXIMUM
+
+RAM_MOST = MAXIMUM  # then PCI's configuration space, PCI's memory, and the APICs
 # bus 0 only: Linux looks at all slots of each bus that is named here
-ECAM, ECAM_BYTES, PCI_BUSES = 0xB0000000, 0x100000, 1
+ECAM, ECAM_BYTES, PCI_BUSES = RAM_MOST, 0x100000, 1
 PCI_MEMORY, PCI_MEMORY_END = 0xC0000000, 0xFEC00000
 PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
 PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; slot s has them turned by s
 PCI_ISA_IRQS = (10, 10, 11, 11)  # the same for the 8259, as SeaBIOS has it on a q35
 PCI_SLOTS = 32
-IOAPIC, LAPIC = 0xFEC00000, 0xFEE00000  # cbits/pc/platform.c serves them
+IOAPIC, LAPIC = 0xFEC00000, APIC_BASE  # cbits/pc/platform.c serves them
 APIC_ID = 0
 IOAPIC_ID, IOAPIC_PINS = 1, 24
 

@@ -14,8 +14,8 @@ import msgspec
 from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import read_file
-from dwcvmm.results.pretty import NOT_JSON, readable
-from dwcvmm.results.schema import GuestFacts, HostFacts
+from dwcvmm.results.jsonfile import NOT_JSON, readable
+from dwcvmm.results.reportfile import GuestFacts, HostFacts
 
 SCHEMA = "dwcvmm-divergence/1"
 FAMILY = b"dwcvmm-divergence/"

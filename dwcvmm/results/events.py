@@ -10,7 +10,7 @@ from typing import Any
 
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.files import open_output, write_failure
-from dwcvmm.results.pretty import json_bytes
+from dwcvmm.results.jsonfile import json_bytes
 from dwcvmm.streams import write_all
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import msgspec
 
-from dwcvmm.results.schema import HostFacts
+from dwcvmm.results.reportfile import HostFacts
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from dwcvmm.results.schema import Report
+from dwcvmm.results.reportfile import Report
 
 US = 1e6
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from dwcvmm.element.divergence import Cause
 from dwcvmm.faults.model import SHORTEST_BURST, parse
 from dwcvmm.results.divergencefile import RUNNING, KeptDivergence
-
-if TYPE_CHECKING:
-    from dwcvmm.triage.triage import Difference, PageDifference, Place
+from dwcvmm.triage.differences import Difference, PageDifference
+from dwcvmm.triage.places import Place
 
 MOST_NAMED = 4  # registers, words or pages that get a sentence each
 MOST_BITS = 8  # that are listed
-T = TypeVar("T", "Difference", "PageDifference")
+T = TypeVar("T", Difference, PageDifference)
 OTHER = {"A": "B", "B": "A"}
 
 

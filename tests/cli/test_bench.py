@@ -16,8 +16,9 @@ from conftest import ROOT, needs_kvm
 from test_run import COMMAND, dwcvmm
 
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.experiments import child
-from dwcvmm.experiments.bench_runs import Guest, RunsBench
+from dwcvmm.experiments import guestprocess
+from dwcvmm.experiments.bench_runs import Guest
+from dwcvmm.results.benchfile import RunsBench
 
 SPIN = b"\xb0\x41\x66\xba\xf8\x03\xee\xeb\xfe"  # prints "A", then jmp $
 
@@ -116,37 +117,37 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
 
 
 def test_runs_that_are_compared_have_the_same_date() -> None:
-    assert "--rtc fixed" in " ".join(child.command_of(Guest(Path("k")), "in-place+dirty", 1))
+    assert "--rtc fixed" in " ".join(guestprocess.command_of(Guest(Path("k")), "in-place+dirty", 1))
 
 
 def test_what_the_host_refuses_is_told_from_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Guest(Path("k"))
     planted(tmp_path, monkeypatch, "echo 'dwcvmm: no scheme for this host; use another' >&2; exit 4")
-    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    run, _ = guestprocess.execute(guest, "sequential", 0, tmp_path, 1)
     assert (run.refused, run.wrong) == (True, ["no scheme for this host; use another"])
     planted(tmp_path, monkeypatch, "echo bug >&2; exit 7")
-    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    run, _ = guestprocess.execute(guest, "sequential", 0, tmp_path, 1)
     assert (run.refused, run.wrong) == (False, ["exit code 7: bug"])
     planted(tmp_path, monkeypatch, "kill -9 $$")
-    run, _ = child.execute(guest, "sequential", 0, tmp_path, 1)
+    run, _ = guestprocess.execute(guest, "sequential", 0, tmp_path, 1)
     assert (run.refused, run.wrong) == (False, ["exit code -9: "])
     planted(tmp_path, monkeypatch, "echo 'Usage: ...' >&2; echo 'Error: No such option' >&2; exit 2")
     with pytest.raises(ConfigError, match="strategy sequential: Error: No such option"):
-        child.execute(guest, "sequential", 0, tmp_path, 1)
+        guestprocess.execute(guest, "sequential", 0, tmp_path, 1)
 
 
 def test_a_run_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(tmp_path, monkeypatch, "exec sleep 100")
-    monkeypatch.setattr(child, "SPARE_S", 0.5)
-    run, _ = child.execute(Guest(Path("k")), "off", 0, tmp_path, 0.5)
+    monkeypatch.setattr(guestprocess, "SPARE_S", 0.5)
+    run, _ = guestprocess.execute(Guest(Path("k")), "off", 0, tmp_path, 0.5)
     assert (run.refused, run.wrong) == (False, ["exit code 6: it had to be killed after 1 s"])
 
 
 def test_a_column_names_strategy_and_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(tmp_path, monkeypatch, 'echo "$@" >&2; exit 7')
-    run, _ = child.execute(Guest(Path("k")), "in-place+dirty", 0, tmp_path, 1.5)
+    run, _ = guestprocess.execute(Guest(Path("k")), "in-place+dirty", 0, tmp_path, 1.5)
     assert "--timeout 1.5s --strategy in-place --flush dirty --report" in run.wrong[0]
-    run, _ = child.execute(Guest(Path("k"), append="a b"), "parallel", 0, tmp_path, 1.5)
+    run, _ = guestprocess.execute(Guest(Path("k"), append="a b"), "parallel", 0, tmp_path, 1.5)
     assert "--flush" not in run.wrong[0]
 
 

@@ -13,9 +13,9 @@ from test_run import dwcvmm
 from dwcvmm.element.config import Strategy
 from dwcvmm.errors import ExitCode
 from dwcvmm.results.divergencefile import SCHEMA, load
-from dwcvmm.results.keep import Keeper
+from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.triage.triage import analyse
+from dwcvmm.triage.analysis import analyse
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 

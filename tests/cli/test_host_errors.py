@@ -15,7 +15,7 @@ from test_run import dwcvmm
 
 from dwcvmm.errors import ExitCode, HostError
 from dwcvmm.pc import hostmemory
-from dwcvmm.results.schema import load
+from dwcvmm.results.reportfile import load
 
 MIB = 1 << 20
 GUEST = b"\xb0\x41\x66\xba\xf8\x03\xee\x30\xc0\xe6\xf4"  # "A", and the debug exit

@@ -18,7 +18,7 @@ from conftest import COMMAND, ROOT, needs_kvm
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ExitCode
 from dwcvmm.pc.boot.kinds import LEGACY_PC_DEFAULTS, LINUX_DEFAULTS
-from dwcvmm.results.schema import load
+from dwcvmm.results.reportfile import load
 
 
 def dwcvmm(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:

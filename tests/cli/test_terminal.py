@@ -15,7 +15,7 @@ from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.console.session import STOP_SIGNALS
 from dwcvmm.errors import ExitCode
-from dwcvmm.results.schema import load
+from dwcvmm.results.reportfile import load
 
 Start = Callable[..., pexpect.spawn]
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.results.schema import load
+from dwcvmm.results.reportfile import load
 
 OK, FAILED, CONFIG, UNFIT, TIMEOUT, INTERRUPTED = (
     *(ExitCode.OK, ExitCode.GUEST_FAILED, ExitCode.CONFIG, ExitCode.HOST_UNFIT, ExitCode.TIMEOUT, ExitCode.INTERRUPTED),

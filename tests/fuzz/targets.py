@@ -39,7 +39,7 @@ from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.rng import Rng
-from dwcvmm.results import divergencefile, schema
+from dwcvmm.results import divergencefile, reportfile
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
 IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", SCRATCH / "rom", 8 << 20, 2 << 20
@@ -207,7 +207,7 @@ def texts(data: bytes) -> None:
 def results(data: bytes) -> None:
     """A kept divergence, a report."""
     path = _file(data)
-    for load in (divergencefile.load, schema.load):
+    for load in (divergencefile.load, reportfile.load):
         with contextlib.suppress(ConfigError):
             load(path)
 

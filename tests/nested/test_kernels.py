@@ -12,8 +12,8 @@ from conftest import GUESTS, ROOT
 
 from dwcvmm.errors import ExitCode
 from dwcvmm.experiments.kernelruns import complaints_of
-from dwcvmm.results.schema import Report, load
-from dwcvmm.results.verdict import complaints
+from dwcvmm.results.complaints import complaints
+from dwcvmm.results.reportfile import Report, load
 
 STRATEGIES = ("off", "sequential", "parallel")
 CLOCKS_SLOWER = {"amd": 8, "intel": 1}  # testbeds/qemu/clock.patch; a bochs has no clock of the host

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_report import decoded, workload_output
 
-from dwcvmm.experiments.bench_runs import BOOT, OFF, WORKLOAD, Guest, Run, RunsBench, document, measure, rotated, row
-from dwcvmm.experiments.tables import runs_text
+from dwcvmm.experiments.bench_runs import Guest, document, measure, rotated, row
+from dwcvmm.experiments.benchtables import runs_text
 from dwcvmm.results import rates
-from dwcvmm.results.pretty import pretty_json
+from dwcvmm.results.benchfile import BOOT, OFF, WORKLOAD, Run, RunsBench
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.rates import spread
 
 GUEST = Guest(Path("k"))

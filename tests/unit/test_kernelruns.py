@@ -11,7 +11,7 @@ from test_report import decoded
 
 from dwcvmm.experiments import kernelruns
 from dwcvmm.experiments.kernelruns import KERNELS, WAYS, Kernel, complaints, main, run, table
-from dwcvmm.results.schema import encode
+from dwcvmm.results.reportfile import encode
 
 LINUX = "Linux version 6.1.0-56-amd64 (debian)\r\n[    0.000000] clocksource: acpi_pm: mask: 0xffffff\r\n"
 RIGHT = f"{LINUX}DWCVMM-INIT-OK Linux\r\n"

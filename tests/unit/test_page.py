@@ -15,17 +15,19 @@ from test_report import EXAMPLE, decoded
 
 from dwcvmm.cli import report as command
 from dwcvmm.errors import ConfigError
-from dwcvmm.experiments import bench_elements
-from dwcvmm.experiments.bench_elements import ElementsBench, Row
-from dwcvmm.experiments.bench_runs import OFF, Guest, Run, RunsBench, document
+from dwcvmm.experiments.bench_runs import Guest, document
 from dwcvmm.page import pictures
-from dwcvmm.page.inputs import CAMPAIGN, KINDS, Campaign, Checked, Document, read
-from dwcvmm.page.page import Section, Table, render
+from dwcvmm.page.html import Section, Table, render
+from dwcvmm.page.inputs import KINDS, Document, read
 from dwcvmm.page.sections import points_of, sections
 from dwcvmm.page.svg import inline
+from dwcvmm.results import campaignfile
+from dwcvmm.results.benchfile import ELEMENTS, OFF, ElementsBench, ElementsRow, Run, RunsBench
+from dwcvmm.results.campaignfile import Campaign
+from dwcvmm.results.checkfile import CheckResult
+from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.origin import Origin
-from dwcvmm.results.pretty import pretty_json
-from dwcvmm.results.schema import Report
+from dwcvmm.results.reportfile import Report
 
 EVIL = "<script>alert('a & b')</script> $x^2$"
 TEMPLATE = Path(command.__file__).parents[1] / "page" / "page.html.j2"
@@ -43,11 +45,11 @@ def bench(hashes: bool = False) -> RunsBench:
 def elements() -> ElementsBench:
     numbers = {"plain_us": 200.0, "dwc_us": 410.0, "penalty_percent": 105.0, "penalty_min": 101.0, "penalty_max": 140.0}
     rows = [
-        Row(strategy=strategy, work_us=190.0, dirty_pages=pages, compare_commit_us_per_page=None, **numbers)
+        ElementsRow(strategy=strategy, work_us=190.0, dirty_pages=pages, compare_commit_us_per_page=None, **numbers)
         for strategy in ("sequential", "parallel")
         for pages in (0, 50)
     ]
-    return ElementsBench(schema=bench_elements.SCHEMA, origin=Origin(command=EVIL), rows=rows)
+    return ElementsBench(schema=ELEMENTS, origin=Origin(command=EVIL), rows=rows)
 
 
 CHECK = {
@@ -56,7 +58,7 @@ CHECK = {
     "count_distance": [3, 2, 1, 0], "skid": [0, 6, 0, 0], "runs": 1, "wall_s": 1.0,
 }  # fmt: skip
 FAULTS = {
-    "schema": CAMPAIGN, "guest": EVIL, "command": "dwcvmm campaign", "faults": 30, "golden": {"runs": 2},
+    "schema": campaignfile.SCHEMA, "guest": EVIL, "command": "dwcvmm campaign", "faults": 30, "golden": {"runs": 2},
     "classes": {"masked": 9, "recovered": 21, "silent": 0},
     "by_target": {"rax": {"masked": 4, "recovered": 11}, EVIL: {"masked": 5, "recovered": 10}},
     "bounds": {"coverage": {"confidence": 0.95, "lower": 0.9, "upper": 0.999, "of": 21}},
@@ -71,7 +73,7 @@ EXAMPLES: dict[str, object] = {
     "check": CHECK,
     "campaign": FAULTS,
 }
-TYPES = {"run": Report, "elements": ElementsBench, "check": Checked, "campaign": Campaign}
+TYPES = {"run": Report, "elements": ElementsBench, "check": CheckResult, "campaign": Campaign}
 
 
 def write(directory: Path, example: object, name: str = "in.json") -> Path:

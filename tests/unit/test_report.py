@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.results.schema import SCHEMA, Report, encode, json_schema, load
-from dwcvmm.results.summary import summarise
-from dwcvmm.results.verdict import complaints, main, printed_complaints
+from dwcvmm.results.complaints import complaints, main, printed_complaints
+from dwcvmm.results.reportfile import SCHEMA, Report, encode, json_schema, load
+from dwcvmm.results.reporttext import summarise
 
 EXAMPLE = {
     "schema": SCHEMA,

@@ -33,12 +33,14 @@ from dwcvmm.results.divergencefile import (
     encode,
     load,
 )  # fmt: skip
-from dwcvmm.results.keep import repeat_command
-from dwcvmm.results.schema import GuestFacts, HostFacts
+from dwcvmm.results.divergencekeeper import repeat_command
+from dwcvmm.results.reportfile import GuestFacts, HostFacts
+from dwcvmm.triage.analysis import Triage, analyse
+from dwcvmm.triage.differences import page_difference
 from dwcvmm.triage.judgement import bits_text
+from dwcvmm.triage.places import exit_text
 from dwcvmm.triage.symbols import FARTHEST, Symbol, Symbols, load_symbols
-from dwcvmm.triage.triage import Triage, analyse, exit_text, page_difference
-from dwcvmm.triage.triagetext import render
+from dwcvmm.triage.text import render
 
 # files, disassembly: what they take on a busy machine says nothing
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

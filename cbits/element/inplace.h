@@ -1,0 +1,11 @@
+/* Strategy in-place: one VM runs each element twice. */
+#ifndef DWC_ELEMENT_INPLACE_H
+#define DWC_ELEMENT_INPLACE_H
+
+struct dwc_engine;
+
+int dwc_inplace_settle(struct dwc_engine *e);
+int dwc_inplace_rewind(struct dwc_engine *e);
+int dwc_inplace_execute(struct dwc_engine *e);
+
+#endif

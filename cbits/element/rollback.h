@@ -1,0 +1,11 @@
+/* Both replicas back to the last committed element. */
+#ifndef DWC_ELEMENT_ROLLBACK_H
+#define DWC_ELEMENT_ROLLBACK_H
+
+struct dwc_engine;
+struct dwc_replica;
+
+int dwc_job_restore(struct dwc_replica *r);
+int dwc_engine_rollback(struct dwc_engine *e, int all);
+
+#endif

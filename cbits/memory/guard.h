@@ -1,0 +1,18 @@
+/* The checkpoint's own protection: sums of its pages, registers and log. */
+#ifndef DWC_MEMORY_GUARD_H
+#define DWC_MEMORY_GUARD_H
+
+#include <stdint.h>
+
+struct dwc_engine;
+struct dwc_exit;
+struct dwc_logged;
+
+uint64_t dwc_page_sum(const uint8_t *page);
+uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);
+uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before);
+int dwc_guard_log(const struct dwc_engine *e);
+int dwc_guard_page(struct dwc_engine *e, uint64_t gpa);
+void dwc_guard_start(struct dwc_engine *e);
+
+#endif

@@ -1,0 +1,13 @@
+/* The scrubber: compares the three copies of RAM between elements. */
+#ifndef DWC_MEMORY_SCRUB_H
+#define DWC_MEMORY_SCRUB_H
+
+#include <stdint.h>
+
+struct dwc_engine;
+
+int dwc_scrub(struct dwc_engine *e);
+int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
+int dwc_page_mend(struct dwc_engine *e, uint64_t gpa);
+
+#endif

@@ -1,0 +1,173 @@
+/* What an element starts with, given to a replica on its own thread: the answer to the exit before it, and an interrupt. */
+#include "replica/inputs.h"
+
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
+
+#define DB_VECTOR 1
+#define UD_VECTOR 6
+#define RFLAGS_STATUS 0x8d5u /* CF, PF, AF, ZF, SF, OF */
+#define RFLAGS_CF 1u
+
+/* What is copied are inputs of the element after the exit e->exit: there is as much data as that asked for. */
+void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
+{
+	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(&e->exit));
+}
+
+static void raise_exception(struct dwc_replica *r, uint8_t vector)
+{
+	struct kvm_vcpu_events *events = &r->run->s.regs.events;
+
+	memset(&events->exception, 0, sizeof events->exception);
+	events->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	events->exception.pending = 1;
+	events->exception.nr = vector;
+	r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+}
+
+/* A general register by its number in an instruction. */
+static __u64 *numbered(struct kvm_regs *regs, unsigned number)
+{
+	__u64 *by_number[] = { &regs->rax, &regs->rcx, &regs->rdx, &regs->rbx, &regs->rsp, &regs->rbp, &regs->rsi, &regs->rdi,
+			       &regs->r8, &regs->r9, &regs->r10, &regs->r11, &regs->r12, &regs->r13, &regs->r14, &regs->r15 };
+
+	return by_number[number & 15];
+}
+
+/* A write of 4 bytes clears those above, one of 2 leaves them (SDM 1 3.4.1.1). */
+static void write_operand(struct kvm_regs *regs, const struct dwc_host_read *read, uint64_t value)
+{
+	__u64 *to = numbered(regs, read->reg);
+
+	if (read->bytes == 2)
+		*to = (*to & ~0xffffull) | (value & 0xffff);
+	else
+		*to = read->bytes == 4 ? (uint32_t)value : value;
+}
+
+/* What the instruction of a site does to the registers. */
+static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
+{
+	switch (inputs->read.kind) {
+	case DWC_READ_RDRAND: case DWC_READ_RDSEED: /* CF: there was one */
+		write_operand(regs, &inputs->read, inputs->value);
+		regs->rflags = (regs->rflags & ~(uint64_t)RFLAGS_STATUS) | RFLAGS_CF;
+		break;
+	case DWC_READ_RDPID:
+		write_operand(regs, &inputs->read, inputs->value);
+		break;
+	default: /* EDX:EAX, and ECX of RDTSCP */
+		if (inputs->read.kind == DWC_READ_RDTSCP)
+			regs->rcx = inputs->aux;
+		regs->rax = (uint32_t)inputs->value;
+		regs->rdx = inputs->value >> 32;
+	}
+}
+
+/* The answer of the pending exit to a replica; the next KVM_RUN finishes the instruction by it. */
+static void answer_msr(struct dwc_replica *r)
+{
+	const struct dwc_inputs *inputs = &r->engine->inputs;
+
+	r->run->msr.error = inputs->answer == DWC_ANSWER_REFUSED;
+	if (!r->engine->exit.is_write)
+		memcpy(&r->run->msr.data, inputs->io_data, sizeof r->run->msr.data);
+}
+
+/* Registers that the answer sets, at the start of the element; on the owning thread. */
+static int set_answer(struct dwc_replica *r)
+{
+	struct kvm_vcpu_events *events = &r->run->s.regs.events;
+	const struct dwc_inputs *inputs = &r->engine->inputs;
+	struct kvm_regs *regs = &r->run->s.regs.regs;
+	uint64_t rax = regs->rax;
+	int err;
+
+	switch (inputs->answer) {
+	case DWC_ANSWER_SITE_PORT:
+		/* no register may be set while the IN is pending; this run leaves the sync regs behind it, and something in EAX */
+		if ((err = dwc_replica_complete(r)))
+			return err;
+		regs->rax = rax;
+		regs->rip = inputs->next_rip;
+		write_read(regs, inputs);
+		return dwc_set_regs(r);
+	case DWC_ANSWER_SITE_TRAP:
+		write_read(regs, inputs);
+		regs->rip = inputs->next_rip;
+		return dwc_set_regs(r);
+	case DWC_ANSWER_DEBUG:
+		regs->rip = inputs->next_rip;
+		raise_exception(r, DB_VECTOR);
+		events->exception_has_payload = 1;
+		events->exception_payload = inputs->debug_payload;
+		return dwc_set_regs(r);
+	case DWC_ANSWER_UNDEFINED:
+		raise_exception(r, UD_VECTOR);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/* Give the device's answer to a pending read, and the registers that an answer sets. */
+int dwc_replica_answer(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	struct dwc_exit *x = &e->exit;
+
+	if (e->has_pending_io && dwc_is_msr(x))
+		answer_msr(r);
+	else if (e->has_pending_io && !x->is_write) {
+		if (x->reason == KVM_EXIT_IO)
+			memcpy((uint8_t *)r->run + r->run->io.data_offset, e->inputs.io_data, (size_t)x->size * x->count);
+		else
+			memcpy(r->run->mmio.data, e->inputs.io_data, sizeof r->run->mmio.data);
+	}
+	return set_answer(r);
+}
+
+/* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
+ * replica, or in the first run and not in a replay. Between instructions it has no meaning: clear it. */
+static int inject(struct dwc_replica *r, uint32_t vector)
+{
+	struct kvm_interrupt interrupt = { vector };
+	struct kvm_regs *regs = &r->run->s.regs.regs;
+	long err;
+
+	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
+	if (r->engine->strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF &&
+	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
+		/* no register may be set while an exit is pending */
+		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))
+			return (int)err;
+		regs->rflags &= ~DWC_RFLAGS_RF;
+		r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	}
+	err = dwc_ioctl(r->vcpu_fd, KVM_INTERRUPT, &interrupt);
+	return err < 0 ? (int)err : 0;
+}
+
+/* All inputs of the element: the answer to the exit before it, and the interrupt that starts it. */
+int dwc_replica_feed(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	int err;
+
+	if ((err = dwc_replica_answer(r)))
+		return err;
+	r->run->request_interrupt_window = (uint8_t)e->inputs.window;
+	r->run->cr8 = e->inputs.cr8;
+	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
+		return err;
+	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
+}

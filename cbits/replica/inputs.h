@@ -1,0 +1,51 @@
+/* What an element starts with, and its log. */
+#ifndef DWC_REPLICA_INPUTS_H
+#define DWC_REPLICA_INPUTS_H
+
+#include <stdint.h>
+
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
+
+#define DWC_LOG_ELEMENTS 32
+
+struct dwc_engine;
+struct dwc_replica;
+
+/* What the exit is answered by. */
+enum dwc_answer {
+	DWC_ANSWER_IO,        /* what the device said, if it was asked */
+	DWC_ANSWER_SITE_PORT, /* a site's IN: the registers that its instruction writes */
+	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is not executed: the same, and on behind it */
+	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
+	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
+	DWC_ANSWER_REFUSED,   /* there is no such MSR: #GP */
+};
+
+struct dwc_inputs {
+	int vector;                    /* interrupt injected at the start of the element, or -1 */
+	int nmi;                       /* an NMI is */
+	int window;                    /* an interrupt window was asked for */
+	int answer;                    /* enum dwc_answer, besides io_data */
+	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
+	struct dwc_host_read read;     /* of a site, */
+	uint64_t value, next_rip;      /* what it reads, and where it goes on */
+	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
+	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
+	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
+	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
+};
+
+/* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
+struct dwc_logged {
+	struct dwc_inputs inputs;
+	struct dwc_exit exit;
+	uint64_t sum;
+	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
+};
+
+void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
+int dwc_replica_answer(struct dwc_replica *r);
+int dwc_replica_feed(struct dwc_replica *r);
+
+#endif

@@ -1,0 +1,78 @@
+/* One replica: its VM, the thread that owns its vCPU, and KVM_RUN up to an exit. */
+#ifndef DWC_REPLICA_REPLICA_H
+#define DWC_REPLICA_REPLICA_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
+
+#define DWC_MAX_SLOTS 4
+
+struct dwc_engine;
+struct chase;
+
+struct dwc_slot {
+	uint64_t gpa, size;
+	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
+	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+};
+
+/* A number that one thread raises and another waits for. */
+struct dwc_turn {
+	atomic_uint number;
+	atomic_int sleeping; /* the one who waits: only then is a system call needed to wake it */
+};
+
+struct dwc_replica {
+	struct dwc_engine *engine;
+	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
+	struct kvm_run *run;
+	uint8_t *ram; /* hva of gpa 0 */
+	struct dwc_slot slots[DWC_MAX_SLOTS];
+	struct dwc_state state; /* as of the last exit */
+	struct dwc_exit exit;
+	uint64_t ended_ns, started_ns, limit_ns;
+	int midway;    /* its element has begun, on a visit: it has its inputs */
+	int harvested; /* its dirty logs have been read since */
+	/* the progress counter; counts are since it was armed */
+	int counter_fd;
+	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
+	struct chase *chase; /* align.c */
+	/* the frozen TSC: host tick and guest value that the offset is set for */
+	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
+	int tsc_runs; /* under `off`: it has been set once */
+	int tick_crossed; /* in this element */
+	/* the thread that owns this vCPU, where it is not the caller's */
+	pthread_t thread;
+	int has_thread;
+	int (*job)(struct dwc_replica *);
+	int job_result;
+	struct dwc_turn job_posted, job_done;
+	timer_t timer;
+	int has_timer;
+	cpu_set_t cpus_before; /* of a thread that is the caller's: given back at the end */
+	sigset_t signals_before;
+};
+
+int dwc_install_kick(void);
+int dwc_replica_start(struct dwc_replica *r);
+void dwc_replica_stop(struct dwc_replica *r);
+int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));
+int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *));
+void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
+int dwc_replica_wait(struct dwc_replica *r);
+int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
+int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
+int dwc_replica_finish(struct dwc_replica *r);
+int dwc_replica_complete(struct dwc_replica *r);
+int dwc_replica_read_state(struct dwc_replica *r);
+uint64_t dwc_ran_ns(const struct dwc_replica *r);
+
+#endif

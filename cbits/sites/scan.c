@@ -1,0 +1,126 @@
+/* The search by one free run: traps at everything in RAM that looks like an instruction that is wanted. Fast, and sure if it
+ * stops at one, for that was executed. Data that looks so is changed for the run only, like the code of ring 3 where the trap is
+ * IN, and none there: then nothing is found. */
+#include "sites/scan.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "host.h"
+#include "replica/replica.h"
+#include "sites/search.h"
+#include "sites/sites.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+#include "vcpu/insn.h"
+
+#define MOST_TRAPS (1u << 20)
+#define TRAP_BYTES 3   /* from the opcode on; RDTSC is shorter */
+#define MOST_PREFIXES 3
+#define TWO_BYTES 0x0f
+#define EFER_LMA (1u << 10)
+
+struct trap {
+	uint64_t gpa;
+	uint8_t length, code[TRAP_BYTES];
+};
+
+struct traps {
+	struct trap *trap;
+	uint64_t count;
+};
+
+/* What stands at a byte 0x0f, without the prefixes before it: with REP, RDSEED is RDPID. */
+static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dwc_host_read *read)
+{
+	dwc_host_read_at(at, 32, read);
+	return dwc_is_wanted(s, read) || (read->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
+}
+
+/* SYSENTER, where it is the trap of ring 3, is one in ring 0 of long mode as well. Before that mode a kernel has no ring 3. */
+static void set_traps(struct dwc_replica *r, struct traps *traps)
+{
+	const struct dwc_engine *e = r->engine;
+	int sysenter = e->user_trap == DWC_USER_TRAP_SYSENTER && r->run->s.regs.sregs.efer & EFER_LMA;
+	const uint8_t *code = sysenter ? dwc_sysenter_trap : dwc_port_trap;
+	uint8_t *at = r->ram, *end = r->ram + e->ram_bytes - DWC_LONGEST_READ;
+	struct dwc_host_read read;
+
+	while (traps->count < MOST_TRAPS && at < end && (at = memchr(at, TWO_BYTES, (size_t)(end - at)))) {
+		if (looks_wanted(&e->search, at, &read)) {
+			struct trap *trap = &traps->trap[traps->count++];
+
+			trap->gpa = (uint64_t)(at - r->ram);
+			trap->length = read.kind == DWC_READ_RDTSC ? 2 : TRAP_BYTES;
+			memcpy(trap->code, at, trap->length);
+			memcpy(at, code, trap->length);
+		}
+		at++;
+	}
+}
+
+static void clear_traps(struct dwc_replica *r, const struct traps *traps)
+{
+	for (uint64_t i = traps->count; i--;)
+		memcpy(r->ram + traps->trap[i].gpa, traps->trap[i].code, traps->trap[i].length);
+}
+
+static int is_trap(const struct dwc_exit *x)
+{
+	if (x->reason == KVM_EXIT_INTERNAL_ERROR)
+		return x->info == KVM_INTERNAL_ERROR_EMULATION;
+	return x->reason == KVM_EXIT_IO && !x->is_write && x->port == DWC_TIME_PORT;
+}
+
+/* Whether one of the traps, its instruction's prefixes before it, is what ended the run at this address. */
+static int is_ours(const struct traps *traps, uint64_t gpa)
+{
+	for (uint64_t i = 0; i < traps->count; i++)
+		if (traps->trap[i].gpa >= gpa && traps->trap[i].gpa <= gpa + MOST_PREFIXES)
+			return 1;
+	return 0;
+}
+
+/* To the next exit, or to the bound of the search: what stands behind the end of the element is not its cause. */
+static int run_free(struct dwc_replica *r, const struct dwc_search *s)
+{
+	int err, status;
+
+	if (s->events && (err = dwc_counter_arm(r, s->events)))
+		return err;
+	r->started_ns = dwc_now_ns();
+	status = dwc_replica_run(r, s->limit_ns);
+	if (s->events && (err = dwc_counter_disarm(r)))
+		return err;
+	return status;
+}
+
+static int job_scan(struct dwc_replica *r)
+{
+	struct dwc_search *s = &r->engine->search;
+	struct traps traps = { malloc(MOST_TRAPS * sizeof *traps.trap), 0 };
+	int err;
+
+	if (!traps.trap)
+		return -ENOMEM;
+	set_traps(r, &traps);
+	r->run->request_interrupt_window = 0;
+	err = run_free(r, s);
+	clear_traps(r, &traps);
+	s->timed_out = err == DWC_SLICE_UP;
+	if (!err && is_trap(&r->exit) && dwc_at_host_read(r, s) && !is_ours(&traps, s->gpa))
+		s->read.kind = DWC_READ_NOTHING;
+	free(traps.trap);
+	return err < 0 ? err : 0;
+}
+
+/* From the checkpoint (after a rollback), for search.limit_ns and search.events at most. It leaves traces: roll back again. */
+int dwc_search_by_traps(struct dwc_engine *e, int replica)
+{
+	return dwc_search(e, replica, job_scan);
+}

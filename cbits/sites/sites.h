@@ -1,0 +1,30 @@
+/* Learned sites: instructions that read what is the host's, replaced by a trap. */
+#ifndef DWC_SITES_SITES_H
+#define DWC_SITES_SITES_H
+
+#include <stdint.h>
+
+#include "vcpu/insn.h"
+
+#define DWC_MAX_SITES 256
+#define DWC_TIME_PORT 0xf5 /* nothing on a PC lives here */
+
+enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER };
+
+struct dwc_engine;
+
+/* One that was replaced by a trap (sites.c). */
+struct dwc_site {
+	uint64_t gpa;
+	struct dwc_host_read read;
+	uint8_t user;
+};
+
+int dwc_learn_site(struct dwc_engine *e);
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+int dwc_site_answer(struct dwc_engine *e);
+void dwc_pass_host_read(struct dwc_engine *e);
+void dwc_reflect_debug_exception(struct dwc_engine *e);
+int dwc_reflect_undefined(struct dwc_engine *e);
+
+#endif

@@ -1,0 +1,20 @@
+/* Single steps, a breakpoint, debug exits. */
+#ifndef DWC_VCPU_DEBUG_H
+#define DWC_VCPU_DEBUG_H
+
+#include <stdint.h>
+
+struct dwc_replica;
+
+/* A single step under way (debug.c): which instruction needs care, and where its stack was. */
+struct dwc_step {
+	int sysret, pushf;
+	uint64_t rsp;
+};
+
+int dwc_set_stepping(struct dwc_replica *r, int on);
+int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step);
+int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step);
+int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
+
+#endif

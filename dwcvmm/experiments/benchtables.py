@@ -1,0 +1,39 @@
+"""Bench results as lines for a terminal."""
+
+from __future__ import annotations
+
+from dwcvmm.results.benchfile import ElementsRow, RunsBench, RunsRow
+from dwcvmm.results.figures import median, with_bounds
+
+ELEMENTS_HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
+RUNS_HEADER = (
+    f"{'strategy':16}{'seconds (min, max)':>28}{'penalty % (min, max)':>28}{'elements':>10}{'exits/s':>10}"
+    f"{'pages/el.':>10}  us an element"
+)
+
+
+def elements_table(rows: list[ElementsRow]) -> str:
+    return "\n".join([ELEMENTS_HEADER, *map(_elements_line, rows)])
+
+
+def _elements_line(row: ElementsRow) -> str:
+    per_page = f"{row.compare_commit_us_per_page:.3f} us" if row.compare_commit_us_per_page is not None else "-"
+    return (
+        f"{row.strategy:12} {row.work_us:8.1f} {row.dirty_pages:6} {row.plain_us:9.1f} {row.dwc_us:8.1f} "
+        f"{row.penalty_percent:7.1f} % {per_page:>22}"
+    )
+
+
+def runs_text(bench: RunsBench) -> str:
+    return "\n".join([RUNS_HEADER, *map(_runs_line, bench.rows)])
+
+
+def _runs_line(row: RunsRow) -> str:
+    if not row.runs:
+        return f"{row.strategy:16}{row.reason}"
+    phases = ", ".join(f"{name} {median(us)}" for name, us in row.phases_us.items() if us.max)
+    line = (
+        f"{row.strategy:16}{with_bounds(row.wall_s):>28}{with_bounds(row.penalty_percent):>28}{median(row.elements):>10}"
+        f"{median(row.exits_per_s):>10}{median(row.pages_per_element):>10}  {phases}"
+    )
+    return f"{line}; not counted: {row.reason}" if row.reason else line

@@ -1,0 +1,84 @@
+"""A guest in a process of its own: whatever becomes of that, the one who measures goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.experiments.bench_runs import Guest
+from dwcvmm.results.benchfile import Run
+from dwcvmm.results.reportfile import load
+
+STOP_S = 10
+SPARE_S = 60.0  # over the time limit: to start and to end, on a machine that is busy
+TAIL = 300
+
+
+def _call(command: list[str], most_s: float) -> tuple[int, str]:
+    """(exit code, stderr). The process does not outlive this call, and is killed after so many seconds."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _, errors = process.communicate(timeout=most_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, errors = process.communicate()
+        return int(ExitCode.TIMEOUT), f"it had to be killed after {most_s:g} s"
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    return process.returncode, errors
+
+
+@contextlib.contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP as KeyboardInterrupt: else they would end this process and leave its child."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
+    """`dwcvmm run` for a strategy column: "in-place+dirty" is --strategy in-place --flush dirty."""
+    strategy, _, flush = column.partition("+")
+    command = [str(Path(sys.executable).with_name("dwcvmm")), "run", "--quiet", "--rtc", "fixed"]
+    command += ["--kernel", str(guest.kernel)]
+    command += ["--initrd", str(guest.initrd)] if guest.initrd else []
+    command += ["--append", guest.append] if guest.append else []
+    command += ["--memory", guest.memory, "--timeout", f"{timeout_s:g}s", "--strategy", strategy]
+    return command + (["--flush", flush] if flush else [])
+
+
+def execute(guest: Guest, column: str, number: int, scratch: Path, timeout_s: float) -> tuple[Run, str]:
+    """Run the guest; (the run, its console). Raises ConfigError if `dwcvmm run` does not understand the request."""
+    report, console = scratch / f"{number}-{column}.json", scratch / f"{number}-{column}.log"
+    command = [*command_of(guest, column, timeout_s), "--report", str(report), "--console", str(console)]
+    code, errors = _call(command, timeout_s + SPARE_S)
+    said = errors.strip()[-TAIL:].removeprefix("dwcvmm: ")
+    printed = console.read_text(errors="replace") if console.exists() else ""
+    if code in (ExitCode.USAGE, ExitCode.CONFIG):
+        raise ConfigError(f"strategy {column}: {said.splitlines()[-1] if said else f'exit code {code}'}")
+    if code == ExitCode.HOST_UNFIT:
+        return Run(round=number, strategy=column, wrong=[said], refused=True), printed
+    if not report.exists() or not report.stat().st_size:
+        return Run(round=number, strategy=column, wrong=[f"exit code {code}: {said}"]), printed
+    return Run(round=number, strategy=column, report=load(report)), printed

@@ -1,0 +1,141 @@
+"""What doctor finds out about a host. Names are stable: scripts and tests ask by them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm._core import lib
+from dwcvmm.element.hostprobe import Abilities, UserTrap, probe
+from dwcvmm.element.replicas import REQUIRED
+from dwcvmm.errors import HostError
+from dwcvmm.experiments.perfsettings import perf_troubles
+from dwcvmm.kvm.system import System
+
+NATIVE_NS = 50
+
+
+class Level(StrEnum):
+    OK = "ok"
+    NOTE = "note"  # works, with a cost or a limit
+    FAIL = "fail"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """All findings; stops early where KVM itself is missing."""
+    try:
+        system = System()
+    except HostError as error:
+        message, _, remedy = str(error).partition("; ")
+        return [Finding("kvm", Level.FAIL, message, remedy)]
+    try:
+        return list(_with_kvm(system))
+    finally:
+        system.close()
+
+
+def _with_kvm(system: System) -> Iterator[Finding]:
+    yield Finding("kvm", Level.OK, "/dev/kvm opens")
+    missing = {name: remedy for name, remedy in REQUIRED.items() if not system.check_extension(getattr(lib, name))}
+    for name, remedy in missing.items():
+        yield Finding(name.lower(), Level.FAIL, "missing", f"use {remedy}")
+    if missing:
+        return
+    try:
+        kind = probe(system)
+    except HostError as error:
+        yield Finding("probe", Level.FAIL, f"a guest of two instructions does not run: {error}")
+        return
+    yield Finding("backend", Level.OK, kind.module)
+    yield _choice(
+        "two_dimensional_paging",
+        not kind.shadow_paging,
+        "EPT or NPT",
+        "shadow paging: each rollback deletes and adds the memory slots, and there is no strategy in-place",
+    )
+    slow = kind.exit_ns > 20_000
+    yield Finding(
+        "exit_cost",
+        Level.NOTE if slow else Level.OK,
+        f"{kind.exit_ns} ns for a port output, seen from Python",
+        f"the guest clock is slowed down {kind.clock_divisor} times" if slow else "",
+    )
+    abilities = Abilities(system)
+    ns = abilities.kernel_instruction_ns
+    yield _choice(
+        "kernel_code",
+        ns < NATIVE_NS,
+        f"{ns:.1f} ns an instruction in ring 0",
+        f"{ns:.0f} ns an instruction in ring 0: KVM emulates it, whole systems will not run",
+    )
+    yield _choice(
+        "single_step",
+        abilities.single_step,
+        "in ring 0",
+        "not in ring 0: no time site can be learned, elements have natural ends only",
+    )
+    yield _choice(
+        "single_step_user",
+        abilities.single_step_user,
+        "in ring 3",
+        "not in ring 3: an element that computes there without an exit cannot be cut short",
+    )
+    yield _choice(
+        "irq_window",
+        kind.exact_windows,
+        "an interrupt window exits at the first instruction that allows it",
+        "inexact: a due interrupt waits for a natural end, or for single steps",
+    )
+    yield _choice(
+        "tsc_scaling",
+        bool(system.check_extension(lib.KVM_CAP_TSC_CONTROL)),
+        "present",
+        "absent: RDTSC is handled by learned sites, which read the guest clock; under off the TSC is the host's: "
+        "a guest that keeps time by it wants --clock host",
+    )
+    yield _choice(
+        "time_trap_user",
+        kind.user_trap is not UserTrap.NONE,
+        f"{kind.user_trap.name} in ring 3 gives an exit",
+        "no trap for RDTSC in ring 3: without a frozen TSC it is stepped over, where single_step_user is ok",
+    )
+    progress = abilities.progress
+    yield _choice(
+        "progress",
+        bool(progress),
+        progress.reason,
+        f"no counter: {progress.reason} ({progress.remedy}); elements have natural ends, and where an interrupt is due "
+        f"for long, one run that is thrown away and a few single steps of {abilities.step_ns / 1000:.0f} us",
+    )
+    if progress:
+        for trouble, remedy in perf_troubles():
+            yield Finding("perf_settings", Level.NOTE, trouble, remedy)
+    cpus = len(os.sched_getaffinity(0))
+    yield _choice("cpus", cpus >= 2, f"{cpus}", "one: no parallel strategy")
+
+
+def _choice(name: str, good: bool, detail: str, otherwise: str) -> Finding:
+    return Finding(name, Level.OK if good else Level.NOTE, detail if good else otherwise)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: 0 if doctor's JSON says ok to finding NAME."""
+    document = msgspec.json.decode(Path(arguments[0]).read_bytes())
+    levels = {finding["name"]: finding["level"] for finding in document["findings"]}
+    return 0 if document["fit"] and levels.get(arguments[1]) == Level.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

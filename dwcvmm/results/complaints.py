@@ -1,0 +1,72 @@
+"""`python -m dwcvmm.results.complaints [--printed-like LOG] REPORT ...`: was this guest protected to its end?
+
+With a log: did it print the same hashes as there, each in the .log beside its report (scripts/workload)?
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from dwcvmm.errors import DwcVmmError
+from dwcvmm.results.reportfile import Report, load
+
+ENOUGH_ELEMENTS = 10_000
+HASH = re.compile(r"^DWCVMM-HASH (\S+) ([0-9a-f]{64})\r?$", re.MULTILINE)
+TICKS = re.compile(r"^DWCVMM-TICKS (\d+)\r?$", re.MULTILINE)
+
+
+def complaints(report: Report) -> list[str]:
+    """What is wrong with a report, in words; empty if nothing is."""
+    wrong = []
+    if report.outcome != "poweroff":
+        wrong.append(f"ended by {report.outcome}, not by switching off")
+    if report.elements.committed <= ENOUGH_ELEMENTS:
+        wrong.append(f"only {report.elements.committed} elements committed")
+    if report.elements.unprotected:
+        wrong.append(f"{report.elements.unprotected} elements were not protected")
+    if report.divergences.unexplained:
+        wrong.append(f"{report.divergences.unexplained} divergences are unexplained")
+    return wrong
+
+
+def printed_complaints(reference: str, printed: str) -> list[str]:
+    """What is wrong with the output of the workload in guest-images/linux/init, given that of an unprotected run."""
+    expected, found = dict(HASH.findall(reference)), dict(HASH.findall(printed))
+    wrong = [] if expected else ["no hashes to compare with"]
+    for what in sorted(expected.keys() | found.keys()):
+        if expected.get(what) != found.get(what):
+            wrong.append(f"hash of {what}: {found.get(what, 'none')} instead of {expected.get(what, 'none')}")
+    ticks = TICKS.search(printed)
+    if not ticks or not int(ticks[1]):
+        wrong.append("no timer interrupt while it computed")
+    return wrong
+
+
+def main(arguments: list[str]) -> int:
+    failed = 0
+    reference = None
+    if arguments[:1] == ["--printed-like"]:
+        reference = Path(arguments[1]).read_text(errors="replace")
+        arguments = arguments[2:]
+    for name in arguments:
+        try:
+            report = load(Path(name))
+        except DwcVmmError as error:
+            print(f"{name}: {error}")
+            failed += 1
+            continue
+        wrong = complaints(report)
+        if reference is not None:
+            wrong += printed_complaints(reference, Path(name).with_suffix(".log").read_text(errors="replace"))
+        failed += bool(wrong)
+        penalty = f", penalty {report.penalty_percent:.0f} %" if report.penalty_percent is not None else ""
+        counts = f"{report.elements.committed} elements, {report.divergences.total} divergences"
+        verdict = "; ".join(wrong) or f"all compared, none unexplained, {report.wall_s:.1f} s{penalty}"
+        print(f"{report.strategy:10} {counts}: {verdict}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

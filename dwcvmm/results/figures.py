@@ -1,0 +1,22 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from dwcvmm.results.rates import Spread
+
+
+def figure(value: float) -> str:
+    """Four digits that count, all of a great number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def with_bounds(value: Spread | None) -> str:
+    """ "1.2 (1.1, 1.4)"; of one value only that."""
+    if value is None:
+        return "-"
+    bounds = "" if value.min == value.max else f" ({figure(value.min)}, {figure(value.max)})"
+    return figure(value.median) + bounds
+
+
+def median(value: Spread | None) -> str:
+    return figure(value.median) if value else "-"

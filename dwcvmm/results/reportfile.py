@@ -1,0 +1,176 @@
+"""The report file, `dwcvmm-report/1`: fields, units, meaning. docs/report.md is for readers; this is the contract.
+
+Decoding is strict: an unknown field or a wrong type is an error (`load`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.errors import ConfigError
+from dwcvmm.results.jsonfile import NOT_JSON, pretty_json, read_json_file
+
+SCHEMA = "dwcvmm-report/1"
+
+
+class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    committed: int
+    by_end: dict[str, int]  # KVM exit names; "intr": by the slice, or single steps; "debug": time sites in ring 3
+    unprotected: int  # committed without comparison: 0 unless strategy is off
+
+
+class Divergences(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    total: int
+    by_cause: dict[str, int]
+    unexplained: int
+
+
+class Pages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    compared: int
+    copied: int  # content changed: copied to the checkpoint
+    hot_max: int  # most pages compared in one element
+
+
+class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Seconds of wall time. With `parallel`, second_run is what had to be waited for after e1."""
+
+    first_run: float
+    second_run: float
+    compare_commit: float
+    rollback: float
+    device: float
+    other: float
+    restore: float = 0.0  # in-place: what e1 left is set aside, and the VM brought back; before e1, its TLB emptied
+    flush: float = 0.0  # in-place: caches
+
+
+class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Elements ended or aligned by single steps, where no counter does it."""
+
+    elements: int
+    instructions: int
+    discarded: int
+    window_catch_ups: int
+    window_catch_up_instructions: int
+
+
+class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Elements that used up their slice (docs/progress.md). Histograms: bucket n counts values below 2**n."""
+
+    progress: str  # what is counted: instructions, branches, none
+    tsc: str  # frozen, or sites
+    ended: int
+    catch_ups: int
+    debug_exits: int
+    count_distance: list[int]  # |n1 - n2|, events between the two stops
+    skid: list[int]  # events that e1 stopped late
+    longest_element_us: float  # by the clock: what else the host did meanwhile is in it
+    longest_element_slices: float  # by the count, of those that used up their slice
+    tick_waits: int  # elements that waited for a tick of the frozen TSC to pass
+
+
+class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fault that `--fault` asked for. Elements are counts of committed ones."""
+
+    fault: str  # its text (dwcvmm/faults/model.py)
+    element: int  # that it was injected into
+    became: str  # injected; or: refused by KVM, not reached
+    steps: int | None  # instructions into the element, if it was stepped there
+    detected_at: int | None  # element; null: no divergence has shown it
+    latency_us: float | None  # from the injection to the comparison that has shown it, host time
+    latent: bool  # the guest has ended, and the wrong byte was still there, unused
+    repaired: bool  # by the scrubber
+
+
+class Votes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Runs that showed something else than what was committed in the end (dwcvmm/element/voting.py)."""
+
+    policy: str  # restart, vote, stop
+    lost: dict[str, int]  # by e1 and e2
+    lost_by_cpu: dict[str, int]  # of replicas that are bound to one
+    suspect_cpus: list[int]  # lost again and again; with `vote` their replicas were moved
+
+
+class Scrub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The scrubber's work (cbits/memory/scrub.c), and what rollbacks have mended in the checkpoint."""
+
+    bytes_per_s: int  # asked for; 0: off
+    pages: int
+    passes: int
+    seconds: float
+    repairs: dict[str, int]  # by copy: e1, e2, checkpoint; none: no copy was right
+    checkpoint_repairs: int  # by rollbacks
+
+
+class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    kvm_module: str
+    kernel: str
+    cpu: str
+    cpus: int
+    shadow_paging: bool
+    exit_ns: int  # a port output and back, median
+
+
+class GuestFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    kernel: str
+    kernel_sha256: str
+    initrd: str | None
+    command_line: str
+    memory_bytes: int
+    status: int  # what it wrote to the debug exit
+    time_sites: int  # RDTSC instructions replaced by a trap
+    time_reads: int
+    clock: str
+    clock_divisor: int
+    rtc: str = ""  # the date at the start, as --rtc takes it
+
+
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    schema: str
+    version: str
+    outcome: str
+    strategy: str
+    cache_flush: str = "none"  # of in-place
+    slice_ns: int
+    wall_s: float
+    guest_s: float
+    elements: Elements
+    divergences: Divergences
+    normalised: dict[str, int]
+    rollbacks: int
+    pages: Pages
+    phases_s: Phases
+    stepping: Stepping
+    slices: Slices
+    host: HostFacts
+    guest: GuestFacts
+    votes: Votes
+    scrub: Scrub
+    faults: list[FaultFacts] = []
+    penalty_percent: float | None = None  # over the wall time of --baseline
+    date: str = ""  # of the end, UTC
+    command: str = ""
+    post_mortem: str | None = None
+    error: str | None = None  # the sentence with which the command ended, where the guest has not ended by itself
+
+
+def encode(report: Report) -> bytes:
+    return pretty_json(report)
+
+
+def load(path: Path) -> Report:
+    """Read a report; raises ConfigError if it is not one."""
+    try:
+        report = msgspec.json.decode(read_json_file(path), type=Report)
+    except NOT_JSON as error:
+        raise ConfigError(f"{path} is not a {SCHEMA}: {error}") from error
+    if report.schema != SCHEMA:
+        raise ConfigError(f"{path} has schema {report.schema}, not {SCHEMA}")
+    return report
+
+
+def json_schema() -> bytes:
+    """JSON Schema of the report, for other tools."""
+    return pretty_json(msgspec.json.schema(Report))

@@ -1,1 +1,1 @@
-"""What a VM needs to know of the processor: the CPU at its first instruction, CPUID as a guest sees it, RAM."""
+"""The guest's processor and RAM: the CPU's state at the first instruction, CPUID as the guest sees it, memory."""

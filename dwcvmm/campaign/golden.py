@@ -11,8 +11,8 @@ from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
 from dwcvmm.core.enums import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.errors import ConfigError
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Machine, Outcome
+from dwcvmm.pc.pc import PC
+from dwcvmm.pc.result import Outcome
 
 SAMPLES = 64
 CODE_BYTES = 32  # from RIP on
@@ -20,12 +20,12 @@ UNTOUCHED_KEPT = 4096  # pages: enough to choose from
 LIMIT_S = 3600.0
 
 
-def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
+def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
     """Run `guest` spec.golden_runs times and once more with stops, to look at it.
 
     Raises ConfigError if it does not end by itself, or ends in different ways.
     """
-    runs = [run_guest(spec, guest, system, LIMIT_S) for _ in range(spec.golden_runs)]
+    runs = [run_guest(spec, guest, LIMIT_S) for _ in range(spec.golden_runs)]
     first = runs[0]
     for run in runs:
         if run.outcome is not first.outcome or run.status != first.status:
@@ -36,14 +36,14 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     samples: list[Sample] = []
     facts: dict[str, Any] = {}
 
-    def look(machine: Machine) -> None:
-        samples.append(take_sample(machine))
-        facts["msrs"] = list(machine.core.msrs)
-        facts["cpus"] = sorted({replica.cpu for replica in machine.core.replicas} - {-1})
-        facts["avx"] = bool(machine.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
+    def look(pc: PC) -> None:
+        samples.append(take_sample(pc))
+        facts["msrs"] = list(pc.core.msrs)
+        facts["cpus"] = sorted({replica.cpu for replica in pc.core.replicas} - {-1})
+        facts["avx"] = bool(pc.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
 
     stops = sorted({1 + i * (elements - 1) // SAMPLES for i in range(SAMPLES)})
-    runs.append(run_guest(spec, guest, system, LIMIT_S, on_stop=look, elements=stops))
+    runs.append(run_guest(spec, guest, LIMIT_S, on_stop=look, elements=stops))
     written = {page for sample in samples for page in sample.written}
     pages = range(0, guest.memory_bytes, PAGE)
     untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
@@ -61,9 +61,9 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     )
 
 
-def take_sample(machine: Machine) -> Sample:
+def take_sample(pc: PC) -> Sample:
     """Look at replica A between two elements."""
-    core, replica = machine.core, machine.core.replicas[0]
+    core, replica = pc.core, pc.core.replicas[0]
     state = replica.state
     rip, rsp = state.linear_rip, state.rsp
     code: list[int] = []

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.config import Config, ReplicaConfig
-from dwcvmm.core.enums import NEVER, PAGE, Copy, Diff, KvmExit, ReadKind, Rollback, Status, Strategy, UserTrap
+from dwcvmm.core.enums import NEVER, PAGE, Copy, Diff, KvmExit, Phase, ReadKind, Rollback, Stop, Strategy, UserTrap
 from dwcvmm.core.failure import Damaged, check, fail
 from dwcvmm.core.fields import Flag, Number, View
-from dwcvmm.core.pc import Pc
 from dwcvmm.core.ram import Ram
 from dwcvmm.core.replica import Replica
 from dwcvmm.core.state import Exit, State, Stats
 
-STATUSES = {int(status): status for status in Status}  # faster than Status(number)
+STOPS = {int(stop): stop for stop in Stop}  # faster than Stop(number)
 
 
 class Repair(NamedTuple):
@@ -48,7 +48,7 @@ class Search(View):
 class Core(View):
     """One guest. Views of it are live: they show what is so now."""
 
-    __slots__ = ("_kept", "checkpoint_ram", "pc", "replicas", "stats")
+    __slots__ = ("_kept", "checkpoint_ram", "chipset", "replicas", "stats")
     guest_ns = Number("guest_ns")  # the guest clock
     clock_divisor = Number("clock_divisor")
     checkpoint_every, memory_every_ns = Number("checkpoint_every"), Number("memory_every_ns")
@@ -63,7 +63,7 @@ class Core(View):
         c = ffi.new("struct dwc_engine *")
         super().__init__(c, c)
         self._kept: list[CData] = []
-        self.pc = Pc(ffi.addressof(c, "pc"), c)
+        self.chipset = Chipset(ffi.addressof(c, "pc"), c)
         self.stats = Stats(c.stats, c)
         self._configure(config)
         self.checkpoint_ram = Ram(config.checkpoint_ram, config.ram_bytes)
@@ -93,7 +93,7 @@ class Core(View):
         c.dirty, c.changed = self._array("struct dwc_dirty[]", pages), self._array("uint32_t[]", pages)
         c.msr_count = len(config.msrs)
         c.msr_index[0 : len(config.msrs)] = list(config.msrs)
-        # one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name
+        # one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it
         c.nslots = 1
         for index, replica in enumerate(config.replicas):
             self._configure_replica(c.replicas[index], index, replica)
@@ -118,6 +118,10 @@ class Core(View):
     def committed(self) -> int:
         """Elements committed so far."""
         return int(self._c.stats.committed)
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self._c.phase)
 
     @property
     def strategy(self) -> Strategy:
@@ -205,23 +209,23 @@ class Core(View):
         """End threads and timers; on the thread that called start()."""
         lib.dwc_engine_stop(self._c)
 
-    def run(self, last_element: int, visit_from: int) -> Status:
-        """Run elements until somebody is needed, `last_element` are committed in all (0: no limit), or, from element
-        `visit_from` on, the start or the end of one is reached.
+    def run(self, last_element: int, visit_from: int) -> Stop:
+        """Run elements until Python is needed, `last_element` are committed in all (0: no limit), or, from element
+        `visit_from` on, a point is reached at which an element can be visited.
         """
         result: int = lib.dwc_engine_run(self._c, last_element, visit_from)
-        return STATUSES[result] if result > 0 else fail("run element", result)
+        return STOPS[result] if result > 0 else fail("run element", result)
 
     def answer(self, data: bytes) -> None:
         """What a device says to the committed read; the replicas get it with the next element."""
         lib.dwc_engine_answer(self._c, data, len(data))
 
     def request_stop(self) -> None:
-        """From any thread: come back with STOPPED; the element under way is not committed."""
+        """From any thread: return with REQUESTED; the element under way is not committed."""
         lib.dwc_engine_request_stop(self._c)
 
     def request_attention(self) -> None:
-        """From any thread: come back with ATTENTION at the next element's end."""
+        """From any thread: return with ATTENTION at the next element's end."""
         lib.dwc_engine_request_attention(self._c)
 
     def wait_when_idle(self, wanted: bool) -> None:
@@ -246,26 +250,20 @@ class Core(View):
         """Make the last committed state the checkpoint. False: a difference came to light, and nothing has happened;
         both replicas stand where they stood.
         """
-        return check("checkpoint", lib.dwc_engine_checkpoint(self._c)) != Status.DIVERGED
+        return bool(check("checkpoint", lib.dwc_engine_checkpoint(self._c)) == lib.DWC_COMMIT_DONE)
 
-    def rollback(self, everything: bool = False, between: bool = False) -> Rollback:
+    def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> Rollback:
         """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
-        `between`: no element is under way: the next one chooses its inputs, and is not this one again.
+
+        `to`: the phase to go on from, none that the element has not come to yet.
         """
-        retrying = self._c.retrying
-        result = check("rollback", lib.dwc_engine_rollback(self._c, everything))
-        if result == 0 and between:
-            self._c.retrying = retrying
-        return ROLLBACKS.get(result, Rollback.ASTRAY)
+        return Rollback(check("rollback", lib.dwc_engine_rollback(self._c, everything, to)))
 
     def commit(self, reason: KvmExit) -> bool:
         """Compare where single steps have brought both replicas, and commit it as an element that ends by `reason`.
         False: they differ, and nothing is committed.
         """
-        for replica in self.replicas:
-            lib.dwc_replica_ends_by(replica.pointer, reason)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica.pointer))
-        return check("commit", lib.dwc_engine_commit(self._c)) == 0
+        return bool(check("commit", lib.dwc_engine_commit_stepped(self._c, reason)) == lib.DWC_COMMIT_DONE)
 
     def rewind_in_place(self) -> None:
         """In place: what the VM has run is e1 now, and the VM stands at the checkpoint again."""
@@ -296,7 +294,7 @@ class Core(View):
         # armed each time: POPF, IRET and exceptions of the guest disarm it
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 1))
         status = check("KVM_RUN", lib.dwc_engine_step(self._c, index))
-        return bool(status == 0 and self._c.replicas[index].exit.reason == lib.KVM_EXIT_DEBUG)
+        return bool(status == lib.DWC_RUN_EXIT and self._c.replicas[index].exit.reason == lib.KVM_EXIT_DEBUG)
 
     def end_stepping(self, index: int) -> None:
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 0))
@@ -356,34 +354,30 @@ class Core(View):
         """Guest RAM on which all three copies agree, or are made to: `on_repair` hears of each page. Raises Damaged."""
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self._c, gpa, out, length)):
-            if status == lib.DWC_DAMAGED:
+            if status == lib.DWC_MEMORY_LOST:
                 raise Damaged(int(self._c.repair_gpa))
             on_repair(self.repair)
         return bytes(ffi.buffer(out))
 
     def scrub_page(self, gpa: int) -> bool:
         """Have the scrubber look at a page now. Whether a copy was wrong."""
-        return bool(check("scrub", lib.dwc_scrub_page(self._c, gpa)))
+        return bool(check("scrub", lib.dwc_scrub_page(self._c, gpa)) == lib.DWC_SCRUB_WRONG)
 
     # devices
 
     def give_uart_input(self, data: bytes, more: bool) -> int:
         """Input for the guest to read. Returns how many bytes the FIFO has taken. `more`: some waits besides `data`.
-        Where some is left, the core comes back with ATTENTION when there is room.
+        Where some is left, the core returns with ATTENTION when there is room.
         """
-        taken = self.pc.uart.receive(data)
+        taken = self.chipset.uart.receive(data)
         self._c.has_backlog = more or taken < len(data)
         return taken
 
     def drain_uart(self) -> bytes:
         """What the guest has sent since the last call."""
-        return self.pc.uart.drain() if self._c.pc.uart.tx_count else b""
+        return self.chipset.uart.drain() if self._c.pc.uart.tx_count else b""
 
     # visits, and faults that are put there on purpose
-
-    def pause_between_runs(self) -> None:
-        """In place, at the start of an element: come back once with BETWEEN_RUNS, e1 over and the VM rewound."""
-        self._c.pause_between = 1
 
     def enter_element(self, index: int) -> bool:
         """At an element's start: finish the instruction of a pending exit, so that the replica's registers may be set.
@@ -394,17 +388,7 @@ class Core(View):
     def run_into_element(self, index: int, ns: int) -> bool:
         """The same, and so many nanoseconds on. False: the element is over before."""
         status = check("run to the fault's point", lib.dwc_engine_run_for(self._c, index, ns))
-        return bool(status == lib.DWC_SLICE_UP)
-
-    def stands_midway(self, index: int) -> None:
-        """A replica was brought into its element by single steps or by entering it: it goes on from there, with the
-        inputs that it has.
-        """
-        self._c.replicas[index].midway = 1
-
-    def counts_are_void(self) -> None:
-        """The progress counters have not seen all of the element: a new slice starts."""
-        self._c.rearm = 1
+        return bool(status == lib.DWC_RUN_TIME_LIMIT)
 
     def read_again(self, index: int) -> None:
         """At an element's end registers of a replica were changed: read again what is compared."""
@@ -425,9 +409,6 @@ class Core(View):
     def upset_sum(self, gpa: int, mask: int) -> None:
         """Fault injection: bits flip in the sum that guards a page of the checkpoint."""
         self._c.sums[gpa // PAGE] ^= mask
-
-
-ROLLBACKS = {0: Rollback.DONE, lib.DWC_STOPPED: Rollback.STOPPED, lib.DWC_DAMAGED: Rollback.DAMAGED}
 
 
 def now_ns() -> int:

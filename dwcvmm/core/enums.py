@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum, IntFlag, auto
+from enum import IntEnum, IntFlag
 
 from dwcvmm.core._binding import lib
 
@@ -17,31 +17,46 @@ NEVER = (1 << 64) - 1  # an element, or a time, that does not come
 UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
 
 
-class Status(IntEnum):
-    """Why the core came back from running elements (cbits/status.h)."""
+class Stop(IntEnum):
+    """Why the core asks Python (cbits/status.h)."""
 
-    EXIT_PYTHON = lib.DWC_EXIT_PYTHON
-    CONSOLE = lib.DWC_CONSOLE
-    DIVERGED = lib.DWC_DIVERGED
-    SLICE_UP = lib.DWC_SLICE_UP
-    STOPPED = lib.DWC_STOPPED
-    IDLE = lib.DWC_IDLE
-    ELEMENT_LIMIT = lib.DWC_ELEMENT_LIMIT
-    ATTENTION = lib.DWC_ATTENTION
-    WAITING = lib.DWC_WAITING
-    ELEMENT_START = lib.DWC_ELEMENT_START
-    ELEMENT_END = lib.DWC_ELEMENT_END
-    REPAIRED = lib.DWC_REPAIRED
-    BETWEEN_RUNS = lib.DWC_BETWEEN_RUNS
+    EXIT = lib.DWC_STOP_EXIT  # a committed exit that no device in C serves
+    CONSOLE = lib.DWC_STOP_CONSOLE  # the UART has output to drain
+    DIVERGED = lib.DWC_STOP_DIVERGED
+    TIME_LIMIT = lib.DWC_STOP_TIME_LIMIT  # neither replica reached a natural end in time: nothing is committed
+    REQUESTED = lib.DWC_STOP_REQUESTED  # the element under way is not committed
+    IDLE = lib.DWC_STOP_IDLE  # HLT, and no interrupt can come from a device in C
+    ELEMENT_LIMIT = lib.DWC_STOP_ELEMENT_LIMIT  # so many elements as were asked for are committed
+    ATTENTION = lib.DWC_STOP_ATTENTION  # another thread has something for the devices
+    REPAIRED = lib.DWC_STOP_REPAIRED  # the scrubber has repaired a page
+    WAITING = lib.DWC_STOP_WAITING  # an interrupt has waited too long for a natural end; windows are inexact here
+    ELEMENT_START = lib.DWC_STOP_ELEMENT_START  # a visit: the inputs are chosen, and neither replica has started
+    BETWEEN_RUNS = lib.DWC_STOP_BETWEEN_RUNS  # a visit, in place: the VM is rewound, e2 comes next
+    ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, nothing is compared
 
 
-class Rollback(Enum):
-    """What became of a rollback."""
+class Rollback(IntEnum):
+    """What became of a rollback. If it is not done, the replicas stand anywhere, and the run is over."""
 
-    DONE = auto()  # both replicas stand at the last committed state
-    STOPPED = auto()  # a stop was requested meanwhile; the replicas stand anywhere, as in the cases below
-    DAMAGED = auto()  # the checkpoint is not what was saved
-    ASTRAY = auto()  # the replay did not arrive at the last committed element
+    DONE = lib.DWC_ROLLBACK_DONE
+    STOP_REQUESTED = lib.DWC_ROLLBACK_STOP_REQUESTED
+    UNREPEATABLE = lib.DWC_ROLLBACK_UNREPEATABLE  # the replay did not arrive at the last committed element
+    DAMAGED = lib.DWC_ROLLBACK_DAMAGED  # the checkpoint is not what was saved
+
+
+class Phase(IntEnum):
+    """Where in its life the element is (cbits/phase.h)."""
+
+    BETWEEN = lib.DWC_PHASE_BETWEEN
+    FRAGMENT = lib.DWC_PHASE_FRAGMENT
+    INPUTS_CHOSEN = lib.DWC_PHASE_INPUTS_CHOSEN
+    START_VISITED = lib.DWC_PHASE_START_VISITED
+    RUNNING = lib.DWC_PHASE_RUNNING
+    FIRST_RUN_DONE = lib.DWC_PHASE_FIRST_RUN_DONE
+    BOTH_ENDED = lib.DWC_PHASE_BOTH_ENDED
+    COMPARED = lib.DWC_PHASE_COMPARED
+    DISCARDED = lib.DWC_PHASE_DISCARDED
+    ROLLING_BACK = lib.DWC_PHASE_ROLLING_BACK
 
 
 class Diff(IntFlag):

@@ -1,4 +1,4 @@
-"""A divergence as a record: what differed, and what it was put down to."""
+"""A divergence as a record: what differed, and its cause."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dwcvmm.core.kvmstructs import REGISTERS, Msrs, Sregs
 
 
 class Cause(StrEnum):
-    TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
-    RANDOM = "random"  # the same of an RDRAND or RDSEED, which CPUID hides
-    HOST_STATE = "host_state"  # the same of an instruction that reads what is the host's: RDPID, XGETBV
+    TIME = "time"  # the element executed RDTSC or RDTSCP, which is a site now
+    RANDOM = "random"  # the same with RDRAND or RDSEED, which CPUID hides
+    HOST_STATE = "host_state"  # the same with another instruction that reads a value of the host: RDPID, XGETBV
     TSC_TICK = "tsc_tick"  # the frozen TSC ticked inside the element; it is run again
-    IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
-    ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
-    ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas
-    CHECKPOINT = "checkpoint"  # what a rollback would bring back is not what was saved
-    INJECTED = "injected"  # a fault was put there on purpose
+    IRQ_WINDOW = "irq_window"  # the interrupt window opened at different instructions
+    ACCESSED_BIT = "accessed_bit"  # only accessed bits of page tables differ
+    ALIGNMENT = "alignment"  # after an overflow no instruction was found at which both replicas could stop
+    CHECKPOINT = "checkpoint"  # what a rollback would restore is not what was saved
+    INJECTED = "injected"  # a fault was injected
     UNEXPLAINED = "unexplained"
 
 
@@ -39,7 +39,7 @@ def special_registers(sregs: Sregs) -> dict[str, int]:
 
 
 def msr_differences(a: Msrs, b: Msrs) -> dict[str, tuple[int, int]]:
-    """The MSRs that differ, by names as a fault's target has them."""
+    """The MSRs that differ, named as targets of faults are."""
     values, others = a.values(), b.values()
     return {f"msr:{index:#x}": (values[index], others[index]) for index in values if values[index] != others[index]}
 
@@ -65,7 +65,7 @@ def describe(engine: Core, attempt: int) -> Divergence:
     registers = {n: (general_a[n], general_b[n]) for n in REGISTERS if general_a[n] != general_b[n]}
     special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
     registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
-    if engine.diff & Diff.MSRS:  # else they are of an earlier checkpoint
+    if engine.diff & Diff.MSRS:  # otherwise the MSRs are those of an earlier checkpoint
         registers |= msr_differences(a.state.msrs, b.state.msrs)
     return Divergence(
         element=engine.committed,

@@ -1,4 +1,4 @@
-"""Look at guest code through a replica: bytes at a linear address, instructions that matter here."""
+"""Read guest code through a replica: bytes at a linear address, and which instructions they are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dwcvmm.core.replica import Replica
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
 STI = b"\xfb"
 
-# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these lose or block it. PUSHF, SYSRET: debug.c.
+# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c), which these lose or block. PUSHF, SYSRET: debug.c.
 UNSAFE_ONE = frozenset(b"\xcc\xcd\xce\xf1\x8e\x17\xf4")
 UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET
 
 
 def read_code(replica: Replica, linear: int, length: int = 15) -> bytes:
-    """Up to `length` bytes of guest code; shorter where the next page is not mapped."""
+    """Up to `length` bytes of guest code; fewer if the next page is not mapped."""
     out = b""
     while len(out) < length:
         gpa = replica.translate(linear + len(out))

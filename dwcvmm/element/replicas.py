@@ -1,4 +1,4 @@
-"""Make the replicas: VMs with their own RAM and one vCPU each (in place: one VM), and the checkpoint's RAM."""
+"""Makes the replicas (VMs with their own RAM and one vCPU each; in place one VM) and the checkpoint's RAM."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from dwcvmm.kvm.vm import Vm
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
 FOUR_GIB = 1 << 32
 
-# MSRs that a guest can change by itself and that no other register group holds. TSC is left out:
-# it runs on between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
+# MSRs that a guest can change by itself and that no other register group holds. TSC is left out, since
+# it differs between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
 SAVED_MSRS = (
     0x174, 0x175, 0x176,  # SYSENTER_CS, ESP, EIP
     0x277,  # PAT
@@ -47,7 +47,7 @@ MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no na
 POPULATE_PIECE = 64 << 20
 GUEST_CLOCK_KHZ = 1_000_000
 RAM_SLOT, ROM_SLOT = 0, 1
-EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
+EVICT_CACHES = 2  # times the size of the last-level cache is read to empty it
 
 REQUIRED = {
     Cap.SYNC_REGS: "kernel 4.17 or later",
@@ -114,9 +114,9 @@ class Replicas:
             counter_config=self.progress.config,
             events_per_ms=self.progress.events_per_ms,
             checkpoint_every=checkpoint_every,
-            # an unseen difference by time could not be replayed: memory waits only where time stands still
+            # a difference by time that is found late cannot be replayed: wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
-            # pages leave the hot set at checkpoints
+            # pages stop being hot at checkpoints
             idle_limit=max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every),
             scrub_bytes_per_s=config.scrub_bytes_per_s,
             cache_flush=enums.CacheFlush[config.cache_flush.name],
@@ -141,7 +141,7 @@ class Replicas:
         return (first, self._make(cpuid, other, cpus[1])), checkpoint_ram
 
     def _check_in_place(self) -> None:
-        """Refuse what cannot be done with one VM, or only with one."""
+        """Refuse options that do not work with one VM, or that work only with one."""
         config = self.config
         if config.strategy is not Strategy.IN_PLACE:
             if config.cache_flush is not CacheFlush.NONE:
@@ -180,8 +180,8 @@ class Replicas:
         return every
 
     def _set_tsc_apart(self) -> bool:
-        """So that the replicas never read the same time by chance, however coarsely they look at it: no replay would
-        read it again, and sites learned later would read an earlier time. False where the host does not move the TSC.
+        """Set the replicas' TSCs apart, so that they never read the same time by chance, even coarsely: a replay would
+        not read it again, and sites learned later would read an earlier time. False if TSC offsets have no effect.
         """
         with Probe(self.system) as trial:
             if not trial.tsc_offset_counts():
@@ -190,7 +190,7 @@ class Replicas:
         return True
 
     def _scale_tsc(self) -> ScaledTsc | None:
-        """The guest's TSC stands still, or, under `off`, keeps pace with the guest clock; where KVM scales it."""
+        """If KVM can scale the TSC: freeze the guest's, or under `off` let it keep pace with the guest clock."""
         off = self.config.strategy is Strategy.OFF
         if self.config.tsc is Tsc.SITES and not off:
             return None
@@ -228,7 +228,7 @@ class Replicas:
         return memory
 
     def _populated(self, size_bytes: int) -> mmap.mmap:
-        """Piece by piece: so a time limit can come between, and memory that cannot be had is an error."""
+        """Piece by piece, so that a time limit can interrupt it and memory that is not available is an error."""
         memory = self._memory(size_bytes)
         try:
             for at in range(0, size_bytes, POPULATE_PIECE):
@@ -242,9 +242,9 @@ class Replicas:
     def _ram(self, copy: int) -> int:
         """RAM of a replica, or of the checkpoint (2): its address.
 
-        Populated, as pages that were only read are the kernel's page of zeros, and each costs a copy and a fault more
-        when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
-        TCG) accesses in turn would evict each other. Huge pages are of use without a dirty log only.
+        It is populated at once: a page that was only read is the kernel's page of zeros, and costs another fault and a
+        copy when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
+        TCG) accesses to them would evict each other. Huge pages help only without a dirty log.
         """
         size = self.ram_bytes + 2 * HUGE_PAGE
         if self.config.strategy is Strategy.OFF:
@@ -275,7 +275,7 @@ class Replicas:
             vm.enable_manual_dirty_log()
             flags = MemFlags.LOG_DIRTY_PAGES
         if self.system.check_extension(Cap.EXCEPTION_PAYLOAD):
-            # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
+            # otherwise VCPU_EVENTS does not tell pending from injected exceptions (x86.c)
             vm.enable_cap(Cap.EXCEPTION_PAYLOAD, 1)
         if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
             vm.enable_exit_on_emulation_failure()
@@ -292,18 +292,18 @@ class Replicas:
     def _choose_msrs(self) -> tuple[int, ...]:
         available = set(self.system.msr_indices())
         readable = self.vcpus[0].get_msrs([m for m in SAVED_MSRS if m in available])
-        # a host may let an MSR be read and not written back: then it could not be restored
+        # leave out MSRs that this host lets us read but not write: they could not be restored
         return tuple(m for m, value in readable.items() if self.vcpus[0].set_msr(m, value))
 
     def show_rom(self, content: bytes) -> None:
-        """Read-only below 4 GiB, the same for all; it is no RAM, and nothing of it is compared. Whole pages."""
+        """Map a ROM read-only below 4 GiB, in whole pages, the same for all VMs. It is not RAM, and is not compared."""
         rom = self._memory(len(content))
         rom.write(content)
         for vm in self.vms:
             vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
 
     def take_checkpoint(self) -> None:
-        """The state before the first element: replica A's, copied to B and the checkpoint."""
+        """Make the state before the first element the checkpoint: copy replica A's to B and the checkpoint."""
         if self.config.strategy is Strategy.OFF:
             return
         for group in (Sregs, Regs):

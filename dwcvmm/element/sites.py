@@ -1,7 +1,7 @@
-"""Learned sites: an instruction that reads what is the host's, replaced by a trap of its size that exits everywhere.
+"""Learned sites: instructions that read a value of the host, each replaced by a trap of its size that always exits.
 
-Which instructions these are is cbits/vcpu/insn.c, how one is found cbits/sites/search.c and scan.c, the traps and
-their answers cbits/sites/sites.c; here is the decision to patch the guest.
+Which instructions these are is in cbits/vcpu/insn.c, how one is found in cbits/sites/search.c and scan.c, the traps
+and their answers in cbits/sites/sites.c. This file has the decision to patch the guest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIME = ReadKind.RDTSC.bit | ReadKind.RDTSCP.bit
 
 @dataclass(frozen=True)
 class Found:
-    """An instruction that reads what is the host's: its name, the cause that it stands for, and where it is."""
+    """An instruction that reads a value of the host: its name, the cause to record, and where it is."""
 
     name: str
     cause: Cause
@@ -39,11 +39,11 @@ class Found:
 
 
 class Sites:
-    """`others`: the bit of each ReadKind, besides time's, that this host executes though CPUID hides it."""
+    """`others`: the bit of each ReadKind that this host executes although CPUID hides it, time's left out."""
 
     def __init__(self, engine: Core, others: int) -> None:
         self._engine, self._others = engine, others
-        self.gave_up = False  # the last search was ended by its time
+        self.gave_up = False  # the last search ran out of time
 
     def __len__(self) -> int:
         return self._engine.site_count
@@ -51,20 +51,20 @@ class Sites:
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
         """Find the first such instruction among the next `steps` from the checkpoint on.
 
-        The replicas must stand at the checkpoint (after a rollback), and must be rolled back again
-        afterwards: stepping leaves traces in the guest. `with_time`: also those that read time.
+        The replicas must be at the checkpoint (after a rollback), and must be rolled back again
+        afterwards: stepping leaves traces in the guest. `with_time`: also look for instructions that read time.
         """
         return self._found(self._engine.search_by_steps(self._kinds(with_time), steps, SEARCH_NS))
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
-        """As `search`, by one free run with traps in everything that looks like such an instruction. It ends after so
-        many events of the progress counter (0: at the next exit only).
+        """As `search`, but by one free run with traps at everything that looks like such an instruction. It ends at the
+        next exit, or after `events` events of the progress counter (0: no such limit).
 
-        It finds none in ring 3 but where SYSENTER is a trap, and may lose its way where data looks like one: then
-        search.
+        It finds instructions of ring 3 only if SYSENTER is the trap, and it can take a wrong path if data looks like
+        such an instruction. Use `search` then.
         """
         found = self._found(self._engine.search_by_traps(self._kinds(with_time), events, SCAN_NS))
-        return found if self.trappable else None  # to pass it without a trap, the search has to step there
+        return found if self.trappable else None  # without a trap single steps have to go there: search
 
     def wanted(self, with_time: bool) -> bool:
         """Whether there is anything to look for on this host."""
@@ -86,16 +86,16 @@ class Sites:
         if search.split:
             return False
         if search.user and trap is UserTrap.SYSENTER:
-            return search.long_mode  # in 32-bit code it is the guest's invalid opcode (em_sysenter in emulate.c)
+            return search.long_mode  # in 32-bit code it is an invalid opcode (em_sysenter in emulate.c)
         return not search.user or trap is not UserTrap.NONE
 
     def at_found(self, replica: Replica) -> bool:
-        """Whether a replica stands where the last search has ended: single steps may have ended before."""
+        """Whether a replica is where the last search ended; single steps may have ended earlier."""
         read = host_read_at(guestcode.next_code(replica), replica.state.code_bits)
         return read.kind is self._engine.search.kind
 
     def learn(self) -> bool:
-        """Put the trap where the last search ended, in both replicas and the checkpoint. Whether the site is new: False
-        where the guest had put the instruction there again.
+        """Put a trap where the last search ended, in both replicas and the checkpoint. Returns whether the site is new:
+        False if the guest had written the instruction there again.
         """
         return self._engine.learn_site()

@@ -1,4 +1,4 @@
-"""Single steps: to end an element where no counter can, and to bring two replicas to the same instruction."""
+"""Single steps: to end an element without a counter, and to bring two replicas to the same instruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dwcvmm.element import guestcode
 
 
 class Stepper:
-    """Steps one replica; single steps are off again when the `with` block ends."""
+    """Steps one replica. Single steps are switched off when the `with` block ends."""
 
     def __init__(self, engine: Core, index: int) -> None:
         self._engine, self._index = engine, index
@@ -26,11 +26,11 @@ class Stepper:
         return guestcode.next_code(self.replica)
 
     def must_stop(self, code: bytes) -> bool:
-        """Before an instruction (the next one) that single steps change, or whose result is the host's."""
+        """Whether the next instruction behaves differently under single steps, or reads a value of the host."""
         return guestcode.unsafe_to_step(code) or bool(host_read_at(code, self.replica.state.code_bits).kind)
 
     def step(self) -> bool:
-        """One instruction; False if it ended in anything but a debug exit."""
+        """Execute one instruction. Returns False unless it ended in a debug exception."""
         state = self.replica.state
         before_rip, before_rsp = state.rip, state.rsp
         return self._engine.step(self._index) and not self._took_exception(before_rip, before_rsp)
@@ -40,7 +40,7 @@ class Stepper:
         return self.replica.interruptible
 
     def _took_exception(self, before_rip: int, before_rsp: int) -> bool:
-        """An exception pushed RFLAGS with TF, at least five words: no branch moves RSP so far down."""
+        """Whether an exception pushed RFLAGS with TF: at least five words, which no branch pushes."""
         state = self.replica.state
         jumped = not before_rip <= state.rip <= before_rip + LONGEST_INSTRUCTION
         return jumped and state.rsp < before_rsp - 8
@@ -49,11 +49,12 @@ class Stepper:
 def run_steps(engine: Core, index: int, limit: int, to_interruptible: bool = False) -> int | None:
     """Run replica `index` from the checkpoint for up to `limit` instructions, ending where an element may end.
 
-    Returns the number of instructions, or None if the run must be discarded: it met an exit, or an
-    instruction that single steps change. `to_interruptible`: end as soon as an interrupt can be injected.
+    Returns the number of instructions, or None if the run must be discarded because it met an exit or an
+    instruction that behaves differently under single steps. `to_interruptible`: end as soon as an interrupt can be
+    injected.
     """
     if engine.vector is not None:
-        return None  # the injection would push TF with the interrupted RFLAGS
+        return None  # delivering the interrupt would push TF with the interrupted RFLAGS
     engine.apply_inputs(index)
     with Stepper(engine, index) as stepper:
         done = 0
@@ -73,11 +74,11 @@ def run_steps(engine: Core, index: int, limit: int, to_interruptible: bool = Fal
 
 
 def catch_up(engine: Core, limit: int) -> int | None:
-    """Two replicas ended at different instructions, and nobody knows which one is behind: step one,
-    then the other, until all their registers agree. In place only e2 can be stepped: it is what the VM has run last.
+    """Two replicas ended at different instructions, and it is not known which one is lagging: step one,
+    then the other, until all their registers agree. In place only e2 can be stepped, since the VM has run it last.
 
-    Returns the number of steps, or None (roll back). Equal registers are not proof: memory has to be
-    compared as at any end.
+    Returns the number of steps, or None if it failed and a rollback is needed. Equal registers are not proof: memory
+    has to be compared as at any end.
     """
     steps = 0
     turns = ((0, limit), (1, 2 * limit))

@@ -1,4 +1,4 @@
-"""The act of changing bits: in a replica that stands still, or in the checkpoint."""
+"""Changes bits in a replica that is not running, or in the checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ XSTATE_BV = 512  # offset in the XSAVE image: which components are not in their 
 
 
 def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
-    """Do to replica `index`, whose vCPU is `vcpu`, what `fault` does; nothing of an exit may be pending there.
+    """Apply `fault` to replica `index`, whose vCPU is `vcpu`. No exit may be pending there.
 
-    False where KVM refuses such a value (an impossible CR4, say): nothing has happened then. Raises ConfigError for
+    Returns False, with nothing changed, if KVM refuses the value (such as an impossible CR4). Raises ConfigError for
     a target that this machine does not have.
     """
     replica = core.replicas[index]
@@ -44,7 +44,7 @@ def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
 
 
 def flip_checkpoint(core: Core, fault: Fault) -> None:
-    """Change the checkpoint's registers or RAM: what a rollback brings back. Raises ConfigError."""
+    """Change the checkpoint's registers or RAM, which a rollback restores. Raises ConfigError."""
     state, where = core.checkpoint_to_upset(), fault.target.where
     if fault.target.space is Space.RAM:
         _change_byte(core.checkpoint_ram, fault)
@@ -74,5 +74,5 @@ def _change_register(registers: RegisterGroup, fault: Fault) -> None:
 def _change_xsave(xsave: Xsave, fault: Fault) -> None:
     offset = int(fault.target.where)
     xsave.set_byte(offset, fault.of(xsave.byte(offset)))
-    # else the component counts as initial, and KVM takes none of it
+    # otherwise the component counts as in its initial state, and KVM ignores its bytes
     xsave.set_byte(XSTATE_BV, xsave.byte(XSTATE_BV) | 1 << (xsave_component(offset) or 0))

@@ -42,7 +42,7 @@ class Vcpu:
         self.run_page.sync(SyncRegs.REGS | SyncRegs.SREGS | SyncRegs.EVENTS)
 
     def run(self) -> int:
-        """KVM_RUN up to an exit, whatever signal comes between; returns its reason."""
+        """KVM_RUN up to an exit, also if signals interrupt it. Returns the exit's reason."""
         while True:
             try:
                 ioctl(self.fd, "KVM_RUN")
@@ -61,7 +61,7 @@ class Vcpu:
         ioctl(self.fd, f"KVM_SET_{value.suffix}", value)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
-        """Read MSRs; those the host refuses are left out (KVM stops at the first bad one)."""
+        """Read MSRs. Those that the host refuses are left out (KVM stops at the first bad one)."""
         values: dict[int, int] = {}
         for index in indices:
             request = Msrs.of(index)
@@ -95,7 +95,7 @@ class Vcpu:
         return ioctl(self.fd, "KVM_GET_TSC_KHZ")
 
     def set_tsc_khz(self, khz: int) -> None:
-        """Needs TSC scaling for any other than the host's frequency."""
+        """Set the TSC's frequency. Any other than the host's needs TSC scaling."""
         ioctl(self.fd, "KVM_SET_TSC_KHZ", khz)
 
     def tsc_offset(self, value: int | None = None) -> int:

@@ -23,21 +23,19 @@ class Vm:
 
     def set_memslot(self, slot: int, gpa: int, size_bytes: int, hva: int, flags: int = 0) -> None:
         """Add, change or (size 0) delete a memslot. Addresses and size in whole pages; flags: MemFlags."""
-        region = MemoryRegion(
-            slot=slot, flags=flags, guest_phys_addr=gpa, memory_size=size_bytes, userspace_addr=hva
-        )
+        region = MemoryRegion(slot=slot, flags=flags, guest_phys_addr=gpa, memory_size=size_bytes, userspace_addr=hva)
         ioctl(self.fd, "KVM_SET_USER_MEMORY_REGION", region)
 
     def enable_manual_dirty_log(self) -> None:
-        """GET_DIRTY_LOG neither clears nor protects; CLEAR_DIRTY_LOG does both (api.rst 7.15)."""
+        """From now on GET_DIRTY_LOG neither clears nor protects; CLEAR_DIRTY_LOG does both (api.rst 7.15)."""
         self.enable_cap(Cap.MANUAL_DIRTY_LOG_PROTECT2, MANUAL_PROTECT_ENABLE)
 
     def enable_exit_on_emulation_failure(self) -> None:
-        """What KVM cannot emulate is an exit in ring 3, too, not an invalid opcode of the guest (api.rst 7.28)."""
+        """In ring 3, too, an instruction that KVM cannot emulate is an exit, not an invalid opcode (api.rst 7.28)."""
         self.enable_cap(Cap.EXIT_ON_EMULATION_FAILURE, 1)
 
     def set_tss_addr(self, gpa: int) -> None:
-        """Three pages VMX needs for real mode without unrestricted guest (api.rst 4.22)."""
+        """The address of three pages that VMX needs for real mode without unrestricted guest (api.rst 4.22)."""
         ioctl(self.fd, "KVM_SET_TSS_ADDR", gpa)
 
     def set_identity_map_addr(self, gpa: int) -> None:

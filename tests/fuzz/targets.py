@@ -22,7 +22,7 @@ from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
-from dwcvmm.core.pc import Pc
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
@@ -167,7 +167,7 @@ def virtio_rng(data: bytes) -> None:
 
 def registers(data: bytes) -> None:
     """Ports and memory of the devices, in Python and in C, while time passes."""
-    pc, now = Pc(), 0
+    pc, now = Chipset(), 0
     power_on(pc, 0, 64 << 20)
     bus, reset = PciBus(pc.pci), ResetControl(lambda: None)
     keyboard = KeyboardController(lambda: None, pc.set_irq_line)

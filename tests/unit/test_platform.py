@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.enums import KvmExit
-from dwcvmm.core.pc import Pc
 from dwcvmm.core.state import Exit
 from dwcvmm.pc import layout
 from dwcvmm.pc.bus import PORTS, Bus, CorePorts
@@ -24,8 +24,8 @@ ENABLE = 1 << 31
 class Board:
     """A PC and the guest clock."""
 
-    def __init__(self, pc: Pc | None = None, now_ns: int = 0) -> None:
-        self.pc, self.now_ns = pc or Pc(), now_ns
+    def __init__(self, pc: Chipset | None = None, now_ns: int = 0) -> None:
+        self.pc, self.now_ns = pc or Chipset(), now_ns
         if not pc:
             power_on(self.pc, FIXED_NS, 64 << 20)
 

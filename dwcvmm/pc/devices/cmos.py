@@ -1,17 +1,17 @@
-"""What firmware leaves in the clock and its CMOS memory (cbits/pc/rtc.c): the date, and how much memory there is."""
+"""Sets what firmware leaves in the clock and its CMOS memory (cbits/pc/rtc.c): the date and the size of memory."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from dwcvmm.core.pc import Pc
+from dwcvmm.core.chipset import Chipset
 
 KIB, MIB = 1 << 10, 1 << 20
 NS_PER_S = 1_000_000_000
-FIXED_NS = 1_700_000_000 * NS_PER_S  # a date that is always the same, 2023-11-14 22:13:20 UTC: runs repeat
+FIXED_NS = 1_700_000_000 * NS_PER_S  # 2023-11-14 22:13:20 UTC: a date that is always the same, so that runs repeat
 
 
-def power_on(pc: Pc, date_ns: int, ram_bytes: int) -> None:
+def power_on(pc: Chipset, date_ns: int, ram_bytes: int) -> None:
     """All devices in C as firmware leaves them. `date_ns`: nanoseconds since 1970, UTC, at guest time 0."""
     pc.power_on(date_ns)
     extended_kib = min(ram_bytes // KIB - 1024, 0xFFFF)

@@ -1,4 +1,4 @@
-"""The PC in C (cbits/pc/pc.c): its devices as one, reached by ports and by memory. Times are nanoseconds of the guest
+"""The PC's devices in C as one (cbits/pc/pc.c), reached by ports and by memory. Times are nanoseconds of the guest
 clock.
 """
 
@@ -11,7 +11,7 @@ from dwcvmm.core.pcdevices import NS_PER_S, IoApic, Lapic, Pci, Pic, Pit, Rtc, U
 from dwcvmm.core.state import Exit
 
 
-class Pc(View):
+class Chipset(View):
     """An engine's, or, made without arguments, one by itself for unit tests: `power_on` first."""
 
     __slots__ = ("ioapic", "lapic", "pci", "pic", "pit", "rtc", "uart")
@@ -71,9 +71,9 @@ class Pc(View):
         """All of its state."""
         return bytes(ffi.buffer(self._c))
 
-    def copy(self) -> Pc:
-        """Another PC, as this one is now."""
-        made = Pc()
+    def copy(self) -> Chipset:
+        """Another one, in the state that this one is in now."""
+        made = Chipset()
         made._c[0] = self._c[0]
         return made
 

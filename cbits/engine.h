@@ -10,13 +10,7 @@
 #include "phase.h"
 #include "element/strategy.h"
 #include "memory/pages.h"
-#include "pc/ioapic.h"
-#include "pc/lapic.h"
-#include "pc/pci.h"
-#include "pc/pic.h"
-#include "pc/pit.h"
-#include "pc/rtc.h"
-#include "pc/uart.h"
+#include "pc/pc.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "stats.h"
@@ -91,15 +85,7 @@ struct dwc_engine {
 	int halted;     /* after HLT, until an interrupt is pending */
 	int idle_waits; /* idle time passes at the host's pace, even of a virtual clock */
 	atomic_int stop, attention;
-	/* devices in C */
-	struct dwc_pic pic;
-	struct dwc_ioapic ioapic;
-	struct dwc_lapic lapic;
-	struct dwc_pit pit;
-	struct dwc_rtc rtc;
-	struct dwc_pci pci;
-	struct dwc_uart uart;
-	uint16_t uart_base;
+	struct dwc_pc pc; /* devices in C */
 	int has_backlog; /* input waits for room in the UART */
 	uint32_t tsc_aux; /* the MSR */
 	/* learned time sites */

@@ -9,7 +9,8 @@
 #include "engine.h"
 #include "host.h"
 #include "pc/interrupts.h"
-#include "pc/platform.h"
+#include "pc/lapic.h"
+#include "pc/pc.h"
 #include "pc/uart.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -33,12 +34,12 @@ static int idle(struct dwc_engine *e)
 	struct timespec pause = { 0, IDLE_SLICE_NS };
 	uint64_t deadline;
 
-	dwc_platform_tick(e);
-	if (dwc_interrupt_pending(e)) {
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	if (dwc_pc_interrupt_pending(&e->pc)) {
 		e->halted = 0;
 		return 0;
 	}
-	deadline = dwc_platform_deadline(e);
+	deadline = dwc_pc_deadline(&e->pc, e->guest_ns);
 	if (deadline == UINT64_MAX && !e->idle_waits)
 		return DWC_STOP_IDLE;
 	if (!e->host_base_ns && !e->idle_waits) {
@@ -61,10 +62,10 @@ static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->uart.rx_count))
+	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->pc.uart.rx_count))
 		return DWC_STOP_ATTENTION;
 	/* what has no newline yet: a prompt, before the guest waits; dots, now and then */
-	if (e->uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+	if (e->pc.uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;
 	if (e->elements_limit && e->stats.committed >= e->elements_limit)
 		return DWC_STOP_ELEMENT_LIMIT;
@@ -83,6 +84,18 @@ int dwc_between_elements(struct dwc_engine *e)
 	return 0;
 }
 
+/* CR8 and the task priority of the local APIC are one register (SDM 3A 11.8.6), which the element or this access may have changed. */
+static int serve_memory(struct dwc_engine *e)
+{
+	struct kvm_run *run = e->replicas[0].run;
+	int served;
+
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)run->cr8);
+	served = dwc_pc_mmio(&e->pc, &e->exit, e->inputs.io_data, e->guest_ns);
+	run->cr8 = e->pc.lapic.tpr >> 4;
+	return served;
+}
+
 /* The exit of the committed element: what a device in C does about it. DWC_STOP_EXIT: there is none. */
 int dwc_act(struct dwc_engine *e)
 {
@@ -92,11 +105,11 @@ int dwc_act(struct dwc_engine *e)
 	case KVM_EXIT_IO:
 		if (dwc_site_answer(e))
 			return 0;
-		if (!dwc_platform_io(e, x, e->inputs.io_data))
+		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->guest_ns))
 			return DWC_STOP_EXIT;
-		return dwc_uart_wants_drain(&e->uart) ? DWC_STOP_CONSOLE : 0;
+		return dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : 0;
 	case KVM_EXIT_MMIO:
-		return dwc_platform_mmio(e, x, e->inputs.io_data) ? 0 : DWC_STOP_EXIT;
+		return serve_memory(e) ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_X86_RDMSR:
 	case KVM_EXIT_X86_WRMSR:
 		dwc_msr_serve(e);

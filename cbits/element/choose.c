@@ -4,9 +4,9 @@
 #include "phase.h"
 #include "element/strategy.h"
 #include "engine.h"
-#include "pc/interrupts.h"
 #include "pc/lapic.h"
-#include "pc/platform.h"
+#include "pc/interrupts.h"
+#include "pc/pc.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "vcpu/tsc.h"
@@ -26,21 +26,21 @@ void dwc_choose_inputs(struct dwc_engine *e)
 	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);
 
 	dwc_tsc_choose(e);
-	dwc_platform_tick(e);
-	dwc_lapic_set_cr8(&e->lapic, (unsigned)e->replicas[0].run->cr8);
-	e->inputs.cr8 = e->lapic.tpr >> 4;
-	pending = dwc_interrupt_pending(e);
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);
+	e->inputs.cr8 = e->pc.lapic.tpr >> 4;
+	pending = dwc_pc_interrupt_pending(&e->pc);
 	e->inputs.vector = -1;
 	e->inputs.window = 0;
-	e->inputs.nmi = e->lapic.nmi && !alone;
-	e->lapic.nmi &= !e->inputs.nmi;
+	e->inputs.nmi = e->pc.lapic.nmi && !alone;
+	e->pc.lapic.nmi &= !e->inputs.nmi;
 	if (!pending || alone || e->inputs.nmi) {
 		e->waiting = 0;
 		return;
 	}
 	if (e->replicas[0].run->ready_for_interrupt_injection &&
 	    (e->strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
-		e->inputs.vector = dwc_interrupt_acknowledge(e);
+		e->inputs.vector = dwc_pc_interrupt_acknowledge(&e->pc);
 	else if (e->strategy == DWC_OFF || e->exact_windows)
 		e->inputs.window = 1;
 	else

@@ -8,7 +8,7 @@
 #include "host.h"
 #include "memory/pages.h"
 #include "pc/interrupts.h"
-#include "pc/platform.h"
+#include "pc/pc.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -20,9 +20,9 @@
  * (input from outside). */
 static uint64_t time_until_due(struct dwc_engine *e)
 {
-	uint64_t deadline = dwc_platform_deadline(e), left;
+	uint64_t deadline = dwc_pc_deadline(&e->pc, e->guest_ns), left;
 
-	if (dwc_interrupt_pending(e))
+	if (dwc_pc_interrupt_pending(&e->pc))
 		return e->patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->patience_ns;

@@ -98,11 +98,6 @@ class Engine:
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
-        lib.dwc_pic_init(ffi.addressof(self.core, "pic"))
-        lib.dwc_ioapic_init(ffi.addressof(self.core, "ioapic"))
-        lib.dwc_lapic_init(ffi.addressof(self.core, "lapic"))
-        lib.dwc_pit_init(ffi.addressof(self.core, "pit"))
-        lib.dwc_uart_init(ffi.addressof(self.core, "uart"))
         if self.config.clock is Clock.HOST:
             self.core.host_base_ns = lib.dwc_now_ns()
         self.replicas.take_checkpoint()
@@ -369,7 +364,7 @@ class Engine:
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_interrupt_pending(core))  # and could not be injected at the start
+        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:

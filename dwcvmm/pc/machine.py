@@ -28,7 +28,7 @@ from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
 from dwcvmm.pc.devices import fwcfg
-from dwcvmm.pc.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
@@ -94,6 +94,8 @@ class Machine:
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
         self.replicas = self._make_replicas(system or System(), ram_bytes)
         self.core: Any = self.replicas.engine
+        pc = ffi.addressof(self.core, "pc")
+        power_on(pc, config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -111,25 +113,24 @@ class Machine:
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(ffi.addressof(self.core, "pci"))
+        self.pci = PciBus(ffi.addressof(pc, "pci"))
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+            config.virtio, pc, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
         )
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(
-            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
+            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level)
         )
         self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
-        start_clock(self.core, config.date_ns, ram_bytes)
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
@@ -252,7 +253,7 @@ class Machine:
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
@@ -263,7 +264,7 @@ class Machine:
         self.on_input_taken()
 
     def _drain(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         while uart.tx_count:
             buffer = ffi.new("uint8_t[]", uart.tx_count)
             count = lib.dwc_uart_drain(uart, buffer, len(buffer))

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "phase.h"
 #include "engine.h"
+#include "phase.h"
 
 const char *dwc_phase_name(enum dwc_phase phase)
 {

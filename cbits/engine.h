@@ -7,20 +7,21 @@
 #include <stdint.h>
 
 #include "element/align.h"
-#include "phase.h"
-#include "element/strategy.h"
 #include "memory/pages.h"
 #include "pc/pc.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
-#include "stats.h"
-#include "vcpu/exit.h"
 #include "sites/search.h"
 #include "sites/sites.h"
+#include "stats.h"
+#include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
+struct dwc_strategy_ops;
 
+enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE, DWC_STRATEGIES };
+enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
 enum dwc_cache_flush { DWC_CACHE_KEPT, DWC_CACHE_DIRTY, DWC_CACHE_ALL }; /* in place, before e2 */
 
 struct dwc_engine {

@@ -4,7 +4,6 @@
  * say only who is behind and when to give up (docs/progress.md). */
 #include "element/align.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 
 #include "engine.h"

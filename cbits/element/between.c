@@ -3,6 +3,7 @@
 
 #include <linux/kvm.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -12,11 +13,10 @@
 #include "pc/lapic.h"
 #include "pc/pc.h"
 #include "pc/uart.h"
-#include "replica/replica.h"
+#include "sites/sites.h"
 #include "status.h"
 #include "vcpu/exit.h"
 #include "vcpu/msrs.h"
-#include "sites/sites.h"
 
 #define IDLE_SLICE_NS 5000000ull
 #define DRAIN_ELEMENTS 1024

@@ -1,14 +1,13 @@
 /* The inputs of an element. */
 #include "element/choose.h"
 
-#include "phase.h"
 #include "element/strategy.h"
 #include "engine.h"
-#include "pc/lapic.h"
 #include "pc/interrupts.h"
+#include "pc/lapic.h"
 #include "pc/pc.h"
+#include "phase.h"
 #include "replica/inputs.h"
-#include "replica/replica.h"
 #include "vcpu/tsc.h"
 
 /* The element starts with an exception: KVM takes no interrupt or NMI beside it. */

@@ -2,12 +2,12 @@
 #include "element/commit.h"
 
 #include "assertion.h"
-#include "phase.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/dma.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"

@@ -6,11 +6,11 @@
 #include "element/between.h"
 #include "element/choose.h"
 #include "element/commit.h"
-#include "phase.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/scrub.h"
+#include "phase.h"
 #include "status.h"
 
 #define WAITING_ELEMENTS 32

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "element/caches.h"
-#include "phase.h"
 #include "element/rollback.h"
 #include "element/run.h"
 #include "element/slice.h"
@@ -22,6 +21,7 @@
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"

@@ -3,11 +3,11 @@
 #include "element/rollback.h"
 
 #include "assertion.h"
-#include "phase.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"

@@ -5,10 +5,10 @@
 
 #include "element/commit.h"
 #include "element/inplace.h"
-#include "phase.h"
 #include "element/run.h"
 #include "element/twovms.h"
 #include "engine.h"
+#include "phase.h"
 #include "replica/replica.h"
 #include "status.h"
 

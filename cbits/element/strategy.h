@@ -2,9 +2,7 @@
 #ifndef DWC_ELEMENT_STRATEGY_H
 #define DWC_ELEMENT_STRATEGY_H
 
-struct dwc_engine;
-
-enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE, DWC_STRATEGIES };
+#include "engine.h"
 
 /* The runs start in phase RUNNING, and return 0 in the phase that they have led to, an enum dwc_stop, or -errno. */
 struct dwc_strategy_ops {

@@ -5,12 +5,12 @@
 #include <stdint.h>
 
 #include "element/align.h"
-#include "phase.h"
 #include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/replica.h"
 #include "status.h"
 #include "vcpu/counter.h"

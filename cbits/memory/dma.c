@@ -9,6 +9,7 @@
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/scrub.h"
+#include "phase.h"
 #include "status.h"
 #include "vcpu/exit.h"
 

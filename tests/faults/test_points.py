@@ -11,7 +11,7 @@ from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.faults.injector import Became
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]

@@ -9,7 +9,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 COPIES = ["e1", "e2", "checkpoint"]

@@ -9,7 +9,7 @@ from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 POST = 0x80
 STEPS = 2_000  # far below the turns of the guest

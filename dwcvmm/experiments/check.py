@@ -1,4 +1,4 @@
-"""`dwcvmm check`: run a guest for so many elements, and say what was not deterministic, and what slice ends took."""
+"""`dwcvmm check`: run a guest for a number of elements, and say what was not deterministic and what slice ends cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BAR = 40
 
 @dataclass
 class Totals:
-    """Sums over the runs of the guest that the elements took. Histograms: bucket n counts values below 2**n."""
+    """Sums over the runs of the guest that were needed. Histograms: bucket n counts values below 2**n."""
 
     guest: str
     strategy: str
@@ -78,14 +78,14 @@ class Totals:
 
 
 def endless(image: bytes) -> bytes:
-    """A guest that computes in rounds does so until it is stopped."""
+    """Let a guest that computes in rounds go on until it is stopped."""
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
 def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> Totals:
-    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
+    """Run the small guest `name`, repeatedly if it ends, until `elements` are committed.
 
-    Raises ConfigError if it was not built, or does not end as it should.
+    Raises ConfigError if it has not been built, or does not end as it should.
     """
     path = GUESTS / f"{name}.bin"
     try:
@@ -134,7 +134,7 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
 
 
 def picture(totals: Totals) -> str:
-    """The result for a terminal."""
+    """The result as text for a terminal."""
     causes = ", ".join(f"{cause} {n}" for cause, n in sorted(totals.divergences.items())) or "none"
     a_slice = totals.debug_exits / totals.slice_ends if totals.slice_ends else 0.0
     lines = [

@@ -212,17 +212,18 @@ static int slice_is_over(struct dwc_replica *r)
 		return err;
 	if (count >= r->budget || (r->most_ns && ran_ns >= r->most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
-		return DWC_SLICE_END;
+		return DWC_RUN_COUNTER;
 	}
 	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
 }
 
-/* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_END when the counter is over its
- * budget, DWC_SLICE_UP when the time is over, DWC_STOPPED on request; an interrupted run goes on where it was. */
+/* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
+ * that did not end by an exit goes on where it was. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
 
+	r->stage = DWC_STAGE_RAN;
 	for (;;) {
 		long err = dwc_tsc_enter(r);
 
@@ -237,11 +238,11 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return (int)err;
 		r->run->immediate_exit = 0;
 		if (atomic_load(&e->stop))
-			return DWC_STOPPED;
+			return DWC_RUN_STOP_REQUESTED;
 		if (e->counting && (err = slice_is_over(r)))
 			return (int)err;
 		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
-			return DWC_SLICE_UP;
+			return DWC_RUN_TIME_LIMIT;
 	}
 	dwc_describe_exit(r);
 	if (e->strategy == DWC_OFF)

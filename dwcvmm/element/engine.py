@@ -3,9 +3,7 @@ cbits/element/element.c; this file has what happens when an element does not sim
 
 from __future__ import annotations
 
-import atexit
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -14,6 +12,7 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element import stepping
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
@@ -71,51 +70,33 @@ class Counts:
 class Engine:
     """Runs a guest element by element on `replicas`."""
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        on_divergence: Callable[[Divergence], None] | None = None,
-        on_suspect: Callable[[int], None] | None = None,
-        on_repair: Callable[[str, int], None] | None = None,
-    ) -> None:
+    def __init__(self, replicas: Replicas, observer: EngineObserver) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.engine
         self.sites = Sites(self.core, replicas.host.hidden_reads)
         self.counts = Counts(Counter())
-        self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
-        self.visitors: list[Visitor] = [self.voting]  # in the order in which they are called; voting is last
-        self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
-        self.before_rollback: Callable[[], None] | None = None  # called for a divergence whose cause is not known yet
-        self.on_search: Callable[[str], None] = lambda text: None  # a search of seconds begins, or has failed
+        self.observer = observer
+        self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
+        self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
         self.last: Divergence | None = None
-        self._on_divergence = on_divergence
-        self._on_repair = on_repair or (lambda copy, gpa: None)
         self._attempt = self._cuts = 0
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
-        self._said: set[str] = set()  # messages that on_search has had
+        self._said: set[str] = set()  # of searches
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
-        lib.dwc_pic_init(ffi.addressof(self.core, "pic"))
-        lib.dwc_ioapic_init(ffi.addressof(self.core, "ioapic"))
-        lib.dwc_lapic_init(ffi.addressof(self.core, "lapic"))
-        lib.dwc_pit_init(ffi.addressof(self.core, "pit"))
-        lib.dwc_uart_init(ffi.addressof(self.core, "uart"))
         if self.config.clock is Clock.HOST:
             self.core.host_base_ns = lib.dwc_now_ns()
         self.replicas.take_checkpoint()
         check("start engine", lib.dwc_engine_start(self.core))
-        # the kick timer's signal handler writes to the run page: stop it before that is unmapped
-        atexit.register(self.close)
         self._started = True
 
     def release(self) -> None:
         """Stop threads and timers; the VMs stay and can be examined. Call it on the thread that called start()."""
         if self._started:
             lib.dwc_engine_stop(self.core)
-            atexit.unregister(self.close)
             self._started = False
 
     def close(self) -> None:
@@ -151,24 +132,24 @@ class Engine:
             if self.core.stats.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if status == lib.DWC_DIVERGED:
+            if status == lib.DWC_STOP_DIVERGED:
                 if not self._diverged():
                     return Stop.DIVERGENCE
-            elif status == lib.DWC_SLICE_UP:
+            elif status == lib.DWC_STOP_TIME_LIMIT:
                 a = self.core.replicas[0]
                 self._be_more_patient()
                 self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
-            elif status == lib.DWC_WAITING:
+            elif status == lib.DWC_STOP_WAITING:
                 self._end_by_steps(0)
-            elif status == lib.DWC_REPAIRED:
-                self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-            elif status == lib.DWC_ELEMENT_START:
+            elif status == lib.DWC_STOP_REPAIRED:
+                self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
+            elif status == lib.DWC_STOP_ELEMENT_START:
                 for visitor in self.visitors:
                     visitor.at_start()
-            elif status == lib.DWC_BETWEEN_RUNS:
+            elif status == lib.DWC_STOP_BETWEEN_RUNS:
                 for visitor in self.visitors:
                     visitor.between_runs()
-            elif status == lib.DWC_ELEMENT_END:
+            elif status == lib.DWC_STOP_ELEMENT_END:
                 for visitor in self.visitors:
                     visitor.at_end()
             else:
@@ -188,19 +169,17 @@ class Engine:
         """
         if not lib.dwc_memory_at_rest(self.core):
             return False
-        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) != lib.DWC_DIVERGED:
+        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DONE:
             return True
         record = self._describe(1)
-        if record.cause is Cause.UNEXPLAINED and self.before_rollback:
-            self.before_rollback()
-        retrying = self.core.retrying
+        if record.cause is Cause.UNEXPLAINED:
+            self.observer.before_rollback()
         try:
-            self.rollback(everything=True)
+            self.rollback(everything=True, to=self.core.phase)
         except _RollbackFailed as failure:
             if failure.stop is Stop.DIVERGENCE:
                 raise RunOver("a rollback could not be done") from failure
             return False  # a stop was requested
-        self.core.retrying = retrying  # as before the rollback: the next element's inputs are not chosen yet
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain_in_log(record)
         self._record(record)
@@ -209,8 +188,8 @@ class Engine:
         return False
 
     def _explain_in_log(self, record: Divergence) -> Cause:
-        """The cause of a divergence that was found some elements after the one that caused it."""
-        if fault := self.explain_by_fault(record):
+        """What came to light behind the elements that it is from."""
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
@@ -219,22 +198,25 @@ class Engine:
         """Guest RAM for a device, after settle(). Its three copies agree, or are repaired first. Raises RunOver."""
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
-            if status == lib.DWC_DAMAGED:
+            if status == lib.DWC_MEMORY_LOST:
                 record = describe(self.core, self._attempt)
                 record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
                 self._record(record)
                 raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
-            self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
+            self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
         return bytes(ffi.buffer(out))
 
-    def rollback(self, everything: bool = False) -> None:
-        """Bring both replicas to the last committed state. `everything`: restore all of RAM, not only dirty pages."""
-        status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
-        if status == lib.DWC_STOPPED:
+    def rollback(self, everything: bool = False, to: int = lib.DWC_PHASE_INPUTS_CHOSEN) -> None:
+        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
+
+        `to`: the phase (`enum dwc_phase`) to go on from, none that the element has not come to yet.
+        """
+        status = check("rollback", lib.dwc_engine_rollback(self.core, everything, to))
+        if status == lib.DWC_ROLLBACK_STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
-        if status:
+        if status != lib.DWC_ROLLBACK_DONE:
             record = describe(self.core, self._attempt)
-            if status == lib.DWC_DAMAGED:
+            if status == lib.DWC_ROLLBACK_DAMAGED:
                 record.cause = Cause.CHECKPOINT
             else:
                 record.detail["replay"] = "did not arrive at the last committed element"
@@ -244,8 +226,7 @@ class Engine:
     def _record(self, record: Divergence) -> None:
         self.counts.divergences[record.cause] += 1
         self.last = record
-        if self._on_divergence:
-            self._on_divergence(record)
+        self.observer.divergence(record)
 
     def _describe(self, attempt: int) -> Divergence:
         """Record the divergence. If only accessed bits differ they are merged, and the cause is known."""
@@ -265,11 +246,10 @@ class Engine:
         self._attempt += 1
         record = self._describe(self._attempt)
         if record.cause is Cause.UNEXPLAINED:
-            self.voting.diverged()  # reads all register groups and the dirty logs
-            if self.before_rollback:
-                self.before_rollback()
-        # If the restart diverges too, the suspect is a fault in a page that nothing has written: restore all of RAM.
-        # In place do so at once: a fault that hit e2 in such a page would be seen by both runs of the restart
+            self.voting.diverged()  # reads all groups, and the dirty logs
+            self.observer.before_rollback()
+        # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
+        # once: what hit e2 alone stays in such a page for both runs of the restart
         self.rollback(everything=self._attempt > 1 or self.in_place)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
@@ -282,7 +262,7 @@ class Engine:
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:
-        if fault := self.explain_by_fault(record):
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
@@ -316,7 +296,7 @@ class Engine:
                 record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
                 record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
-                self.on_search(
+                self.observer.search(
                     f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
@@ -326,7 +306,7 @@ class Engine:
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            self.on_search(text)
+            self.observer.search(text)
 
     def _learn(self, record: Divergence, found: Found) -> None:
         """Make the instruction found a site. Both replicas are at the last committed state."""
@@ -334,8 +314,8 @@ class Engine:
         if not self.sites.trappable:
             self._pass_host_read()
             return
-        # the replayed elements may have read time as well, and then they differ: replay again
-        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
+        # the replayed elements may have read time themselves, and then differ: replay again
+        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DIVERGED:
             self.rollback()
         if self.sites.learn():
             self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
@@ -357,12 +337,8 @@ class Engine:
         return True
 
     def _commit_stepped(self, reason: int) -> bool:
-        """Compare and commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
-        for index in (0, 1):
-            replica = ffi.addressof(self.core.replicas, index)
-            lib.dwc_replica_ends_by(replica, reason)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-        if check("commit", lib.dwc_engine_commit(self.core)):
+        """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
+        if check("commit", lib.dwc_engine_commit_stepped(self.core, reason)) == lib.DWC_COMMIT_DIVERGED:
             return False
         self._attempt = 0
         self.voting.forget()
@@ -373,7 +349,7 @@ class Engine:
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_interrupt_pending(core))  # an interrupt that could not be injected at the start
+        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
@@ -391,7 +367,7 @@ class Engine:
         suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
         if suspicious:
             record = describe(self.core, self._attempt + 1)
-            if fault := self.explain_by_fault(record):
+            if fault := self.observer.explain(record):
                 record.detail["fault"], record.cause = fault, Cause.INJECTED
                 self._record(record)
         self.rollback(everything=suspicious)
@@ -433,10 +409,10 @@ class Engine:
 
 
 STOPS = {
-    lib.DWC_EXIT_PYTHON: Stop.EXIT,
-    lib.DWC_CONSOLE: Stop.CONSOLE,
-    lib.DWC_STOPPED: Stop.STOPPED,
-    lib.DWC_IDLE: Stop.IDLE,
-    lib.DWC_ELEMENT_LIMIT: Stop.LIMIT,
-    lib.DWC_ATTENTION: Stop.ATTENTION,
+    lib.DWC_STOP_EXIT: Stop.EXIT,
+    lib.DWC_STOP_CONSOLE: Stop.CONSOLE,
+    lib.DWC_STOP_REQUESTED: Stop.STOPPED,
+    lib.DWC_STOP_IDLE: Stop.IDLE,
+    lib.DWC_STOP_ELEMENT_LIMIT: Stop.LIMIT,
+    lib.DWC_STOP_ATTENTION: Stop.ATTENTION,
 }

@@ -21,8 +21,8 @@ class Visitor(ABC):
     def at_start(self) -> None:
         """The inputs are chosen, and neither replica has started."""
 
-    def between_runs(self) -> None:  # noqa: B027 -- most visitors do nothing there
-        """In place, if core.pause_between was set at the start: e1 is over, the VM rewound, e2 is next."""
+    def between_runs(self) -> None:  # noqa: B027 -- most want nothing there
+        """In place: e1 is over, the VM rewound, e2 is next."""
 
     @abstractmethod
     def at_end(self) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.kvm.ioctl import check
 
@@ -47,10 +47,10 @@ def _digest(core: Any, replica: Any) -> bytes:
 
 
 class Voting(Visitor):
-    """`on_suspect(cpu)` is called once for each CPU that has lost SUSPECT_AFTER votes."""
+    """`observer` gets a verdict for each vote, and each CPU once that has lost SUSPECT_AFTER of them."""
 
-    def __init__(self, core: Any, policy: Policy, strategy: Strategy, on_suspect: Callable[[int], None]) -> None:
-        self._core, self._on_suspect = core, on_suspect
+    def __init__(self, core: Any, policy: Policy, strategy: Strategy, observer: EngineObserver) -> None:
+        self._core, self._observer = core, observer
         self._home = [int(replica.cpu) for replica in core.replicas]
         spare = sorted(os.sched_getaffinity(0) - set(self._home))
         moves = policy is Policy.VOTE and strategy is Strategy.PARALLEL and -1 not in self._home
@@ -61,8 +61,7 @@ class Voting(Visitor):
         self.lost: Counter[int] = Counter()  # by replica
         self.lost_by_cpu: Counter[int] = Counter()
         self.suspects: list[int] = []
-        # called once, with the replicas whose first run has lost, when the current element is committed by a vote
-        self.on_verdict: Callable[[list[int]], None] | None = None
+        self._element = 0  # that the ballots are of
 
     @property
     def visit_from(self) -> int:
@@ -82,14 +81,16 @@ class Voting(Visitor):
             self._last = self._cast()
 
     def diverged(self) -> None:
-        """Keep what both runs showed. Call it before the rollback."""
+        """Keep what both runs have shown; before the rollback."""
+        self._element = int(self._core.stats.committed)
         self._ballots += self._cast()
         self._last = []
 
     def forget(self) -> None:
-        """Drop the ballots: it was no fault, or single steps have ended the element elsewhere."""
+        """It was no fault; or single steps have cut the element short, and its end says nothing of what was shown."""
+        if self._ballots:
+            self._observer.verdict(self._element, None)
         self._ballots = []
-        self.on_verdict = None
         self._go_home()
 
     def committed(self) -> None:
@@ -104,14 +105,12 @@ class Voting(Visitor):
                     self.lost_by_cpu[ballot.cpu] += 1
                 if number < len(self._last):
                     first_run.append(ballot.replica)
-        on_verdict, self.on_verdict = self.on_verdict, None
-        if self._last and on_verdict:
-            on_verdict(first_run)
+        self._observer.verdict(self._element, first_run if self._last else None)
         self._ballots, self._last = [], []
         for cpu, count in self.lost_by_cpu.items():
             if count >= SUSPECT_AFTER and cpu not in self.suspects:
                 self.suspects.append(cpu)
-                self._on_suspect(cpu)
+                self._observer.suspect_cpu(cpu)
         self._go_home()
 
     def place_restart(self, attempt: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
@@ -61,31 +62,46 @@ class Injection:
         return None if self.detected_at is None else (self.detected_ns - self.injected_ns) / 1000
 
 
-class Injector(Visitor):
-    """`settle_after`: elements after which a fault that no divergence has shown is closed: looked for in RAM, repaired
-    there, and no longer held responsible for later divergences; None: never.
+class Injector(Visitor, EngineObserver):
+    """`settle_after`: elements after which a fault that nothing has shown is looked for in RAM, mended there, and no
+    longer held responsible for what diverges later; None: never.
     """
 
     def __init__(self, engine: Engine, faults: Iterable[Fault], settle_after: int | None = None) -> None:
         self.injections: list[Injection] = []
         self._engine, self._core = engine, engine.core
         self._settle_after = settle_after
-        ordered = sorted(faults, key=lambda fault: fault.element)
-        self._due = [fault for fault in ordered if fault.cpu is None]
-        self._defects = [fault for fault in ordered if fault.cpu is not None]
-        self._open: list[Injection] = []  # no divergence has shown them yet
-        self._between: list[Fault] = []  # in place: faults of e2, which wait for the end of e1
+        self._due: list[Fault] = []
+        self._defects: list[Fault] = []
+        self._open: list[Injection] = []  # nothing has shown them yet
+        self._between: list[Fault] = []  # in place: those of e2 wait for the end of e1
         self._in_place = engine.in_place
-        for fault in ordered:
-            if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
-                raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
-        for fault in self._defects:
+        self.add(faults)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """More of them, before the engine runs or between two elements. Raises ConfigError for one that cannot be
+        injected here, or whose element has been committed.
+        """
+        new, committed = list(faults), int(self._core.stats.committed)
+        for fault in new:
+            self._check(fault, committed)
+        self._due += [fault for fault in new if fault.cpu is None]
+        self._defects += [fault for fault in new if fault.cpu is not None]
+        for faults_of_a_kind in (self._due, self._defects):
+            faults_of_a_kind.sort(key=lambda fault: fault.element)
+
+    def _check(self, fault: Fault, committed: int) -> None:
+        if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
+            raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
+        if fault.cpu is not None:
             if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
+        elif fault.element < committed:
+            raise ConfigError(f"fault {fault}: {committed} elements are committed already")
 
     @property
     def visit_from(self) -> int:
-        wanted = [fault.element for fault in (*self._due[:1], *self._defects)]
+        wanted = [fault.element for fault in (*self._due[:1], *self._between, *self._defects)]
         if self._settle_after is not None:
             wanted += [each.element + self._settle_after for each in self._open]
         return min(wanted, default=NEVER)
@@ -102,7 +118,6 @@ class Injector(Visitor):
             self._due.remove(fault)
             if self._in_place and fault.run is Run.E2:
                 self._between.append(fault)
-                self._core.pause_between = 1
             else:
                 self._note(self._inject_at_start(fault, committed))
 
@@ -145,8 +160,8 @@ class Injector(Visitor):
             self._open.remove(injection)
         return str(injection.fault)
 
-    def repaired(self, copy: str, gpa: int) -> None:
-        """Called when the scrubber has repaired a page."""
+    def repair(self, copy: str, gpa: int) -> None:
+        """The scrubber has mended a page."""
         for injection in list(self._open):
             if injection.page == gpa:
                 injection.repaired = True
@@ -174,7 +189,7 @@ class Injector(Visitor):
         """Close faults: let the scrubber look at their pages, and note which were still wrong."""
         for injection in list(injections):
             if injection.page is not None:
-                injection.latent = bool(check("scrub", lib.dwc_scrub_page(self._core, injection.page)))
+                injection.latent = check("scrub", lib.dwc_scrub_page(self._core, injection.page)) == lib.DWC_SCRUB_WRONG
             self._open.remove(injection)
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
@@ -187,13 +202,11 @@ class Injector(Visitor):
             return injection
         for index in fault.run.replicas:
             if not self._go_to_point(fault, index, injection):
-                self._engine.rollback()
+                self._engine.rollback(to=lib.DWC_PHASE_START_VISITED)
                 injection.became = Became.NOT_REACHED
                 return injection
-            self._core.replicas[index].midway = 1
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
-        self._core.rearm |= fault.point.at is not At.START  # the counters' values are void
         return injection
 
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
@@ -203,7 +216,7 @@ class Injector(Visitor):
             return injection.steps is not None
         if point.at is At.TIME:
             status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
-            return bool(check("run to the fault's point", status) == lib.DWC_SLICE_UP)
+            return bool(check("run to the fault's point", status) == lib.DWC_RUN_TIME_LIMIT)
         return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
@@ -218,7 +231,6 @@ class Injector(Visitor):
                 check("read state", lib.dwc_replica_read_state(replica))
             else:
                 lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
-            self._core.agreed = 0
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

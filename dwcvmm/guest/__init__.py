@@ -1,1 +1,1 @@
-"""The guest's processor and RAM: the CPU's state at the first instruction, CPUID as the guest sees it, memory."""
+"""What a VM needs to know of the processor: its first state, CPUID, RAM."""

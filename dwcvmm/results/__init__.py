@@ -1,1 +1,1 @@
-"""Result files: their schemas, and how they are made from machines that ran."""
+"""Result files: their schemas, and how a machine that ran becomes one."""

@@ -14,7 +14,8 @@ from dwcvmm._core import ffi, lib
 from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import REGISTERS, Cause, Divergence, special_registers
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.pc.machine import Machine
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC
 from dwcvmm.results.divergencefile import (
     MAX_PAGES,
     PAGE,
@@ -48,44 +49,45 @@ class Capture:
     pages_differ: int
 
 
-class Keeper:
+class Keeper(Observer):
     """Writes the first divergence with a cause in KEPT to `file`. `arguments` are those of this run's command."""
 
-    def __init__(self, machine: Machine, file: OutputFile, arguments: Sequence[str]) -> None:
-        self._machine, self._file = machine, file
+    def __init__(self, pc: PC, file: OutputFile, arguments: Sequence[str]) -> None:
+        self._pc, self._file = pc, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
+        self._unsettled: KeptDivergence | None = None  # nobody has voted on it yet
         self.kept: int | None = None  # the element whose divergence is in the file
-        machine.engine.before_rollback = self._capture
 
-    def decided(self, record: Divergence) -> None:
-        """Called when the cause of the last divergence is known. Raises ConfigError if the file cannot be written."""
+    def before_rollback(self) -> None:
+        if self.kept is None:
+            self._pending = take(self._pc.core)
+
+    def divergence(self, record: Divergence) -> None:
+        """Raises ConfigError if the file cannot be written."""
         capture, self._pending = self._pending, None
         if self.kept is not None or record.cause not in KEPT:
             return
         # a failed replay is a divergence of its own, the last of the run
-        kept = self._describe(record, capture or take(self._machine.core))
+        self._unsettled = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
-        self._machine.engine.before_rollback = None
-        self._machine.engine.voting.on_verdict = lambda wrong: self._settle(kept, wrong)
-        self._file.write(encode(kept))
+        self._file.write(encode(self._unsettled))
 
-    def _settle(self, kept: KeptDivergence, wrong: list[int]) -> None:
+    def verdict(self, element: int, wrong: list[int] | None) -> None:
         """The element has been run again and committed: add which replica was wrong."""
-        names: tuple[Literal["A", "B"], ...] = ("A", "B")
-        self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
-
-    def _capture(self) -> None:
-        self._pending = take(self._machine.core)
+        kept, self._unsettled = self._unsettled, None
+        if kept and wrong is not None and element == kept.element:
+            names: tuple[Literal["A", "B"], ...] = ("A", "B")
+            self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
 
     def _describe(self, record: Divergence, capture: Capture) -> KeptDivergence:
         return KeptDivergence(
             version=VERSION,
             command=self._command,
             directory=str(Path.cwd()),
-            strategy=self._machine.config.engine.strategy.value,
-            host=host_facts(self._machine.replicas.host),
-            guest=guest_facts(self._machine),
+            strategy=self._pc.config.engine.strategy.value,
+            host=host_facts(self._pc.replicas.host),
+            guest=guest_facts(self._pc),
             cause=record.cause.value,
             element=record.element,
             attempt=record.attempt,

@@ -11,7 +11,7 @@ from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.visits import NEVER, Visitor
 from dwcvmm.faults.injector import Became
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]
@@ -142,7 +142,7 @@ def test_comparison_that_sees_something_else(boot, strategy) -> None:
 def test_device_state_is_not_protected(boot) -> None:
     """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
     booted = boot("ring3", Strategy.SEQUENTIAL)
-    uart = booted.machine.core.uart
+    uart = booted.machine.core.pc.uart
 
     def disturb() -> bool:
         if uart.tx_count:

@@ -5,7 +5,7 @@ from conftest import ROOT
 
 from dwcvmm._core import ffi
 from dwcvmm.element.config import Strategy
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 MMIO_DATA, MMIO_DATA_BYTES = 32 + 8, 8  # of struct kvm_run in <linux/kvm.h>: the union, behind phys_addr
 

@@ -10,7 +10,7 @@ from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import Abilities, UserTrap, kvm_module
 from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),

@@ -14,7 +14,7 @@ from dwcvmm.element import guestcode
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module
 from dwcvmm.guest.entry import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
-from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.pc.pc import PC, PcConfig
 
 CODE, ROOT_TABLE, TABLES = 0x100000, 0x200000, 0x201000
 RAM_BYTES = 16 << 20
@@ -31,7 +31,7 @@ MODES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, int]] = {
 }
 
 
-def write_tables(machine: Machine, mode: str, chance: random.Random) -> None:
+def write_tables(machine: PC, mode: str, chance: random.Random) -> None:
     """Two tables a level; each entry is a hole, a large page, or leads on. The page of the code maps itself."""
     size, widths, large, _, _ = MODES[mode]
     form = "<I" if size == 4 else "<Q"
@@ -57,10 +57,9 @@ def write_tables(machine: Machine, mode: str, chance: random.Random) -> None:
                 machine.memory.write(at + size * index, struct.pack(form, value))
 
 
-def start(guests: Path, mode: str, chance: random.Random) -> Machine:
-    machine = Machine(
-        MachineConfig(guests / "ports.bin", memory_bytes=RAM_BYTES, engine=EngineConfig(strategy=Strategy.OFF)),
-        lambda output: None,
+def start(guests: Path, mode: str, chance: random.Random) -> PC:
+    machine = PC(
+        PcConfig(guests / "ports.bin", memory_bytes=RAM_BYTES, engine=EngineConfig(strategy=Strategy.OFF)),
     )
     machine.memory.write(CODE, LOOP)
     write_tables(machine, mode, chance)

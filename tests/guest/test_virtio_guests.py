@@ -10,7 +10,7 @@ from conftest import ROOT, Booted
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.pc.devices.disk import DiskConfig
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
 
 ROUNDS, BYTES = 32, 4096

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import ffi, lib
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, InternalError
@@ -28,31 +26,23 @@ from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
 from dwcvmm.pc.devices import fwcfg
-from dwcvmm.pc.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
+from dwcvmm.pc.observer import Observer, Observers
+from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
+NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
 PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
-class Outcome(StrEnum):
-    POWEROFF = "poweroff"
-    REBOOT = "reboot"
-    HALT = "halt"
-    TIMEOUT = "timeout"
-    CRASH = "crash"
-    DIVERGENCE_STOP = "divergence_stop"
-    INTERRUPTED = "interrupted"
-    ERROR = "error"  # of the host or of dwcvmm, not of the guest
-
-
 @dataclass
-class MachineConfig:
+class PcConfig:
     kernel: Path  # or a BIOS
     initrd: Path | None = None
     cmdline: str = ""
@@ -67,33 +57,38 @@ class MachineConfig:
     image: bytes | None = None  # the kernel's content, if it has been read already
 
 
-class Machine:
-    """A guest ready to run. `on_console` gets the guest's serial output as it appears."""
+class PC:
+    """A guest ready to run. `observer` is told what happens; more can be added to `observers`.
 
-    def __init__(
-        self,
-        config: MachineConfig,
-        on_console: Callable[[bytes], None],
-        on_divergence: Callable[[Divergence], None] | None = None,
-        on_suspect: Callable[[int], None] | None = None,
-        on_repair: Callable[[str, int], None] | None = None,
-        system: System | None = None,
-    ) -> None:
+    What was made is closed again where the rest of it cannot be had.
+    """
+
+    def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
         self.outcome: Outcome | None = None
-        self.guest_status = 0  # what the guest wrote to the debug exit
-        self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
-        self.on_input_taken: Callable[[], None] = lambda: None  # called when the guest has taken some of its input
-        self._on_console = on_console
-        self._tell_repair = on_repair
+        self.exit_code: int | None = None  # what the guest wrote to the debug exit
+        self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
+        self._settle_after = config.settle_after
+        self.injector: Injector | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
-            raise ConfigError("faults are injected into one of two runs: strategy off has one only")
+            raise ConfigError(NOTHING_TO_INJECT_INTO)
+        with ExitStack() as made:
+            self._build(made)
+            self._made = made.pop_all()
+
+    def _build(self, made: ExitStack) -> None:
+        config = self.config
         ram_bytes = check_size(config.memory_bytes)
         image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
-        self.replicas = self._make_replicas(system or System(), ram_bytes)
+        system = System()
+        made.callback(system.close)
+        self.replicas = self._make_replicas(system, ram_bytes)
+        made.callback(self.replicas.close)
         self.core: Any = self.replicas.engine
+        pc = ffi.addressof(self.core, "pc")
+        power_on(pc, config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -101,35 +96,50 @@ class Machine:
         if start.rom:
             self.replicas.show_rom(start.rom)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
-        self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
-        self.injector: Injector | None = None
+        self.engine = Engine(self.replicas, self.observers)
+        made.callback(self.engine.release)
         if config.faults:
-            self.injector = Injector(self.engine, config.faults, config.settle_after)
-            self.engine.visitors.insert(0, self.injector)
-            self.engine.explain_by_fault = self.injector.explain
+            self.inject(*config.faults)
+        self._add_devices(made, start, ram_bytes)
+
+    def inject(self, *faults: Fault) -> None:
+        """Between two elements. Raises ConfigError for a fault that cannot be injected here, or comes too late."""
+        if not self.protected:
+            raise ConfigError(NOTHING_TO_INJECT_INTO)
+        if self.injector:
+            self.injector.add(faults)
+            return
+        self.injector = Injector(self.engine, faults, self._settle_after)
+        self.engine.visitors.insert(0, self.injector)
+        self.observers.add(self.injector)
+
+    def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
+        config = self.config
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(ffi.addressof(self.core, "pci"))
+        self.pci = PciBus(ffi.addressof(pc, "pci"))
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            config.virtio, self.core, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+            *(config.virtio, pc, for_devices, self.mmio, self.pci),
+            self.observers.console,
+            lambda: self.outcome is not None,
         )
+        made.callback(self.virtio.close)
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(
-            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
+            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level)
         )
         self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
-        start_clock(self.core, config.date_ns, ram_bytes)
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
@@ -158,7 +168,7 @@ class Machine:
         self.outcome = self.outcome or outcome
 
     def _debug_exit(self, value: int) -> None:
-        self.guest_status = value
+        self.exit_code = value
         self._end(Outcome.POWEROFF)
 
     def start(self) -> None:
@@ -168,12 +178,16 @@ class Machine:
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
         last = int(self.core.stats.committed) + elements if elements else 0
+        each = self.observers.wants_elements
         while self.outcome is None:
             devices_wait = not self._serve_devices()
             if self.outcome:
                 break
-            stop = self.engine.run(int(self.core.stats.committed) + 1 if devices_wait else last)
+            committed = int(self.core.stats.committed)
+            stop = self.engine.run(committed + 1 if devices_wait or each else last)
             self._drain()
+            if each and self.core.stats.committed != committed:
+                self.observers.element(committed + 1)
             if stop is Stop.LIMIT and self.core.stats.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
@@ -184,8 +198,7 @@ class Machine:
                 self._end(Outcome.HALT)
             elif stop is Stop.ATTENTION:
                 self._feed()
-                if self.on_attention:
-                    self.on_attention()
+                self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
         if self.injector:
@@ -199,7 +212,7 @@ class Machine:
                 self.virtio.process()
                 if self.fw_cfg:
                     self.fw_cfg.process()
-                self.on_input_taken()
+                self.observers.input_taken()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
@@ -211,12 +224,6 @@ class Machine:
     @property
     def _devices_wait(self) -> bool:
         return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
-
-    def _on_repair(self, copy: str, gpa: int) -> None:
-        if self.injector:
-            self.injector.repaired(copy, gpa)
-        if self._tell_repair:
-            self._tell_repair(copy, gpa)
 
     @property
     def injections(self) -> list[Injection]:
@@ -252,7 +259,7 @@ class Machine:
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
@@ -260,14 +267,14 @@ class Machine:
             piece = bytes(self._input[:INPUT_PIECE])
             del self._input[: lib.dwc_uart_receive(uart, piece, len(piece))]
             self.core.has_backlog = bool(self._input)
-        self.on_input_taken()
+        self.observers.input_taken()
 
     def _drain(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         while uart.tx_count:
             buffer = ffi.new("uint8_t[]", uart.tx_count)
             count = lib.dwc_uart_drain(uart, buffer, len(buffer))
-            self._on_console(bytes(ffi.buffer(buffer, count)))
+            self.observers.console(bytes(ffi.buffer(buffer, count)))
 
     def _serve(self, exit_: Any) -> None:
         if exit_.reason == lib.KVM_EXIT_IO:
@@ -294,9 +301,14 @@ class Machine:
     def protected(self) -> bool:
         return self.config.engine.strategy is not Strategy.OFF
 
+    @property
+    def guest_status(self) -> int:
+        """The exit code, 0 if the guest gave none."""
+        return self.exit_code or 0
+
     def close(self) -> None:
-        self.engine.close()
-        self.virtio.close()
+        """Stop the threads, free the VMs, close the disks; may be called again. On the thread that called start()."""
+        self._made.close()
 
 
 class _Shifted:

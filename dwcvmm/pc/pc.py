@@ -87,8 +87,7 @@ class PC:
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core: Any = self.replicas.engine
-        pc = ffi.addressof(self.core, "pc")
-        power_on(pc, config.date_ns, ram_bytes)
+        power_on(ffi.addressof(self.core, "pc"), config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -114,7 +113,7 @@ class PC:
         self.observers.add(self.injector)
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
-        config = self.config
+        config, pc = self.config, ffi.addressof(self.core, "pc")
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))

@@ -121,12 +121,12 @@ class Replicas:
         config = self.config
         if config.strategy is not Strategy.IN_PLACE:
             if config.cache_flush is not CacheFlush.NONE:
-                raise ConfigError("caches are flushed between the runs of strategy in-place only")
+                raise ConfigError("only strategy in-place flushes caches between its runs")
             return
         if config.progress not in (None, Event.NONE):
-            raise ConfigError("strategy in-place has no slices by a counter: a run that is over cannot be moved on")
+            raise ConfigError("strategy in-place has no slices: e1 is over when e2 stops, and cannot be aligned")
         if config.checkpoint_every not in (None, 1):
-            raise ConfigError("under strategy in-place each element is a checkpoint")
+            raise ConfigError("under strategy in-place every element is a checkpoint")
         if self.host.shadow_paging:
             raise HostError(
                 "strategy in-place restores the guest's page tables behind KVM's back, and this KVM "

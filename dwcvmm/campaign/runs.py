@@ -65,7 +65,7 @@ def run_guest(
         watchdog.start()
         outcome: Outcome | None = None
         for stop in elements:
-            outcome = machine.run(max(1, stop - int(machine.core.stats.committed)))
+            outcome = machine.run(max(1, stop - machine.core.committed))
             if outcome:
                 break
             if on_stop:
@@ -75,7 +75,7 @@ def run_guest(
             outcome or Outcome.TIMEOUT,
             machine.guest_status,
             b"".join(printed.chunks),
-            int(machine.core.stats.committed),
+            machine.core.committed,
             time.monotonic() - started,
             {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
             machine.injections,

@@ -114,7 +114,7 @@ class Replicas:
             counter_config=self.progress.config,
             events_per_ms=self.progress.events_per_ms,
             checkpoint_every=checkpoint_every,
-            # a difference by time that is found late cannot be replayed: wait with memory only if the TSC is frozen
+            # a difference by time that is found late cannot be replayed: so wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
             # pages stop being hot at checkpoints
             idle_limit=max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every),
@@ -125,8 +125,8 @@ class Replicas:
         )
 
     def _make_replicas(self) -> tuple[tuple[ReplicaConfig, ...], int]:
-        """The VMs, and the address of the checkpoint's RAM; in place replica B is what e1 left in the one VM
-        (cbits/element/inplace.c).
+        """Make the VMs. Returns them and the address of the checkpoint's RAM. In place replica B holds what e1 left of
+        the one VM (cbits/element/inplace.c).
         """
         strategy = self.config.strategy
         cpuid = apply_policy(self.system.supported_cpuid(), show_tsc=self.config.tsc is Tsc.SHOWN)

@@ -247,7 +247,8 @@ class Core(View):
         self._c.checkpoint_due = 1
 
     def checkpoint(self) -> bool:
-        """Make the last committed state the checkpoint. Returns False, with nothing changed, if a difference was found.
+        """Make the last committed state the checkpoint. Returns False, with nothing changed, if there is a
+        difference.
         """
         return bool(check("checkpoint", lib.dwc_engine_checkpoint(self._c)) == lib.DWC_COMMIT_DONE)
 

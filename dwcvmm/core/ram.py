@@ -31,10 +31,6 @@ class Ram:
         """Whether two copies are equal there."""
         return bool(ffi.buffer(self._c + gpa, length) == ffi.buffer(other._c + gpa, length))
 
-    def copy_from(self, other: Ram) -> None:
-        """Copy all of RAM, before the first element."""
-        ffi.memmove(self._c, other._c, self.size_bytes)
-
     def upset(self, gpa: int, value: int) -> None:
         """Fault injection: change a byte of this copy, without a trace in dirty logs and sums."""
         self._c[gpa] = value

@@ -66,9 +66,10 @@ def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None
 def fill_a_damaged_page(booted: Booted, data: bytes) -> None:
     """As a device does it, and all of RAM is brought back from the checkpoint then."""
     booted.machine.run(5)
-    booted.machine.core.checkpoint_ram[IDLE + 4095] ^= 2
+    saved = booted.machine.core.checkpoint_ram
+    saved.upset(IDLE + 4095, saved.byte(IDLE + 4095) ^ 2)
     booted.machine._store(IDLE, data)
-    booted.machine.engine.rollback(everything=True, to=lib.DWC_PHASE_BETWEEN)
+    booted.machine.engine.rollback(everything=True, to=Phase.BETWEEN)
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -76,8 +77,8 @@ def test_a_damaged_page_that_a_device_fills_is_right_again(boot, strategy) -> No
     booted = boot("ring3", strategy)
     fill_a_damaged_page(booted, b"fill" * 1024)
     core = booted.machine.core
-    for ram in (core.checkpoint_ram, *(replica.ram for replica in core.replicas)):
-        assert ffi.buffer(ram + IDLE, 4096)[:] == b"fill" * 1024
+    for ram in map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT)):
+        assert ram.read(IDLE, 4096) == b"fill" * 1024
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
     assert booted.divergences == []

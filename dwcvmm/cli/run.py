@@ -73,7 +73,7 @@ def open_console(name: str) -> tuple[int | None, int | None]:
 
 
 def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
-    """Raises ConfigError for a report that no penalty can be told by."""
+    """Raises ConfigError if no penalty can be computed from this report."""
     if base.strategy != Strategy.OFF:
         raise ConfigError(f"{path} is of a run under {base.strategy}: a baseline is one with --strategy off")
     if base.outcome not in (Outcome.POWEROFF, Outcome.REBOOT):
@@ -83,7 +83,7 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
 
 
 class Record(Observer):
-    """Writes down what happens: the console, events, what takes long."""
+    """Passes on what happens: the console, events, searches that take long."""
 
     def __init__(self, output: Output, log: EventLog, machine: PC, quiet: bool) -> None:
         self._output, self._log, self._machine, self._quiet = output, log, machine, quiet
@@ -293,7 +293,7 @@ def run(
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
-        build_report(machine, 0.0, base)  # reads what the report says of host and guest, while files can be opened
+        build_report(machine, 0.0, base)  # reads facts about host and guest while files can be opened
         disassembler()
         session.on_start = sandbox.enter
     log.write("start", 0, strategy=engine.strategy.value, kernel=str(kernel))
@@ -332,7 +332,7 @@ def exit_code(result: reportfile.Report) -> int:
 
 
 def leave_behind(failure: Exception | None, result: reportfile.Report) -> NoReturn:
-    """End the process beside a machine whose thread is held by something that does not come back."""
+    """End the process although the machine's thread is still waiting for something."""
     say("dwcvmm: the guest was left where it stood, as a disk or a pipe held it")
     if failure:
         say(f"dwcvmm: {as_error(failure)}")

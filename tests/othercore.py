@@ -69,7 +69,7 @@ def build_core(tree: Path, objects: Path, *flags: str) -> None:
 
     with locked(objects), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         parts = list(pool.map(compiled, map(str, extension.sources)))
-    link = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
+    link: list[str | Path] = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
     subprocess.run([*link, "-o", tree / "dwcvmm" / "_core.abi3.so"], check=True)
 
 

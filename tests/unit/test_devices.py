@@ -1,5 +1,7 @@
 """The devices in C against their data sheets, and against anything a guest may write."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,7 @@ from dwcvmm._core import ffi, lib
 MASTER, SLAVE = 0x20, 0xA0
 
 
-def new_pic():
+def new_pic() -> Any:
     pic = ffi.new("struct dwc_pic *")
     lib.dwc_pic_init(pic)
     for base, vector, icw3 in ((MASTER, 0x20, 4), (SLAVE, 0x28, 2)):
@@ -17,7 +19,7 @@ def new_pic():
     return pic
 
 
-def new_uart():
+def new_uart() -> Any:
     uart = ffi.new("struct dwc_uart *")
     lib.dwc_uart_init(uart)
     return uart
@@ -59,7 +61,7 @@ def test_pic_mask() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1]), st.integers(0, 255), st.booleans())))
-def test_pic_survives_anything(accesses) -> None:
+def test_pic_survives_anything(accesses: list[tuple[Any, ...]]) -> None:
     pic = new_pic()
     for port, value, is_write in accesses:
         if is_write:
@@ -111,7 +113,7 @@ def test_uart_loopback_shows_modem_outputs_as_inputs() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 255), st.booleans()), max_size=200))
-def test_uart_survives_anything(accesses) -> None:
+def test_uart_survives_anything(accesses: list[tuple[Any, ...]]) -> None:
     uart = new_uart()
     for offset, value, is_write in accesses:
         if is_write:

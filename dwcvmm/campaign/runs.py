@@ -1,4 +1,4 @@
-"""One run of a guest, with faults or without."""
+"""One run of a guest, with or without faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dwcvmm.pc.result import Outcome
 
 @dataclass
 class Run:
-    """What a run came to. `outcome` is TIMEOUT after the limit."""
+    """The result of a run. `outcome` is TIMEOUT after the time limit."""
 
     outcome: Outcome
     status: int
@@ -47,7 +47,7 @@ def run_guest(
     on_stop: Callable[[PC], None] | None = None,
     elements: Sequence[int] = (),
 ) -> Run:
-    """Run to the guest's end. `on_stop` is called each time so many `elements` (ascending) are committed."""
+    """Run to the guest's end. `on_stop` is called when each of the numbers `elements` (ascending) is committed."""
     printed = _Printed()
     engine = EngineConfig(
         strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns, scrub_bytes_per_s=spec.scrub_bytes_per_s
@@ -65,7 +65,7 @@ def run_guest(
         watchdog.start()
         outcome: Outcome | None = None
         for stop in elements:
-            outcome = machine.run(max(1, stop - int(machine.core.stats.committed)))
+            outcome = machine.run(max(1, stop - machine.core.committed))
             if outcome:
                 break
             if on_stop:
@@ -75,7 +75,7 @@ def run_guest(
             outcome or Outcome.TIMEOUT,
             machine.guest_status,
             b"".join(printed.chunks),
-            int(machine.core.stats.committed),
+            machine.core.committed,
             time.monotonic() - started,
             {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
             machine.injections,

@@ -309,7 +309,7 @@ def run(
         try:
             if report_file:
                 report_file.write(reportfile.encode(result))
-            log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+            log.write("end", machine.core.guest_ns, outcome=result.outcome, elements=result.elements.committed)
         except DwcVmmError as error:
             failure = failure or error
     if not quiet:

@@ -69,7 +69,7 @@ def test_repeated_strings_are_told_as_capstone_tells_them(
     code = bytes(prefixes) + (rex if long_mode else b"") + bytes([opcode])
     length = repeated_string(code, long_mode)
     found = decode(code.ljust(15, b"\0"), long_mode)
-    repeated = bool(found) and bool({0xF2, 0xF3} & set(prefixes)) and found.mnemonic.split()[-1][:-1] in STRINGS
+    repeated = found is not None and bool({0xF2, 0xF3} & set(prefixes)) and found.mnemonic.split()[-1][:-1] in STRINGS
     # PINSRW and the like begin as strings' names do, and have a byte 0x0F
-    repeated = repeated and opcode != 0x0F and x86.X86_GRP_INVALID not in found.groups
+    repeated = repeated and opcode != 0x0F and not (found and x86.X86_GRP_INVALID in found.groups)
     assert (length == len(code)) if repeated else not length, code.hex()

@@ -30,8 +30,8 @@ class Bug:
 BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
-        "\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(
@@ -102,8 +102,8 @@ BUGS = {
     ),
     "every rollback ends the run": Bug(
         "cbits/element/rollback.c",
-        "\tif (err)\n\t\treturn err;\n\te->rearm = 1;\n\te->diff = diff;",
-        "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->diff = diff;",
+        "\tif (err)\n\t\treturn err;\n\te->slice.rearm = 1;\n\te->divergence.groups = diff;",
+        "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->divergence.groups = diff;",
         f"{IN_PLACE}::test_a_restart_of_two_vms_loses_no_transfer",
         "54 or 66",
         shadow_paging=True,

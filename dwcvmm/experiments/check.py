@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import lib
-from dwcvmm.element.config import EngineConfig
+from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause, Divergence
+from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.kvm.exits import exit_name
+from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
-from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
@@ -59,8 +61,8 @@ class Totals:
     def elements_per_s(self) -> float:
         return self.elements / self.wall_s if self.wall_s else 0.0
 
-    def add(self, machine: PC) -> None:
-        stats, counts = machine.core.stats, machine.engine.counts
+    def add(self, pc: PC) -> None:
+        stats, counts = pc.core.stats, pc.engine.counts
         self.runs += 1
         self.elements += int(stats.committed)
         self.by_end.update({exit_name(i): int(n) for i, n in enumerate(stats.by_end) if n})
@@ -68,7 +70,7 @@ class Totals:
         self.unexplained += counts.divergences[Cause.UNEXPLAINED]
         self.normalised.update(rflags_rf=int(stats.normalised_rf), unusable_segment=int(stats.normalised_unusable))
         self.normalised.update(accessed_bit=counts.accessed_bits)
-        facts = slice_facts(machine)
+        facts = slice_facts(pc)
         self.count_distance = [a + b for a, b in zip(self.count_distance, facts.count_distance, strict=True)]
         self.skid = [a + b for a, b in zip(self.skid, facts.skid, strict=True)]
         self.slice_ends += facts.ended
@@ -92,7 +94,9 @@ def endless(image: bytes) -> bytes:
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
-def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> Totals:
+def check_guest(
+    name: str, elements: int, events: EventLog, strategy: Strategy, slice_ns: int, progress: Event | None, tsc: Tsc
+) -> Totals:
     """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
 
     Raises ConfigError if it was not built, or does not end as it should.
@@ -102,28 +106,33 @@ def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, e
         image = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
-    running = scratch / f"{name}.bin"
-    running.write_bytes(endless(image))
     totals: Totals | None = None
     started = time.monotonic()
     while totals is None or totals.elements < elements:
-        machine = PC(PcConfig(running, memory_bytes=MEMORY_BYTES, engine=engine), _Log(events))
-        try:
+        with Machine(
+            path,
+            image=endless(image),
+            memory=MEMORY_BYTES,
+            strategy=strategy,
+            slice=f"{slice_ns}ns",
+            progress=progress,
+            tsc=tsc,
+            rtc="fixed",
+            observer=_Log(events),
+        ) as machine:
+            replicas = machine.pc.replicas
             totals = totals or Totals(
                 name,
-                str(engine.strategy),
-                engine.slice_ns,
-                str(machine.replicas.progress.event),
-                machine.replicas.frozen_tsc is not None,
-                host_facts(machine.replicas.host),
+                str(strategy),
+                slice_ns,
+                str(replicas.progress.event),
+                replicas.frozen_tsc is not None,
+                host_facts(replicas.host),
             )
-            machine.start()
-            outcome = machine.run(elements - totals.elements)
-            totals.add(machine)
-        finally:
-            machine.close()
-        if outcome not in (None, Outcome.POWEROFF) or machine.guest_status:
-            raise ConfigError(f"guest {name} ended by {outcome}, status {machine.guest_status}")
+            result = machine.run(until_element=elements - totals.elements)
+            totals.add(machine.pc)
+        if result.outcome not in (None, Outcome.POWEROFF) or result.exit_code:
+            raise ConfigError(f"guest {name} ended by {result.outcome}, status {result.exit_code or 0}")
     totals.wall_s = time.monotonic() - started
     return totals
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.element import postmortem
+from dwcvmm.element import guestcode, postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import REGISTERS, special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError
+from dwcvmm.errors import ConfigError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
+from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
@@ -228,6 +230,34 @@ class PC:
     def injections(self) -> list[Injection]:
         """What became of the faults so far; those whose element has not come are among them."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
+
+    def registers(self) -> dict[str, int]:
+        """By name, between two elements."""
+        state: Any = self.core.replicas[0].state
+        vcpu = self.replicas.vcpus[0]
+        # of KVM where nothing was committed, or where states are not read
+        by_kvm = not self.protected or not self.core.stats.committed
+        regs, sregs = (vcpu.get("regs"), vcpu.get("sregs")) if by_kvm else (state.regs, state.sregs)
+        return {name: int(getattr(regs, name)) for name in REGISTERS} | special_registers(sregs)
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""
+        if not self.core.stats.committed:
+            check("read state", lib.dwc_state_prime(ffi.addressof(self.core.replicas, 0)))
+        return guestcode.translate(self.core.replicas[0], linear)
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        self.memory.check(gpa, len(data))
+        if self.core.stats.committed:
+            try:
+                at_rest = self.engine.settle()
+            except RunOver:
+                self._end(Outcome.DIVERGENCE_STOP)
+                at_rest = False
+            if not at_rest:
+                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+        self.memory.write(gpa, data)
 
     def send_input(self, data: bytes) -> None:
         """Bytes for the serial port, from any thread; they wait for room in its FIFO."""

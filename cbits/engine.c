@@ -5,9 +5,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "assertion.h"
 #include "element/caches.h"
+#include "element/strategy.h"
 #include "host.h"
 #include "memory/difference.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "vcpu/debug.h"
@@ -24,43 +27,61 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 
 static int job_step(struct dwc_replica *r)
 {
+	enum dwc_stage stage = r->stage;
 	struct dwc_step step;
 	int err, status;
 
 	if ((err = dwc_begin_step(r, &step)))
 		return err;
 	r->started_ns = dwc_now_ns();
-	if ((status = dwc_replica_run(r, NS_PER_S)) < 0)
+	status = dwc_replica_run(r, NS_PER_S);
+	if (stage == DWC_STAGE_HAS_INPUTS)
+		r->stage = stage;
+	if (status < 0)
 		return status;
 	return (err = dwc_end_step(r, &step)) ? err : status;
 }
 
-/* Enter one replica once, without new inputs (single steps are set up by the caller). */
+/* Enter one replica once, without new inputs (single steps are set up by the caller). Returns an enum dwc_run_end or -errno. The
+ * counts are void then. */
 int dwc_engine_step(struct dwc_engine *e, int replica)
 {
+	e->rearm = 1;
 	return dwc_replica_call(&e->replicas[replica], job_step);
 }
 
+/* Once an element, however often it is asked for. */
+static int job_resume_inputs(struct dwc_replica *r)
+{
+	int err = r->stage == DWC_STAGE_HAS_INPUTS ? 0 : dwc_replica_feed(r);
+
+	if (!err)
+		r->stage = DWC_STAGE_HAS_INPUTS;
+	return err;
+}
+
+/* Give a replica that stands at the last committed state the inputs of the element: single steps can start there. */
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
 {
-	return dwc_replica_call(&e->replicas[replica], dwc_replica_feed);
+	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
+	return dwc_replica_call(&e->replicas[replica], job_resume_inputs);
 }
 
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
  * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
 static int job_enter(struct dwc_replica *r)
 {
-	int err = dwc_replica_feed(r);
+	int err = job_resume_inputs(r);
 
 	if (!err)
 		err = dwc_replica_finish(r); /* also where only registers of the run page wait to be taken over */
-	r->midway = 1;
 	dwc_state_get_synced(r, &r->state);
 	return err;
 }
 
 int dwc_engine_enter(struct dwc_engine *e, int replica)
 {
+	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
 	return dwc_replica_call(&e->replicas[replica], job_enter);
 }
 
@@ -89,23 +110,35 @@ static int job_run_for(struct dwc_replica *r)
 	if (err || (err = dwc_replica_kick_after(owner, r->limit_ns)))
 		return err;
 	err = dwc_replica_run(r, r->limit_ns);
+	r->stage = DWC_STAGE_HAS_INPUTS;
 	dwc_state_get_synced(r, &r->state);
 	return err;
 }
 
-/* The same, and some way into the element: DWC_SLICE_UP if it is not over after so many nanoseconds. */
+/* The same, and some way into the element: DWC_RUN_TIME_LIMIT if it is not over after so many nanoseconds. The counts are void then. */
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
+	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
+	e->rearm = 1;
 	e->replicas[replica].limit_ns = ns;
 	return dwc_replica_call(&e->replicas[replica], job_run_for);
 }
 
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(&e->replicas[0]);
+	if (e->replicas[1].has_thread)
+		dwc_replica_stop(&e->replicas[1]);
+}
+
+/* An error leaves no thread and no timer behind. */
 int dwc_engine_start(struct dwc_engine *e)
 {
 	int err, count = e->strategy == DWC_OFF ? 1 : 2;
 
 	if ((err = dwc_install_kick()))
 		return err;
+	e->ops = dwc_strategy_ops(e->strategy);
 	e->rearm = 1;
 	e->checkpoint_due = e->checkpoint_every <= 1;
 	/* a counter counts in every VM that its thread runs: one thread for each */
@@ -118,16 +151,14 @@ int dwc_engine_start(struct dwc_engine *e)
 	dwc_caches_prepare(e);
 	if (e->strategy != DWC_OFF)
 		dwc_difference_choose(e->replicas[0].ram, e->checkpoint_ram);
-	if ((err = dwc_replica_start(&e->replicas[0])))
-		return err;
-	return e->replicas[1].has_thread ? dwc_replica_start(&e->replicas[1]) : 0;
-}
-
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
+	err = dwc_replica_start(&e->replicas[0]);
+	if (err)
+		e->replicas[1].has_thread = 0; /* it was not made */
+	else if (e->replicas[1].has_thread)
+		err = dwc_replica_start(&e->replicas[1]);
+	if (err)
+		dwc_engine_stop(e);
+	return err;
 }
 
 void dwc_engine_request_stop(struct dwc_engine *e)

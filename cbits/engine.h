@@ -1,5 +1,5 @@
 /* The mechanism of double execution: two replicas, a checkpoint, and the loop that runs elements.
- * Functions return 0 or a positive status, and -errno when the host refused something. */
+ * What functions answer: status.h. */
 #ifndef DWC_ENGINE_H
 #define DWC_ENGINE_H
 
@@ -8,30 +8,28 @@
 
 #include "element/align.h"
 #include "memory/pages.h"
-#include "pc/ioapic.h"
-#include "pc/lapic.h"
-#include "pc/pci.h"
-#include "pc/pic.h"
-#include "pc/pit.h"
-#include "pc/rtc.h"
-#include "pc/uart.h"
+#include "pc/pc.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
-#include "stats.h"
-#include "vcpu/exit.h"
 #include "sites/search.h"
 #include "sites/sites.h"
+#include "stats.h"
+#include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE };
+struct dwc_strategy_ops;
 
+enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE, DWC_STRATEGIES };
 enum dwc_flush { DWC_FLUSH_PGE, DWC_FLUSH_MEMSLOT };
-
 enum dwc_cache_flush { DWC_CACHE_KEPT, DWC_CACHE_DIRTY, DWC_CACHE_ALL }; /* in place, before e2 */
 
 struct dwc_engine {
 	struct dwc_replica replicas[2];
-	int strategy, flush, nslots, out_rip_after;
+	enum dwc_phase phase;
+	enum dwc_strategy strategy;
+	const struct dwc_strategy_ops *ops;
+	int flush, nslots, out_rip_after;
 	int spin_turns;    /* how long a thread looks for work before it sleeps: 0 on one CPU */
 	int exact_windows; /* an interrupt window ends an element at an architectural point */
 	int waiting;       /* elements that a due interrupt could not be injected into, where they are not */
@@ -64,7 +62,6 @@ struct dwc_engine {
 	int compare_all; /* with the checkpoint as well */
 	/* slices */
 	int counting;             /* there is a progress counter */
-	int agreed;               /* the element's ends were compared already: a slice end */
 	int arm, rearm;           /* this element starts a new slice; it must, the counts are void */
 	uint32_t counter_type;    /* perf_event_attr */
 	uint64_t counter_config;
@@ -79,9 +76,7 @@ struct dwc_engine {
 	int cache_flush;
 	uint8_t *evict; /* room for twice the last-level cache: reading it leaves nothing else there */
 	uint64_t evict_bytes;
-	int pause_between, rewound; /* come back once between e1 and e2; e2 is what comes next */
 	struct dwc_msrs msrs_given; /* to KVM, last */
-	int fragment; /* KVM's emulator has exited for the next part of an instruction: that is an element, without guest code */
 	/* time */
 	uint64_t guest_ns, clock_divisor;
 	uint64_t patience_ns; /* how long an element may keep a due interrupt waiting */
@@ -91,15 +86,7 @@ struct dwc_engine {
 	int halted;     /* after HLT, until an interrupt is pending */
 	int idle_waits; /* idle time passes at the host's pace, even of a virtual clock */
 	atomic_int stop, attention;
-	/* devices in C */
-	struct dwc_pic pic;
-	struct dwc_ioapic ioapic;
-	struct dwc_lapic lapic;
-	struct dwc_pit pit;
-	struct dwc_rtc rtc;
-	struct dwc_pci pci;
-	struct dwc_uart uart;
-	uint16_t uart_base;
+	struct dwc_pc pc; /* devices in C */
 	int has_backlog; /* input waits for room in the UART */
 	uint32_t tsc_aux; /* the MSR */
 	/* learned time sites */
@@ -115,13 +102,11 @@ struct dwc_engine {
 	uint32_t diff_count;
 	uint64_t diff_gpa[DWC_MAX_DIFFS];
 	uint64_t elements_limit; /* stop after so many committed in all; 0: none */
-	int retrying;            /* the element is run again from a restored checkpoint */
 	/* the scrubber: 0 bytes a second: off */
 	uint64_t scrub_bytes_per_s, scrub_from_ns, scrub_at, repair_gpa;
 	int repair_copy; /* enum dwc_copy; DWC_COPIES: none was right */
-	/* visits: the caller gets in at both ends of an element, from this one on (UINT64_MAX: never) */
+	/* visits: the caller gets in at both ends of an element, and between its runs in place, from this one on (UINT64_MAX: never) */
 	uint64_t visit_from;
-	int start_visited, at_end; /* of this element */
 	struct dwc_stats stats;
 };
 

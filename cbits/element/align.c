@@ -4,7 +4,6 @@
  * say only who is behind and when to give up (docs/progress.md). */
 #include "element/align.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 
 #include "engine.h"
@@ -28,8 +27,15 @@
 #define LEARNED_FROM 16 /* stops at most: behind more of them their own noise is what would be learned */
 #define NOISE 1024 /* equal registers with counts further apart are another turn of a loop */
 #define SLACK 16 /* beyond the other by so much, and three times the usual spread: it was in front */
-#define NATURAL 1
 #define DR6_B0 1u
+
+/* How a piece of the way has ended; no number of status.h. */
+enum way {
+	WAY_AT_COMMON_POINT, /* all registers are the other's */
+	WAY_OVERRUN = 0x7000, /* the count is used up, the breakpoint passed: look at the counts again */
+	WAY_OWN_EXIT,         /* an exit of the guest: its natural end */
+	WAY_MET,              /* all state agrees with the other's */
+};
 
 static struct dwc_replica *other(struct dwc_replica *r)
 {
@@ -59,7 +65,13 @@ static int at_breakpoint(const struct dwc_replica *r)
 	return r->exit.reason == KVM_EXIT_DEBUG && r->exit.info & DR6_B0;
 }
 
-/* Run until `more` is counted, or to a breakpoint. Returns DWC_SLICE_END, NATURAL (an exit of the guest's own), or an error. */
+/* What dwc_replica_run() has answered, as a way that is not at its end, or a stop. */
+static int way_of(int run_end)
+{
+	return run_end == DWC_RUN_COUNTER ? WAY_OVERRUN : run_end == DWC_RUN_STOP_REQUESTED ? DWC_ALIGN_STOP_REQUESTED : run_end;
+}
+
+/* Run until so many more are counted, or to a breakpoint (both are WAY_OVERRUN), or to an exit of the guest. */
 static int job_move(struct dwc_replica *r)
 {
 	int status;
@@ -70,8 +82,8 @@ static int job_move(struct dwc_replica *r)
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, 0);
 	if (status)
-		return status;
-	return at_breakpoint(r) ? DWC_SLICE_END : NATURAL;
+		return way_of(status);
+	return at_breakpoint(r) ? WAY_OVERRUN : WAY_OWN_EXIT;
 }
 
 static int move(struct dwc_replica *r, uint64_t more)
@@ -93,17 +105,12 @@ static int pass_repeat(struct dwc_replica *r, uint64_t to)
 	return err ? err : status;
 }
 
-/* The other has ended by itself: so must this one, soon. */
+/* The other has ended by itself: so must this one, soon. Returns an enum dwc_align_result or -errno. */
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 {
 	int status = move(r, limit);
 
-	if (status == NATURAL)
-		return 0;
-	if (status != DWC_SLICE_END)
-		return status;
-	r->engine->diff = DWC_DIFF_HANG;
-	return DWC_DIVERGED;
+	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
 
 /* Does all state agree here? Compares memory, so only where registers already do. */
@@ -169,8 +176,6 @@ uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
 	return (int64_t)count + bias > DWC_LEAST_BUDGET ? count + (uint64_t)bias : count;
 }
 
-enum catch_up { CAUGHT_UP = 1000, OVERRUN, ENDED };
-
 /* A catch-up under way: where it starts and is to get to, by its own counter, how far beyond that it may be, and how many debug
  * exits it took. */
 struct chase {
@@ -182,7 +187,7 @@ static int overrun(const struct chase *c)
 	return c->mine > c->goal + c->slack + NOISE_A_STOP * c->stops;
 }
 
-/* On the thread of the one behind, to the next hit of the breakpoint where all registers agree. 0: there it stands. */
+/* On the thread of the one behind, to the next hit of the breakpoint where all registers agree. */
 static int job_chase(struct dwc_replica *r)
 {
 	struct chase *chase = r->chase;
@@ -196,17 +201,17 @@ static int job_chase(struct dwc_replica *r)
 		if (r->state.regs.rip == leader->state.regs.rip)
 			resume_past(r);
 		if ((status = dwc_replica_run(r, 0)))
-			return status == DWC_SLICE_END ? OVERRUN : status;
+			return way_of(status);
 		if (!at_breakpoint(r)) /* a time site is an exit of the guest's own */
-			return ENDED;
+			return WAY_OWN_EXIT;
 		r->engine->stats.debug_exits++;
 		if ((status = dwc_counter_read(r, &chase->mine)))
 			return status;
 		if (near(chase->mine, chase->goal) &&
 		    !dwc_state_compare_synced(&r->state, &leader->state, &r->engine->stats))
-			return 0;
+			return WAY_AT_COMMON_POINT;
 	} while (!overrun(chase));
-	return OVERRUN;
+	return WAY_OVERRUN;
 }
 
 /* The counter ends it where the breakpoint is not met any more. */
@@ -230,12 +235,12 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t distance
 	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&other(behind)->state))) ||
 	    (err = dwc_replica_call(behind, job_start_chase)))
 		return err;
-	while (!(status = dwc_replica_call(behind, job_chase)))
+	while ((status = dwc_replica_call(behind, job_chase)) == WAY_AT_COMMON_POINT)
 		if ((status = agree(behind->engine))) {
-			status = status < 0 ? status : CAUGHT_UP;
+			status = status < 0 ? status : WAY_MET;
 			break;
 		}
-	if (status == CAUGHT_UP && chase.stops <= LEARNED_FROM) {
+	if (status == WAY_MET && chase.stops <= LEARNED_FROM) {
 		if ((err = read_counts(behind->engine, counts)))
 			return err;
 		learn_noise(behind->engine, counts);
@@ -276,7 +281,7 @@ static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 	}
 }
 
-/* A try with replica B so far in front. Returns OVERRUN: try again; 0: as dwc_align(). */
+/* A try with replica B so far in front. Returns WAY_OVERRUN: try again; anything else: as dwc_align(). */
 static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uint64_t *counts)
 {
 	struct dwc_replica *leader = &e->replicas[lead > 0], *behind = other(leader);
@@ -286,29 +291,24 @@ static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uin
 	if (to || leader->state.events.interrupt.shadow || number % 4 == 3) {
 		/* nobody can be brought there: a shadow blocks breakpoints. Or this point did not work out */
 		status = to ? pass_repeat(leader, to) : move(leader, MOVE_ON + 7 * (unsigned)number);
-		if (status == NATURAL)
-			return dwc_align_to_natural(behind, distance + e->budget + SKID);
-		return status == DWC_SLICE_END ? OVERRUN : status;
+		return status == WAY_OWN_EXIT ? dwc_align_to_natural(behind, distance + e->budget + SKID) : status;
 	}
 	if (distance > SKID + skid) {
-		if ((status = move(behind, distance - skid)) == NATURAL)
-			return dwc_align_to_natural(leader, e->budget + SKID);
-		return status == DWC_SLICE_END ? OVERRUN : status;
+		status = move(behind, distance - skid);
+		return status == WAY_OWN_EXIT ? dwc_align_to_natural(leader, e->budget + SKID) : status;
 	}
 	e->stats.catch_ups++;
 	switch (status = catch_up(behind, counts[behind->index], distance)) {
-	case CAUGHT_UP:
-		e->agreed = 1;
-		return 0;
-	case ENDED:
+	case WAY_MET:
+		return DWC_ALIGN_MET;
+	case WAY_OWN_EXIT:
 		return dwc_align_to_natural(leader, e->budget + SKID);
 	default:
 		return status;
 	}
 }
 
-/* Both were kicked: make them stand at the same instruction. 0: they do (by state), or both ended by themselves;
- * e->agreed tells which. DWC_DIVERGED: no point was found. */
+/* Both were kicked: make them stand at the same instruction. Returns an enum dwc_align_result or -errno. */
 int dwc_align(struct dwc_engine *e)
 {
 	uint64_t counts[2];
@@ -320,15 +320,13 @@ int dwc_align(struct dwc_engine *e)
 		if (!number)
 			note_stop(e, counts);
 		if (near(counts[0], counts[1]) && (status = agree(e))) {
-			e->agreed = status > 0;
-			if (e->agreed)
+			if (status > 0)
 				learn_noise(e, counts);
-			return status < 0 ? status : 0;
+			return status < 0 ? status : DWC_ALIGN_MET;
 		}
 		status = try_to_meet(e, lead_of_b(e, counts), number, counts);
-		if (status != OVERRUN)
+		if (status != WAY_OVERRUN)
 			return status;
 	}
-	e->diff = DWC_DIFF_HANG;
-	return DWC_DIVERGED;
+	return DWC_ALIGN_MISSED;
 }

@@ -1,11 +1,13 @@
 /* The end of an element: compare what both replicas show, and make it the checkpoint or log it. */
 #include "element/commit.h"
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/dma.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -39,11 +41,11 @@ static int compare(struct dwc_engine *e, int all)
 		return 0;
 	}
 	for (int i = 0; i < 2; i++) /* also for the record of what else differs */
-		if (!e->replicas[i].harvested && (err = dwc_pages_harvest(&e->replicas[i])))
+		if (e->replicas[i].stage != DWC_STAGE_HARVESTED && (err = dwc_pages_harvest(&e->replicas[i])))
 			return err;
 	e->diff |= dwc_pages_compare(e, all);
 	e->unseen_ns = 0;
-	return e->diff ? DWC_DIVERGED : 0;
+	return e->diff ? DWC_COMMIT_DIVERGED : DWC_COMMIT_DONE;
 }
 
 /* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. Pages first: they can
@@ -70,7 +72,7 @@ static int compare_commit(struct dwc_engine *e)
 	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
 	int all = ((e->checkpoint_due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
-	if (e->agreed)
+	if (e->phase == DWC_PHASE_COMPARED)
 		return take_checkpoint(e, exit);
 	if (all && !e->checkpoint_due && (err = dwc_replica_call_both(e, dwc_replica_read_state)))
 		return err;
@@ -78,6 +80,7 @@ static int compare_commit(struct dwc_engine *e)
 		return err;
 	if (all)
 		return take_checkpoint(e, exit);
+	DWC_ASSERT(e, e->log_count < DWC_LOG_ELEMENTS);
 	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
 	dwc_copy_exit(&e->log[e->log_count].exit, exit);
 	e->log[e->log_count].ran_ns = dwc_ran_ns(&e->replicas[0]);
@@ -98,20 +101,24 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 		e->guest_ns += ran_ns / e->clock_divisor;
 }
 
-/* The end of an element, whoever brought the replicas there. DWC_DIVERGED: nothing has happened. */
+/* The end of an element, whoever brought the replicas there: BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
 int dwc_engine_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	uint64_t from = dwc_now_ns();
 	int err;
 
-	if (e->strategy != DWC_OFF && (err = compare_commit(e)))
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
+	if (e->strategy != DWC_OFF && (err = compare_commit(e))) {
+		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
+	}
 	e->stats.compare_ns += dwc_now_ns() - from;
 	e->checkpoint_due = e->log_count + 1 >= e->checkpoint_every;
 	dwc_copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = dwc_finishes_later(e, &a->exit);
-	e->retrying = e->agreed = 0; /* what comes next has to be compared anew */
+	e->replicas[0].stage = e->replicas[1].stage = DWC_STAGE_AT_COMMITTED;
+	dwc_set_phase(e, DWC_PHASE_BETWEEN);
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
 	e->inputs.answer = DWC_ANSWER_IO;
@@ -119,16 +126,27 @@ int dwc_engine_commit(struct dwc_engine *e)
 	return 0;
 }
 
+/* Single steps have brought both replicas to a common end: that is where the element ends, by `reason` (KVM_EXIT_*). */
+int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
+{
+	for (int i = 0; i < 2; i++)
+		dwc_replica_ends_by(&e->replicas[i], reason);
+	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return dwc_engine_commit(e);
+}
+
 /* Make the last committed state the checkpoint, before the VMM changes guest memory: the change must
- * not reach elements that a later rollback replays. Both replicas stand there, restored or committed. */
+ * not reach elements that a later rollback replays. Both replicas stand there, restored or committed. Returns an
+ * enum dwc_commit_result or -errno. */
 int dwc_engine_checkpoint(struct dwc_engine *e)
 {
 	int err;
 
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
 	if (!e->log_count)
-		return 0;
-	if ((err = dwc_replica_call_both(e, dwc_pages_harvest)) ||
-	    (err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
+		return DWC_COMMIT_DONE;
+	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && e->replicas[1].stage == DWC_STAGE_AT_COMMITTED);
+	if ((err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
 		return err;
 	return take_checkpoint(e, &e->exit);
 }

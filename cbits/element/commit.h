@@ -10,6 +10,7 @@ struct dwc_replica;
 int dwc_memory_due(const struct dwc_replica *r);
 void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns);
 int dwc_engine_commit(struct dwc_engine *e);
+int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason);
 int dwc_engine_checkpoint(struct dwc_engine *e);
 
 #endif

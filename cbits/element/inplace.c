@@ -21,6 +21,7 @@
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -86,7 +87,7 @@ static int take_fragment(struct dwc_engine *e)
 	vm->started_ns = vm->ended_ns = dwc_now_ns();
 	set_aside(e);
 	e->changed_count = 0;
-	e->fragment = 1;
+	dwc_set_phase(e, DWC_PHASE_FRAGMENT);
 	return 0;
 }
 
@@ -142,7 +143,7 @@ int dwc_inplace_settle(struct dwc_engine *e)
 	return 0;
 }
 
-/* r1 and cf. The VM's log has been read. */
+/* r1 and cf: to FIRST_RUN_DONE. The VM's log has been read. */
 int dwc_inplace_rewind(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];
@@ -166,6 +167,7 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 		return err;
 	restored = dwc_now_ns();
 	e->stats.restore_ns += restored - from;
+	dwc_set_phase(e, DWC_PHASE_FIRST_RUN_DONE);
 	if (e->cache_flush == DWC_CACHE_KEPT)
 		return 0;
 	dwc_caches_flush(e);
@@ -187,38 +189,31 @@ static int empty_tlb(struct dwc_replica *vm)
 	return err;
 }
 
-/* Both runs of an element. A status of e1 that is no natural end is the element's. */
-int dwc_inplace_execute(struct dwc_engine *e)
+/* e1, and the way back. How it ends otherwise than by itself is how the element does. */
+int dwc_inplace_run(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0];
+	int end, err;
+
+	vm->limit_ns = dwc_time_limit(e);
+	if ((err = empty_tlb(vm)))
+		return err;
+	end = dwc_job_element(vm);
+	e->stats.first_run_ns += dwc_ran_ns(vm);
+	return end ? dwc_stop_of(end) : dwc_inplace_rewind(e);
+}
+
+/* e2. The guest clock moves by the time of e1. */
+int dwc_inplace_run_again(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0], *kept = &e->replicas[1];
-	int status;
+	int end = dwc_job_element(vm), stop = end == DWC_RUN_TIME_LIMIT ? dwc_extend(e, vm) : dwc_stop_of(end);
 
-	if (e->fragment) {
-		e->fragment = 0;
-		e->agreed = 1;
-		return 0;
-	}
-	if (!e->rewound) {
-		if ((status = empty_tlb(vm)))
-			return status;
-		status = dwc_job_element(vm);
-		e->stats.first_run_ns += dwc_ran_ns(vm);
-		if (status || (status = dwc_inplace_rewind(e)))
-			return status;
-		if (e->pause_between) {
-			e->pause_between = 0;
-			e->rewound = 1;
-			return DWC_BETWEEN_RUNS;
-		}
-	}
-	e->rewound = 0;
-	status = dwc_job_element(vm);
-	if (status == DWC_SLICE_UP)
-		status = dwc_extend(e, vm);
 	e->stats.second_run_ns += dwc_ran_ns(vm);
 	dwc_slice_note(e);
-	/* the guest clock moves by the time of e1 */
 	vm->started_ns = kept->started_ns;
 	vm->ended_ns = kept->ended_ns;
-	return status;
+	if (!stop)
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return stop;
 }

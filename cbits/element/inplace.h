@@ -6,6 +6,7 @@ struct dwc_engine;
 
 int dwc_inplace_settle(struct dwc_engine *e);
 int dwc_inplace_rewind(struct dwc_engine *e);
-int dwc_inplace_execute(struct dwc_engine *e);
+int dwc_inplace_run(struct dwc_engine *e);
+int dwc_inplace_run_again(struct dwc_engine *e);
 
 #endif

@@ -2,10 +2,12 @@
  * logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
 #include "element/rollback.h"
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -20,6 +22,7 @@
 int dwc_job_restore(struct dwc_replica *r)
 {
 	r->state = r->engine->checkpoint;
+	r->stage = DWC_STAGE_AT_COMMITTED;
 	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
 }
 
@@ -27,14 +30,19 @@ int dwc_job_restore(struct dwc_replica *r)
  * instruction exits again without the device being asked, or the end of a logged element. */
 static int job_reach_exit(struct dwc_replica *r)
 {
-	int status;
+	int end;
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
-	status = dwc_replica_run(r, r->engine->replay_ns);
-	if (status < 0 || status == DWC_STOPPED)
-		return status;
-	return status == 0 && dwc_same_exit(&r->exit, r->engine->expected) ? 0 : DWC_UNREPEATABLE;
+	end = dwc_replica_run(r, r->engine->replay_ns);
+	if (end < 0)
+		return end;
+	if (end == DWC_RUN_STOP_REQUESTED)
+		return DWC_ROLLBACK_STOP_REQUESTED;
+	if (end != DWC_RUN_EXIT || !dwc_same_exit(&r->exit, r->engine->expected))
+		return DWC_ROLLBACK_UNREPEATABLE;
+	r->stage = DWC_STAGE_AT_COMMITTED;
+	return DWC_ROLLBACK_DONE;
 }
 
 static int job_replay(struct dwc_replica *r)
@@ -55,7 +63,7 @@ static int arrived(struct dwc_engine *e)
 	if ((e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats)) ||
 	    (e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->committed, &e->stats)) ||
 	    (e->diff = dwc_pages_compare(e, 0)))
-		return DWC_UNREPEATABLE;
+		return DWC_ROLLBACK_UNREPEATABLE;
 	e->unseen_ns = 0;
 	return 0;
 }
@@ -87,7 +95,6 @@ static int restore(struct dwc_engine *e, int all)
 {
 	int err;
 
-	e->replicas[0].midway = e->replicas[1].midway = 0;
 	if (e->counting && ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1]))))
 		return err;
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
@@ -98,28 +105,31 @@ static int restore(struct dwc_engine *e, int all)
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
 
-/* Both replicas back to the last committed element. The inputs of the next one stay, so that it can run again.
+/* Both replicas back to the last committed element, and the engine to the phase that it is to go on from: BETWEEN, where the next
+ * element has no inputs yet, INPUTS_CHOSEN or START_VISITED, where they stay. Returns an enum dwc_rollback_result or -errno.
  * An element of the log may have read time without any effect that differed; replayed, it can take another
  * way (Linux' get_any_partial() looks at get_cycles() % 1024): then once more. */
-int dwc_engine_rollback(struct dwc_engine *e, int all)
+int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 {
 	struct dwc_inputs inputs = e->inputs;
 	uint64_t from = dwc_now_ns();
 	uint32_t diff = e->diff;
 	int err, tries = 0;
 
+	DWC_ASSERT(e, to <= e->phase); /* not to inputs that have not been chosen */
+	dwc_set_phase(e, DWC_PHASE_ROLLING_BACK);
 	do {
 		/* an upset in a page that no log names can lead a replay astray, too: all of RAM, the second time */
 		if ((err = restore(e, all || tries == 1)))
 			return err;
 		err = replay(e);
-	} while (err == DWC_UNREPEATABLE && ++tries < REPLAY_TRIES);
+	} while (err == DWC_ROLLBACK_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
 	e->rearm = 1;
 	e->diff = diff;
 	e->inputs = inputs;
-	e->retrying = 1;
+	dwc_set_phase(e, to);
 	e->stats.rollbacks++;
 	e->stats.rollback_ns += dwc_now_ns() - from;
 	return 0;

@@ -1,47 +1,92 @@
 /* A replica's run of an element: from its inputs to the end. */
 #include "element/run.h"
 
+#include "assertion.h"
 #include "element/commit.h"
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "pc/interrupts.h"
+#include "pc/pc.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
 
-static int job_continue(struct dwc_replica *r)
-{
-	int status = dwc_replica_run(r, r->limit_ns);
+#define NS_PER_S 1000000000ull
+#define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit for as long as that takes */
 
-	if (status == 0 && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
-		status = dwc_pages_harvest(r);
-	return status;
+/* How long until somebody has to be let in: the next timer interrupt, at least the patience, at most a second
+ * (input from outside). */
+static uint64_t time_until_due(struct dwc_engine *e)
+{
+	uint64_t deadline = dwc_pc_deadline(&e->pc, e->guest_ns), left;
+
+	if (dwc_pc_interrupt_pending(&e->pc))
+		return e->patience_ns;
+	if (deadline == UINT64_MAX)
+		return NS_PER_S + e->patience_ns;
+	left = deadline > e->guest_ns ? deadline - e->guest_ns : 0;
+	if (left > NS_PER_S)
+		left = NS_PER_S;
+	left *= e->host_base_ns ? 1 : e->clock_divisor;
+	return left > e->patience_ns ? left : e->patience_ns;
 }
 
+/* An element that is cut by its time limit is discarded: now and then it gets more time, so that long elements are done at last. */
+uint64_t dwc_time_limit(struct dwc_engine *e)
+{
+	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
+
+	return limit * e->patience_factor < longest ? limit * e->patience_factor : longest;
+}
+
+static int job_continue(struct dwc_replica *r)
+{
+	int end = dwc_replica_run(r, r->limit_ns);
+
+	if (end == DWC_RUN_EXIT && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
+		return dwc_pages_harvest(r);
+	return end;
+}
+
+/* On the owning thread, from the last committed state, or from where a visit has led. Returns an enum dwc_run_end or -errno. */
 int dwc_job_element(struct dwc_replica *r)
 {
 	int err;
 
+	DWC_ASSERT(r->engine, r->stage == DWC_STAGE_AT_COMMITTED || r->stage == DWC_STAGE_HAS_INPUTS);
 	if (r->engine->arm && (err = dwc_slice_arm(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
-	r->tick_crossed = r->harvested = 0;
-	if (!r->midway && (err = dwc_replica_feed(r)))
+	r->tick_crossed = 0;
+	if (r->stage == DWC_STAGE_AT_COMMITTED && (err = dwc_replica_feed(r)))
 		return err;
-	r->midway = 0;
 	return job_continue(r);
+}
+
+/* What becomes of the element if one of its runs ends so: an enum dwc_stop, 0 if it goes on, or -errno. */
+int dwc_stop_of(int run_end)
+{
+	switch (run_end) {
+	case DWC_RUN_TIME_LIMIT:
+		return DWC_STOP_TIME_LIMIT;
+	case DWC_RUN_STOP_REQUESTED:
+		return DWC_STOP_REQUESTED;
+	default:
+		return run_end;
+	}
 }
 
 /* One replica reached a natural end and the other did not yet: it must, within generous time. */
 int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 {
-	int status;
+	int end;
 
 	r->limit_ns += e->hang_ns;
-	status = dwc_replica_call(r, job_continue);
-	if (status != DWC_SLICE_UP)
-		return status;
+	end = dwc_replica_call(r, job_continue);
+	if (end != DWC_RUN_TIME_LIMIT)
+		return dwc_stop_of(end);
 	e->diff = DWC_DIFF_HANG;
-	return DWC_DIVERGED;
+	return DWC_STOP_DIVERGED;
 }

@@ -9,6 +9,7 @@
 #include "host.h"
 #include "memory/guard.h"
 #include "memory/scrub.h"
+#include "phase.h"
 #include "status.h"
 #include "vcpu/exit.h"
 
@@ -34,7 +35,9 @@ static int is_dma_request(const struct dwc_exit *x)
  * checkpoint there, a device may use it: all of it is compared, and no rollback replays an element that came before. */
 int dwc_memory_at_rest(const struct dwc_engine *e)
 {
-	return (!e->has_pending_io || is_dma_request(&e->exit)) && !e->fragment && dwc_returnable(&e->exit, &e->exit);
+	if (e->phase != DWC_PHASE_BETWEEN && e->phase != DWC_PHASE_INPUTS_CHOSEN)
+		return 0;
+	return (!e->has_pending_io || is_dma_request(&e->exit)) && dwc_returnable(&e->exit, &e->exit);
 }
 
 static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
@@ -50,11 +53,10 @@ static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t 
 	/* with what left for the device, not with the replica: a bit can flip on the way */
 	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint_ram + gpa, length))
 		return 0;
-	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_REPAIRED : DWC_DAMAGED;
+	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_MENDED : DWC_MEMORY_LOST;
 }
 
-/* Read for a device, at rest. DWC_REPAIRED: the three copies of a page differed, and agree now (repair_copy, repair_gpa): read again.
- * DWC_DAMAGED: none of them was right. */
+/* Read for a device, at rest. Returns an enum dwc_memory_result or -errno. */
 int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
 	int status = in_ram(e, gpa, length) ? 0 : -EFAULT;

@@ -72,10 +72,10 @@ int dwc_guard_log(const struct dwc_engine *e)
 	const struct dwc_exit *before = &e->checkpoint_exit;
 
 	if (dwc_checkpoint_sum(e) != e->checkpoint_sum)
-		return DWC_DAMAGED;
+		return DWC_ROLLBACK_DAMAGED;
 	for (uint32_t i = 0; i < e->log_count; i++) {
 		if (dwc_logged_sum(&e->log[i], before) != e->log[i].sum)
-			return DWC_DAMAGED;
+			return DWC_ROLLBACK_DAMAGED;
 		before = &e->log[i].exit;
 	}
 	return 0;
@@ -95,7 +95,7 @@ int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 			e->stats.checkpoint_repairs++;
 			return 0;
 		}
-	return DWC_DAMAGED;
+	return DWC_ROLLBACK_DAMAGED;
 }
 
 /* All sums anew, of the checkpoint as it is: before the first element. */

@@ -34,7 +34,8 @@ int dwc_pages_harvest(struct dwc_replica *r)
 		if ((err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log)) < 0)
 			return (int)err;
 	}
-	r->harvested = 1;
+	if (r->stage == DWC_STAGE_RAN)
+		r->stage = DWC_STAGE_HARVESTED;
 	return 0;
 }
 
@@ -192,7 +193,7 @@ int dwc_pages_commit(struct dwc_engine *e)
 			e->diff = DWC_DIFF_MEMORY;
 			e->diff_gpa[0] = gpa;
 			e->diff_count = 1;
-			return DWC_DIVERGED;
+			return DWC_COMMIT_DIVERGED;
 		}
 	}
 	for (uint32_t i = 0; i < e->changed_count; i++) {

@@ -77,7 +77,7 @@ int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
 	return 1;
 }
 
-/* Look at a page; both replicas stand at a committed state. Returns 1 if something was wrong with it, and -errno. A page
+/* Look at a page; both replicas stand at a committed state. Returns an enum dwc_scrub_result or -errno. A page
  * in a dirty log may differ from the checkpoint, and is compared by the engine. */
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 {
@@ -86,13 +86,13 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 
 	e->stats.scrub_pages++;
 	if (same(a, e->replicas[1].ram + gpa) && same(a, e->checkpoint_ram + gpa))
-		return 0;
+		return DWC_SCRUB_RIGHT;
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
 	if (is_logged(e, gpa))
-		return 0;
+		return DWC_SCRUB_RIGHT;
 	dwc_page_mend(e, gpa);
-	return 1;
+	return DWC_SCRUB_WRONG;
 }
 
 /* The next page of RAM, after the last one the first. */
@@ -111,7 +111,7 @@ static uint64_t next_page(struct dwc_engine *e)
 	return gpa;
 }
 
-/* As many pages as the rate has earned since the last time. DWC_REPAIRED after a page that was wrong. */
+/* As many pages as the rate has earned since the last time. DWC_STOP_REPAIRED after a page that was wrong. */
 int dwc_scrub(struct dwc_engine *e)
 {
 	uint64_t now = dwc_now_ns(), pages;
@@ -128,5 +128,5 @@ int dwc_scrub(struct dwc_engine *e)
 	while (pages-- && !status)
 		status = dwc_scrub_page(e, next_page(e));
 	e->stats.scrub_ns += dwc_now_ns() - now;
-	return status > 0 ? DWC_REPAIRED : status;
+	return status == DWC_SCRUB_WRONG ? DWC_STOP_REPAIRED : status;
 }

@@ -1,9 +1,9 @@
 /* From an interrupt line to the vector that starts an element: 8259, IO-APIC, local APIC. */
 #include "pc/interrupts.h"
 
-#include "engine.h"
 #include "pc/ioapic.h"
 #include "pc/lapic.h"
+#include "pc/pc.h"
 #include "pc/pic.h"
 
 #define ISA_LINES 16
@@ -12,40 +12,40 @@
 #define MSI_NMI 4
 
 /* A line of the PC (an ACPI GSI) goes up or down. ISA lines reach both controllers. */
-void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high)
+void dwc_pc_set_gsi(struct dwc_pc *pc, unsigned gsi, int high)
 {
 	if (gsi < ISA_LINES)
-		dwc_pic_set_irq(&e->pic, gsi, high);
+		dwc_pic_set_irq(&pc->pic, gsi, high);
 	if (gsi != DWC_TIMER_PIN)
-		dwc_ioapic_set_line(&e->ioapic, &e->lapic, gsi ? gsi : DWC_TIMER_PIN, high);
+		dwc_ioapic_set_line(&pc->ioapic, &pc->lapic, gsi ? gsi : DWC_TIMER_PIN, high);
 }
 
 /* A message-signalled interrupt (SDM 3A 11.11): what a device writes, and where. */
-void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data)
+void dwc_pc_send_msi(struct dwc_pc *pc, uint64_t address, uint32_t data)
 {
 	unsigned mode = data >> 8 & 7;
 
-	if (address >> 20 != MSI_ADDRESS >> 20 || !dwc_lapic_is_meant(&e->lapic, address >> 12 & 0xff, address >> 2 & 1))
+	if (address >> 20 != MSI_ADDRESS >> 20 || !dwc_lapic_is_meant(&pc->lapic, address >> 12 & 0xff, address >> 2 & 1))
 		return;
 	if (mode == MSI_NMI)
-		e->lapic.nmi = 1;
+		pc->lapic.nmi = 1;
 	else if (mode <= MSI_LOWEST_PRIORITY)
-		dwc_lapic_accept(&e->lapic, data & 0xff, 0);
+		dwc_lapic_accept(&pc->lapic, data & 0xff, 0);
 }
 
 /* An interrupt of the 8259 waits, and reaches the CPU. */
-static int external(const struct dwc_engine *e)
+static int external(const struct dwc_pc *pc)
 {
-	return dwc_pic_pending(&e->pic) && (dwc_lapic_wire(&e->lapic) || dwc_ioapic_wire(&e->ioapic));
+	return dwc_pic_pending(&pc->pic) && (dwc_lapic_wire(&pc->lapic) || dwc_ioapic_wire(&pc->ioapic));
 }
 
-int dwc_interrupt_pending(const struct dwc_engine *e)
+int dwc_pc_interrupt_pending(const struct dwc_pc *pc)
 {
-	return external(e) || dwc_lapic_pending(&e->lapic) >= 0;
+	return external(pc) || dwc_lapic_pending(&pc->lapic) >= 0;
 }
 
-/* The vector for the CPU. One waits: dwc_interrupt_pending(). */
-int dwc_interrupt_acknowledge(struct dwc_engine *e)
+/* The vector for the CPU. One waits: dwc_pc_interrupt_pending(). */
+int dwc_pc_interrupt_acknowledge(struct dwc_pc *pc)
 {
-	return external(e) ? dwc_pic_acknowledge(&e->pic) : dwc_lapic_acknowledge(&e->lapic);
+	return external(pc) ? dwc_pic_acknowledge(&pc->pic) : dwc_lapic_acknowledge(&pc->lapic);
 }

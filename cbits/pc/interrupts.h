@@ -4,11 +4,11 @@
 
 #include <stdint.h>
 
-struct dwc_engine;
+struct dwc_pc;
 
-void dwc_set_gsi(struct dwc_engine *e, unsigned gsi, int high);
-void dwc_send_msi(struct dwc_engine *e, uint64_t address, uint32_t data);
-int dwc_interrupt_pending(const struct dwc_engine *e);
-int dwc_interrupt_acknowledge(struct dwc_engine *e);
+void dwc_pc_set_gsi(struct dwc_pc *pc, unsigned gsi, int high);
+void dwc_pc_send_msi(struct dwc_pc *pc, uint64_t address, uint32_t data);
+int dwc_pc_interrupt_pending(const struct dwc_pc *pc);
+int dwc_pc_interrupt_acknowledge(struct dwc_pc *pc);
 
 #endif

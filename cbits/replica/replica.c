@@ -52,31 +52,22 @@ int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
 	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
 }
 
-/* Called on the owning thread. A periodic kick costs a fault-free element no system call, where a
- * timer armed for each element would cost two. */
-static int own(struct dwc_replica *r)
+static int pin(const struct dwc_replica *r)
+{
+	cpu_set_t cpus;
+
+	if (r->cpu < 0)
+		return 0;
+	CPU_ZERO(&cpus);
+	CPU_SET(r->cpu, &cpus);
+	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
+}
+
+/* A periodic kick costs a fault-free element no system call, where a timer armed for each element would cost two. */
+static int start_kicks(struct dwc_replica *r)
 {
 	struct sigevent event;
-	sigset_t set;
-	int err;
 
-	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
-		return -errno;
-	if (r->cpu >= 0) {
-		cpu_set_t cpus;
-		CPU_ZERO(&cpus);
-		CPU_SET(r->cpu, &cpus);
-		if (sched_setaffinity(0, sizeof cpus, &cpus))
-			return -errno;
-	}
-	/* all signals but the kick belong to the main thread: an element is never cut by one */
-	sigfillset(&set);
-	sigdelset(&set, KICK_SIGNAL);
-	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
-	kicked = r;
-	if (r->engine->counting && (err = dwc_counter_open(r)))
-		return err;
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
@@ -87,7 +78,7 @@ static int own(struct dwc_replica *r)
 	return dwc_replica_kick_after(r, KICK_PERIOD_NS);
 }
 
-/* The counterpart of own(), on the same thread. */
+/* The counterpart of own(), on the same thread: which is as it was before. */
 static void disown(struct dwc_replica *r)
 {
 	if (r->has_timer)
@@ -95,6 +86,32 @@ static void disown(struct dwc_replica *r)
 	r->has_timer = 0;
 	dwc_counter_close(r);
 	kicked = NULL;
+	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
+	pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
+}
+
+/* Called on the owning thread. An error leaves nothing behind. */
+static int own(struct dwc_replica *r)
+{
+	sigset_t set;
+	int err;
+
+	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
+		return -errno;
+	/* all signals but the kick belong to other threads: an element is never cut by one */
+	sigfillset(&set);
+	sigdelset(&set, KICK_SIGNAL);
+	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
+	kicked = r;
+	err = pin(r);
+	if (!err && r->engine->counting)
+		err = dwc_counter_open(r);
+	if (!err)
+		err = start_kicks(r);
+	if (err)
+		disown(r);
+	return err;
 }
 
 static void announce(struct dwc_turn *turn, unsigned number)
@@ -125,7 +142,8 @@ static void *serve(void *argument)
 {
 	struct dwc_replica *r = argument;
 
-	r->job_result = own(r);
+	int owned = !(r->job_result = own(r));
+
 	for (unsigned turn = 0;; turn++) {
 		announce(&r->job_done, turn + 1);
 		await(r, &r->job_posted, turn + 1);
@@ -133,7 +151,8 @@ static void *serve(void *argument)
 			break;
 		r->job_result = r->job(r);
 	}
-	disown(r);
+	if (owned)
+		disown(r);
 	return NULL;
 }
 
@@ -159,8 +178,6 @@ void dwc_replica_stop(struct dwc_replica *r)
 		pthread_join(r->thread, NULL);
 	} else if (r->has_timer) {
 		disown(r);
-		sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
-		pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 	}
 }
 
@@ -212,17 +229,18 @@ static int slice_is_over(struct dwc_replica *r)
 		return err;
 	if (count >= r->budget || (r->most_ns && ran_ns >= r->most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
-		return DWC_SLICE_END;
+		return DWC_RUN_COUNTER;
 	}
 	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
 }
 
-/* Run to an exit, at most limit_ns (0: no limit). Returns 0 at an exit, DWC_SLICE_END when the counter is over its
- * budget, DWC_SLICE_UP when the time is over, DWC_STOPPED on request; an interrupted run goes on where it was. */
+/* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
+ * that did not end by an exit goes on where it was. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
 
+	r->stage = DWC_STAGE_RAN;
 	for (;;) {
 		long err = dwc_tsc_enter(r);
 
@@ -237,11 +255,11 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return (int)err;
 		r->run->immediate_exit = 0;
 		if (atomic_load(&e->stop))
-			return DWC_STOPPED;
+			return DWC_RUN_STOP_REQUESTED;
 		if (e->counting && (err = slice_is_over(r)))
 			return (int)err;
 		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
-			return DWC_SLICE_UP;
+			return DWC_RUN_TIME_LIMIT;
 	}
 	dwc_describe_exit(r);
 	if (e->strategy == DWC_OFF)

@@ -18,6 +18,14 @@
 struct dwc_engine;
 struct chase;
 
+/* Where a replica stands in the element. */
+enum dwc_stage {
+	DWC_STAGE_AT_COMMITTED, /* at the last committed state */
+	DWC_STAGE_HAS_INPUTS,   /* the element has begun, on a visit or by single steps: its inputs are given */
+	DWC_STAGE_RAN,          /* it stands anywhere */
+	DWC_STAGE_HARVESTED,    /* the same, and its dirty logs have been read since it ran */
+};
+
 struct dwc_slot {
 	uint64_t gpa, size;
 	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
@@ -39,8 +47,7 @@ struct dwc_replica {
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
-	int midway;    /* its element has begun, on a visit: it has its inputs */
-	int harvested; /* its dirty logs have been read since */
+	enum dwc_stage stage;
 	/* the progress counter; counts are since it was armed */
 	int counter_fd;
 	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */

@@ -112,7 +112,7 @@ static int job_scan(struct dwc_replica *r)
 	r->run->request_interrupt_window = 0;
 	err = run_free(r, s);
 	clear_traps(r, &traps);
-	s->timed_out = err == DWC_SLICE_UP;
+	s->timed_out = err == DWC_RUN_TIME_LIMIT;
 	if (!err && is_trap(&r->exit) && dwc_at_host_read(r, s) && !is_ours(&traps, s->gpa))
 		s->read.kind = DWC_READ_NOTHING;
 	free(traps.trap);

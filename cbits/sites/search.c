@@ -260,6 +260,7 @@ int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica 
 	e->search.timed_out = 0;
 	if ((err = dwc_replica_call(r, dwc_replica_feed)))
 		return err;
+	r->stage = DWC_STAGE_RAN;
 	return dwc_replica_call(r, job);
 }
 

@@ -16,6 +16,7 @@ void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
 {
 	memset(&r->exit, 0, offsetof(struct dwc_exit, data));
 	r->exit.reason = reason;
+	r->stage = DWC_STAGE_RAN;
 }
 
 /* What KVM_RUN came back with. */

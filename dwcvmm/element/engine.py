@@ -87,11 +87,6 @@ class Engine:
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
-        lib.dwc_pic_init(ffi.addressof(self.core, "pic"))
-        lib.dwc_ioapic_init(ffi.addressof(self.core, "ioapic"))
-        lib.dwc_lapic_init(ffi.addressof(self.core, "lapic"))
-        lib.dwc_pit_init(ffi.addressof(self.core, "pit"))
-        lib.dwc_uart_init(ffi.addressof(self.core, "uart"))
         if self.config.clock is Clock.HOST:
             self.core.host_base_ns = lib.dwc_now_ns()
         self.replicas.take_checkpoint()
@@ -137,24 +132,24 @@ class Engine:
             if self.core.stats.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if status == lib.DWC_DIVERGED:
+            if status == lib.DWC_STOP_DIVERGED:
                 if not self._diverged():
                     return Stop.DIVERGENCE
-            elif status == lib.DWC_SLICE_UP:
+            elif status == lib.DWC_STOP_TIME_LIMIT:
                 a = self.core.replicas[0]
                 self._be_more_patient()
                 self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
-            elif status == lib.DWC_WAITING:
+            elif status == lib.DWC_STOP_WAITING:
                 self._end_by_steps(0)
-            elif status == lib.DWC_REPAIRED:
+            elif status == lib.DWC_STOP_REPAIRED:
                 self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-            elif status == lib.DWC_ELEMENT_START:
+            elif status == lib.DWC_STOP_ELEMENT_START:
                 for visitor in self.visitors:
                     visitor.at_start()
-            elif status == lib.DWC_BETWEEN_RUNS:
+            elif status == lib.DWC_STOP_BETWEEN_RUNS:
                 for visitor in self.visitors:
                     visitor.between_runs()
-            elif status == lib.DWC_ELEMENT_END:
+            elif status == lib.DWC_STOP_ELEMENT_END:
                 for visitor in self.visitors:
                     visitor.at_end()
             else:
@@ -173,19 +168,17 @@ class Engine:
         """
         if not lib.dwc_memory_at_rest(self.core):
             return False
-        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) != lib.DWC_DIVERGED:
+        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DONE:
             return True
         record = self._describe(1)
         if record.cause is Cause.UNEXPLAINED:
             self.observer.before_rollback()
-        retrying = self.core.retrying
         try:
-            self.rollback(everything=True)
+            self.rollback(everything=True, to=self.core.phase)
         except _RollbackFailed as failure:
             if failure.stop is Stop.DIVERGENCE:
                 raise RunOver("a rollback could not be done") from failure
             return False  # a stop was requested
-        self.core.retrying = retrying  # the next element has no inputs yet
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain_in_log(record)
         self._record(record)
@@ -204,7 +197,7 @@ class Engine:
         """Guest RAM for a device, after settle(): all three copies agree on it, or are made to. Raises RunOver."""
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
-            if status == lib.DWC_DAMAGED:
+            if status == lib.DWC_MEMORY_LOST:
                 record = describe(self.core, self._attempt)
                 record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
                 self._record(record)
@@ -212,14 +205,17 @@ class Engine:
             self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
         return bytes(ffi.buffer(out))
 
-    def rollback(self, everything: bool = False) -> None:
-        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written."""
-        status = check("rollback", lib.dwc_engine_rollback(self.core, everything))
-        if status == lib.DWC_STOPPED:
+    def rollback(self, everything: bool = False, to: int = lib.DWC_PHASE_INPUTS_CHOSEN) -> None:
+        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
+
+        `to`: the phase (`enum dwc_phase`) to go on from, none that the element has not come to yet.
+        """
+        status = check("rollback", lib.dwc_engine_rollback(self.core, everything, to))
+        if status == lib.DWC_ROLLBACK_STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
-        if status:
+        if status != lib.DWC_ROLLBACK_DONE:
             record = describe(self.core, self._attempt)
-            if status == lib.DWC_DAMAGED:
+            if status == lib.DWC_ROLLBACK_DAMAGED:
                 record.cause = Cause.CHECKPOINT
             else:
                 record.detail["replay"] = "did not arrive at the last committed element"
@@ -318,7 +314,7 @@ class Engine:
             self._pass_host_read()
             return
         # the replayed elements may have read time themselves, and then differ: replay again
-        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_DIVERGED:
+        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DIVERGED:
             self.rollback()
         if self.sites.learn():
             self._attempt = 0  # there is one site less to learn: this restart is not like the one before
@@ -341,11 +337,7 @@ class Engine:
 
     def _commit_stepped(self, reason: int) -> bool:
         """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
-        for index in (0, 1):
-            replica = ffi.addressof(self.core.replicas, index)
-            lib.dwc_replica_ends_by(replica, reason)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-        if check("commit", lib.dwc_engine_commit(self.core)):
+        if check("commit", lib.dwc_engine_commit_stepped(self.core, reason)) == lib.DWC_COMMIT_DIVERGED:
             return False
         self._attempt = 0
         self.voting.forget()
@@ -356,7 +348,7 @@ class Engine:
         element again, single-stepped in both replicas, and make that the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_interrupt_pending(core))  # and could not be injected at the start
+        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
@@ -415,10 +407,10 @@ class Engine:
 
 
 STOPS = {
-    lib.DWC_EXIT_PYTHON: Stop.EXIT,
-    lib.DWC_CONSOLE: Stop.CONSOLE,
-    lib.DWC_STOPPED: Stop.STOPPED,
-    lib.DWC_IDLE: Stop.IDLE,
-    lib.DWC_ELEMENT_LIMIT: Stop.LIMIT,
-    lib.DWC_ATTENTION: Stop.ATTENTION,
+    lib.DWC_STOP_EXIT: Stop.EXIT,
+    lib.DWC_STOP_CONSOLE: Stop.CONSOLE,
+    lib.DWC_STOP_REQUESTED: Stop.STOPPED,
+    lib.DWC_STOP_IDLE: Stop.IDLE,
+    lib.DWC_STOP_ELEMENT_LIMIT: Stop.LIMIT,
+    lib.DWC_STOP_ATTENTION: Stop.ATTENTION,
 }

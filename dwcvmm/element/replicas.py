@@ -97,7 +97,6 @@ class Replicas:
         engine.patience_ns, engine.patience_factor, engine.hang_ns = config.patience_ns, 1, config.hang_ns
         engine.visit_from = NEVER
         engine.scrub_bytes_per_s = config.scrub_bytes_per_s
-        engine.uart_base = 0x3F8
         engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
         engine.new_sums = self._array("uint64_t[]", ram_bytes // PAGE)
         engine.sums = self._array("uint64_t[]", ram_bytes // PAGE)

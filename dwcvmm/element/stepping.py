@@ -41,7 +41,7 @@ class Stepper:
         before_rip, before_rsp = int(replica.state.regs.rip), int(replica.state.regs.rsp)
         status = check("KVM_RUN", lib.dwc_engine_step(self._engine, self._index))
         return (
-            status == 0
+            status == lib.DWC_RUN_EXIT
             and replica.exit.reason == lib.KVM_EXIT_DEBUG
             and not self._took_exception(before_rip, before_rsp)
         )

@@ -22,7 +22,7 @@ class Visitor(ABC):
         """The inputs are chosen, neither replica has started."""
 
     def between_runs(self) -> None:  # noqa: B027 -- most want nothing there
-        """In place, if core.pause_between was set at the start: e1 is over, the VM rewound, e2 is next."""
+        """In place: e1 is over, the VM rewound, e2 is next."""
 
     @abstractmethod
     def at_end(self) -> None:

@@ -101,7 +101,7 @@ class Injector(Visitor, EngineObserver):
 
     @property
     def visit_from(self) -> int:
-        wanted = [fault.element for fault in (*self._due[:1], *self._defects)]
+        wanted = [fault.element for fault in (*self._due[:1], *self._between, *self._defects)]
         if self._settle_after is not None:
             wanted += [each.element + self._settle_after for each in self._open]
         return min(wanted, default=NEVER)
@@ -118,7 +118,6 @@ class Injector(Visitor, EngineObserver):
             self._due.remove(fault)
             if self._in_place and fault.run is Run.E2:
                 self._between.append(fault)
-                self._core.pause_between = 1
             else:
                 self._note(self._inject_at_start(fault, committed))
 
@@ -190,7 +189,7 @@ class Injector(Visitor, EngineObserver):
         """Have the scrubber look at the pages: was one still wrong?"""
         for injection in list(injections):
             if injection.page is not None:
-                injection.latent = bool(check("scrub", lib.dwc_scrub_page(self._core, injection.page)))
+                injection.latent = check("scrub", lib.dwc_scrub_page(self._core, injection.page)) == lib.DWC_SCRUB_WRONG
             self._open.remove(injection)
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
@@ -203,13 +202,11 @@ class Injector(Visitor, EngineObserver):
             return injection
         for index in fault.run.replicas:
             if not self._go_to_point(fault, index, injection):
-                self._engine.rollback()
+                self._engine.rollback(to=lib.DWC_PHASE_START_VISITED)
                 injection.became = Became.NOT_REACHED
                 return injection
-            self._core.replicas[index].midway = 1
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
-        self._core.rearm |= fault.point.at is not At.START  # the counts are void
         return injection
 
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
@@ -219,7 +216,7 @@ class Injector(Visitor, EngineObserver):
             return injection.steps is not None
         if point.at is At.TIME:
             status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
-            return bool(check("run to the fault's point", status) == lib.DWC_SLICE_UP)
+            return bool(check("run to the fault's point", status) == lib.DWC_RUN_TIME_LIMIT)
         return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
@@ -234,7 +231,6 @@ class Injector(Visitor, EngineObserver):
                 check("read state", lib.dwc_replica_read_state(replica))
             else:
                 lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
-            self._core.agreed = 0
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

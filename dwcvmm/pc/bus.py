@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
-from dwcvmm._core import lib
+from dwcvmm._core import ffi, lib
 from dwcvmm.errors import ConfigError
 
 PORTS, PHYSICAL = 0x10000, 1 << 52
@@ -29,17 +29,18 @@ class Elsewhere(Protocol):
 
 
 class CorePorts:
-    """The devices in C (cbits/pc/platform.c), for accesses that reach others, too. `core` is a `struct dwc_engine`."""
+    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `core` is a `struct dwc_engine`."""
 
-    def __init__(self, core: object) -> None:
+    def __init__(self, core: Any) -> None:
         self._core = core
+        self._pc = ffi.addressof(core, "pc")
 
     def read(self, address: int) -> int | None:
-        value = int(lib.dwc_platform_read_port(self._core, address & PORTS - 1))
+        value = int(lib.dwc_pc_read_port(self._pc, address & PORTS - 1, self._core.guest_ns))
         return None if value < 0 else value
 
     def write(self, address: int, value: int) -> bool:
-        return bool(lib.dwc_platform_write_port(self._core, address & PORTS - 1, value))
+        return bool(lib.dwc_pc_write_port(self._pc, address & PORTS - 1, value, self._core.guest_ns))
 
 
 class BusRangeError(ConfigError):

@@ -28,7 +28,7 @@ from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
 from dwcvmm.pc.devices import fwcfg
-from dwcvmm.pc.devices.cmos import FIXED_NS, start_clock
+from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
@@ -89,6 +89,7 @@ class PC:
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core: Any = self.replicas.engine
+        power_on(ffi.addressof(self.core, "pc"), config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -114,18 +115,18 @@ class PC:
         self.observers.add(self.injector)
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
-        config = self.config
+        config, pc = self.config, ffi.addressof(self.core, "pc")
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(ffi.addressof(self.core, "pci"))
+        self.pci = PciBus(ffi.addressof(pc, "pci"))
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            *(config.virtio, self.core, for_devices, self.mmio, self.pci),
+            *(config.virtio, pc, for_devices, self.mmio, self.pci),
             self.observers.console,
             lambda: self.outcome is not None,
         )
@@ -135,12 +136,11 @@ class PC:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(
-            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_set_gsi(self.core, irq, level)
+            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level)
         )
         self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
-        start_clock(self.core, config.date_ns, ram_bytes)
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
@@ -288,7 +288,7 @@ class PC:
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
@@ -299,7 +299,7 @@ class PC:
         self.observers.input_taken()
 
     def _drain(self) -> None:
-        uart = ffi.addressof(self.core, "uart")
+        uart = ffi.addressof(self.core, "pc", "uart")
         while uart.tx_count:
             buffer = ffi.new("uint8_t[]", uart.tx_count)
             count = lib.dwc_uart_drain(uart, buffer, len(buffer))

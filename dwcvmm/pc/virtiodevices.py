@@ -39,7 +39,7 @@ class VirtioDevices:
     def __init__(
         self,
         config: VirtioConfig,
-        core: object,
+        pc: object,
         memory: GuestMemory,
         mmio: Bus,
         bus: PciBus,
@@ -47,8 +47,8 @@ class VirtioDevices:
         ended: Callable[[], bool],
     ) -> None:
         self._ended = ended
-        self._core, self._memory, self._mmio, self._bus = core, memory, mmio, bus
-        self._lines = IntxLines(lambda gsi, level: lib.dwc_set_gsi(core, gsi, level))
+        self._pc, self._memory, self._mmio, self._bus = pc, memory, mmio, bus
+        self._lines = IntxLines(lambda gsi, level: lib.dwc_pc_set_gsi(self._pc, gsi, level))
         self._transports: list[VirtioPci] = []
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
@@ -74,7 +74,7 @@ class VirtioDevices:
             self._memory,
             self._mmio,
             lambda level: self._lines.set(slot, level),
-            lambda address, data: lib.dwc_send_msi(self._core, address, data),
+            lambda address, data: lib.dwc_pc_send_msi(self._pc, address, data),
         )
         self._bus.add(slot, transport.pci)
         transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))

@@ -142,7 +142,7 @@ def test_comparison_that_sees_something_else(boot, strategy) -> None:
 def test_device_state_is_not_protected(boot) -> None:
     """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
     booted = boot("ring3", Strategy.SEQUENTIAL)
-    uart = booted.machine.core.uart
+    uart = booted.machine.core.pc.uart
 
     def disturb() -> bool:
         if uart.tx_count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import ROOT, Booted
 
-from dwcvmm._core import ffi
+from dwcvmm._core import ffi, lib
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
@@ -55,7 +55,7 @@ def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None
     booted = boot("ring3", strategy)
     booted.machine.run(5)
     booted.machine.core.checkpoint_ram[IDLE] ^= 2
-    booted.machine.engine.rollback(everything=True)
+    booted.machine.engine.rollback(everything=True, to=lib.DWC_PHASE_BETWEEN)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
     assert booted.machine.core.stats.checkpoint_repairs == 1

@@ -27,7 +27,7 @@ from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.pc.bus import PORTS, Bus, BusDevice, CorePorts
-from dwcvmm.pc.devices.cmos import start_clock
+from dwcvmm.pc.devices.cmos import power_on
 from dwcvmm.pc.devices.disk import DiskConfig, open_disk
 from dwcvmm.pc.devices.disk.qcow2header import HEADER_BYTES
 from dwcvmm.pc.devices.disk.qcow2header import parse as parse_header
@@ -168,11 +168,10 @@ def virtio_rng(data: bytes) -> None:
 def registers(data: bytes) -> None:
     """Ports and memory of the devices, in Python and in C, while time passes."""
     core = ffi.new("struct dwc_engine *")
-    lib.dwc_pic_init(ffi.addressof(core, "pic"))
-    lib.dwc_pit_init(ffi.addressof(core, "pit"))
-    start_clock(core, 0, 64 << 20)
-    bus, reset = PciBus(ffi.addressof(core, "pci")), ResetControl(lambda: None)
-    keyboard = KeyboardController(lambda: None, lambda irq, level: lib.dwc_set_gsi(core, irq, level))
+    pc = ffi.addressof(core, "pc")
+    power_on(pc, 0, 64 << 20)
+    bus, reset = PciBus(ffi.addressof(pc, "pci")), ResetControl(lambda: None)
+    keyboard = KeyboardController(lambda: None, lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level))
     low_ports = Bus(PORTS, CorePorts(core))
     low_ports.add(0x60, 1, keyboard)
     low_ports.add(0x92, 1, SystemControl(keyboard, lambda: None))
@@ -191,8 +190,8 @@ def registers(data: bytes) -> None:
         if size <= length:
             _access(device, bool(small & 4), (at << 4 | value & 15) % (length - size + 1), size, value)
         core.guest_ns += value >> 32
-        lib.dwc_platform_tick(core)
-        assert lib.dwc_platform_deadline(core) > core.guest_ns, "what is due has come"
+        lib.dwc_pc_tick(pc, core.guest_ns)
+        assert lib.dwc_pc_deadline(pc, core.guest_ns) > core.guest_ns, "what is due has come"
 
 
 def texts(data: bytes) -> None:

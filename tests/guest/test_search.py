@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Booted
 
+from dwcvmm._core import lib
 from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.kvm.system import System
@@ -27,7 +28,7 @@ def test_the_search_by_steps_passes_all_turns(boot) -> None:
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
     assert machine.core.search.steps < STEPS
-    machine.engine.rollback()
+    machine.engine.rollback(to=lib.DWC_PHASE_BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -36,10 +37,10 @@ def test_the_search_by_steps_passes_a_fault_on_the_way(boot) -> None:
     machine = booted_at_its_start(boot).machine
     while machine.core.exit.port != POST:  # between both parts
         machine.run(elements=1)
-    machine.engine.rollback()
+    machine.engine.rollback(to=lib.DWC_PHASE_BETWEEN)
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
-    machine.engine.rollback()
+    machine.engine.rollback(to=lib.DWC_PHASE_BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -49,6 +50,6 @@ def test_a_search_that_finds_nothing_ends_by_its_time(boot, monkeypatch: pytest.
     machine = booted_at_its_start(boot).machine
     assert machine.engine.sites.search(with_time=True) is None  # a turn of the first part takes longer
     assert machine.engine.sites.gave_up
-    machine.engine.rollback()
+    machine.engine.rollback(to=lib.DWC_PHASE_BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0

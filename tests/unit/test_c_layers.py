@@ -16,7 +16,7 @@ import pytest
 
 CBITS = Path(__file__).parents[2] / "cbits"
 FLOORS = ("vcpu", "pc", "replica", "memory", "sites", "element")  # from the ground up; engine.c stands on the last
-BASE = ("host", "stats", "status")  # below all floors
+BASE = ("assertion", "host", "phase", "stats", "status")  # below all floors
 STRUCTURES = ("engine.h", "replica/replica.h", "replica/inputs.h")
 
 
@@ -47,11 +47,11 @@ def shared(header: Path) -> set[str]:
 def names(header: Path) -> set[str]:
     """What a user of the header can mention: functions, data, macros, structures and their fields, constants."""
     text, found = code(header), shared(header)
-    found |= set(re.findall(r"#define (\w+) ", text)) | set(re.findall(r"struct (\w+) \{", text))
+    found |= set(re.findall(r"#define (\w+)[ (]", text)) | set(re.findall(r"(?:struct|enum) (\w+) \{", text))
     for body in re.findall(r"enum \w+ \{(.*?)\}", text, re.DOTALL):
         found |= set(re.findall(r"[A-Z]\w+", body))
     for body in re.findall(r"struct \w+ \{(.*?)\n\}", text, re.DOTALL):
-        found |= set(re.findall(r"(\w+)(?:\[[^]]*\])*[,;]", body))
+        found |= set(re.findall(r"(\w+)(?:\[[^]]*\])*[,;]", body)) | set(re.findall(r"\(\*(\w+)\)\(", body))
     return found
 
 

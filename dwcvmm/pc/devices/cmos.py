@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm._core import lib
 from dwcvmm.errors import ConfigError
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -14,10 +14,11 @@ NS_PER_S = 1_000_000_000
 FIXED_NS = 1_700_000_000 * NS_PER_S  # a date that is always the same, 2023-11-14 22:13:20 UTC: runs repeat
 
 
-def start_clock(core: Any, date_ns: int, ram_bytes: int) -> None:
-    """`date_ns`: nanoseconds since 1970, UTC, at guest time 0. `core` is a `struct dwc_engine`."""
-    rtc = ffi.addressof(core, "rtc")
-    lib.dwc_rtc_init(rtc, *divmod(date_ns, NS_PER_S))
+def power_on(pc: Any, date_ns: int, ram_bytes: int) -> None:
+    """All devices in C as firmware leaves them. `pc` is a `struct dwc_pc`; `date_ns`: nanoseconds since 1970, UTC, at
+    guest time 0."""
+    lib.dwc_pc_init(pc, *divmod(date_ns, NS_PER_S))
+    rtc = pc.rtc
     extended_kib = min(ram_bytes // KIB - 1024, 0xFFFF)
     above_16m = max(ram_bytes - 16 * MIB, 0) // (64 * KIB)
     for index, value in ((0x15, 640), (0x17, extended_kib), (0x30, extended_kib), (0x34, above_16m)):

@@ -1,0 +1,133 @@
+/* Between two elements: the device that the last one ended for, requests from outside, idle time. */
+#include "element/between.h"
+
+#include <linux/kvm.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "engine.h"
+#include "host.h"
+#include "pc/interrupts.h"
+#include "pc/lapic.h"
+#include "pc/pc.h"
+#include "pc/uart.h"
+#include "sites/sites.h"
+#include "status.h"
+#include "vcpu/exit.h"
+#include "vcpu/msrs.h"
+
+#define IDLE_SLICE_NS 5000000ull
+#define DRAIN_ELEMENTS 1024
+
+int dwc_is_stop_requested(const struct dwc_engine *e)
+{
+	return atomic_load(&e->stop);
+}
+
+/* After HLT: only an interrupt ends it. The virtual clock jumps to the next timer interrupt; it is
+ * waited for with the host clock, and where somebody sits at the console. Waits in short pieces, so
+ * that the caller sees requests. */
+static int idle(struct dwc_engine *e)
+{
+	struct timespec pause = { 0, IDLE_SLICE_NS };
+	uint64_t deadline;
+
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	if (dwc_pc_interrupt_pending(&e->pc)) {
+		e->halted = 0;
+		return 0;
+	}
+	deadline = dwc_pc_deadline(&e->pc, e->guest_ns);
+	if (deadline == UINT64_MAX && !e->idle_waits)
+		return DWC_STOP_IDLE;
+	if (!e->host_base_ns && !e->idle_waits) {
+		if (deadline > e->guest_ns)
+			e->guest_ns = deadline;
+		return 0;
+	}
+	if (deadline - e->guest_ns < IDLE_SLICE_NS)
+		pause.tv_nsec = (long)(deadline - e->guest_ns);
+	nanosleep(&pause, NULL);
+	if (e->host_base_ns)
+		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	else
+		e->guest_ns += (uint64_t)pause.tv_nsec;
+	return 0;
+}
+
+/* Requests from other threads, and what is due now and then. */
+static int look_outside(struct dwc_engine *e)
+{
+	if (dwc_is_stop_requested(e))
+		return DWC_STOP_REQUESTED;
+	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->pc.uart.rx_count))
+		return DWC_STOP_ATTENTION;
+	/* what has no newline yet: a prompt, before the guest waits; dots, now and then */
+	if (e->pc.uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+		return DWC_STOP_CONSOLE;
+	if (e->elements_limit && e->stats.committed >= e->elements_limit)
+		return DWC_STOP_ELEMENT_LIMIT;
+	return 0;
+}
+
+/* Until the next element can start, or Python is asked. */
+int dwc_between_elements(struct dwc_engine *e)
+{
+	int stop;
+
+	do
+		if ((stop = look_outside(e)) || (e->halted && (stop = idle(e))))
+			return stop;
+	while (e->halted);
+	return 0;
+}
+
+/* CR8 and the task priority of the local APIC are one register (SDM 3A 11.8.6), which the element or this access may have changed. */
+static int serve_memory(struct dwc_engine *e)
+{
+	struct kvm_run *run = e->replicas[0].run;
+	int served;
+
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)run->cr8);
+	served = dwc_pc_mmio(&e->pc, &e->exit, e->inputs.io_data, e->guest_ns);
+	run->cr8 = e->pc.lapic.tpr >> 4;
+	return served;
+}
+
+/* The exit of the committed element: what a device in C does about it. DWC_STOP_EXIT: there is none. */
+int dwc_act(struct dwc_engine *e)
+{
+	const struct dwc_exit *x = &e->exit;
+
+	switch (x->reason) {
+	case KVM_EXIT_IO:
+		if (dwc_site_answer(e))
+			return 0;
+		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->guest_ns))
+			return DWC_STOP_EXIT;
+		return dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : 0;
+	case KVM_EXIT_MMIO:
+		return serve_memory(e) ? 0 : DWC_STOP_EXIT;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		dwc_msr_serve(e);
+		return 0;
+	case KVM_EXIT_DEBUG:
+		if (!dwc_site_answer(e))
+			dwc_reflect_debug_exception(e);
+		return 0;
+	case KVM_EXIT_INTERNAL_ERROR:
+		return dwc_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_STOP_EXIT;
+	case KVM_EXIT_HLT:
+		e->halted = e->replicas[0].run->if_flag;
+		return e->halted ? 0 : DWC_STOP_EXIT;
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+	case KVM_EXIT_INTR: /* the slice was used up */
+	case KVM_EXIT_SET_TPR: /* CR8 fell: what waits may go now */
+		return 0;
+	default:
+		return DWC_STOP_EXIT;
+	}
+}

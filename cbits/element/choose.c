@@ -1,0 +1,47 @@
+/* The inputs of an element. */
+#include "element/choose.h"
+
+#include "element/strategy.h"
+#include "engine.h"
+#include "pc/interrupts.h"
+#include "pc/lapic.h"
+#include "pc/pc.h"
+#include "phase.h"
+#include "replica/inputs.h"
+#include "vcpu/tsc.h"
+
+/* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
+static int starts_with_exception(const struct dwc_engine *e)
+{
+	if (e->ops->settle) /* the answer has been given already (dwc_inplace_settle) */
+		return e->checkpoint.events.exception.pending;
+	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
+	       e->inputs.answer == DWC_ANSWER_REFUSED;
+}
+
+/* Inputs are chosen once an element; a retry gets the same ones. */
+void dwc_choose_inputs(struct dwc_engine *e)
+{
+	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);
+
+	dwc_tsc_choose(e);
+	dwc_pc_tick(&e->pc, e->guest_ns);
+	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);
+	e->inputs.cr8 = e->pc.lapic.tpr >> 4;
+	pending = dwc_pc_interrupt_pending(&e->pc);
+	e->inputs.vector = -1;
+	e->inputs.window = 0;
+	e->inputs.nmi = e->pc.lapic.nmi && !alone;
+	e->pc.lapic.nmi &= !e->inputs.nmi;
+	if (!pending || alone || e->inputs.nmi) {
+		e->waiting = 0;
+		return;
+	}
+	if (e->replicas[0].run->ready_for_interrupt_injection &&
+	    (e->strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
+		e->inputs.vector = dwc_pc_interrupt_acknowledge(&e->pc);
+	else if (e->strategy == DWC_OFF || e->exact_windows)
+		e->inputs.window = 1;
+	else
+		e->waiting++;
+}

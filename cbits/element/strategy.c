@@ -1,0 +1,46 @@
+/* The strategies as a table, and the one without protection. */
+#include "element/strategy.h"
+
+#include <stddef.h>
+
+#include "element/commit.h"
+#include "element/inplace.h"
+#include "element/run.h"
+#include "element/twovms.h"
+#include "engine.h"
+#include "phase.h"
+#include "replica/replica.h"
+#include "status.h"
+
+/* One run. Where nothing has to match, any point is an end: the time limit is a moment to look at the devices. */
+static int run_unprotected(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0];
+	int end;
+
+	a->limit_ns = dwc_time_limit(e);
+	end = dwc_job_element(a);
+	e->stats.first_run_ns += dwc_ran_ns(a);
+	if (end == DWC_RUN_TIME_LIMIT) {
+		e->has_pending_io = 0;
+		dwc_advance_clock(e, dwc_ran_ns(a));
+		a->stage = DWC_STAGE_AT_COMMITTED;
+		dwc_set_phase(e, DWC_PHASE_BETWEEN);
+		return 0;
+	}
+	if (!end)
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return dwc_stop_of(end);
+}
+
+const struct dwc_strategy_ops *dwc_strategy_ops(enum dwc_strategy strategy)
+{
+	static const struct dwc_strategy_ops table[DWC_STRATEGIES] = {
+		[DWC_OFF] = { 1, 0, NULL, run_unprotected, NULL },
+		[DWC_SEQUENTIAL] = { 2, 1, NULL, dwc_run_sequential, NULL },
+		[DWC_PARALLEL] = { 2, 1, NULL, dwc_run_parallel, NULL },
+		[DWC_IN_PLACE] = { 1, 1, dwc_inplace_settle, dwc_inplace_run, dwc_inplace_run_again },
+	};
+
+	return strategy < DWC_STRATEGIES ? &table[strategy] : NULL;
+}

@@ -1,0 +1,131 @@
+/* Strategies sequential and parallel: a VM for each run, and what it takes that both have come to an end. */
+#include "element/twovms.h"
+
+#include <linux/kvm.h>
+#include <stdint.h>
+
+#include "element/align.h"
+#include "element/run.h"
+#include "element/slice.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/pages.h"
+#include "phase.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/counter.h"
+#include "vcpu/exit.h"
+
+static int plan(struct dwc_engine *e)
+{
+	int err = dwc_slice_plan(e);
+
+	e->replicas[0].limit_ns = e->replicas[1].limit_ns = e->counting ? 0 : dwc_time_limit(e);
+	return err;
+}
+
+static int align(struct dwc_engine *e, int first, int second)
+{
+	if (first && second)
+		return dwc_align(e);
+	return dwc_align_to_natural(&e->replicas[!first], e->budget + DWC_LEAST_BUDGET);
+}
+
+/* At least one of them has ended by its counter: both to the same point. */
+static int meet(struct dwc_engine *e, int first, int second)
+{
+	struct dwc_replica *a = &e->replicas[0];
+	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
+	int status;
+
+	if (!e->rearm && (status = dwc_slice_measure(e)))
+		return status;
+	e->rearm = 1;
+	status = align(e, first, second);
+	/* the time of the way to the common point is not the guest's */
+	a->ended_ns = ended_ns;
+	a->started_ns = started_ns;
+	switch (status) {
+	case DWC_ALIGN_MET:
+		for (int i = 0; i < 2; i++)
+			dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
+		dwc_set_phase(e, DWC_PHASE_COMPARED);
+		return 0;
+	case DWC_ALIGN_NATURAL:
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+		return dwc_replica_call_both(e, dwc_pages_harvest);
+	case DWC_ALIGN_MISSED:
+		e->diff = DWC_DIFF_HANG;
+		return DWC_STOP_DIVERGED;
+	case DWC_ALIGN_STOP_REQUESTED:
+		return DWC_STOP_REQUESTED;
+	default:
+		return status;
+	}
+}
+
+/* Both runs have ended, by an enum dwc_run_end or -errno each. */
+static int end(struct dwc_engine *e, int first, int second)
+{
+	int stop = 0;
+
+	if (first < 0 || second < 0)
+		return first < 0 ? first : second;
+	if (first == DWC_RUN_STOP_REQUESTED || second == DWC_RUN_STOP_REQUESTED)
+		return DWC_STOP_REQUESTED;
+	dwc_slice_note(e);
+	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
+		return meet(e, first, second);
+	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)
+		return DWC_STOP_TIME_LIMIT;
+	if (first || second)
+		stop = dwc_extend(e, &e->replicas[!first]);
+	if (!stop)
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return stop;
+}
+
+/* e2 is to end where e1 has. */
+static int follow_e1(struct dwc_engine *e)
+{
+	int err = dwc_counter_read(&e->replicas[0], &e->budget);
+
+	if (!err)
+		e->budget = dwc_budget_to_end_at(e, e->budget);
+	return err;
+}
+
+int dwc_run_sequential(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+	int err, first, second;
+
+	if ((err = plan(e)))
+		return err;
+	first = dwc_job_element(a);
+	e->stats.first_run_ns += dwc_ran_ns(a);
+	if (first && first != DWC_RUN_COUNTER)
+		return dwc_stop_of(first);
+	if (first && e->arm && (err = follow_e1(e)))
+		return err;
+	second = dwc_replica_call(b, dwc_job_element);
+	e->stats.second_run_ns += dwc_ran_ns(b);
+	return end(e, first, second);
+}
+
+int dwc_run_parallel(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+	uint64_t waited_from;
+	int err, first, second;
+
+	if ((err = plan(e)))
+		return err;
+	dwc_replica_post(b, dwc_job_element);
+	first = dwc_job_element(a);
+	e->stats.first_run_ns += dwc_ran_ns(a);
+	waited_from = dwc_now_ns();
+	second = dwc_replica_wait(b);
+	e->stats.second_run_ns += dwc_now_ns() - waited_from;
+	return end(e, first, second);
+}

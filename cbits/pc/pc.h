@@ -1,0 +1,37 @@
+/* The PC: its devices in C, the answers to a guest that talks to them, and the way from their lines to an interrupt's vector. */
+#ifndef DWC_PC_PC_H
+#define DWC_PC_PC_H
+
+#include <stdint.h>
+
+#include "pc/ioapic.h"
+#include "pc/lapic.h"
+#include "pc/pci.h"
+#include "pc/pic.h"
+#include "pc/pit.h"
+#include "pc/rtc.h"
+#include "pc/uart.h"
+
+struct dwc_exit;
+
+/* All that these devices know: they change between elements only, and guest time is handed in. There is no pointer in it, here or in
+ * a part of it, so an assignment copies a PC (tests/unit/test_platform.py lets the original and a copy go on). */
+struct dwc_pc {
+	struct dwc_pic pic;
+	struct dwc_ioapic ioapic;
+	struct dwc_lapic lapic;
+	struct dwc_pit pit;
+	struct dwc_rtc rtc;
+	struct dwc_pci pci;
+	struct dwc_uart uart;
+};
+
+void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns);
+int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);
+int dwc_pc_io(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);
+int dwc_pc_read_port(struct dwc_pc *pc, uint16_t port, uint64_t now_ns);
+int dwc_pc_write_port(struct dwc_pc *pc, uint16_t port, uint8_t value, uint64_t now_ns);
+void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns);
+uint64_t dwc_pc_deadline(const struct dwc_pc *pc, uint64_t now_ns);
+
+#endif

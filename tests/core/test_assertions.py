@@ -1,0 +1,100 @@
+"""A state that cannot be ends the process, also in a release build, and says in which element and phase."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dwcvmm._core import ffi, lib
+
+PHASES = {name.removeprefix("DWC_PHASE_"): getattr(lib, name) for name in dir(lib) if name.startswith("DWC_PHASE_")}
+ELEMENT = 41
+# what happens to elements, each a way from BETWEEN to BETWEEN
+WAYS = {
+    "committed": "INPUTS_CHOSEN RUNNING BOTH_ENDED BETWEEN",
+    "visited": "INPUTS_CHOSEN START_VISITED RUNNING BOTH_ENDED BETWEEN",
+    "in place": "INPUTS_CHOSEN RUNNING FIRST_RUN_DONE RUNNING BOTH_ENDED BETWEEN",
+    "a part of an instruction": "FRAGMENT COMPARED BETWEEN",
+    "aligned": "INPUTS_CHOSEN RUNNING COMPARED BETWEEN",
+    "aligned and visited": "INPUTS_CHOSEN RUNNING COMPARED BOTH_ENDED BETWEEN",
+    "retried": "INPUTS_CHOSEN RUNNING BOTH_ENDED DISCARDED ROLLING_BACK INPUTS_CHOSEN RUNNING BOTH_ENDED BETWEEN",
+    "stepped": "INPUTS_CHOSEN RUNNING DISCARDED ROLLING_BACK INPUTS_CHOSEN BOTH_ENDED BETWEEN",
+    "stepped in place": "INPUTS_CHOSEN RUNNING DISCARDED ROLLING_BACK INPUTS_CHOSEN FIRST_RUN_DONE BOTH_ENDED BETWEEN",
+    "caught up": "INPUTS_CHOSEN RUNNING BOTH_ENDED DISCARDED BOTH_ENDED BETWEEN",
+    "a point not reached": "INPUTS_CHOSEN START_VISITED ROLLING_BACK START_VISITED RUNNING BOTH_ENDED BETWEEN",
+    "unprotected, by time": "INPUTS_CHOSEN RUNNING BETWEEN",
+    "a checkpoint for devices differs": "ROLLING_BACK BETWEEN",
+}
+ILLEGAL = {
+    "commit without a run": ("INPUTS_CHOSEN", "BETWEEN"),
+    "run without inputs": ("", "RUNNING"),
+    "run again without a rollback": ("INPUTS_CHOSEN RUNNING DISCARDED", "RUNNING"),
+    "inputs chosen twice": ("INPUTS_CHOSEN START_VISITED", "INPUTS_CHOSEN"),
+    "e2 before e1": ("INPUTS_CHOSEN", "COMPARED"),
+    "out of a commit": ("INPUTS_CHOSEN RUNNING BOTH_ENDED", "RUNNING"),
+    "a part of an instruction is rolled back": ("FRAGMENT", "ROLLING_BACK"),
+    "a rollback in a rollback": ("ROLLING_BACK", "ROLLING_BACK"),
+}
+
+
+def walk(core: object, way: str) -> None:
+    for phase in way.split():
+        lib.dwc_set_phase(core, PHASES[phase])
+
+
+def fate(way: str, then: str) -> subprocess.CompletedProcess[str]:
+    """What becomes of a process whose engine goes that way, and then does something."""
+    program = f"""
+import resource
+from dwcvmm._core import ffi, lib
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+core = ffi.new("struct dwc_engine *")
+core.stats.committed = {ELEMENT}
+for phase in {[PHASES[phase] for phase in way.split()]}:
+    lib.dwc_set_phase(core, phase)
+{then}
+"""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_what_happens_to_elements_is_legal(name: str) -> None:
+    core = ffi.new("struct dwc_engine *")
+    walk(core, WAYS[name])
+    assert core.phase == lib.DWC_PHASE_BETWEEN
+
+
+@pytest.mark.parametrize("name", list(ILLEGAL))
+def test_an_illegal_step_ends_the_process(name: str) -> None:
+    way, phase = ILLEGAL[name]
+    died = fate(way, f"lib.dwc_set_phase(core, {PHASES[phase]})")
+    assert died.returncode == -signal.SIGABRT, died
+    before = way.split()[-1] if way else "BETWEEN"
+    assert f"element {ELEMENT}, phase {before}: no step leads to {phase}" in died.stderr
+
+
+@pytest.mark.parametrize(
+    ("way", "then", "condition"),
+    [
+        ("INPUTS_CHOSEN RUNNING DISCARDED", "lib.dwc_engine_run(core)", "dwc_is_stop_requested(e)"),
+        ("", f"lib.dwc_engine_rollback(core, 0, {PHASES['INPUTS_CHOSEN']})", "to <= e->phase"),
+        ("INPUTS_CHOSEN RUNNING", "lib.dwc_engine_checkpoint(core)", "e->phase == DWC_PHASE_BETWEEN"),
+    ],
+    ids=["run after a divergence", "rollback to inputs that were not chosen", "checkpoint during a run"],
+)
+def test_the_replicas_must_stand_at_the_last_committed_state(way: str, then: str, condition: str) -> None:
+    died = fate(way, then)
+    assert died.returncode == -signal.SIGABRT, died
+    assert f"element {ELEMENT}" in died.stderr
+    assert condition in died.stderr
+
+
+def test_after_a_requested_stop_there_is_nothing_to_assert() -> None:
+    lived = fate(
+        "INPUTS_CHOSEN RUNNING DISCARDED",
+        "lib.dwc_engine_request_stop(core); assert lib.dwc_engine_run(core) == lib.DWC_STOP_REQUESTED",
+    )
+    assert lived.returncode == 0, lived.stderr

@@ -12,8 +12,7 @@ import click
 
 from dwcvmm._core import lib
 from dwcvmm.cli.apart import check_apart
-from dwcvmm.cli.run import DAY, MS
-from dwcvmm.cli.units import Duration, Size
+from dwcvmm.cli.units import DAY, MS, Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from dwcvmm._core import ffi, lib
-from dwcvmm.element import postmortem
+from dwcvmm.element import guestcode, postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import REGISTERS, special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError
+from dwcvmm.errors import ConfigError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
+from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
@@ -87,8 +89,7 @@ class PC:
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core: Any = self.replicas.engine
-        pc = ffi.addressof(self.core, "pc")
-        power_on(pc, config.date_ns, ram_bytes)
+        power_on(ffi.addressof(self.core, "pc"), config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -114,7 +115,7 @@ class PC:
         self.observers.add(self.injector)
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
-        config = self.config
+        config, pc = self.config, ffi.addressof(self.core, "pc")
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
@@ -229,6 +230,34 @@ class PC:
     def injections(self) -> list[Injection]:
         """What became of the faults so far, including those whose element has not come."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
+
+    def registers(self) -> dict[str, int]:
+        """By name, between two elements."""
+        state: Any = self.core.replicas[0].state
+        vcpu = self.replicas.vcpus[0]
+        # of KVM where nothing was committed, or where states are not read
+        by_kvm = not self.protected or not self.core.stats.committed
+        regs, sregs = (vcpu.get("regs"), vcpu.get("sregs")) if by_kvm else (state.regs, state.sregs)
+        return {name: int(getattr(regs, name)) for name in REGISTERS} | special_registers(sregs)
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""
+        if not self.core.stats.committed:
+            check("read state", lib.dwc_state_prime(ffi.addressof(self.core.replicas, 0)))
+        return guestcode.translate(self.core.replicas[0], linear)
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        self.memory.check(gpa, len(data))
+        if self.core.stats.committed:
+            try:
+                at_rest = self.engine.settle()
+            except RunOver:
+                self._end(Outcome.DIVERGENCE_STOP)
+                at_rest = False
+            if not at_rest:
+                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+        self.memory.write(gpa, data)
 
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""

@@ -66,11 +66,20 @@ class Replicas:
         self.config = config
         self.engine: Any = ffi.new("struct dwc_engine *")
         self._keep: list[Any] = []
+        self._maps: list[mmap.mmap] = []
+        self._rom_view: Any = None
         self.host = probe(system)
         self._check_in_place()
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
-        engine = self.engine
+        try:
+            self._build(ram_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, ram_bytes: int) -> None:
+        system, config, engine = self.system, self.config, self.engine
         engine.strategy = {
             Strategy.OFF: lib.DWC_OFF,
             Strategy.SEQUENTIAL: lib.DWC_SEQUENTIAL,
@@ -219,7 +228,7 @@ class Replicas:
 
     def _memory(self, size_bytes: int, flags: int = 0) -> mmap.mmap:
         memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags)
-        self._keep.append(memory)
+        self._maps.append(memory)
         return memory
 
     def _populated(self, size_bytes: int) -> mmap.mmap:
@@ -315,8 +324,8 @@ class Replicas:
         """Map a ROM read-only below 4 GiB, in whole pages, the same for all VMs. It is not RAM, and is not compared."""
         rom = mmap.mmap(-1, len(content))
         rom.write(content)
-        view = ffi.from_buffer(rom)
-        self._keep += [rom, view]
+        self._maps.append(rom)
+        self._rom_view = view = ffi.from_buffer(rom)
         for vm in self.vms:
             at = int(ffi.cast("uintptr_t", view))
             vm.set_memslot(self.engine.nslots, FOUR_GIB - len(content), len(content), at, lib.KVM_MEM_READONLY)
@@ -339,7 +348,14 @@ class Replicas:
         lib.dwc_guard_start(engine)
 
     def close(self) -> None:
+        """Free the VMs and all memory of the guest. What was counted can still be read."""
         while self.vcpus:
             self.vcpus.pop().close()
         while self.vms:
             self.vms.pop().close()
+        self.engine.replicas[0].ram = self.engine.replicas[1].ram = self.engine.checkpoint_ram = ffi.NULL
+        if self._rom_view is not None:
+            ffi.release(self._rom_view)
+            self._rom_view = None
+        while self._maps:
+            self._maps.pop().close()

@@ -24,7 +24,11 @@ GROUPS = {
 class Vcpu:
     def __init__(self, fd: int, run_bytes: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, run_bytes)
+        try:
+            self._map = mmap.mmap(fd, run_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
         self._buffer = ffi.from_buffer(self._map)
         self.run_page: Any = ffi.cast("struct kvm_run *", self._buffer)
 

@@ -25,6 +25,13 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 	memcpy(e->inputs.io_data, data, length < DWC_IO_BYTES ? length : DWC_IO_BYTES);
 }
 
+/* As Python names it. */
+static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
+{
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->strategy != DWC_OFF));
+	return &e->replicas[replica];
+}
+
 static int job_step(struct dwc_replica *r)
 {
 	enum dwc_stage stage = r->stage;
@@ -47,7 +54,7 @@ static int job_step(struct dwc_replica *r)
 int dwc_engine_step(struct dwc_engine *e, int replica)
 {
 	e->rearm = 1;
-	return dwc_replica_call(&e->replicas[replica], job_step);
+	return dwc_replica_call(numbered(e, replica), job_step);
 }
 
 /* Once an element, however often it is asked for. */
@@ -63,8 +70,8 @@ static int job_resume_inputs(struct dwc_replica *r)
 /* Give a replica that stands at the last committed state the inputs of the element: single steps can start there. */
 int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
 {
-	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
-	return dwc_replica_call(&e->replicas[replica], job_resume_inputs);
+	DWC_ASSERT(e, numbered(e, replica)->stage <= DWC_STAGE_HAS_INPUTS);
+	return dwc_replica_call(numbered(e, replica), job_resume_inputs);
 }
 
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
@@ -82,7 +89,7 @@ static int job_enter(struct dwc_replica *r)
 int dwc_engine_enter(struct dwc_engine *e, int replica)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	return dwc_replica_call(&e->replicas[replica], job_enter);
+	return dwc_replica_call(numbered(e, replica), job_enter);
 }
 
 static int job_move(struct dwc_replica *r)
@@ -97,8 +104,8 @@ static int job_move(struct dwc_replica *r)
 /* From now on the replica's thread runs on that CPU. */
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 {
-	e->replicas[replica].cpu = cpu;
-	return dwc_replica_call(&e->replicas[replica], job_move);
+	numbered(e, replica)->cpu = cpu;
+	return dwc_replica_call(numbered(e, replica), job_move);
 }
 
 static int job_run_for(struct dwc_replica *r)
@@ -120,8 +127,8 @@ int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
 	e->rearm = 1;
-	e->replicas[replica].limit_ns = ns;
-	return dwc_replica_call(&e->replicas[replica], job_run_for);
+	numbered(e, replica)->limit_ns = ns;
+	return dwc_replica_call(numbered(e, replica), job_run_for);
 }
 
 void dwc_engine_stop(struct dwc_engine *e)

@@ -13,7 +13,7 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy, Tsc, default_strategy
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
-from dwcvmm.experiments.check import check_guest, picture, result_of
+from dwcvmm.experiments.check import check_guest, picture
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_SLICE_NS
 from dwcvmm.page import pictures
 from dwcvmm.page.style import check_picture_path, save
@@ -50,13 +50,12 @@ def check(
     file = OutputFile(json_path) if json_path else None
     log = EventLog(events)
     try:
-        totals = interruptible(lambda: check_guest(guest, elements, log, kind, slice_ns, event, Tsc(tsc)))
+        result = interruptible(lambda: check_guest(guest, elements, log, kind, slice_ns, event, Tsc(tsc)))
     finally:
         log.close()
-    show(picture(totals))
-    result = result_of(totals)
+    show(picture(result))
     if file:
         file.write(pretty_json(result))
     if picture_path:
         save(pictures.slice_ends(result), picture_path)
-    return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)
+    return int(ExitCode.DIVERGENCE_STOP if result.unexplained else ExitCode.OK)

@@ -1,4 +1,4 @@
-"""A divergence as a record: what differed, and what it was put down to."""
+"""A divergence as a record: what differed, and its cause."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dwcvmm._core import ffi, lib
 
 
 class Cause(StrEnum):
-    TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
-    RANDOM = "random"  # the same of an RDRAND or RDSEED, which CPUID hides
-    HOST_STATE = "host_state"  # the same of an instruction that reads what is the host's: RDPID, XGETBV
+    TIME = "time"  # the element executed RDTSC or RDTSCP, which is a site now
+    RANDOM = "random"  # the same with RDRAND or RDSEED, which CPUID hides
+    HOST_STATE = "host_state"  # the same with another instruction that reads a value of the host: RDPID, XGETBV
     TSC_TICK = "tsc_tick"  # the frozen TSC ticked inside the element; it is run again
-    IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
-    ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
-    ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas
-    CHECKPOINT = "checkpoint"  # what a rollback would bring back is not what was saved
-    INJECTED = "injected"  # a fault was put there on purpose
+    IRQ_WINDOW = "irq_window"  # the interrupt window opened at different instructions
+    ACCESSED_BIT = "accessed_bit"  # only accessed bits of page tables differ
+    ALIGNMENT = "alignment"  # after an overflow no instruction was found at which both replicas could stop
+    CHECKPOINT = "checkpoint"  # what a rollback would restore is not what was saved
+    INJECTED = "injected"  # a fault was injected
     UNEXPLAINED = "unexplained"
 
 
@@ -58,7 +58,7 @@ def special_registers(sregs: Any) -> dict[str, int]:
 
 
 def msr_differences(a: Any, b: Any) -> dict[str, tuple[int, int]]:
-    """The MSRs that differ between two `struct dwc_msrs`, by names as a fault's target has them."""
+    """The MSRs that differ between two `struct dwc_msrs`, named as targets of faults are."""
     pairs = ((a.entries[i], b.entries[i]) for i in range(a.count))
     return {f"msr:{x.index:#x}": (int(x.data), int(y.data)) for x, y in pairs if x.data != y.data}
 
@@ -87,7 +87,7 @@ def describe(engine: Any, attempt: int) -> Divergence:
     }
     special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
     registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
-    if engine.diff & lib.DWC_DIFF_MSRS:  # else they are of an earlier checkpoint
+    if engine.diff & lib.DWC_DIFF_MSRS:  # otherwise the MSRs are those of an earlier checkpoint
         registers |= msr_differences(a.state.msrs, b.state.msrs)
     return Divergence(
         element=int(engine.stats.committed),

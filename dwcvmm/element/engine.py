@@ -1,5 +1,5 @@
-"""The engine: runs elements in C and decides where C stops. The life of an element is
-cbits/element/element.c; here is what happens when it does not simply commit."""
+"""The engine: lets C run elements, and decides what follows when C stops. The life of an element is
+cbits/element/element.c; this file has what happens when an element does not simply commit."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from dwcvmm.kvm.ioctl import check
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
-PATIENCE_MOST = 128  # times as long
-COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
+PATIENCE_MOST = 128  # times the usual time limit, at most
+COPIES = ("e1", "e2", "checkpoint", "none")  # by enum dwc_copy; none: no copy was right
 SUSPICIOUS_DISCARDS = 3
-STEPPED_SEARCH_EVERY = 3  # attempts at an alignment: a slice is hundreds of thousands of single steps
-TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
+STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
+TICK_RETRIES = 3  # an element that meets a tick each time is too long to avoid one: its time site is learned
 
 
 class Stop(Enum):
-    """Why `Engine.run` came back."""
+    """Why `Engine.run` returned."""
 
-    EXIT = auto()  # an exit for the machine: `exit` describes it, `answer` continues
+    EXIT = auto()  # an exit that the machine has to serve: `exit` describes it, `answer` answers it
     CONSOLE = auto()
     STOPPED = auto()
     IDLE = auto()
     LIMIT = auto()
     ATTENTION = auto()
-    DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback that could not be done
+    DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback failed
 
 
 class RunOver(DwcVmmError):
-    """A divergence after which nothing goes on, met outside of run(). It is recorded."""
+    """A divergence outside of run() after which the run cannot go on. It has been recorded."""
 
 
 class _RollbackFailed(Exception):
-    """The replicas stand anywhere: the run is over."""
+    """A rollback failed and left the replicas in an undefined state: the run is over."""
 
     def __init__(self, stop: Stop) -> None:
         self.stop = stop
@@ -56,7 +56,7 @@ class _RollbackFailed(Exception):
 
 @dataclass
 class Counts:
-    """What the C core does not count itself."""
+    """Counts that the C core does not keep."""
 
     divergences: Counter[str]
     stepped_elements: int = 0
@@ -81,7 +81,7 @@ class Engine:
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
         self.last: Divergence | None = None
         self._attempt = self._cuts = 0
-        self._discards = (0, 0)  # element, and how often in a row its steps were for nothing
+        self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
         self._said: set[str] = set()  # of searches
 
@@ -94,7 +94,7 @@ class Engine:
         self._started = True
 
     def release(self) -> None:
-        """Stop threads and timers; the VMs stay, to be looked at. On the thread that called start()."""
+        """Stop threads and timers; the VMs stay and can be examined. Call it on the thread that called start()."""
         if self._started:
             lib.dwc_engine_stop(self.core)
             self._started = False
@@ -110,14 +110,14 @@ class Engine:
         return self.core.exit
 
     def answer(self, data: bytes) -> None:
-        """What a device says to the committed read; the replicas get it with the next element."""
+        """A device's answer to the committed read; the replicas get it with the next element."""
         lib.dwc_engine_answer(self.core, data, len(data))
 
     def request_stop(self) -> None:
         lib.dwc_engine_request_stop(self.core)
 
     def run(self, last_element: int = 0) -> Stop:
-        """Run until somebody is needed, or until so many elements are committed in all (0: no limit)."""
+        """Run until the caller is needed, or until `last_element` elements are committed in all (0: no limit)."""
         self.core.elements_limit = last_element
         try:
             return self._run()
@@ -156,15 +156,16 @@ class Engine:
                 return STOPS[status]
 
     def _be_more_patient(self) -> None:
-        """The run that was too long is thrown away, so one that needs even longer would never be done. Every second
-        time wait twice as long, every fourth four times, and so on: interrupts mostly come in time all the same.
+        """Raise the time limit of the next try. An element cut by its time limit is discarded, so one that needs longer
+        would never finish. Every second time the limit is doubled, every fourth time it is four times as long, and so
+        on; interrupts still come in time mostly.
         """
         self._cuts += 1
         self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
 
     def settle(self) -> bool:
-        """Make the last committed state a checkpoint, so that devices may use guest memory. False where that cannot be
-        now: run one more element, and ask again. Raises RunOver.
+        """Make the last committed state a checkpoint, so that devices may use guest memory. Returns False if that
+        cannot be done now: run one more element, and try again. Raises RunOver.
         """
         if not lib.dwc_memory_at_rest(self.core):
             return False
@@ -194,7 +195,7 @@ class Engine:
         return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
 
     def read_memory(self, gpa: int, length: int) -> bytes:
-        """Guest RAM for a device, after settle(): all three copies agree on it, or are made to. Raises RunOver."""
+        """Guest RAM for a device, after settle(). Its three copies agree, or are repaired first. Raises RunOver."""
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
             if status == lib.DWC_MEMORY_LOST:
@@ -228,7 +229,7 @@ class Engine:
         self.observer.divergence(record)
 
     def _describe(self, attempt: int) -> Divergence:
-        """Accessed bits that differ are merged: the cause is known then."""
+        """Record the divergence. If only accessed bits differ they are merged, and the cause is known."""
         record = describe(self.core, attempt)
         if any(replica.tick_crossed for replica in self.core.replicas):
             record.detail["tick"] = True
@@ -239,7 +240,7 @@ class Engine:
         return record
 
     def _diverged(self) -> bool:
-        """Explain, roll back, restart. False when restarts are used up."""
+        """Roll back, find the cause, restart. Returns False when the restarts are used up."""
         if self._catch_up_window():
             return True
         self._attempt += 1
@@ -268,7 +269,7 @@ class Engine:
             return Cause.IRQ_WINDOW
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
-        # the first suspect: a read of time that leads the runs apart mostly keeps their slices from meeting, too
+        # Two runs that read different times mostly take different paths and find no common end: suspect this first
         aligning = record.groups == ["hang"] and bool(self.core.counting)
         time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
         found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
@@ -278,14 +279,14 @@ class Engine:
         return Cause.ALIGNMENT if aligning else Cause.UNEXPLAINED
 
     def _find_host_read(self, record: Divergence, time_ran: bool, aligning: bool) -> Found | None:
-        """The first instruction of the element that differed which reads what is the host's. `aligning`: it was to end
-        by the counter, and what it executes is bounded by that.
+        """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an
+        overflow was to end the element, and its budget bounds the search.
 
         On return both replicas stand at the last committed state.
         """
         budget = 2 * int(self.core.budget) if aligning else 0
         found = self.sites.scan(time_ran, budget)
-        # single steps are slow: where time stands still or a slice is long, a difference must have come again first
+        # single steps are slow: with a frozen TSC, or in a long slice, wait until the difference has come again
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
             self.rollback()
             self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
@@ -308,7 +309,7 @@ class Engine:
             self.observer.search(text)
 
     def _learn(self, record: Divergence, found: Found) -> None:
-        """What was found is a site from now on. Both replicas stand at the last committed state."""
+        """Make the instruction found a site. Both replicas are at the last committed state."""
         record.detail |= {"site_gpa": found.gpa, "instruction": found.name, "address": found.linear}
         if not self.sites.trappable:
             self._pass_host_read()
@@ -317,11 +318,11 @@ class Engine:
         while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DIVERGED:
             self.rollback()
         if self.sites.learn():
-            self._attempt = 0  # there is one site less to learn: this restart is not like the one before
+            self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
 
     def _catch_up_window(self) -> bool:
-        """The window opened at different instructions (a host interrupt can move it): let the one
-        behind come up, and commit there."""
+        """The interrupt window opened at different instructions (a host interrupt can move it): step the lagging
+        replica to where the other stands, and commit there."""
         core = self.core
         a, b = core.replicas[0], core.replicas[1]
         if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.regs.rip == b.state.regs.rip or self._attempt:
@@ -344,21 +345,22 @@ class Engine:
         return True
 
     def _end_by_steps(self, waited_ns: int) -> None:
-        """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
-        element again, single-stepped in both replicas, and make that the element."""
+        """The element was cut by its time limit, or a due interrupt has waited too long: run a few instructions of it
+        again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
         waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
-                # the time of the run that was thrown away: it is what made the interrupt due
+                # count the time of the discarded run: it made the interrupt due
                 core.guest_ns += waited_ns // core.clock_divisor
             return
         self._discard_steps()
 
     def _discard_steps(self) -> None:
-        """What keeps an element from ending, run or stepped, can be an upset in a page that no log names."""
+        """Roll back after single steps that led nowhere. If that happens repeatedly the reason can be a fault in a page
+        that is in no dirty log: then restore all of RAM."""
         self.counts.discarded_steps += 1
         element = int(self.core.stats.committed)
         self._discards = (element, self._discards[1] + 1 if self._discards[0] == element else 1)
@@ -371,7 +373,7 @@ class Engine:
         self.rollback(everything=suspicious)
 
     def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
-        """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
+        """Replica A has gone `steps` instructions from the checkpoint. Let B do the same, and make that the element."""
         second = 1
         if self.in_place:
             second = 0
@@ -386,11 +388,11 @@ class Engine:
         return True
 
     def _pass_host_read(self) -> None:
-        """The instruction that the last search found can hold no trap here. Step to it: that is an element, and
-        the next one starts with what it would have read. Slow, and lively wherever single steps work."""
+        """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
+        and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
         core = self.core
         if core.search.steps:
-            first = stepping.run_steps(core, 0, SEARCH_STEPS)  # they end there
+            first = stepping.run_steps(core, 0, SEARCH_STEPS)  # they stop at the instruction
             if not first or not self._commit_steps(first):
                 self._discard_steps()
                 return

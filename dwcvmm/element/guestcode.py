@@ -1,4 +1,4 @@
-"""Look at guest code through a replica: bytes at a linear address, instructions that matter here."""
+"""Read guest code through a replica: bytes at a linear address, and which instructions they are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PAGE = 4096
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
 STI = b"\xfb"
 
-# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these lose or block it. PUSHF, SYSRET: debug.c.
+# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c), which these lose or block. PUSHF, SYSRET: debug.c.
 UNSAFE_ONE = frozenset(b"\xcc\xcd\xce\xf1\x8e\x17\xf4")
 UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET
 
 
 def translate(replica: Any, linear: int) -> int | None:
-    """Guest physical address of a linear address; None where no RAM is mapped."""
+    """Guest physical address of a linear address; None if no RAM is mapped there."""
     gpa = ffi.new("uint64_t *")
     if not lib.dwc_translate(ffi.addressof(replica), linear & (1 << 64) - 1, gpa):
         return None
@@ -24,7 +24,7 @@ def translate(replica: Any, linear: int) -> int | None:
 
 
 def read_code(replica: Any, linear: int, length: int = 15) -> bytes:
-    """Up to `length` bytes of guest code; shorter where the next page is not mapped."""
+    """Up to `length` bytes of guest code; fewer if the next page is not mapped."""
     out = b""
     while len(out) < length:
         gpa = translate(replica, linear + len(out))
@@ -60,7 +60,7 @@ def unsafe_to_step(code: bytes) -> bool:
 
 
 def host_read(code: bytes, bits: int) -> int:
-    """What the instruction at the start of `code` reads of the host (enum dwc_read_kind), or 0."""
+    """Which value of the host the instruction at the start of `code` reads (enum dwc_read_kind); 0: none."""
     read = ffi.new("struct dwc_host_read *")
     lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), bits, read)
     return int(read.kind)

@@ -1,5 +1,5 @@
-"""The accessed-bit normaliser: a processor may set A speculatively (SDM 3A 5.10.2.3), so page tables
-of two right replicas can differ in it. Only bit 5 of entries in pages reachable as tables counts."""
+"""Merge accessed bits: a processor may set them speculatively (SDM 3A 5.10.2.3), so the page tables of two
+replicas without a fault can differ in them. Only bit 5 of entries in pages that are reachable as tables is merged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
 
 
 def long_mode(sregs: Any) -> bool:
-    """Paging is on, and its tables are those of long mode."""
+    """Whether paging is on with the tables of long mode."""
     return bool(sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA)
 
 
@@ -71,7 +71,7 @@ def merge_accessed_bits(engine: Any, record: Divergence) -> int:
     """If memory alone differs, and only in accessed bits of page tables, set them everywhere.
 
     The bits are OR-ed into both replicas and the checkpoint, so that the restarted element agrees.
-    Returns how many entries were merged (0: not such a case).
+    Returns how many entries were merged (0: something else differs).
     """
     if record.groups != ["memory"] or len(record.pages) != engine.diff_count:
         return 0

@@ -1,4 +1,4 @@
-"""What is left of a guest that cannot go on: the exit by name, registers, code, page walk."""
+"""The post-mortem of a guest that cannot go on: exit, registers, code, page walk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
 
 @cache
 def disassembler() -> Any:
-    """The module capstone: a large library that most guests never need. In a sandbox it must be there before."""
+    """The module capstone, a large library, loaded only when needed: but before a sandbox is entered."""
     import capstone
 
     return capstone

@@ -1,4 +1,4 @@
-"""The progress counter: which event a CPU counts guest progress by, and the self-test that believes it or not.
+"""The progress counter: which event a CPU counts guest progress by, and the self-test that it has to pass.
 
 The algorithm is in docs/progress.md, its C in cbits/vcpu/counter.c and cbits/element/align.c.
 """
@@ -18,9 +18,9 @@ from dwcvmm._core import ffi, lib
 PERF_TYPE_HARDWARE, PERF_TYPE_RAW = 0, 4
 HW_INSTRUCTIONS = 1
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
-NOISE = 64  # events that an exact loop may be off by: interrupts of the host add one each on many CPUs
+NOISE = 64  # events by which the count of an exact loop may be off: on many CPUs each interrupt of the host adds one
 NO_OVERFLOW = 1 << 40
-LATE = 100_000  # an overflow that comes later than this is of no use
+LATE = 100_000  # events; an overflow that comes later than this is useless
 
 
 class Event(StrEnum):
@@ -34,7 +34,7 @@ class Event(StrEnum):
 @dataclass(frozen=True)
 class Model:
     """A generation of CPUs. `branches` is the raw event of retired conditional branches (rr, PerfCounters.cc);
-    `skid` the instructions its overflows are late by; `note` its errata."""
+    `skid`: by how many instructions its overflows are late; `note`: its errata."""
 
     vendor: str
     family: int
@@ -85,8 +85,8 @@ def this_cpu(cpuinfo: str | None = None) -> Model | None:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the self-test found. `event` is NONE where nothing can be used: `reason` and `remedy` say why.
-    `events_per_ms`: the rate of its loop, to start with."""
+    """What the self-test found. `event` is NONE if no event can be used; `reason` and `remedy` say why.
+    `events_per_ms`: the rate measured in its loop, as a first estimate."""
 
     event: Event
     reason: str

@@ -1,4 +1,4 @@
-"""Make the replicas: VMs with their own RAM and one vCPU each (in place: one VM), and the checkpoint's RAM."""
+"""Makes the replicas (VMs with their own RAM and one vCPU each; in place one VM) and the checkpoint's RAM."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PAGE = 4096
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
 FOUR_GIB = 1 << 32
 
-# MSRs that a guest can change by itself and that no other register group holds. TSC is left out:
-# it runs on between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
+# MSRs that a guest can change by itself and that no other register group holds. TSC is left out, since
+# it differs between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
 SAVED_MSRS = (
     0x174, 0x175, 0x176,  # SYSENTER_CS, ESP, EIP
     0x277,  # PAT
@@ -44,7 +44,7 @@ TSC_APART = 0x5_5AA5_A5A5_A5A5
 MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no name for it
 POPULATE_PIECE = 64 << 20
 GUEST_CLOCK_KHZ = 1_000_000
-EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
+EVICT_CACHES = 2  # times the size of the last-level cache is read to empty it
 
 REQUIRED = {
     "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
@@ -103,7 +103,7 @@ class Replicas:
         engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
         engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
         engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
-        # one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name
+        # one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it
         slots = [(0, ram_bytes)]
         engine.nslots = len(slots)
         memories = [self._ram(0)]
@@ -126,7 +126,7 @@ class Replicas:
         self._choose_cache_flush()
 
     def _check_in_place(self) -> None:
-        """Refuse what cannot be done with one VM, or only with one."""
+        """Refuse options that do not work with one VM, or that work only with one."""
         config = self.config
         if config.strategy is not Strategy.IN_PLACE:
             if config.cache_flush is not CacheFlush.NONE:
@@ -167,14 +167,14 @@ class Replicas:
         if not 1 <= every <= lib.DWC_LOG_ELEMENTS:
             raise ConfigError(f"a checkpoint every {every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
         self.engine.checkpoint_every = every
-        # an unseen difference by time could not be replayed: memory waits only where time stands still
+        # a difference by time that is found late cannot be replayed: compare memory less often with a frozen TSC only
         self.engine.memory_every_ns = config.slice_ns // 2 if self.frozen_tsc else 0
-        # pages leave the hot set at checkpoints
+        # pages stop being hot at checkpoints
         self.engine.idle_limit = max(1, (config.hot_idle_elements or self.host.hot_idle_elements) // every)
 
     def _set_tsc_apart(self) -> bool:
-        """So that the replicas never read the same time by chance, however coarsely they look at it: no replay would
-        read it again, and sites learned later would read an earlier time. False where the host does not move the TSC.
+        """Set the replicas' TSCs apart, so that they never read the same time by chance, even coarsely: a replay would
+        not read it again, and sites learned later would read an earlier time. False if TSC offsets have no effect.
         """
         with Probe(self.system) as trial:
             if not trial.tsc_offset_counts():
@@ -183,7 +183,7 @@ class Replicas:
         return True
 
     def _scale_tsc(self) -> None:
-        """The guest's TSC stands still, or, under `off`, keeps pace with the guest clock; where KVM scales it."""
+        """If KVM can scale the TSC: freeze the guest's, or under `off` let it keep pace with the guest clock."""
         self.frozen_tsc: ScaledTsc | None = None
         off = self.config.strategy is Strategy.OFF
         if self.config.tsc is Tsc.SITES and not off:
@@ -232,7 +232,7 @@ class Replicas:
         return memory
 
     def _populated(self, size_bytes: int) -> mmap.mmap:
-        """Piece by piece: so a time limit can come between, and memory that cannot be had is an error."""
+        """Piece by piece, so that a time limit can interrupt it and memory that is not available is an error."""
         memory = self._memory(size_bytes)
         try:
             for at in range(0, size_bytes, POPULATE_PIECE):
@@ -246,9 +246,9 @@ class Replicas:
     def _ram(self, copy: int) -> Any:
         """RAM of a replica, or of the checkpoint (2), as `uint8_t *`.
 
-        Populated, as pages that were only read are the kernel's page of zeros, and each costs a copy and a fault more
-        when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
-        TCG) accesses in turn would evict each other. Huge pages are of use without a dirty log only.
+        It is populated at once: a page that was only read is the kernel's page of zeros, and costs another fault and a
+        copy when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
+        TCG) accesses to them would evict each other. Huge pages help only without a dirty log.
         """
         size = self.engine.ram_bytes + 2 * HUGE_PAGE
         if self.config.strategy is Strategy.OFF:
@@ -279,7 +279,7 @@ class Replicas:
             slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
 
     def _share(self, a: Any, b: Any) -> None:
-        """In place: replica B is what e1 left in the one VM (cbits/element/inplace.c)."""
+        """In place: replica B holds what e1 left of the one VM (cbits/element/inplace.c)."""
         b.vm_fd, b.vcpu_fd, b.run = a.vm_fd, a.vcpu_fd, a.run
 
     def _make(self, replica: Any, cpuid: Any) -> None:
@@ -293,7 +293,7 @@ class Replicas:
             vm.enable_manual_dirty_log()
             flags = lib.KVM_MEM_LOG_DIRTY_PAGES
         if self.system.check_extension(lib.KVM_CAP_EXCEPTION_PAYLOAD):
-            # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
+            # otherwise VCPU_EVENTS does not tell pending from injected exceptions (x86.c)
             vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
         if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
             vm.enable_exit_on_emulation_failure()
@@ -314,14 +314,14 @@ class Replicas:
     def _choose_msrs(self) -> None:
         available = set(self.system.msr_indices())
         readable = self.vcpus[0].get_msrs([m for m in SAVED_MSRS if m in available])
-        # a host may let an MSR be read and not written back: then it could not be restored
+        # leave out MSRs that this host lets us read but not write: they could not be restored
         writable = [m for m, value in readable.items() if self.vcpus[0].set_msr(m, value)]
         self.engine.msr_count = len(writable)
         for i, index in enumerate(writable):
             self.engine.msr_index[i] = index
 
     def show_rom(self, content: bytes) -> None:
-        """Read-only below 4 GiB, the same for all; it is no RAM, and nothing of it is compared. Whole pages."""
+        """Map a ROM read-only below 4 GiB, in whole pages, the same for all VMs. It is not RAM, and is not compared."""
         rom = mmap.mmap(-1, len(content))
         rom.write(content)
         self._maps.append(rom)
@@ -331,7 +331,7 @@ class Replicas:
             vm.set_memslot(self.engine.nslots, FOUR_GIB - len(content), len(content), at, lib.KVM_MEM_READONLY)
 
     def take_checkpoint(self) -> None:
-        """The state before the first element: replica A's, copied to B and the checkpoint."""
+        """Make the state before the first element the checkpoint: copy replica A's to B and the checkpoint."""
         engine = self.engine
         if self.config.strategy is Strategy.OFF:
             return

@@ -1,7 +1,7 @@
-"""Learned sites: an instruction that reads what is the host's, replaced by a trap of its size that exits everywhere.
+"""Learned sites: instructions that read a value of the host, each replaced by a trap of its size that always exits.
 
-Which instructions these are is cbits/vcpu/insn.c, how one is found cbits/sites/search.c and scan.c, the traps and
-their answers cbits/sites/sites.c; here is the decision to patch the guest.
+Which instructions these are is in cbits/vcpu/insn.c, how one is found in cbits/sites/search.c and scan.c, the traps
+and their answers in cbits/sites/sites.c. This file has the decision to patch the guest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIME = 1 << lib.DWC_READ_RDTSC | 1 << lib.DWC_READ_RDTSCP
 
 @dataclass(frozen=True)
 class Found:
-    """An instruction that reads what is the host's: its name, the cause that it stands for, and where it is."""
+    """An instruction that reads a value of the host: its name, the cause to record, and where it is."""
 
     name: str
     cause: Cause
@@ -38,11 +38,11 @@ class Found:
 
 
 class Sites:
-    """`others`: a bit for each enum dwc_read_kind, besides time's, that this host executes though CPUID hides it."""
+    """`others`: a bit for each enum dwc_read_kind that this host executes although CPUID hides it, time's left out."""
 
     def __init__(self, engine: Any, others: int) -> None:
         self._engine, self._others = engine, others
-        self.gave_up = False  # the last search was ended by its time
+        self.gave_up = False  # the last search ran out of time
 
     def __len__(self) -> int:
         return int(self._engine.site_count)
@@ -50,8 +50,8 @@ class Sites:
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
         """Find the first such instruction among the next `steps` from the checkpoint on.
 
-        The replicas must stand at the checkpoint (after a rollback), and must be rolled back again
-        afterwards: stepping leaves traces in the guest. `with_time`: also those that read time.
+        The replicas must be at the checkpoint (after a rollback), and must be rolled back again
+        afterwards: stepping leaves traces in the guest. `with_time`: also look for instructions that read time.
         """
         search = self._prepare(with_time)
         search.limit, search.limit_ns = steps, SEARCH_NS
@@ -59,17 +59,17 @@ class Sites:
         return self._found()
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
-        """As `search`, by one free run with traps in everything that looks like such an instruction. It ends after so
-        many events of the progress counter (0: at the next exit only).
+        """As `search`, but by one free run with traps at everything that looks like such an instruction. It ends at the
+        next exit, or after `events` events of the progress counter (0: no such limit).
 
-        It finds none in ring 3 but where SYSENTER is a trap, and may lose its way where data looks like one: then
-        search.
+        It finds instructions of ring 3 only if SYSENTER is the trap, and it can take a wrong path if data looks like
+        such an instruction. Use `search` then.
         """
         search = self._prepare(with_time)
         search.events, search.limit_ns = events, SCAN_NS
         check("scan", lib.dwc_search_by_traps(self._engine, 0))
         found = self._found()
-        return found if self.trappable else None  # to pass it without a trap, the search has to step there
+        return found if self.trappable else None  # without a trap single steps have to go there: search
 
     def wanted(self, with_time: bool) -> bool:
         """Whether there is anything to look for on this host."""
@@ -94,17 +94,17 @@ class Sites:
         if search.split:
             return False
         if search.user and trap == lib.DWC_USER_TRAP_SYSENTER:
-            return bool(search.long_mode)  # in 32-bit code it is the guest's invalid opcode (em_sysenter in emulate.c)
+            return bool(search.long_mode)  # in 32-bit code it is an invalid opcode (em_sysenter in emulate.c)
         return not search.user or trap != lib.DWC_USER_TRAP_NONE
 
     def at_found(self, replica: Any) -> bool:
-        """Whether a replica stands where the last search has ended: single steps may have ended before."""
+        """Whether a replica is where the last search ended; single steps may have ended earlier."""
         code, bits = guestcode.next_code(replica), guestcode.code_bits(replica.state.sregs)
         return guestcode.host_read(code, bits) == int(self._engine.search.read.kind)
 
     def learn(self) -> bool:
-        """Put the trap where the last search ended, in both replicas and the checkpoint. Whether the site is new: False
-        where the guest had put the instruction there again.
+        """Put a trap where the last search ended, in both replicas and the checkpoint. Returns whether the site is new:
+        False if the guest had written the instruction there again.
         """
         known = len(self)
         check("learn site", lib.dwc_learn_site(self._engine))

@@ -1,4 +1,4 @@
-"""Single steps: to end an element where no counter can, and to bring two replicas to the same instruction."""
+"""Single steps: to end an element without a counter, and to bring two replicas to the same instruction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_INSTRUCTION = 15
 
 
 class Stepper:
-    """Steps one replica; single steps are off again when the `with` block ends."""
+    """Steps one replica. Single steps are switched off when the `with` block ends."""
 
     def __init__(self, engine: Any, index: int) -> None:
         self._engine, self._index = engine, index
@@ -29,14 +29,14 @@ class Stepper:
         return guestcode.next_code(self.replica)
 
     def must_stop(self, code: bytes) -> bool:
-        """Before an instruction (the next one) that single steps change, or whose result is the host's."""
+        """Whether the next instruction behaves differently under single steps, or reads a value of the host."""
         bits = guestcode.code_bits(self.replica.state.sregs)
         return guestcode.unsafe_to_step(code) or bool(guestcode.host_read(code, bits))
 
     def step(self) -> bool:
-        """One instruction; False if it ended in anything but a debug exit."""
+        """Execute one instruction. Returns False unless it ended in a debug exception."""
         replica = ffi.addressof(self._engine.replicas, self._index)
-        # armed each time: POPF, IRET and exceptions of the guest disarm it
+        # switched on each time: POPF, IRET and exceptions of the guest switch it off
         check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(replica, 1))
         before_rip, before_rsp = int(replica.state.regs.rip), int(replica.state.regs.rsp)
         status = check("KVM_RUN", lib.dwc_engine_step(self._engine, self._index))
@@ -51,7 +51,7 @@ class Stepper:
         return bool(self.replica.run.ready_for_interrupt_injection)
 
     def _took_exception(self, before_rip: int, before_rsp: int) -> bool:
-        """An exception pushed RFLAGS with TF, at least five words: no branch moves RSP so far down."""
+        """Whether an exception pushed RFLAGS with TF: at least five words, which no branch pushes."""
         regs = self.replica.state.regs
         jumped = not before_rip <= regs.rip <= before_rip + LONGEST_INSTRUCTION
         return bool(jumped and regs.rsp < before_rsp - 8)
@@ -60,11 +60,12 @@ class Stepper:
 def run_steps(engine: Any, index: int, limit: int, to_interruptible: bool = False) -> int | None:
     """Run replica `index` from the checkpoint for up to `limit` instructions, ending where an element may end.
 
-    Returns the number of instructions, or None if the run must be discarded: it met an exit, or an
-    instruction that single steps change. `to_interruptible`: end as soon as an interrupt can be injected.
+    Returns the number of instructions, or None if the run must be discarded because it met an exit or an
+    instruction that behaves differently under single steps. `to_interruptible`: end as soon as an interrupt can be
+    injected.
     """
     if engine.inputs.vector >= 0:
-        return None  # the injection would push TF with the interrupted RFLAGS
+        return None  # delivering the interrupt would push TF with the interrupted RFLAGS
     check("inputs", lib.dwc_engine_resume_inputs(engine, index))
     with Stepper(engine, index) as stepper:
         done = 0
@@ -84,11 +85,11 @@ def run_steps(engine: Any, index: int, limit: int, to_interruptible: bool = Fals
 
 
 def catch_up(engine: Any, limit: int) -> int | None:
-    """Two replicas ended at different instructions, and nobody knows which one is behind: step one,
-    then the other, until all their registers agree. In place only e2 can be stepped: it is what the VM has run last.
+    """Two replicas ended at different instructions, and it is not known which one is lagging: step one,
+    then the other, until all their registers agree. In place only e2 can be stepped, since the VM has run it last.
 
-    Returns the number of steps, or None (roll back). Equal registers are not proof: memory has to be
-    compared as at any end.
+    Returns the number of steps, or None if it failed and a rollback is needed. Equal registers are not proof: memory
+    has to be compared as at any end.
     """
     steps = 0
     turns = ((0, limit), (1, 2 * limit))

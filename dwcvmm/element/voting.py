@@ -1,8 +1,8 @@
-"""Who was wrong: what every run of an element that diverged has shown, against what was committed in the end.
+"""Which run was wrong: compares what every run of a diverged element showed with what was committed in the end.
 
 Two runs that agree are committed; any other run of the same element has lost a vote. One lost vote is a transient
-fault. A CPU that loses again and again is defective: with the policy `vote` an element that diverged is run again on
-another pair of CPUs, so that both the innocent replica and the committed result come from CPUs that agree.
+fault. A CPU that loses repeatedly is defective: with the policy `vote` a diverged element is run again on another
+pair of CPUs, so that what is committed comes from two CPUs that agree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUSPECT_AFTER = 3  # votes lost by a CPU
 
 @dataclass
 class Ballot:
-    """What a run of an element has shown; `cpu` -1: not bound to one."""
+    """What one run of an element showed. `cpu`: -1 if not bound to one."""
 
     replica: int
     cpu: int
@@ -35,7 +35,7 @@ class Ballot:
 
 
 def _digest(core: Any, replica: Any) -> bytes:
-    """Of the pages that are not as in the checkpoint: all of them are in the dirty logs (cbits/memory/pages.c)."""
+    """Digest of the pages that differ from the checkpoint, all of them in the dirty logs (cbits/memory/pages.c)."""
     digest = hashlib.blake2b(digest_size=16)
     for i in range(core.dirty_count):
         gpa = int(core.dirty[i].page) * lib.DWC_PAGE
@@ -56,7 +56,7 @@ class Voting(Visitor):
         moves = policy is Policy.VOTE and strategy is Strategy.PARALLEL and -1 not in self._home
         self._cpus = [*self._home, *spare] if moves else []
         self._ballots: list[Ballot] = []
-        self._last: list[Ballot] = []  # of the run that is about to be compared
+        self._last: list[Ballot] = []  # of the runs that are about to be compared
         self._scratch_stats = ffi.new("struct dwc_stats *")
         self.lost: Counter[int] = Counter()  # by replica
         self.lost_by_cpu: Counter[int] = Counter()
@@ -76,7 +76,7 @@ class Voting(Visitor):
         pass
 
     def at_end(self) -> None:
-        """The restarted element may be committed now."""
+        """The restarted element may be committed next: keep what its runs showed."""
         if self._ballots:
             self._last = self._cast()
 
@@ -94,7 +94,7 @@ class Voting(Visitor):
         self._go_home()
 
     def committed(self) -> None:
-        """The element that had diverged is committed, as its last run has shown: count who had lost."""
+        """The diverged element is committed, with what its last runs showed: count which runs had lost."""
         if not self._ballots:
             return
         first_run: list[int] = []
@@ -125,11 +125,11 @@ class Voting(Visitor):
             self._move(choice)
 
     def _cast(self) -> list[Ballot]:
-        for index in (0, 1) if self._core.strategy != lib.DWC_IN_PLACE else ():  # there all is read at every end
+        for index in (0, 1) if self._core.strategy != lib.DWC_IN_PLACE else ():  # in place all is read at every end
             replica = ffi.addressof(self._core.replicas, index)
             check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-            check("read state", lib.dwc_replica_read_state(replica))  # all groups: none is older than the run
-        lib.dwc_pages_compare(self._core, 0)  # lists the pages of both logs
+            check("read state", lib.dwc_replica_read_state(replica))  # all groups, so that none is from before the run
+        lib.dwc_pages_compare(self._core, 0)  # makes the list of the pages in both logs
         ballots = []
         for index in (0, 1):
             replica = self._core.replicas[index]
@@ -144,13 +144,13 @@ class Voting(Visitor):
         return a.pages == b.pages and bool(lib.dwc_same_exit(a.exit, b.exit)) and not differ
 
     def _agree(self, one: int, other: int) -> bool:
-        """Two CPUs have shown the same, each of them in a run of its own."""
+        """Whether two CPUs have shown the same, each in a run of its own."""
         of_one = [ballot for ballot in self._ballots if ballot.cpu == one]
         of_other = [ballot for ballot in self._ballots if ballot.cpu == other]
         return any(self._same(a, b) for a in of_one for b in of_other)
 
     def _tried(self, one: int, other: int) -> bool:
-        """Both have been in use: as a pair they have not agreed."""
+        """Whether both CPUs have been used; as a pair they have not agreed then."""
         used = {ballot.cpu for ballot in self._ballots}
         return {one, other} <= used
 
@@ -160,7 +160,7 @@ class Voting(Visitor):
                 check("sched_setaffinity", lib.dwc_engine_move(self._core, index, cpu))
 
     def _go_home(self) -> None:
-        """Each replica on its own CPU again, or on the first spare one if that is a suspect."""
+        """Move each replica back to its own CPU, or to the first spare one if its own is a suspect."""
         if not self.third_cpu:
             return
         good = [cpu for cpu in self._cpus if cpu not in self.suspects]

@@ -1,4 +1,4 @@
-"""The act of changing bits: in a replica that stands still, or in the checkpoint."""
+"""Changes bits in a replica that is not running, or in the checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ XSTATE_BV = 512  # offset in the XSAVE image: which components are not in their 
 
 
 def flip(core: Any, vcpu: Vcpu, index: int, fault: Fault) -> bool:
-    """Do to replica `index`, whose vCPU is `vcpu`, what `fault` does; nothing of an exit may be pending there.
+    """Apply `fault` to replica `index`, whose vCPU is `vcpu`. No exit may be pending there.
 
-    False where KVM refuses such a value (an impossible CR4, say): nothing has happened then. Raises ConfigError for
+    Returns False, with nothing changed, if KVM refuses the value (such as an impossible CR4). Raises ConfigError for
     a target that this machine does not have.
     """
     replica = ffi.addressof(core.replicas, index)
@@ -38,7 +38,7 @@ def flip(core: Any, vcpu: Vcpu, index: int, fault: Fault) -> bool:
             registers = vcpu.get(group)
             _change_register(registers, fault)
             vcpu.set(group, registers)
-            # the run page goes on showing what KVM has (cbits/vcpu/state.c)
+            # keep the run page in step with KVM's state (cbits/vcpu/state.c)
             check("KVM_GET_REGS", lib.dwc_state_prime(replica))
     except KvmError:
         return False
@@ -46,7 +46,7 @@ def flip(core: Any, vcpu: Vcpu, index: int, fault: Fault) -> bool:
 
 
 def flip_checkpoint(core: Any, fault: Fault) -> None:
-    """Change the checkpoint's registers or RAM: what a rollback brings back. Raises ConfigError."""
+    """Change the checkpoint's registers or RAM, which a rollback restores. Raises ConfigError."""
     state, where = core.checkpoint, fault.target.where
     if fault.target.space is Space.RAM:
         _change_byte(core.checkpoint_ram, core, fault)
@@ -77,5 +77,5 @@ def _change_register(registers: Any, fault: Fault) -> None:
 def _change_xsave(xsave: Any, fault: Fault) -> None:
     image, offset = ffi.cast("uint8_t *", xsave), int(fault.target.where)
     image[offset] = fault.of(image[offset])
-    # else the component counts as initial, and KVM takes none of it
+    # otherwise the component counts as in its initial state, and KVM ignores its bytes
     image[XSTATE_BV] |= 1 << (xsave_component(offset) or 0)

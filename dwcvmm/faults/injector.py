@@ -1,4 +1,4 @@
-"""Injects faults while the engine runs, and knows what became of each."""
+"""Injects faults while the engine runs, and keeps what became of each."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from dwcvmm.kvm.ioctl import check
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
 
-MOST_BLAMED = 2  # restarts of an element
+MOST_BLAMED = 2  # attempts of an element that one fault is blamed for
 IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
 
 
 class Became(StrEnum):
-    """What became of the injection itself."""
+    """Whether the fault was injected."""
 
     INJECTED = "injected"
     REFUSED = "refused"  # by KVM: no processor can hold such a value
-    NOT_REACHED = "not reached"  # the guest ended before, the element has no such point, or steps cannot go there
+    NOT_REACHED = "not reached"  # the guest ended before, or the element has no such point, or no single steps there
 
 
 @dataclass
 class Injection:
-    """A fault and its fate. Elements are counts of committed ones, times nanoseconds of the host's monotonic clock."""
+    """A fault and what became of it. Elements are counts of committed ones, times are of the host's monotonic clock."""
 
     fault: Fault
     element: int
@@ -43,8 +43,8 @@ class Injection:
     steps: int | None = None  # instructions from the element's start to where it was injected, if it was stepped
     detected_at: int | None = None  # element
     detected_ns: int = 0
-    latent: bool = False  # settled with the wrong byte still in RAM, unused
-    repaired: bool = False  # by the scrubber, before anybody used it
+    latent: bool = False  # the wrong byte was still in RAM, unused, when the fault was closed
+    repaired: bool = False  # by the scrubber, before it was used
 
     @property
     def done(self) -> bool:
@@ -52,13 +52,13 @@ class Injection:
 
     @property
     def page(self) -> int | None:
-        """Guest physical address of the page that it is in, if it is in RAM."""
+        """Guest physical address of the fault's page, if it is in RAM."""
         target = self.fault.target
         return int(target.where) // lib.DWC_PAGE * lib.DWC_PAGE if target.space is Space.RAM else None
 
     @property
     def latency_us(self) -> float | None:
-        """From the injection to the end of the comparison that has shown it, by the host's clock."""
+        """From the injection to the end of the comparison that showed the fault, by the host's clock."""
         return None if self.detected_at is None else (self.detected_ns - self.injected_ns) / 1000
 
 
@@ -112,7 +112,7 @@ class Injector(Visitor, EngineObserver):
             due = committed - self._settle_after
             self._settle([each for each in self._open if each.element <= due])
         while self._due and self._due[0].element < committed:
-            # its element was ended by single steps, which have no point to visit
+            # its element was ended by single steps, and so was not visited
             self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
         for fault in [f for f in self._due if f.element == committed and f.point.at is not At.END]:
             self._due.remove(fault)
@@ -138,10 +138,10 @@ class Injector(Visitor, EngineObserver):
                 self._note(injection)
 
     def explain(self, record: Divergence) -> str | None:
-        """The text of the fault that a divergence is put down to: the youngest open one.
+        """The text of the fault that a divergence is put down to: the latest open one.
 
-        A transient fault in a page that no log names is gone after the second rollback: what diverges a third time does
-        so for another reason, and the fault stays open.
+        A transient fault in a page that is in no dirty log is gone after the second rollback. If the element diverges
+        a third time there is another reason, and the fault stays open.
         """
         active = [each for each in self.injections if each.done and each.fault.cpu is not None]
         blamed = [each for each in self.injections if each.detected_at == record.element and each not in active]
@@ -168,14 +168,14 @@ class Injector(Visitor, EngineObserver):
                 self._open.remove(injection)
 
     def not_reached(self) -> list[Injection]:
-        """The faults whose element, or whose CPU's first run at or behind it, has not come."""
+        """The faults whose element has not come; for a defect, whose CPU has not run that element or a later one."""
         committed = int(self._core.stats.committed)
         known = [each.fault for each in self.injections]
         waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
         return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
 
     def finish(self) -> None:
-        """The guest has ended: what is still open is settled."""
+        """Close the faults that are still open when the guest has ended."""
         self._settle(self._open)
 
     def _note(self, injection: Injection) -> None:
@@ -186,7 +186,7 @@ class Injector(Visitor, EngineObserver):
                 self._open.append(injection)
 
     def _settle(self, injections: Iterable[Injection]) -> None:
-        """Have the scrubber look at the pages: was one still wrong?"""
+        """Close faults: let the scrubber look at their pages, and note which were still wrong."""
         for injection in list(injections):
             if injection.page is not None:
                 injection.latent = check("scrub", lib.dwc_scrub_page(self._core, injection.page)) == lib.DWC_SCRUB_WRONG
@@ -197,7 +197,7 @@ class Injector(Visitor, EngineObserver):
         if fault.run is Run.CHECKPOINT:
             flip_checkpoint(self._core, fault)
             return injection
-        if self._in_place:  # one VM, which stands there already
+        if self._in_place:  # the one VM is at that point already
             injection.became = Became.INJECTED if self._flip(fault, 0) else Became.REFUSED
             return injection
         for index in fault.run.replicas:
@@ -225,7 +225,7 @@ class Injector(Visitor, EngineObserver):
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
                 continue
-            # what is compared was read before
+            # the state to be compared was read before the flip: read it again
             replica = ffi.addressof(self._core.replicas, index)
             if self._core.checkpoint_due:
                 check("read state", lib.dwc_replica_read_state(replica))

@@ -1,7 +1,7 @@
 """CPUID policy: what the guest may see, and why each hidden bit is hidden.
 
-Hidden is what would make two runs of an element differ, or what an interrupt controller in
-userspace cannot give. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpuid.rst.
+Hidden is what would make two runs of an element differ, and what an interrupt controller in
+userspace cannot provide. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpuid.rst.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ HIDDEN = (
     HiddenBit(0x80000007, 0, "edx", 8, "INVARIANT_TSC", TIME),
 )
 
-# what a guest may see of a TSC that stands still within an element: 1 GHz on the guest clock
+# what a guest may see of a frozen TSC: 1 GHz on the guest clock
 TSC_BITS = ("TSC", "INVARIANT_TSC")
 TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
 
-# whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
+# leaves whose content would not be true here: performance counters, TSC frequency, KVM's own
 ONE_CPU = "the host's topology; leaf 0xB says it"
 HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
 HIDDEN_LEAVES |= {0x1F: ONE_CPU, 0x80000026: ONE_CPU}
 # One CPU with one core and one thread, its APIC id 0, for Intel's way of asking (SDM 3A 9.9.2) and AMD's (APM 3 E.5).
-# What tells of it besides other things: (leaf, register, bits that are kept, bits that are set). Fields
-# of a number less one are 0.
+# Registers that say so among other things: (leaf, register, bits that are kept, bits that are set). Fields
+# that hold a number minus one are 0.
 ONE_OF_EACH = (
     (0x1, "ebx", 0xFFFF, 1 << 16),
     (0x4, "eax", 0x3FFF, 0),
@@ -74,10 +74,10 @@ ONE_OF_EACH = (
     (0x8000001D, "eax", 0x3FFF, 0),
     *((0x8000001E, register, 0, 0) for register in ("eax", "ebx", "ecx", "edx")),
 )
-# What does nothing else: levels of threads and of cores, as EAX (bits of the APIC id), EBX (CPUs), ECX (subleaf, type)
+# Leaves that say nothing else, levels of threads and cores: EAX (bits of the APIC id), EBX (CPUs), ECX (subleaf, type)
 TOPOLOGY_LEAF, LEVELS = 0xB, ((0, 1, 0x100), (0, 1, 0x201), (0, 0, 0x002))
 SIGNIFICANT_INDEX = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-# what needs XSAVE for its state (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
+# features whose state needs XSAVE (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
 XSAVE_LEAF, XSAVE_BIT = 0x1, 26
 NEEDS_XSAVE = (
     (0x1, 0, "ecx", 1 << 12 | 1 << 28 | 1 << 29),

@@ -1,4 +1,4 @@
-"""The one place where an ioctl's result becomes a value or a typed error."""
+"""Turns an ioctl's result into a value or a typed error; nothing else does."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 from dwcvmm.kvm.ioctl import Interrupted, ioctl
 
-# group name -> (C type, ioctl suffix); all are read and written whole
+# group name -> (C type, ioctl suffix); each is read and written as a whole
 GROUPS = {
     "regs": ("struct kvm_regs *", "REGS"),
     "sregs": ("struct kvm_sregs *", "SREGS"),
@@ -42,7 +42,7 @@ class Vcpu:
         self.run_page.kvm_valid_regs = lib.KVM_SYNC_X86_REGS | lib.KVM_SYNC_X86_SREGS | lib.KVM_SYNC_X86_EVENTS
 
     def run(self) -> int:
-        """KVM_RUN up to an exit, whatever signal comes between; returns its reason."""
+        """KVM_RUN up to an exit, also if signals interrupt it. Returns the exit's reason."""
         while True:
             try:
                 ioctl(self.fd, "KVM_RUN")
@@ -62,7 +62,7 @@ class Vcpu:
         ioctl(self.fd, f"KVM_SET_{GROUPS[group][1]}", value)
 
     def get_msrs(self, indices: list[int]) -> dict[int, int]:
-        """Read MSRs; those the host refuses are left out (KVM stops at the first bad one)."""
+        """Read MSRs. Those that the host refuses are left out (KVM stops at the first bad one)."""
         values: dict[int, int] = {}
         for index in indices:
             request = ffi.new("struct dwc_msrs *")
@@ -106,7 +106,7 @@ class Vcpu:
         return ioctl(self.fd, "KVM_GET_TSC_KHZ")
 
     def set_tsc_khz(self, khz: int) -> None:
-        """Needs TSC scaling for any other than the host's frequency."""
+        """Set the TSC's frequency. Any other than the host's needs TSC scaling."""
         ioctl(self.fd, "KVM_SET_TSC_KHZ", khz)
 
     def tsc_offset(self, value: int | None = None) -> int:

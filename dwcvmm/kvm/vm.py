@@ -32,19 +32,19 @@ class Vm:
         ioctl(self.fd, "KVM_SET_USER_MEMORY_REGION", region)
 
     def enable_manual_dirty_log(self) -> None:
-        """GET_DIRTY_LOG neither clears nor protects; CLEAR_DIRTY_LOG does both (api.rst 7.15)."""
+        """From now on GET_DIRTY_LOG neither clears nor protects; CLEAR_DIRTY_LOG does both (api.rst 7.15)."""
         self.enable_cap(lib.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, lib.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)
 
     def enable_exit_on_emulation_failure(self) -> None:
-        """What KVM cannot emulate is an exit in ring 3, too, not an invalid opcode of the guest (api.rst 7.28)."""
+        """In ring 3, too, an instruction that KVM cannot emulate is an exit, not an invalid opcode (api.rst 7.28)."""
         self.enable_cap(lib.KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)
 
     def enable_dirty_ring(self, size_bytes: int) -> None:
-        """Log dirty pages to a ring a vCPU instead; before the first vCPU (api.rst 8.29)."""
+        """Log dirty pages to a ring for each vCPU instead. Call it before the first vCPU is made (api.rst 8.29)."""
         self.enable_cap(lib.KVM_CAP_DIRTY_LOG_RING, size_bytes)
 
     def reset_dirty_rings(self) -> int:
-        """Protect harvested pages again; returns how many."""
+        """Write-protect harvested pages again. Returns how many."""
         return ioctl(self.fd, "KVM_RESET_DIRTY_RINGS")
 
     def get_dirty_log(self, slot: int, pages: int) -> list[int]:
@@ -65,7 +65,7 @@ class Vm:
         ioctl(self.fd, "KVM_CLEAR_DIRTY_LOG", log)
 
     def set_tss_addr(self, gpa: int) -> None:
-        """Three pages VMX needs for real mode without unrestricted guest (api.rst 4.22)."""
+        """The address of three pages that VMX needs for real mode without unrestricted guest (api.rst 4.22)."""
         ioctl(self.fd, "KVM_SET_TSS_ADDR", gpa)
 
     def set_identity_map_addr(self, gpa: int) -> None:

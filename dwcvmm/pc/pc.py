@@ -1,4 +1,4 @@
-"""The virtual PC: replicas, memory, buses, devices, and how a guest's end becomes an outcome."""
+"""The virtual PC: replicas, memory, buses, devices, and the outcome of a run."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class PcConfig:
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
-    date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
+    date_ns: int = FIXED_NS  # of the PC's clock at guest time 0: nanoseconds since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
-    image: bytes | None = None  # the kernel's content, where it has been read already
+    image: bytes | None = None  # the kernel's content, if it has been read already
 
 
 class PC:
@@ -144,16 +144,16 @@ class PC:
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
-        """Raises HostError where the host has not so much memory."""
+        """Raises HostError if the host does not have that much memory."""
         config = self.config.engine
-        if config.strategy is not Strategy.OFF:  # its copies of RAM are touched at once, and the host would kill us
+        if config.strategy is not Strategy.OFF:  # all copies of RAM are populated at the start: the host would kill us
             hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
         try:
             return Replicas(system, ram_bytes, config)
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # the latter of MADV_POPULATE_WRITE, under a limit
+            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # EFAULT comes from MADV_POPULATE_WRITE, under a limit
                 raise
             raise hostmemory.refused(ram_bytes) from error
 
@@ -177,7 +177,7 @@ class PC:
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:
-        """Run to the guest's end, or None after so many more elements or a requested stop."""
+        """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
         last = int(self.core.stats.committed) + elements if elements else 0
         each = self.observers.wants_elements
         while self.outcome is None:
@@ -207,7 +207,7 @@ class PC:
         return self.outcome
 
     def _serve_devices(self) -> bool:
-        """Let devices use guest memory that want to. False if they must wait for the end of another element."""
+        """Let devices that wait for guest memory use it. Returns False if they must wait for another element's end."""
         try:
             if self._devices_wait and self.engine.settle():
                 self.virtio.process()
@@ -228,7 +228,7 @@ class PC:
 
     @property
     def injections(self) -> list[Injection]:
-        """What became of the faults so far; those whose element has not come are among them."""
+        """What became of the faults so far, including those whose element has not come."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
 
     def registers(self) -> dict[str, int]:
@@ -260,7 +260,7 @@ class PC:
         self.memory.write(gpa, data)
 
     def send_input(self, data: bytes) -> None:
-        """Bytes for the serial port, from any thread; they wait for room in its FIFO."""
+        """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""
         with self._input_lock:
             self._input += data
         self.request_attention()
@@ -271,11 +271,11 @@ class PC:
         return len(self._input) + self.virtio.input_backlog
 
     def request_attention(self) -> None:
-        """From any thread: come back from C at the next element's end."""
+        """From any thread: make C return at the next element's end."""
         lib.dwc_engine_request_attention(self.core)
 
     def wait_when_idle(self, wanted: bool) -> None:
-        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it."""
+        """From any thread: let the guest's idle time pass in real time, since input may come meanwhile."""
         self.core.idle_waits = int(wanted)
 
     def end(self, outcome: Outcome) -> None:
@@ -284,7 +284,7 @@ class PC:
         self.engine.request_stop()
 
     def describe(self) -> str:
-        """A post-mortem of replica A; on the thread that runs the machine, while it does not run."""
+        """A post-mortem of replica A. Call it on the machine's thread, while the machine is not running."""
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
@@ -341,7 +341,7 @@ class PC:
 
 
 class _Shifted:
-    """One register of a device whose registers are apart on the bus."""
+    """One register of a device whose registers are not adjacent on the bus."""
 
     def __init__(self, device: KeyboardController, offset: int) -> None:
         self._device, self._offset = device, offset

@@ -1,4 +1,4 @@
-"""The virtio devices that a machine was asked for, in the slots of PCI bus 0."""
+"""The virtio devices of a machine, in the slots of PCI bus 0."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class VirtioConfig:
 
 
 class VirtioDevices:
-    """`memory` is guest memory as devices may use it: only in `process`. `core` is a `struct dwc_engine`.
+    """`memory` is guest memory as devices access it, in `process` only. `core` is a `struct dwc_engine`.
 
-    `ended`: whether the run is over, which another thread may have decided; a device's work ends then.
-    Raises ConfigError or HostError for a disk that cannot be had.
+    `ended`: whether the run is over, which another thread may have decided; devices stop working then.
+    Raises ConfigError or HostError if a disk cannot be opened.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class VirtioDevices:
 
     @property
     def remarks(self) -> list[str]:
-        """What the user should know of the disks."""
+        """What to tell the user about the disks."""
         return [remark for disk in self._disks for remark in disk.remarks]
 
     @property
     def waiting(self) -> bool:
-        """Whether a device has something to do with guest memory."""
+        """Whether a device waits to use guest memory."""
         return any(transport.waiting for transport in self._transports)
 
     def process(self) -> None:
-        """Let all devices do what they wait for. Guest memory is at rest, and verified."""
+        """Let all waiting devices work. Guest memory has been verified, and the guest is not running."""
         for transport in self._transports:
             if transport.waiting:
                 transport.process()
@@ -104,7 +104,7 @@ class VirtioDevices:
 
     @property
     def input_backlog(self) -> int:
-        """Bytes that the guest has not read yet from the console."""
+        """Bytes of the console that the guest has not read yet."""
         return self._console.device.backlog if self._console and isinstance(self._console.device, Console) else 0
 
     def receive(self, data: bytes) -> None:

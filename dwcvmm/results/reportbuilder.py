@@ -112,6 +112,16 @@ def scrub_facts(pc: PC) -> reportfile.Scrub:
     )
 
 
+def normalised(pc: PC) -> dict[str, int]:
+    """Differences that the comparison does not count (docs/state-table.md), by kind."""
+    stats = pc.core.stats
+    return {
+        "rflags_rf": int(stats.normalised_rf),
+        "unusable_segment": int(stats.normalised_unusable),
+        "accessed_bit": pc.engine.counts.accessed_bits,
+    }
+
+
 def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
@@ -151,11 +161,7 @@ def build_report(
             by_cause={str(cause): n for cause, n in sorted(counts.divergences.items())},
             unexplained=counts.divergences[Cause.UNEXPLAINED],
         ),
-        normalised={
-            "rflags_rf": int(stats.normalised_rf),
-            "unusable_segment": int(stats.normalised_unusable),
-            "accessed_bit": counts.accessed_bits,
-        },
+        normalised=normalised(pc),
         rollbacks=int(stats.rollbacks),
         pages=reportfile.Pages(
             compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)

@@ -53,6 +53,10 @@ def test_code_that_does_not_end(boot, run: str) -> None:
     booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+0x100045:7"], hang_ns=500_000_000)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("untouched")
+    (injection,) = booted.machine.injections
+    assert (injection.became, injection.element) == (Became.INJECTED, 186)
+    assert injection.detected_at is not None
+    assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -76,6 +80,7 @@ def test_some_time_in(boot, strategy, run: str) -> None:
     injected = [i.element for i in booted.machine.injections if i.became is Became.INJECTED]
     assert [d.element for d in booted.divergences] == injected
     assert len(booted.machine.injections) == 10
+    assert injected
 
 
 def test_a_point_behind_the_end_is_not_reached(boot) -> None:

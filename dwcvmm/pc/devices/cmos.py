@@ -1,4 +1,4 @@
-"""What firmware leaves in the clock and its CMOS memory (cbits/pc/rtc.c): the date, and how much memory there is."""
+"""Sets what firmware leaves in the clock and its CMOS memory (cbits/pc/rtc.c): the date and the size of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcvmm.errors import ConfigError
 
 KIB, MIB = 1 << 10, 1 << 20
 NS_PER_S = 1_000_000_000
-FIXED_NS = 1_700_000_000 * NS_PER_S  # a date that is always the same, 2023-11-14 22:13:20 UTC: runs repeat
+FIXED_NS = 1_700_000_000 * NS_PER_S  # 2023-11-14 22:13:20 UTC: a date that is always the same, so that runs repeat
 
 
 def power_on(pc: Any, date_ns: int, ram_bytes: int) -> None:

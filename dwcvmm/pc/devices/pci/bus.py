@@ -1,5 +1,5 @@
 """PCI bus 0, and the two ways to its functions: ports 0xCF8 and 0xCFC, and memory (PCI Express 5.0, 7.2.2). The address
-register, and the answers for functions that are not there, are in cbits/pc/pci.c.
+register, and the answers for absent functions, are in cbits/pc/pci.c.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dwcvmm.pc.devices.power import ResetControl
 SLOTS, FUNCTIONS = 32, 8
 DATA, RESET = 4, 1  # offsets from 0xCF8
 
-# as QEMU's q35 has it: guests know the bridge (Intel 82G33, "MCH") as one with a window for configuration in memory
+# as on QEMU's q35: guests know that this bridge (Intel 82G33, "MCH") has its configuration space in memory
 HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS = 0x8086, 0x29C0, 0x060000
 SUBSYSTEM_QEMU = struct.pack("<HH", 0x1AF4, 0x1100)  # without it SeaBIOS does not ask fw_cfg
 PAM0, READ_WRITE = 0x90, 0x33  # programmable attribute map: RAM from 0xC0000 to 1 MiB, not ROM
 
 
 def ones(size: int) -> int:
-    """What a read gets where nothing answers."""
+    """What a read gives if nothing answers."""
     return (1 << 8 * size) - 1
 
 
@@ -48,7 +48,7 @@ class PciBus:
         lib.dwc_pci_add(self.state, slot, 0)
 
     def _find(self, address: int) -> ConfigSpace | None:
-        """By bus, device and function as both mechanisms encode them: 8, 5 and 3 bits."""
+        """Find a function by bus, device and function number as both mechanisms encode them: 8, 5 and 3 bits."""
         bus, device, function = address >> 8, address >> 3 & 31, address & 7
         return self._functions.get((device, function)) if bus == 0 else None
 
@@ -87,7 +87,7 @@ class ConfigPorts:
             self._reset.write(0, size, value)
 
     def _register(self, offset: int) -> tuple[int, int]:
-        """The function that is selected, and which of its registers."""
+        """The selected function, and the register's offset."""
         selected = int(self._bus.state.address)
         return selected >> 8 & 0xFFFF, (selected & CONFIG_BYTES - 4) + offset - DATA
 

@@ -1,4 +1,4 @@
-"""`--keep-divergence FILE`: the first divergence that is worth it, as it stood before the rollback."""
+"""`--keep-divergence FILE`: keeps the first divergence with one of certain causes, as it was before the rollback."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from dwcvmm.results.reportbuilder import VERSION, guest_facts, host_facts
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
-CODE_BYTES = 64  # each side of RIP
-CHUNK = 1 << 18  # of RAM, compared at once
+CODE_BYTES = 64  # on each side of RIP
+CHUNK = 1 << 18  # bytes of RAM that are compared at a time
 
 
 @dataclass
@@ -68,13 +68,13 @@ class Keeper(Observer):
         capture, self._pending = self._pending, None
         if self.kept is not None or record.cause not in KEPT:
             return
-        # a replay that does not arrive is a divergence of its own, and the run's last
+        # a failed replay is a divergence of its own, the last of the run
         self._unsettled = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
         self._file.write(encode(self._unsettled))
 
     def verdict(self, element: int, wrong: list[int] | None) -> None:
-        """The element, run again, is committed: now it is known who was wrong."""
+        """The element has been run again and committed: add which replica was wrong."""
         kept, self._unsettled = self._unsettled, None
         if kept and wrong is not None and element == kept.element:
             names: tuple[Literal["A", "B"], ...] = ("A", "B")
@@ -104,7 +104,7 @@ class Keeper(Observer):
 
 
 def repeat_command(arguments: Sequence[str]) -> str:
-    """The command of a run for a shell; without the option that would write over what was kept."""
+    """The command of a run, for a shell, without the option that would overwrite the kept file."""
     left: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -116,7 +116,7 @@ def repeat_command(arguments: Sequence[str]) -> str:
 
 
 def take(core: Any) -> Capture:
-    """What both replicas and the checkpoint show now. Nothing is changed, and the dirty logs are as last read."""
+    """Capture both replicas and the checkpoint. Nothing is changed; the dirty logs are as last read."""
     a, b = core.replicas[0], core.replicas[1]
     logged = int(core.log_count)
     synced = core.committed if logged else core.checkpoint
@@ -143,7 +143,7 @@ def take(core: Any) -> Capture:
 
 
 def _state(synced: Any, others: Any, has_xcrs: bool) -> State:
-    """`synced`: where the groups come from that each KVM_RUN brings (cbits/vcpu/state.c)."""
+    """`synced`: the state from which to take the groups that come with each KVM_RUN (cbits/vcpu/state.c)."""
     registers = {name: int(getattr(synced.regs, name)) for name in REGISTERS}
     registers |= special_registers(synced.sregs)
     registers |= {f"events.{name}": value for name, value in _fields(synced.events)}
@@ -156,7 +156,7 @@ def _state(synced: Any, others: Any, has_xcrs: bool) -> State:
 
 
 def _fields(struct: Any) -> Iterator[tuple[str, int]]:
-    """Names and values of a C structure's fields, those of structures in it as "outer.inner"."""
+    """Names and values of a C structure's fields; those of nested structures as "outer.inner"."""
     for name, field in ffi.typeof(struct).fields:
         value = getattr(struct, name)
         if field.type.kind == "struct":
@@ -200,8 +200,8 @@ def _run(core: Any, replica: Any, running: bool) -> Run:
 
 
 def _code_around(replica: Any, linear: int) -> tuple[int, bytes]:
-    """Where it starts, and the code around a linear address; from its page's start on where the one before is not
-    mapped. Empty where it is not mapped itself.
+    """Returns the start and the bytes of the code around a linear address. It begins at the page's start if the page
+    before is not mapped, and is empty if the address itself is not mapped.
     """
     for start in (max(0, linear - CODE_BYTES), max(linear - CODE_BYTES, linear - linear % PAGE)):
         code = guestcode.read_code(replica, start, linear - start + CODE_BYTES)
@@ -211,7 +211,7 @@ def _code_around(replica: Any, linear: int) -> tuple[int, bytes]:
 
 
 def _differing_pages(core: Any) -> Iterator[int]:
-    """All of RAM is looked at: what an upset changed in a page that nobody writes is in no log."""
+    """Pages that differ, in all of RAM: a page that a fault changed and nothing wrote is in no dirty log."""
     a, b, ram_bytes = core.replicas[0].ram, core.replicas[1].ram, int(core.ram_bytes)
     for chunk in range(0, ram_bytes, CHUNK):
         size = min(CHUNK, ram_bytes - chunk)

@@ -92,6 +92,18 @@ int dwc_engine_enter(struct dwc_engine *e, int replica)
 	return dwc_replica_call(numbered(e, replica), job_enter);
 }
 
+/* On a visit at the end: somebody has changed registers. What is compared was read before. */
+int dwc_engine_read_again(struct dwc_engine *e, int replica)
+{
+	struct dwc_replica *r = &e->replicas[replica];
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
+	if (e->checkpoint_due)
+		return dwc_replica_read_state(r);
+	dwc_state_get_synced(r, &r->state);
+	return 0;
+}
+
 static int job_move(struct dwc_replica *r)
 {
 	cpu_set_t cpus;

@@ -406,8 +406,7 @@ def test_a_host_that_refuses_half_way_leaves_nothing_open(
 @pytest.mark.usefixtures("nothing_left")
 def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
     """The engine's start fails on its second thread: the first one, with its timer, goes too."""
-    with ports(guests, strategy="parallel") as machine:
-        machine.pc.core.replicas[1].cpu = 1000
+    with ports(guests, strategy="parallel", cpus=(0, 1000)) as machine:
         with pytest.raises(dwcvmm.KvmError, match="start engine"):
             machine.run(timeout=60)
         assert machine.outcome is Outcome.ERROR

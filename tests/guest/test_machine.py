@@ -515,7 +515,7 @@ def test_one_machine_after_the_other(guests: Path) -> None:
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("strategies", "names"),
-    [(("sequential", "off"), ("ports", "interrupts", "paging")), (("parallel",) * 2, ("ports",))],
+    [(("sequential", "off"), ("ports", "interrupts")), (("parallel",) * 2, ("ports",))],
 )
 def test_two_machines_at_the_same_time(guests: Path, strategies: tuple[str, str], names: tuple[str, ...]) -> None:
     """Each with slices, kicks and faults of its own, driven by two threads."""

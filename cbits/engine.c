@@ -92,6 +92,18 @@ int dwc_engine_enter(struct dwc_engine *e, int replica)
 	return dwc_replica_call(numbered(e, replica), job_enter);
 }
 
+/* On a visit at the end: somebody has changed registers. What is compared was read before. */
+int dwc_engine_read_again(struct dwc_engine *e, int replica)
+{
+	struct dwc_replica *r = &e->replicas[replica];
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
+	if (e->checkpoint_due)
+		return dwc_replica_read_state(r);
+	dwc_state_get_synced(r, &r->state);
+	return 0;
+}
+
 static int job_move(struct dwc_replica *r)
 {
 	cpu_set_t cpus;
@@ -131,6 +143,14 @@ int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 	return dwc_replica_call(numbered(e, replica), job_run_for);
 }
 
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(&e->replicas[0]);
+	if (e->replicas[1].has_thread)
+		dwc_replica_stop(&e->replicas[1]);
+}
+
+/* An error leaves no thread and no timer behind. */
 int dwc_engine_start(struct dwc_engine *e)
 {
 	int err, count = e->strategy == DWC_OFF ? 1 : 2;
@@ -150,16 +170,14 @@ int dwc_engine_start(struct dwc_engine *e)
 	dwc_caches_prepare(e);
 	if (e->strategy != DWC_OFF)
 		dwc_difference_choose(e->replicas[0].ram, e->checkpoint_ram);
-	if ((err = dwc_replica_start(&e->replicas[0])))
-		return err;
-	return e->replicas[1].has_thread ? dwc_replica_start(&e->replicas[1]) : 0;
-}
-
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
+	err = dwc_replica_start(&e->replicas[0]);
+	if (err)
+		e->replicas[1].has_thread = 0; /* it was not made */
+	else if (e->replicas[1].has_thread)
+		err = dwc_replica_start(&e->replicas[1]);
+	if (err)
+		dwc_engine_stop(e);
+	return err;
 }
 
 void dwc_engine_request_stop(struct dwc_engine *e)

@@ -60,7 +60,7 @@ class Machine:
     strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
     slice: the longest element wanted, in seconds or as text. clock, clock_divisor, rtc, progress, tsc,
     checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
-    hang: how much longer than the other a replica may take, before it counts as hung.
+    hang: how much longer than the other a replica may take, before it is hung. cpus: the host CPUs for e1 and e2.
     faults: to inject, as text or Fault. settle_after: elements, after which an unseen fault is looked for and mended.
     console_in, console_out: file objects of bytes. keep_console: what the guest prints is in the Result.
     observer: is told what happens.
@@ -95,6 +95,7 @@ class Machine:
         policy: Policy | str = EngineConfig.policy,
         scrub: Size = 0,
         hang: Duration = "5s",
+        cpus: tuple[int, int] | None = None,
         faults: Sequence[str | Fault] = (),
         settle_after: int | None = None,
         console_in: Reader | None = None,
@@ -116,6 +117,7 @@ class Machine:
             policy=_member(Policy, policy),
             scrub_bytes_per_s=size_bytes(scrub),
             hang_ns=duration_ns(hang, LEAST_HANG_NS, MOST_HANG_NS),
+            cpus=cpus,
         )
         drives = tuple(map(_disk, disks))
         first, firmware = what_boots(kernel, bios, bool(drives))
@@ -219,7 +221,7 @@ class Machine:
     @property
     def elements(self) -> int:
         """Committed so far."""
-        return int(self._pc.core.stats.committed)
+        return self._pc.core.committed
 
     @property
     def outcome(self) -> Outcome | None:

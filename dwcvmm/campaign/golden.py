@@ -1,15 +1,14 @@
-"""What a guest does without faults, and where in it faults can hit."""
+"""Golden runs: what a guest does without faults, and where in it faults can hit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from dwcvmm._core import lib
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.campaign.runs import run_guest
 from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
-from dwcvmm.element import guestcode
+from dwcvmm.core.enums import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.pc import PC
@@ -22,7 +21,7 @@ LIMIT_S = 3600.0
 
 
 def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
-    """Run `guest` spec.golden_runs times and once more with stops, to look at it.
+    """Run `guest` spec.golden_runs times, and once more with stops at which samples are taken.
 
     Raises ConfigError if it does not end by itself, or ends in different ways.
     """
@@ -39,14 +38,14 @@ def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
 
     def look(pc: PC) -> None:
         samples.append(take_sample(pc))
-        facts["msrs"] = [int(pc.core.msr_index[i]) for i in range(pc.core.msr_count)]
-        facts["cpus"] = sorted({int(replica.cpu) for replica in pc.core.replicas} - {-1})
+        facts["msrs"] = list(pc.core.msrs)
+        facts["cpus"] = sorted({replica.cpu for replica in pc.core.replicas} - {-1})
         facts["avx"] = bool(pc.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
 
     stops = sorted({1 + i * (elements - 1) // SAMPLES for i in range(SAMPLES)})
     runs.append(run_guest(spec, guest, LIMIT_S, on_stop=look, elements=stops))
     written = {page for sample in samples for page in sample.written}
-    pages = range(0, guest.memory_bytes, lib.DWC_PAGE)
+    pages = range(0, guest.memory_bytes, PAGE)
     untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
     divergences = sum((Counter(run.divergences) for run in runs), Counter())
     return Golden(
@@ -63,27 +62,25 @@ def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
 
 
 def take_sample(pc: PC) -> Sample:
-    """Look at replica A between two elements."""
+    """Take a sample of replica A between two elements."""
     core, replica = pc.core, pc.core.replicas[0]
     state = replica.state
-    rip, rsp = int(state.regs.rip + state.sregs.cs.base), int(state.regs.rsp)
+    rip, rsp = state.linear_rip, state.rsp
     code: list[int] = []
     for at in range(rip, rip + CODE_BYTES):
-        gpa = guestcode.translate(replica, at)
+        gpa = replica.translate(at)
         if gpa is not None:
             code.append(gpa)
 
     entries: list[int] = []
     if long_mode(state.sregs):
-        read_u64 = reader(replica.ram, int(core.ram_bytes))
+        read_u64 = reader(replica.ram)
         levels = table_levels(state.sregs)
         for linear in (rip, rsp):
-            entries += [
-                gpa for _, gpa, entry in walk(read_u64, int(state.sregs.cr3), linear, levels) if entry & PRESENT
-            ]
+            entries += [gpa for _, gpa, entry in walk(read_u64, state.cr3, linear, levels) if entry & PRESENT]
     return Sample(
-        element=int(core.stats.committed),
+        element=core.committed,
         code=code,
         entries=sorted(set(entries)),
-        written=[int(core.dirty[i].page) * lib.DWC_PAGE for i in range(core.dirty_count)],
+        written=core.dirty_pages,
     )

@@ -78,14 +78,14 @@ class Record(Observer):
         self._core, self._log, self._sandbox, self._quiet = machine.pc.core, log, sandbox, quiet
 
     def write(self, event: str, **fields: Any) -> None:
-        self._log.write(event, int(self._core.guest_ns), **fields)
+        self._log.write(event, self._core.guest_ns, **fields)
 
     def start(self) -> None:
         if self._sandbox:
             self._sandbox.enter()
 
     def divergence(self, record: Divergence) -> None:
-        self._log.divergence(record, int(self._core.guest_ns))
+        self._log.divergence(record, self._core.guest_ns)
 
     def suspect_cpu(self, cpu: int) -> None:
         self.write("suspect_cpu", cpu=cpu)

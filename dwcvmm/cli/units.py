@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
@@ -50,7 +50,7 @@ class Size(click.ParamType[int]):
 
 
 class Utf8Text(click.ParamType[str]):
-    """Text that a file of ours can keep: an argument may be any bytes."""
+    """Text in UTF-8, as result files need it: an argument can be any bytes."""
 
     name = "text"
 
@@ -90,8 +90,8 @@ class DiskText(click.ParamType[DiskConfig]):
 
 
 class DateText(click.ParamType[int]):
-    """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" is now;
-    a date may have its own distance from UTC.
+    """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" means
+    the present; a date may have a UTC offset.
     """
 
     name = "date"
@@ -107,7 +107,7 @@ class DateText(click.ParamType[int]):
 
 checkpoint_every = click.option(
     "--checkpoint-every",
-    type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
+    type=click.IntRange(1, LOG_ELEMENTS),
     help="Elements between checkpoints. Default: 16, or 1 where replays may not be exact (docs/decisions/0002).",
 )
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core import enums
+from dwcvmm.core.engine import Repair
+from dwcvmm.core.enums import NEVER, KvmExit, Phase, Rollback
+from dwcvmm.core.failure import Damaged
+from dwcvmm.core.state import Exit
 from dwcvmm.element import stepping
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
@@ -16,16 +19,15 @@ from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.kvm.ioctl import check
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
-WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
+WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual time limit, at most
-COPIES = ("e1", "e2", "checkpoint", "none")  # by enum dwc_copy; none: no copy was right
+COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy; none: no copy was right
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
 TICK_RETRIES = 3  # an element that meets a tick each time is too long to avoid one: its time site is learned
@@ -73,7 +75,7 @@ class Engine:
     def __init__(self, replicas: Replicas, observer: EngineObserver) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
-        self.core = replicas.engine
+        self.core = replicas.core
         self.sites = Sites(self.core, replicas.host.hidden_reads)
         self.counts = Counts(Counter())
         self.observer = observer
@@ -88,15 +90,15 @@ class Engine:
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
         if self.config.clock is Clock.HOST:
-            self.core.host_base_ns = lib.dwc_now_ns()
+            self.core.follow_host_clock()
         self.replicas.take_checkpoint()
-        check("start engine", lib.dwc_engine_start(self.core))
+        self.core.start()
         self._started = True
 
     def release(self) -> None:
         """Stop threads and timers; the VMs stay and can be examined. Call it on the thread that called start()."""
         if self._started:
-            lib.dwc_engine_stop(self.core)
+            self.core.stop()
             self._started = False
 
     def close(self) -> None:
@@ -105,55 +107,62 @@ class Engine:
         self.replicas.close()
 
     @property
-    def exit(self) -> Any:
-        """The committed exit (`struct dwc_exit`) that ended the last element."""
+    def exit(self) -> Exit:
+        """The committed exit that ended the last element."""
         return self.core.exit
 
     def answer(self, data: bytes) -> None:
         """A device's answer to the committed read; the replicas get it with the next element."""
-        lib.dwc_engine_answer(self.core, data, len(data))
+        self.core.answer(data)
 
     def request_stop(self) -> None:
-        lib.dwc_engine_request_stop(self.core)
+        self.core.request_stop()
 
     def run(self, last_element: int = 0) -> Stop:
         """Run until the caller is needed, or until `last_element` elements are committed in all (0: no limit)."""
-        self.core.elements_limit = last_element
         try:
-            return self._run()
+            return self._run(last_element)
         except _RollbackFailed as failure:
             return failure.stop
 
-    def _run(self) -> Stop:
+    def _run(self, last_element: int) -> Stop:
+        core = self.core
         while True:
-            committed = self.core.stats.committed
-            self.core.visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
-            status = check("run element", lib.dwc_engine_run(self.core))
-            if self.core.stats.committed != committed:
+            committed = core.committed
+            visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
+            status = core.run(last_element, visit_from)
+            if core.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if status == lib.DWC_STOP_DIVERGED:
-                if not self._diverged():
-                    return Stop.DIVERGENCE
-            elif status == lib.DWC_STOP_TIME_LIMIT:
-                a = self.core.replicas[0]
-                self._be_more_patient()
-                self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
-            elif status == lib.DWC_STOP_WAITING:
-                self._end_by_steps(0)
-            elif status == lib.DWC_STOP_REPAIRED:
-                self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-            elif status == lib.DWC_STOP_ELEMENT_START:
-                for visitor in self.visitors:
-                    visitor.at_start()
-            elif status == lib.DWC_STOP_BETWEEN_RUNS:
-                for visitor in self.visitors:
-                    visitor.between_runs()
-            elif status == lib.DWC_STOP_ELEMENT_END:
-                for visitor in self.visitors:
-                    visitor.at_end()
-            else:
-                return STOPS[status]
+            if stop := STOPS.get(status):
+                return stop
+            if not self._go_on(status):
+                return Stop.DIVERGENCE
+
+    def _go_on(self, status: enums.Stop) -> bool:
+        """Do what the core asks for. False if the run is over."""
+        if status is enums.Stop.DIVERGED:
+            return self._diverged()
+        if status is enums.Stop.TIME_LIMIT:
+            self._be_more_patient()
+            self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+        elif status is enums.Stop.WAITING:
+            self._end_by_steps(0)
+        elif status is enums.Stop.REPAIRED:
+            self._repaired(self.core.repair)
+        elif status is enums.Stop.ELEMENT_START:
+            for visitor in self.visitors:
+                visitor.at_start()
+        elif status is enums.Stop.BETWEEN_RUNS:
+            for visitor in self.visitors:
+                visitor.between_runs()
+        else:
+            for visitor in self.visitors:
+                visitor.at_end()
+        return True
+
+    def _repaired(self, repair: Repair) -> None:
+        self.observer.repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
         """Raise the time limit of the next try. An element cut by its time limit is discarded, so one that needs longer
@@ -161,15 +170,15 @@ class Engine:
         on; interrupts still come in time mostly.
         """
         self._cuts += 1
-        self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
+        self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
 
     def settle(self) -> bool:
         """Make the last committed state a checkpoint, so that devices may use guest memory. Returns False if that
         cannot be done now: run one more element, and try again. Raises RunOver.
         """
-        if not lib.dwc_memory_at_rest(self.core):
+        if not self.core.memory_at_rest:
             return False
-        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DONE:
+        if self.core.checkpoint():
             return True
         record = self._describe(1)
         if record.cause is Cause.UNEXPLAINED:
@@ -196,27 +205,25 @@ class Engine:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         """Guest RAM for a device, after settle(). Its three copies agree, or are repaired first. Raises RunOver."""
-        out = ffi.new("uint8_t[]", length)
-        while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
-            if status == lib.DWC_MEMORY_LOST:
-                record = describe(self.core, self._attempt)
-                record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
-                self._record(record)
-                raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
-            self.observer.repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-        return bytes(ffi.buffer(out))
+        try:
+            return self.core.read_memory(gpa, length, self._repaired)
+        except Damaged as damaged:
+            record = describe(self.core, self._attempt)
+            record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]
+            self._record(record)
+            raise RunOver(str(damaged)) from None
 
-    def rollback(self, everything: bool = False, to: int = lib.DWC_PHASE_INPUTS_CHOSEN) -> None:
+    def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> None:
         """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
 
-        `to`: the phase (`enum dwc_phase`) to go on from, none that the element has not come to yet.
+        `to`: the phase to go on from, none that the element has not come to yet.
         """
-        status = check("rollback", lib.dwc_engine_rollback(self.core, everything, to))
-        if status == lib.DWC_ROLLBACK_STOP_REQUESTED:
+        became = self.core.rollback(everything, to)
+        if became is Rollback.STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
-        if status != lib.DWC_ROLLBACK_DONE:
+        if became is not Rollback.DONE:
             record = describe(self.core, self._attempt)
-            if status == lib.DWC_ROLLBACK_DAMAGED:
+            if became is Rollback.DAMAGED:
                 record.cause = Cause.CHECKPOINT
             else:
                 record.detail["replay"] = "did not arrive at the last committed element"
@@ -270,7 +277,7 @@ class Engine:
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
         # Two runs that read different times mostly take different paths and find no common end: suspect this first
-        aligning = record.groups == ["hang"] and bool(self.core.counting)
+        aligning = record.groups == ["hang"] and self.core.counting
         time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
         found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
         if found:
@@ -284,7 +291,7 @@ class Engine:
 
         On return both replicas stand at the last committed state.
         """
-        budget = 2 * int(self.core.budget) if aligning else 0
+        budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
         # single steps are slow: with a frozen TSC, or in a long slice, wait until the difference has come again
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
@@ -293,11 +300,11 @@ class Engine:
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search, state = self.core.search, self.core.replicas[0].state
             if not found:
-                record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
-                record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
+                record.detail["search"] = {"steps": search.steps, "exit": exit_name(search.exit_reason)}
+                record.detail["search"] |= {"rip": state.rip, "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
                 self.observer.search(
-                    f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
+                    f"given up after {search.steps} steps, at {state.rip:#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
         self.rollback()
@@ -315,7 +322,7 @@ class Engine:
             self._pass_host_read()
             return
         # the replayed elements may have read time themselves, and then differ: replay again
-        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DIVERGED:
+        while not self.core.checkpoint():
             self.rollback()
         if self.sites.learn():
             self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
@@ -324,21 +331,21 @@ class Engine:
         """The interrupt window opened at different instructions (a host interrupt can move it): step the lagging
         replica to where the other stands, and commit there."""
         core = self.core
-        a, b = core.replicas[0], core.replicas[1]
-        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.regs.rip == b.state.regs.rip or self._attempt:
+        a, b = core.replicas
+        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.rip == b.state.rip or self._attempt:
             return False
         steps = stepping.catch_up(core, WINDOW_STEPS)
         if steps is None:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_IRQ_WINDOW_OPEN):
+        if not self._commit_stepped(KvmExit.IRQ_WINDOW_OPEN):
             return False
         self.counts.catch_ups += 1
         self.counts.catch_up_instructions += steps
         return True
 
-    def _commit_stepped(self, reason: int) -> bool:
-        """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
-        if check("commit", lib.dwc_engine_commit_stepped(self.core, reason)) == lib.DWC_COMMIT_DIVERGED:
+    def _commit_stepped(self, reason: KvmExit) -> bool:
+        """Compare and commit where steps have brought both replicas, as an end by `reason`."""
+        if not self.core.commit(reason):
             return False
         self._attempt = 0
         self.voting.forget()
@@ -349,12 +356,12 @@ class Engine:
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
+        waits = core.chipset.interrupt_pending  # and could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # count the time of the discarded run: it made the interrupt due
-                core.guest_ns += waited_ns // core.clock_divisor
+                core.advance_clock(waited_ns // core.clock_divisor)
             return
         self._discard_steps()
 
@@ -362,7 +369,7 @@ class Engine:
         """Roll back after single steps that led nowhere. If that happens repeatedly the reason can be a fault in a page
         that is in no dirty log: then restore all of RAM."""
         self.counts.discarded_steps += 1
-        element = int(self.core.stats.committed)
+        element = self.core.committed
         self._discards = (element, self._discards[1] + 1 if self._discards[0] == element else 1)
         suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
         if suspicious:
@@ -377,11 +384,10 @@ class Engine:
         second = 1
         if self.in_place:
             second = 0
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, 0)))
-            check("rewind", lib.dwc_inplace_rewind(self.core))
+            self.core.rewind_in_place()
         if stepping.run_steps(self.core, second, steps, to_interruptible) != steps:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_INTR):
+        if not self._commit_stepped(KvmExit.INTR):
             return False
         self.counts.stepped_elements += 1
         self.counts.stepped_instructions += steps
@@ -397,7 +403,7 @@ class Engine:
                 self._discard_steps()
                 return
         if self.sites.at_found(core.replicas[0]):
-            lib.dwc_pass_host_read(core)
+            core.pass_host_read()
 
     @property
     def in_place(self) -> bool:
@@ -409,10 +415,10 @@ class Engine:
 
 
 STOPS = {
-    lib.DWC_STOP_EXIT: Stop.EXIT,
-    lib.DWC_STOP_CONSOLE: Stop.CONSOLE,
-    lib.DWC_STOP_REQUESTED: Stop.STOPPED,
-    lib.DWC_STOP_IDLE: Stop.IDLE,
-    lib.DWC_STOP_ELEMENT_LIMIT: Stop.LIMIT,
-    lib.DWC_STOP_ATTENTION: Stop.ATTENTION,
+    enums.Stop.EXIT: Stop.EXIT,
+    enums.Stop.CONSOLE: Stop.CONSOLE,
+    enums.Stop.REQUESTED: Stop.STOPPED,
+    enums.Stop.IDLE: Stop.IDLE,
+    enums.Stop.ELEMENT_LIMIT: Stop.LIMIT,
+    enums.Stop.ATTENTION: Stop.ATTENTION,
 }

@@ -8,12 +8,11 @@ import struct
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import GuestDebug, KvmExit, ReadKind, UserTrap
+from dwcvmm.core.kvmstructs import Regs, Sregs, address_of
 from dwcvmm.element.progress import Event, Progress, self_test
 from dwcvmm.errors import KvmError
 from dwcvmm.guest import entry
@@ -36,10 +35,10 @@ PROBED_OFFSET = 1 << 40
 CR4_OSXSAVE = 1 << 18
 # instructions that some processors execute although CPUID hides them (AMD has no control for it): code, and CR4
 HIDDEN_READS = {
-    lib.DWC_READ_RDRAND: (b"\x0f\xc7\xf0", 0),
-    lib.DWC_READ_RDSEED: (b"\x0f\xc7\xf8", 0),
-    lib.DWC_READ_RDPID: (b"\xf3\x0f\xc7\xf8", 0),
-    lib.DWC_READ_XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
+    ReadKind.RDRAND: (b"\x0f\xc7\xf0", 0),
+    ReadKind.RDSEED: (b"\x0f\xc7\xf8", 0),
+    ReadKind.RDPID: (b"\xf3\x0f\xc7\xf8", 0),
+    ReadKind.XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
 }
 REFUSED = b"\xb3\x01" + OUT_80  # mov bl, 1
 LIDT_AT, HANDLER_AT, IDT_AT = PROBE_AT + 0x1800, PROBE_AT + 0x800, PROBE_AT + 0x1000
@@ -50,12 +49,6 @@ LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
 
-class UserTrap(Enum):
-    NONE = lib.DWC_USER_TRAP_NONE
-    ICEBP = lib.DWC_USER_TRAP_ICEBP
-    SYSENTER = lib.DWC_USER_TRAP_SYSENTER
-
-
 @dataclass(frozen=True)
 class HostKind:
     """`module` is the KVM backend. `shadow_paging`: a rollback must delete and add the memslots.
@@ -63,7 +56,7 @@ class HostKind:
     `user_trap`: the trap that can replace RDTSC in ring 3 (cbits/sites/sites.c).
     `icebp_rip_after`: at the debug exception of an ICEBP in ring 3, RIP is past the ICEBP.
     `exact_windows`: an interrupt window exits at the first instruction at which the guest can take an interrupt.
-    `hidden_reads`: a bit for each enum dwc_read_kind that is executed although CPUID hides it.
+    `hidden_reads`: the bit of each ReadKind that is executed although CPUID hides it.
     `exit_ns`: median time of a port output, to the VMM and back."""
 
     module: str
@@ -109,7 +102,6 @@ class Probe:
     def __init__(self, system: System) -> None:
         memory = mmap.mmap(-1, PROBE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory = memory
-        hva = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
 
         def store(gpa: int, data: bytes) -> None:
             memory[gpa : gpa + len(data)] = data
@@ -118,7 +110,7 @@ class Probe:
         with ExitStack() as made:
             vm = system.create_vm()
             made.callback(vm.close)
-            vm.set_memslot(0, 0, PROBE_BYTES, hva)
+            vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
             self._vm, self.vcpu = vm, vm.create_vcpu()
             made.callback(self.vcpu.close)
             self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
@@ -138,28 +130,28 @@ class Probe:
             self._enter_ring3()
 
     def _enter_ring3(self) -> None:
-        sregs: Any = self.vcpu.get("sregs")
+        sregs = self.vcpu.get(Sregs)
         for name, selector in (("cs", entry.USER_CODE), ("ss", entry.USER_DATA), ("ds", entry.USER_DATA)):
             segment = getattr(sregs, name)
             segment.selector, segment.dpl = selector, 3
-        self.vcpu.set("sregs", sregs)
+        self.vcpu.set(sregs)
 
     def steps(self, user: bool) -> bool:
         """Whether a single step ends in a debug exception after one instruction."""
         self.load(NOPS, user)
         try:
-            self.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP)
-            stopped = self.vcpu.run() == lib.KVM_EXIT_DEBUG
+            self.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.SINGLESTEP)
+            stopped = self.vcpu.run() == KvmExit.DEBUG
         except KvmError:
             return False
-        return stopped and int(self.vcpu.get("regs").rip) == PROBE_AT + 1
+        return stopped and self.vcpu.get(Regs).rip == PROBE_AT + 1
 
     def icebp_rip_after(self) -> bool | None:
         """Whether RIP is past an ICEBP of ring 3 at its debug exception; None if there is no such exit."""
         self.load(ICEBP + NOPS, user=True)
-        self.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_USE_HW_BP)
+        self.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.USE_HW_BP)
         reason = self.vcpu.run()
-        return int(self.vcpu.get("regs").rip) != PROBE_AT if reason == lib.KVM_EXIT_DEBUG else None
+        return self.vcpu.get(Regs).rip != PROBE_AT if reason == KvmExit.DEBUG else None
 
     def sysenter_exits(self) -> bool:
         """Whether a SYSENTER in 64-bit mode of ring 3 exits, with RIP before it."""
@@ -169,7 +161,7 @@ class Probe:
             return False
         self.load(SYSENTER + NOPS, user=True)
         reason = self.vcpu.run()
-        return reason == lib.KVM_EXIT_INTERNAL_ERROR and int(self.vcpu.get("regs").rip) == PROBE_AT
+        return reason == KvmExit.INTERNAL_ERROR and self.vcpu.get(Regs).rip == PROBE_AT
 
     def progress(self, wanted: Event | None) -> Progress:
         """The progress counter: of the wanted event, or the first of instructions and branches that passes."""
@@ -189,14 +181,14 @@ class Probe:
             except KvmError:
                 return False
             self.vcpu.run()
-            high.append(int(self.vcpu.get("regs").rdx))
+            high.append(self.vcpu.get(Regs).rdx)
         return 0 <= high[1] - high[0] - (PROBED_OFFSET >> 32) <= 1
 
     def port_output(self) -> tuple[bool, int]:
         """(whether RIP is past an OUT at its exit, median ns of such an exit)."""
         self.load(OUT_80 + BACK)
         self.vcpu.run()
-        after = int(self.vcpu.get("regs").rip) != PROBE_AT
+        after = self.vcpu.get(Regs).rip != PROBE_AT
         times = []
         for _ in range(EXITS_TIMED):
             started = time.perf_counter_ns()
@@ -213,27 +205,27 @@ class Probe:
         self.load(LIDT + code + OUT_80)
         self._guest.write(HANDLER_AT, REFUSED)
         try:
-            sregs: Any = self.vcpu.get("sregs")
+            sregs = self.vcpu.get(Sregs)
             sregs.cr4 |= cr4
-            self.vcpu.set("sregs", sregs)
-            done = self.vcpu.run() == lib.KVM_EXIT_IO
+            self.vcpu.set(sregs)
+            done = self.vcpu.run() == KvmExit.IO
         except KvmError:  # this KVM has no such bit
             return False
-        return bool(done and not self.vcpu.get("regs").rbx & 1)
+        return bool(done and not self.vcpu.get(Regs).rbx & 1)
 
     def hidden_reads(self) -> int:
-        """A bit for each enum dwc_read_kind that is executed although CPUID hides it."""
-        return sum(1 << kind for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
+        """The bit of each ReadKind that is executed although CPUID hides it."""
+        return sum(kind.bit for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
 
     def window_is_exact(self) -> bool:
         """Whether a window asked for under CLI exits after the STI and the instruction in its shadow."""
         for lead in range(WINDOW_TRIALS):
             self.load(b"\x90" * lead + STI + NOPS + OUT_80)
-            self.vcpu.run_page.request_interrupt_window = 1
+            self.vcpu.run_page.request_interrupt_window(True)
             reason = self.vcpu.run()
-            at = int(self.vcpu.get("regs").rip)
-            self.vcpu.run_page.request_interrupt_window = 0
-            if reason != lib.KVM_EXIT_IRQ_WINDOW_OPEN or at != PROBE_AT + lead + 2:
+            at = self.vcpu.get(Regs).rip
+            self.vcpu.run_page.request_interrupt_window(False)
+            if reason != KvmExit.IRQ_WINDOW_OPEN or at != PROBE_AT + lead + 2:
                 return False
         return True
 
@@ -284,7 +276,7 @@ class Abilities:
             trial.load(LOOP + OUT_80)
             started = time.perf_counter_ns()
             for _ in range(EXITS_TIMED):
-                trial.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP)
+                trial.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.SINGLESTEP)
                 trial.vcpu.run()
             return (time.perf_counter_ns() - started) / EXITS_TIMED
 

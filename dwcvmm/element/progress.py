@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.counter import count_run
+from dwcvmm.kvm.vcpu import Vcpu
 
 PERF_TYPE_HARDWARE, PERF_TYPE_RAW = 0, 4
 HW_INSTRUCTIONS = 1
@@ -116,25 +116,7 @@ REFUSALS = {
 }
 
 
-class CountedRun(NamedTuple):
-    """`status`: 1 an overflow ended it, 0 the guest did, or -errno of the counter."""
-
-    status: int
-    events: int
-    ran_ns: int
-
-
-def count_run(vcpu: Any, perf_type: int, config: int, budget: int = NO_OVERFLOW) -> CountedRun:
-    """One KVM_RUN of a vCPU that belongs to this thread, with its own counter, which overflows at `budget`."""
-    engine, replica, count = ffi.new("struct dwc_engine *"), ffi.new("struct dwc_replica *"), ffi.new("uint64_t *")
-    engine.counter_type, engine.counter_config = perf_type, config
-    replica.engine, replica.vcpu_fd, replica.run = engine, vcpu.fd, vcpu.run_page
-    lib.dwc_install_kick()
-    status = lib.dwc_counter_try(replica, budget, count)
-    return CountedRun(int(status), int(count[0]), int(replica.ended_ns - replica.started_ns))
-
-
-def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: int, branches: int) -> Progress:
+def self_test(event: Event, vcpu: Vcpu, load: Callable[[], None], instructions: int, branches: int) -> Progress:
     """Count a guest loop of known length on `vcpu`, then end it by an overflow in its middle.
 
     `load` puts the vCPU to the loop's start; the loop ends in an exit after `instructions`, `branches` of them
@@ -149,7 +131,7 @@ def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: i
     if event is Event.BRANCHES and model is not None:
         perf_type, config, expected = PERF_TYPE_RAW, model.branches, branches
     load()
-    status, count, ran_ns = count_run(vcpu, perf_type, config)
+    status, count, ran_ns = count_run(vcpu.fd, vcpu.run_page, perf_type, config, NO_OVERFLOW)
     if status < 0:
         reason, remedy = REFUSALS.get(-status, (f"perf_event_open: {errno.errorcode.get(-status, status)}", ""))
         return Progress(Event.NONE, reason, remedy)
@@ -157,7 +139,7 @@ def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: i
         return Progress(Event.NONE, f"a loop of {expected} {event} counted {count}", "use another event (--progress)")
     rate = count * 1_000_000 // max(1, ran_ns)
     load()
-    status, count, _ = count_run(vcpu, perf_type, config, expected // 2)
+    status, count, _ = count_run(vcpu.fd, vcpu.run_page, perf_type, config, expected // 2)
     if status != 1 or not expected // 2 <= count < expected // 2 + LATE:
         return Progress(Event.NONE, f"an overflow at {expected // 2} ended the guest at {count}", "no realtime kernel")
     late = count - expected // 2

@@ -7,24 +7,25 @@ and their answers in cbits/sites/sites.c. This file has the decision to patch th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from dwcvmm._core import lib
+from dwcvmm.core.engine import Core, Search
+from dwcvmm.core.enums import MAX_SITES, ReadKind, UserTrap
+from dwcvmm.core.insn import host_read_at
+from dwcvmm.core.replica import Replica
 from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import Cause
-from dwcvmm.kvm.ioctl import check
 
 SEARCH_STEPS = 500_000
 SEARCH_NS, SCAN_NS = 20_000_000_000, 10_000_000_000
 INSTRUCTIONS = {
-    lib.DWC_READ_RDTSC: ("rdtsc", Cause.TIME),
-    lib.DWC_READ_RDTSCP: ("rdtscp", Cause.TIME),
-    lib.DWC_READ_RDRAND: ("rdrand", Cause.RANDOM),
-    lib.DWC_READ_RDSEED: ("rdseed", Cause.RANDOM),
-    lib.DWC_READ_RDPID: ("rdpid", Cause.HOST_STATE),
-    lib.DWC_READ_XGETBV: ("xgetbv", Cause.HOST_STATE),
+    ReadKind.RDTSC: ("rdtsc", Cause.TIME),
+    ReadKind.RDTSCP: ("rdtscp", Cause.TIME),
+    ReadKind.RDRAND: ("rdrand", Cause.RANDOM),
+    ReadKind.RDSEED: ("rdseed", Cause.RANDOM),
+    ReadKind.RDPID: ("rdpid", Cause.HOST_STATE),
+    ReadKind.XGETBV: ("xgetbv", Cause.HOST_STATE),
 }
-TIME = 1 << lib.DWC_READ_RDTSC | 1 << lib.DWC_READ_RDTSCP
+TIME = ReadKind.RDTSC.bit | ReadKind.RDTSCP.bit
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Found:
 
 
 class Sites:
-    """`others`: a bit for each enum dwc_read_kind that this host executes although CPUID hides it, time's left out."""
+    """`others`: the bit of each ReadKind that this host executes although CPUID hides it, time's left out."""
 
-    def __init__(self, engine: Any, others: int) -> None:
+    def __init__(self, engine: Core, others: int) -> None:
         self._engine, self._others = engine, others
         self.gave_up = False  # the last search ran out of time
 
     def __len__(self) -> int:
-        return int(self._engine.site_count)
+        return self._engine.site_count
 
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
         """Find the first such instruction among the next `steps` from the checkpoint on.
@@ -53,10 +54,7 @@ class Sites:
         The replicas must be at the checkpoint (after a rollback), and must be rolled back again
         afterwards: stepping leaves traces in the guest. `with_time`: also look for instructions that read time.
         """
-        search = self._prepare(with_time)
-        search.limit, search.limit_ns = steps, SEARCH_NS
-        check("single step", lib.dwc_search_by_steps(self._engine, 0))
-        return self._found()
+        return self._found(self._engine.search_by_steps(self._kinds(with_time), steps, SEARCH_NS))
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
         """As `search`, but by one free run with traps at everything that looks like such an instruction. It ends at the
@@ -65,27 +63,21 @@ class Sites:
         It finds instructions of ring 3 only if SYSENTER is the trap, and it can take a wrong path if data looks like
         such an instruction. Use `search` then.
         """
-        search = self._prepare(with_time)
-        search.events, search.limit_ns = events, SCAN_NS
-        check("scan", lib.dwc_search_by_traps(self._engine, 0))
-        found = self._found()
+        found = self._found(self._engine.search_by_traps(self._kinds(with_time), events, SCAN_NS))
         return found if self.trappable else None  # without a trap single steps have to go there: search
 
     def wanted(self, with_time: bool) -> bool:
         """Whether there is anything to look for on this host."""
         return with_time or bool(self._others)
 
-    def _prepare(self, with_time: bool) -> Any:
-        search = self._engine.search
-        search.kinds = self._others | (TIME if with_time else 0)
-        return search
+    def _kinds(self, with_time: bool) -> int:
+        return self._others | (TIME if with_time else 0)
 
-    def _found(self) -> Found | None:
-        search = self._engine.search
-        self.gave_up = bool(search.timed_out)
-        if not search.read.kind or self._engine.site_count == lib.DWC_MAX_SITES:
+    def _found(self, search: Search) -> Found | None:
+        self.gave_up = search.timed_out
+        if not search.kind or self._engine.site_count == MAX_SITES:
             return None
-        return Found(*INSTRUCTIONS[search.read.kind], int(search.gpa), int(search.linear))
+        return Found(*INSTRUCTIONS[search.kind], search.gpa, search.linear)
 
     @property
     def trappable(self) -> bool:
@@ -93,19 +85,17 @@ class Sites:
         search, trap = self._engine.search, self._engine.user_trap
         if search.split:
             return False
-        if search.user and trap == lib.DWC_USER_TRAP_SYSENTER:
-            return bool(search.long_mode)  # in 32-bit code it is an invalid opcode (em_sysenter in emulate.c)
-        return not search.user or trap != lib.DWC_USER_TRAP_NONE
+        if search.user and trap is UserTrap.SYSENTER:
+            return search.long_mode  # in 32-bit code it is an invalid opcode (em_sysenter in emulate.c)
+        return not search.user or trap is not UserTrap.NONE
 
-    def at_found(self, replica: Any) -> bool:
+    def at_found(self, replica: Replica) -> bool:
         """Whether a replica is where the last search ended; single steps may have ended earlier."""
-        code, bits = guestcode.next_code(replica), guestcode.code_bits(replica.state.sregs)
-        return guestcode.host_read(code, bits) == int(self._engine.search.read.kind)
+        read = host_read_at(guestcode.next_code(replica), replica.state.code_bits)
+        return read.kind is self._engine.search.kind
 
     def learn(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint. Returns whether the site is new:
         False if the guest had written the instruction there again.
         """
-        known = len(self)
-        check("learn site", lib.dwc_learn_site(self._engine))
-        return len(self) > known
+        return self._engine.learn_site()

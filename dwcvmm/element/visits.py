@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-NEVER = (1 << 64) - 1
-
 
 class Visitor(ABC):
     """Called by the engine from element `visit_from` (a count of committed ones) on. A restarted element is visited
@@ -15,7 +13,7 @@ class Visitor(ABC):
     @property
     @abstractmethod
     def visit_from(self) -> int:
-        """The next element it wants to visit, or NEVER."""
+        """The next element it wants to visit, or NEVER (dwcvmm/core/enums.py)."""
 
     @abstractmethod
     def at_start(self) -> None:

@@ -12,13 +12,14 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import NEVER, PAGE
+from dwcvmm.core.replica import Replica
+from dwcvmm.core.state import Shown
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.observer import EngineObserver
-from dwcvmm.element.visits import NEVER, Visitor
-from dwcvmm.kvm.ioctl import check
+from dwcvmm.element.visits import Visitor
 
 SUSPECT_AFTER = 3  # votes lost by a CPU
 
@@ -29,35 +30,31 @@ class Ballot:
 
     replica: int
     cpu: int
-    exit: Any
-    state: Any
-    pages: bytes
+    shown: Shown
+    pages: bytes  # a digest of those that are not as in the checkpoint
 
 
-def _digest(core: Any, replica: Any) -> bytes:
+def _digest(core: Core, replica: Replica) -> bytes:
     """Digest of the pages that differ from the checkpoint, all of them in the dirty logs (cbits/memory/pages.c)."""
     digest = hashlib.blake2b(digest_size=16)
-    for i in range(core.dirty_count):
-        gpa = int(core.dirty[i].page) * lib.DWC_PAGE
-        page = ffi.buffer(replica.ram + gpa, lib.DWC_PAGE)
-        if page[:] != ffi.buffer(core.checkpoint_ram + gpa, lib.DWC_PAGE)[:]:
+    for gpa in core.dirty_pages:
+        if not replica.ram.same(core.checkpoint_ram, gpa, PAGE):
             digest.update(gpa.to_bytes(8, "little"))
-            digest.update(page)
+            digest.update(replica.ram.read(gpa, PAGE))
     return digest.digest()
 
 
 class Voting(Visitor):
     """`observer` gets a verdict for each vote, and each CPU once that has lost SUSPECT_AFTER of them."""
 
-    def __init__(self, core: Any, policy: Policy, strategy: Strategy, observer: EngineObserver) -> None:
+    def __init__(self, core: Core, policy: Policy, strategy: Strategy, observer: EngineObserver) -> None:
         self._core, self._observer = core, observer
-        self._home = [int(replica.cpu) for replica in core.replicas]
+        self._home = [replica.cpu for replica in core.replicas]
         spare = sorted(os.sched_getaffinity(0) - set(self._home))
         moves = policy is Policy.VOTE and strategy is Strategy.PARALLEL and -1 not in self._home
         self._cpus = [*self._home, *spare] if moves else []
         self._ballots: list[Ballot] = []
         self._last: list[Ballot] = []  # of the runs that are about to be compared
-        self._scratch_stats = ffi.new("struct dwc_stats *")
         self.lost: Counter[int] = Counter()  # by replica
         self.lost_by_cpu: Counter[int] = Counter()
         self.suspects: list[int] = []
@@ -65,7 +62,7 @@ class Voting(Visitor):
 
     @property
     def visit_from(self) -> int:
-        return int(self._core.stats.committed) if self._ballots else NEVER
+        return self._core.committed if self._ballots else NEVER
 
     @property
     def third_cpu(self) -> bool:
@@ -82,7 +79,7 @@ class Voting(Visitor):
 
     def diverged(self) -> None:
         """Keep what both runs have shown; before the rollback."""
-        self._element = int(self._core.stats.committed)
+        self._element = self._core.committed
         self._ballots += self._cast()
         self._last = []
 
@@ -125,23 +122,14 @@ class Voting(Visitor):
             self._move(choice)
 
     def _cast(self) -> list[Ballot]:
-        for index in (0, 1) if self._core.strategy != lib.DWC_IN_PLACE else ():  # in place all is read at every end
-            replica = ffi.addressof(self._core.replicas, index)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-            check("read state", lib.dwc_replica_read_state(replica))  # all groups, so that none is from before the run
-        lib.dwc_pages_compare(self._core, 0)  # makes the list of the pages in both logs
-        ballots = []
-        for index in (0, 1):
-            replica = self._core.replicas[index]
-            exit_, state = ffi.new("struct dwc_exit *"), ffi.new("struct dwc_state *")
-            ffi.memmove(exit_, ffi.addressof(replica, "exit"), ffi.sizeof("struct dwc_exit"))
-            ffi.memmove(state, ffi.addressof(replica, "state"), ffi.sizeof("struct dwc_state"))
-            ballots.append(Ballot(index, int(replica.cpu), exit_, state, _digest(self._core, replica)))
-        return ballots
+        self._core.read_all_groups()
+        return [
+            Ballot(index, replica.cpu, replica.shown(), _digest(self._core, replica))
+            for index, replica in enumerate(self._core.replicas)
+        ]
 
     def _same(self, a: Ballot, b: Ballot) -> bool:
-        differ = lib.dwc_state_compare(a.state, b.state, self._scratch_stats)
-        return a.pages == b.pages and bool(lib.dwc_same_exit(a.exit, b.exit)) and not differ
+        return a.pages == b.pages and a.shown.agrees_with(b.shown)
 
     def _agree(self, one: int, other: int) -> bool:
         """Whether two CPUs have shown the same, each in a run of its own."""
@@ -157,7 +145,7 @@ class Voting(Visitor):
     def _move(self, cpus: tuple[int, int]) -> None:
         for index, cpu in enumerate(cpus):
             if self._core.replicas[index].cpu != cpu:
-                check("sched_setaffinity", lib.dwc_engine_move(self._core, index, cpu))
+                self._core.move(index, cpu)
 
     def _go_home(self) -> None:
         """Move each replica back to its own CPU, or to the first spare one if its own is a suspect."""

@@ -1,4 +1,4 @@
-"""`dwcvmm check`: run a guest for so many elements, and say what was not deterministic, and what slice ends took."""
+"""`dwcvmm check`: run a guest for a number of elements, and say what was not deterministic and what slice ends cost."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def result_of(guest: str, pc: PC) -> CheckResult:
         slice_ns=engine.slice_ns,
         progress=facts.progress,
         frozen_tsc=pc.replicas.frozen_tsc is not None,
-        elements=int(stats.committed),
+        elements=stats.committed,
         runs=1,
-        by_end={exit_name(i): int(n) for i, n in enumerate(stats.by_end) if n},
+        by_end={exit_name(i): n for i, n in enumerate(stats.by_end) if n},
         divergences={str(cause): n for cause, n in counts.divergences.items()},
         unexplained=counts.divergences[Cause.UNEXPLAINED],
         normalised=normalised(pc),
@@ -88,7 +88,7 @@ class _Log(Observer):
 
 
 def endless(image: bytes) -> bytes:
-    """A guest that computes in rounds does so until it is stopped."""
+    """Let a guest that computes in rounds go on until it is stopped."""
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
@@ -97,7 +97,7 @@ def check_guest(
 ) -> CheckResult:
     """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
 
-    Raises ConfigError if it was not built, or does not end as it should.
+    Raises ConfigError if it has not been built, or does not end as it should.
     """
     path = GUESTS / f"{name}.bin"
     try:
@@ -139,7 +139,7 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
 
 
 def picture(result: CheckResult) -> str:
-    """The result for a terminal."""
+    """The result as text for a terminal."""
     a_slice = result.debug_exits / result.slice_ends if result.slice_ends else 0.0
     lines = [
         f"guest {result.guest}, {result.strategy}, slice {result.slice_ns / 1000:g} us by {result.progress}, "

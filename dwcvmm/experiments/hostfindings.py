@@ -1,4 +1,4 @@
-"""What doctor finds out about a host. Names are stable: scripts and tests ask by them."""
+"""Doctor's findings about a host. Their names are stable: scripts and tests use them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from dwcvmm._core import lib
-from dwcvmm.element.hostprobe import Abilities, UserTrap, probe
+from dwcvmm.core.enums import Cap, UserTrap
+from dwcvmm.element.hostprobe import Abilities, probe
 from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.experiments.perfsettings import perf_troubles
@@ -22,7 +22,7 @@ NATIVE_NS = 50
 
 class Level(StrEnum):
     OK = "ok"
-    NOTE = "note"  # works, with a cost or a limit
+    NOTE = "note"  # works, but with a cost or a limit
     FAIL = "fail"
 
 
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def examine() -> list[Finding]:
-    """All findings; stops early where KVM itself is missing."""
+    """All findings. Stops early if KVM itself is missing."""
     try:
         system = System()
     except HostError as error:
@@ -48,9 +48,9 @@ def examine() -> list[Finding]:
 
 def _with_kvm(system: System) -> Iterator[Finding]:
     yield Finding("kvm", Level.OK, "/dev/kvm opens")
-    missing = {name: remedy for name, remedy in REQUIRED.items() if not system.check_extension(getattr(lib, name))}
-    for name, remedy in missing.items():
-        yield Finding(name.lower(), Level.FAIL, "missing", f"use {remedy}")
+    missing = {cap: remedy for cap, remedy in REQUIRED.items() if not system.check_extension(cap)}
+    for cap, remedy in missing.items():
+        yield Finding(f"kvm_cap_{cap.name.lower()}", Level.FAIL, "missing", f"use {remedy}")
     if missing:
         return
     try:
@@ -100,7 +100,7 @@ def _with_kvm(system: System) -> Iterator[Finding]:
     )
     yield _choice(
         "tsc_scaling",
-        bool(system.check_extension(lib.KVM_CAP_TSC_CONTROL)),
+        bool(system.check_extension(Cap.TSC_CONTROL)),
         "present",
         "absent: RDTSC is handled by learned sites, which read the guest clock; under off the TSC is the host's: "
         "a guest that keeps time by it wants --clock host",
@@ -131,7 +131,7 @@ def _choice(name: str, good: bool, detail: str, otherwise: str) -> Finding:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: 0 if doctor's JSON says ok to finding NAME."""
+    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: exit code 0 if NAME is ok in doctor's JSON."""
     document = msgspec.json.decode(Path(arguments[0]).read_bytes())
     levels = {finding["name"]: finding["level"] for finding in document["findings"]}
     return 0 if document["fit"] and levels.get(arguments[1]) == Level.OK else 1

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import now_ns
+from dwcvmm.core.enums import NEVER, PAGE, Phase
 from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.observer import EngineObserver
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
 from dwcvmm.faults.model import At, Fault, Run, Space
-from dwcvmm.kvm.ioctl import check
 
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
@@ -54,7 +54,7 @@ class Injection:
     def page(self) -> int | None:
         """Guest physical address of the fault's page, if it is in RAM."""
         target = self.fault.target
-        return int(target.where) // lib.DWC_PAGE * lib.DWC_PAGE if target.space is Space.RAM else None
+        return int(target.where) // PAGE * PAGE if target.space is Space.RAM else None
 
     @property
     def latency_us(self) -> float | None:
@@ -82,7 +82,7 @@ class Injector(Visitor, EngineObserver):
         """More of them, before the engine runs or between two elements. Raises ConfigError for one that cannot be
         injected here, or whose element has been committed.
         """
-        new, committed = list(faults), int(self._core.stats.committed)
+        new, committed = list(faults), self._core.committed
         for fault in new:
             self._check(fault, committed)
         self._due += [fault for fault in new if fault.cpu is None]
@@ -94,7 +94,7 @@ class Injector(Visitor, EngineObserver):
         if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
             raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
         if fault.cpu is not None:
-            if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
+            if fault.cpu not in [replica.cpu for replica in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
         elif fault.element < committed:
             raise ConfigError(f"fault {fault}: {committed} elements are committed already")
@@ -107,7 +107,7 @@ class Injector(Visitor, EngineObserver):
         return min(wanted, default=NEVER)
 
     def at_start(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         if self._settle_after is not None:
             due = committed - self._settle_after
             self._settle([each for each in self._open if each.element <= due])
@@ -122,12 +122,12 @@ class Injector(Visitor, EngineObserver):
                 self._note(self._inject_at_start(fault, committed))
 
     def between_runs(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         while self._between:
             self._note(self._inject_at_start(self._between.pop(0), committed))
 
     def at_end(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         for fault in [f for f in self._due if f.element == committed]:
             self._due.remove(fault)
             self._note(self._inject_at_end(fault, committed, fault.run.replicas))
@@ -155,7 +155,7 @@ class Injector(Visitor, EngineObserver):
             return None
         injection = candidates[-1]
         if injection.detected_at is None:
-            injection.detected_at, injection.detected_ns = record.element, lib.dwc_now_ns()
+            injection.detected_at, injection.detected_ns = record.element, now_ns()
         if injection in self._open:
             self._open.remove(injection)
         return str(injection.fault)
@@ -169,7 +169,7 @@ class Injector(Visitor, EngineObserver):
 
     def not_reached(self) -> list[Injection]:
         """The faults whose element has not come; for a defect, whose CPU has not run that element or a later one."""
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         known = [each.fault for each in self.injections]
         waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
         return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
@@ -181,7 +181,7 @@ class Injector(Visitor, EngineObserver):
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
         if injection.done:
-            injection.injected_ns = lib.dwc_now_ns()
+            injection.injected_ns = now_ns()
             if injection.fault.cpu is None:
                 self._open.append(injection)
 
@@ -189,7 +189,7 @@ class Injector(Visitor, EngineObserver):
         """Close faults: let the scrubber look at their pages, and note which were still wrong."""
         for injection in list(injections):
             if injection.page is not None:
-                injection.latent = check("scrub", lib.dwc_scrub_page(self._core, injection.page)) == lib.DWC_SCRUB_WRONG
+                injection.latent = self._core.scrub_page(injection.page)
             self._open.remove(injection)
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
@@ -202,7 +202,7 @@ class Injector(Visitor, EngineObserver):
             return injection
         for index in fault.run.replicas:
             if not self._go_to_point(fault, index, injection):
-                self._engine.rollback(to=lib.DWC_PHASE_START_VISITED)
+                self._engine.rollback(to=Phase.START_VISITED)
                 injection.became = Became.NOT_REACHED
                 return injection
             if not self._flip(fault, index):
@@ -215,9 +215,8 @@ class Injector(Visitor, EngineObserver):
             injection.steps = stepping.run_steps(self._core, index, point.amount)
             return injection.steps is not None
         if point.at is At.TIME:
-            status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
-            return bool(check("run to the fault's point", status) == lib.DWC_RUN_TIME_LIMIT)
-        return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
+            return self._core.run_into_element(index, point.amount * 1000)
+        return self._core.enter_element(index)
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)
@@ -225,12 +224,7 @@ class Injector(Visitor, EngineObserver):
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
                 continue
-            # the state to be compared was read before the flip: read it again
-            replica = ffi.addressof(self._core.replicas, index)
-            if self._core.checkpoint_due:
-                check("read state", lib.dwc_replica_read_state(replica))
-            else:
-                lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
+            self._core.read_again(index)  # what is compared was read before the flip
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

@@ -23,7 +23,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from dwcvmm.element.divergence import REGISTERS, SEGMENTS
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
 
 # which bytes of the XSAVE image belong to each component (SDM vol. 1 13.4): x87, SSE, AVX

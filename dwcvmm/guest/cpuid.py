@@ -6,8 +6,10 @@ userspace cannot provide. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dwcvmm.core.kvmstructs import CpuidEntry
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,12 @@ NEEDS_XSAVE = (
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
-def apply_policy(table: Any, show_tsc: bool = False) -> Any:
-    """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
-    kept = 0
-    leaves = [table.entries[i] for i in range(table.nent)]
+def apply_policy(leaves: Iterable[CpuidEntry], show_tsc: bool = False) -> list[CpuidEntry]:
+    """What a guest may see of the leaves that KVM_GET_SUPPORTED_CPUID has given."""
+    leaves = list(leaves)
     has_xsave = any(leaf.function == XSAVE_LEAF and leaf.ecx >> XSAVE_BIT & 1 for leaf in leaves)
-    for i in range(table.nent):
-        entry = table.entries[i]
+    kept = []
+    for entry in map(replace, leaves):
         if entry.function == TOPOLOGY_LEAF:
             continue
         if show_tsc and entry.function == TSC_LEAF:
@@ -113,17 +114,12 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
         for leaf, register, mask, ones in ONE_OF_EACH:
             if entry.function == leaf:
                 setattr(entry, register, getattr(entry, register) & mask | ones)
-        table.entries[kept] = entry
-        kept += 1
-    table.nent = kept
-    if any(leaf.function == 0 and leaf.eax >= TOPOLOGY_LEAF for leaf in table.entries[0:kept]):
-        _add_topology(table)
-    return table
+        kept.append(entry)
+    return kept + (_topology() if any(leaf.function == 0 and leaf.eax >= TOPOLOGY_LEAF for leaf in kept) else [])
 
 
-def _add_topology(table: Any) -> None:
-    for index, (eax, ebx, ecx) in enumerate(LEVELS):
-        entry = table.entries[table.nent]
-        entry.function, entry.index, entry.flags = TOPOLOGY_LEAF, index, SIGNIFICANT_INDEX
-        entry.eax, entry.ebx, entry.ecx, entry.edx = eax, ebx, ecx, 0
-        table.nent += 1
+def _topology() -> list[CpuidEntry]:
+    return [
+        CpuidEntry(TOPOLOGY_LEAF, index, SIGNIFICANT_INDEX, eax, ebx, ecx)
+        for index, (eax, ebx, ecx) in enumerate(LEVELS)
+    ]

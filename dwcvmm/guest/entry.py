@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
 
+from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.kvm.vcpu import Vcpu
 
 # where they are unless the kernel occupies that place
 GDT, GDT_BYTES = 0x1000, 8 * 9
@@ -70,14 +71,14 @@ def build_long_mode_tables(memory: GuestMemory, at: int = PAGE_TABLES) -> None:
             memory.write_u64(directory + 8 * i, (g << 30) | (i << 21) | PRESENT_WRITE_USER_A_D | LARGE)
 
 
-def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
-    """Put `entry` into a vCPU (dwcvmm.kvm.vcpu.Vcpu) that has just been made."""
+def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Vcpu) -> None:
+    """Put `entry` into a vCPU that has just been made."""
     if entry.mode is Mode.REAL16:
         _apply_reset(entry, vcpu)
         return
     long_mode = entry.mode is Mode.LONG64
     build_gdt(memory, entry.mode, entry.gdt)
-    sregs = vcpu.get("sregs")
+    sregs = vcpu.get(Sregs)
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
         segment = getattr(sregs, name)
         code = name == "cs"
@@ -95,21 +96,21 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
         sregs.cr3, sregs.cr4 = entry.page_tables, CR4_PAE
         sregs.cr0 |= CR0_PG
         sregs.efer = EFER_LME | EFER_LMA
-    vcpu.set("sregs", sregs)
-    regs = vcpu.get("regs")
+    vcpu.set(sregs)
+    regs = vcpu.get(Regs)
     regs.rip, regs.rsi, regs.rbx, regs.rax, regs.rflags = entry.rip, entry.rsi, entry.rbx, entry.rax, 2
     regs.rsp = STACK if long_mode else 0
-    vcpu.set("regs", regs)
+    vcpu.set(regs)
 
 
-def _apply_reset(entry: CpuEntry, vcpu: Any) -> None:
+def _apply_reset(entry: CpuEntry, vcpu: Vcpu) -> None:
     """The state after reset (SDM 3A, table 10-1), which KVM has prepared. One thing differs without a ROM: the base of
     the code segment is that of real mode, not of the copy of the BIOS that a chip set maps below 4 GiB.
     """
     if not entry.rom:
-        sregs = vcpu.get("sregs")
+        sregs = vcpu.get(Sregs)
         sregs.cs.selector, sregs.cs.base = BIOS_SEGMENT, BIOS_SEGMENT << 4
-        vcpu.set("sregs", sregs)
-    regs = vcpu.get("regs")
+        vcpu.set(sregs)
+    regs = vcpu.get(Regs)
     regs.rip = entry.rip
-    vcpu.set("regs", regs)
+    vcpu.set(regs)

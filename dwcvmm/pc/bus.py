@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError
 
 PORTS, PHYSICAL = 0x10000, 1 << 52
@@ -29,18 +30,16 @@ class Elsewhere(Protocol):
 
 
 class CorePorts:
-    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `core` is a `struct dwc_engine`."""
+    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `now_ns`: the guest clock."""
 
-    def __init__(self, core: Any) -> None:
-        self._core = core
-        self._pc = ffi.addressof(core, "pc")
+    def __init__(self, pc: Chipset, now_ns: Callable[[], int]) -> None:
+        self._pc, self._now_ns = pc, now_ns
 
     def read(self, address: int) -> int | None:
-        value = int(lib.dwc_pc_read_port(self._pc, address & PORTS - 1, self._core.guest_ns))
-        return None if value < 0 else value
+        return self._pc.read_port(address & PORTS - 1, self._now_ns())
 
     def write(self, address: int, value: int) -> bool:
-        return bool(lib.dwc_pc_write_port(self._pc, address & PORTS - 1, value, self._core.guest_ns))
+        return self._pc.write_port(address & PORTS - 1, value, self._now_ns())
 
 
 class BusRangeError(ConfigError):

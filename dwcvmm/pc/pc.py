@@ -8,12 +8,13 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from dwcvmm._core import ffi, lib
-from dwcvmm.element import guestcode, postmortem
+from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
+from dwcvmm.core.state import Exit
+from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.divergence import REGISTERS, special_registers
+from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, InternalError, MachineStateError
@@ -21,7 +22,6 @@ from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
-from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
@@ -88,8 +88,8 @@ class PC:
         made.callback(system.close)
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
-        self.core: Any = self.replicas.engine
-        power_on(ffi.addressof(self.core, "pc"), config.date_ns, ram_bytes)
+        self.core = self.replicas.core
+        power_on(self.core.chipset, config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -115,18 +115,18 @@ class PC:
         self.observers.add(self.injector)
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
-        config, pc = self.config, ffi.addressof(self.core, "pc")
-        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
+        config = self.config
+        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(ffi.addressof(pc, "pci"))
+        self.pci = PciBus(self.core.chipset.pci)
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            *(config.virtio, pc, for_devices, self.mmio, self.pci),
+            *(config.virtio, self.core.chipset, for_devices, self.mmio, self.pci),
             self.observers.console,
             lambda: self.outcome is not None,
         )
@@ -135,9 +135,7 @@ class PC:
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
-        keyboard = KeyboardController(
-            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level)
-        )
+        keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
         self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
@@ -158,11 +156,11 @@ class PC:
             raise hostmemory.refused(ram_bytes) from error
 
     def _fetch(self, gpa: int, length: int) -> bytes:
-        return bytes(ffi.buffer(self.core.replicas[0].ram + gpa, length))
+        return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
         # before the first element only replica A has content; take_checkpoint() copies it
-        if lib.dwc_memory_write(self.core, gpa, data, len(data)):
+        if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
     def _end(self, outcome: Outcome) -> None:
@@ -178,18 +176,18 @@ class PC:
 
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
-        last = int(self.core.stats.committed) + elements if elements else 0
+        last = self.core.committed + elements if elements else 0
         each = self.observers.wants_elements
         while self.outcome is None:
             devices_wait = not self._serve_devices()
             if self.outcome:
                 break
-            committed = int(self.core.stats.committed)
+            committed = self.core.committed
             stop = self.engine.run(committed + 1 if devices_wait or each else last)
             self._drain()
-            if each and self.core.stats.committed != committed:
+            if each and self.core.committed != committed:
                 self.observers.element(committed + 1)
-            if stop is Stop.LIMIT and self.core.stats.committed != last:
+            if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
                 return self.outcome
@@ -218,7 +216,7 @@ class PC:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
         if self._devices_wait:
-            self.core.checkpoint_due = 1
+            self.core.checkpoint_soon()
             return False
         return True
 
@@ -233,23 +231,22 @@ class PC:
 
     def registers(self) -> dict[str, int]:
         """By name, between two elements."""
-        state: Any = self.core.replicas[0].state
-        vcpu = self.replicas.vcpus[0]
-        # of KVM where nothing was committed, or where states are not read
-        by_kvm = not self.protected or not self.core.stats.committed
-        regs, sregs = (vcpu.get("regs"), vcpu.get("sregs")) if by_kvm else (state.regs, state.sregs)
-        return {name: int(getattr(regs, name)) for name in REGISTERS} | special_registers(sregs)
+        regs, sregs = self.core.replicas[0].state.regs, self.core.replicas[0].state.sregs
+        if not self.protected or not self.core.committed:  # states are not read, or not yet
+            regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
+        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
 
     def translate(self, linear: int) -> int | None:
         """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""
-        if not self.core.stats.committed:
-            check("read state", lib.dwc_state_prime(ffi.addressof(self.core.replicas, 0)))
-        return guestcode.translate(self.core.replicas[0], linear)
+        replica = self.core.replicas[0]
+        if not self.core.committed:
+            replica.registers_were_set()
+        return replica.translate(linear)
 
     def write_memory(self, gpa: int, data: bytes) -> None:
         """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
         self.memory.check(gpa, len(data))
-        if self.core.stats.committed:
+        if self.core.committed:
             try:
                 at_rest = self.engine.settle()
             except RunOver:
@@ -272,11 +269,11 @@ class PC:
 
     def request_attention(self) -> None:
         """From any thread: make C return at the next element's end."""
-        lib.dwc_engine_request_attention(self.core)
+        self.core.request_attention()
 
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass in real time, since input may come meanwhile."""
-        self.core.idle_waits = int(wanted)
+        self.core.wait_when_idle(wanted)
 
     def end(self, outcome: Outcome) -> None:
         """From any thread: stop the guest, with this outcome unless it has one already."""
@@ -288,43 +285,35 @@ class PC:
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
-        uart = ffi.addressof(self.core, "pc", "uart")
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
                 self._input.clear()
             piece = bytes(self._input[:INPUT_PIECE])
-            del self._input[: lib.dwc_uart_receive(uart, piece, len(piece))]
-            self.core.has_backlog = bool(self._input)
+            del self._input[: self.core.give_uart_input(piece, more=len(self._input) > len(piece))]
         self.observers.input_taken()
 
     def _drain(self) -> None:
-        uart = ffi.addressof(self.core, "pc", "uart")
-        while uart.tx_count:
-            buffer = ffi.new("uint8_t[]", uart.tx_count)
-            count = lib.dwc_uart_drain(uart, buffer, len(buffer))
-            self.observers.console(bytes(ffi.buffer(buffer, count)))
+        if sent := self.core.drain_uart():
+            self.observers.console(sent)
 
-    def _serve(self, exit_: Any) -> None:
-        if exit_.reason == lib.KVM_EXIT_IO:
+    def _serve(self, exit_: Exit) -> None:
+        if exit_.reason == KvmExit.IO:
             self._access(self.ports, exit_.port, exit_)
-        elif exit_.reason == lib.KVM_EXIT_MMIO:
+        elif exit_.reason == KvmExit.MMIO:
             self._access(self.mmio, exit_.gpa, exit_)
-        elif exit_.reason == lib.KVM_EXIT_HLT:
+        elif exit_.reason == KvmExit.HLT:
             self._end(Outcome.HALT)
         else:
             self._end(Outcome.CRASH)
 
-    def _access(self, bus: Bus, address: int, exit_: Any) -> None:
-        data = bytes(ffi.buffer(exit_.data, exit_.size * exit_.count))
-        answer = b""
-        for at in range(0, len(data), exit_.size):
-            if exit_.is_write:
-                bus.write(address, exit_.size, int.from_bytes(data[at : at + exit_.size], "little"))
-            else:
-                answer += bus.read(address, exit_.size).to_bytes(exit_.size, "little")
-        if answer:
-            self.engine.answer(answer)
+    def _access(self, bus: Bus, address: int, exit_: Exit) -> None:
+        size, data = exit_.size, exit_.data
+        if exit_.is_write:
+            for at in range(0, len(data), size):
+                bus.write(address, size, int.from_bytes(data[at : at + size], "little"))
+        else:
+            self.engine.answer(b"".join(bus.read(address, size).to_bytes(size, "little") for _ in range(exit_.count)))
 
     @property
     def protected(self) -> bool:

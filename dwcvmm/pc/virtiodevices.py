@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dwcvmm._core import lib
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
@@ -39,7 +39,7 @@ class VirtioDevices:
     def __init__(
         self,
         config: VirtioConfig,
-        pc: object,
+        pc: Chipset,
         memory: GuestMemory,
         mmio: Bus,
         bus: PciBus,
@@ -48,7 +48,7 @@ class VirtioDevices:
     ) -> None:
         self._ended = ended
         self._pc, self._memory, self._mmio, self._bus = pc, memory, mmio, bus
-        self._lines = IntxLines(lambda gsi, level: lib.dwc_pc_set_gsi(self._pc, gsi, level))
+        self._lines = IntxLines(pc.set_irq_line)
         self._transports: list[VirtioPci] = []
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
@@ -74,7 +74,7 @@ class VirtioDevices:
             self._memory,
             self._mmio,
             lambda level: self._lines.set(slot, level),
-            lambda address, data: lib.dwc_pc_send_msi(self._pc, address, data),
+            self._pc.send_msi,
         )
         self._bus.add(slot, transport.pci)
         transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))

@@ -1,4 +1,4 @@
-"""From a machine that has run to its report."""
+"""Makes the report of a machine that has run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import KvmExit
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
@@ -65,10 +65,10 @@ def guest_facts(pc: PC) -> reportfile.GuestFacts:
         command_line=config.cmdline,
         memory_bytes=config.memory_bytes,
         status=pc.guest_status,
-        time_sites=int(core.site_count),
-        time_reads=int(core.site_reads),
+        time_sites=core.site_count,
+        time_reads=core.site_reads,
         clock=config.engine.clock.value,
-        clock_divisor=int(core.clock_divisor),
+        clock_divisor=core.clock_divisor,
         rtc=date_text(config.date_ns),
     )
 
@@ -79,14 +79,14 @@ def slice_facts(pc: PC) -> reportfile.Slices:
     return reportfile.Slices(
         progress=str(replicas.progress.event),
         tsc="frozen" if replicas.frozen_tsc else "sites",
-        ended=int(stats.by_end[lib.KVM_EXIT_INTR]) - stepped,
-        catch_ups=int(stats.catch_ups),
-        debug_exits=int(stats.debug_exits),
-        count_distance=[int(n) for n in stats.distance],
-        skid=[int(n) for n in stats.lateness],
-        longest_element_us=int(stats.longest_ns) / 1000,
-        longest_element_slices=int(stats.longest_permille) / 1000,
-        tick_waits=int(stats.tick_waits),
+        ended=stats.by_end[KvmExit.INTR] - stepped,
+        catch_ups=stats.catch_ups,
+        debug_exits=stats.debug_exits,
+        count_distance=list(stats.distance),
+        skid=list(stats.lateness),
+        longest_element_us=stats.longest_ns / 1000,
+        longest_element_slices=stats.longest_permille / 1000,
+        tick_waits=stats.tick_waits,
     )
 
 
@@ -104,11 +104,11 @@ def scrub_facts(pc: PC) -> reportfile.Scrub:
     stats = pc.core.stats
     return reportfile.Scrub(
         bytes_per_s=pc.config.engine.scrub_bytes_per_s,
-        pages=int(stats.scrub_pages),
-        passes=int(stats.scrub_passes),
-        seconds=float(stats.scrub_ns) / NS,
-        repairs=dict(zip(COPIES, map(int, stats.scrub_repairs), strict=True)),
-        checkpoint_repairs=int(stats.checkpoint_repairs),
+        pages=stats.scrub_pages,
+        passes=stats.scrub_passes,
+        seconds=stats.scrub_ns / NS,
+        repairs=dict(zip(COPIES, stats.scrub_repairs, strict=True)),
+        checkpoint_repairs=stats.checkpoint_repairs,
     )
 
 
@@ -116,8 +116,8 @@ def normalised(pc: PC) -> dict[str, int]:
     """Differences that the comparison does not count (docs/state-table.md), by kind."""
     stats = pc.core.stats
     return {
-        "rflags_rf": int(stats.normalised_rf),
-        "unusable_segment": int(stats.normalised_unusable),
+        "rflags_rf": stats.normalised_rf,
+        "unusable_segment": stats.normalised_unusable,
         "accessed_bit": pc.engine.counts.accessed_bits,
     }
 
@@ -136,7 +136,7 @@ def post_mortem(pc: PC) -> str:
 def build_report(
     pc: PC, wall_s: float, baseline: reportfile.Report | None = None, error: str | None = None
 ) -> reportfile.Report:
-    """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty. `error`: what ended the run."""
+    """`wall_s`: time that the guest ran, without set-up. `baseline`: for the penalty. `error`: what ended the run."""
     core, counts, config = pc.core, pc.engine.counts, pc.config.engine
     stats = core.stats
     phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
@@ -150,11 +150,11 @@ def build_report(
         cache_flush=config.cache_flush.value,
         slice_ns=config.slice_ns,
         wall_s=wall_s,
-        guest_s=float(core.guest_ns) / NS,
+        guest_s=core.guest_ns / NS,
         elements=reportfile.Elements(
-            committed=int(stats.committed),
-            by_end=by_end({i: int(stats.by_end[i]) for i in range(64)}),
-            unprotected=int(stats.committed) if config.strategy is Strategy.OFF else 0,
+            committed=stats.committed,
+            by_end=by_end(dict(enumerate(stats.by_end))),
+            unprotected=stats.committed if config.strategy is Strategy.OFF else 0,
         ),
         divergences=reportfile.Divergences(
             total=sum(counts.divergences.values()),
@@ -162,10 +162,8 @@ def build_report(
             unexplained=counts.divergences[Cause.UNEXPLAINED],
         ),
         normalised=normalised(pc),
-        rollbacks=int(stats.rollbacks),
-        pages=reportfile.Pages(
-            compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)
-        ),
+        rollbacks=stats.rollbacks,
+        pages=reportfile.Pages(compared=stats.pages_compared, copied=stats.pages_copied, hot_max=stats.pages_hot_max),
         phases_s=reportfile.Phases(
             **phases,
             other=max(0.0, wall_s - sum(phases.values())),

@@ -139,6 +139,7 @@ def test_a_damaged_checkpoint_stops_the_run(boot) -> None:
     """e2 starts with it: found, and the rollback finds that it is not what was saved (docs/protection.md)."""
     damaged = boot("ring3", IN_PLACE)
     damaged.machine.run(20)
-    damaged.machine.core.checkpoint_ram[HOT_PAGE] ^= 4
+    ram = damaged.machine.core.checkpoint_ram
+    ram.upset(HOT_PAGE, ram.byte(HOT_PAGE) ^ 4)
     assert damaged.machine.run() is Outcome.DIVERGENCE_STOP
     assert [(d.cause, d.pages) for d in damaged.divergences] == [(Cause.CHECKPOINT, [HOT_PAGE])]

@@ -10,7 +10,7 @@ from capstone import x86
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.insn import host_read_at, repeated_string
 from dwcvmm.element.sites import INSTRUCTIONS
 
 MODES = {True: capstone.CS_MODE_64, False: capstone.CS_MODE_32}
@@ -33,18 +33,12 @@ def decode(code: bytes, long_mode: bool) -> capstone.CsInsn | None:
     return next(engine.disasm(code, 0, 1), None)
 
 
-def host_read(code: bytes, long_mode: bool) -> tuple[int, int, int, int]:
-    read = ffi.new("struct dwc_host_read *")
-    lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), 64 if long_mode else 32, read)
-    return int(read.kind), int(read.length), int(read.reg), int(read.bytes)
-
-
 @pytest.mark.parametrize("long_mode", [True, False])
 def test_reads_of_the_host_are_told_as_capstone_tells_them(long_mode: bool) -> None:
     told = 0
     for prefix, rex, opcode in product(PREFIXES, REXES if long_mode else (b"",), OPCODES):
         code = prefix + rex + opcode
-        kind, length, register, width = host_read(code, long_mode)
+        kind, length, register, width = host_read_at(code, 64 if long_mode else 32)
         found = decode(code.ljust(8, b"\x90"), long_mode)
         if not kind:
             name = found.mnemonic if found and found.mnemonic in NAMES else ""
@@ -73,7 +67,7 @@ def test_repeated_strings_are_told_as_capstone_tells_them(
     prefixes: list[int], rex: bytes, opcode: int, long_mode: bool
 ) -> None:
     code = bytes(prefixes) + (rex if long_mode else b"") + bytes([opcode])
-    length = lib.dwc_repeated_string(code.ljust(15, b"\0"), long_mode)
+    length = repeated_string(code, long_mode)
     found = decode(code.ljust(15, b"\0"), long_mode)
     repeated = bool(found) and bool({0xF2, 0xF3} & set(prefixes)) and found.mnemonic.split()[-1][:-1] in STRINGS
     # PINSRW and the like begin as strings' names do, and have a byte 0x0F

@@ -5,9 +5,8 @@ register, and the answers for absent functions, are in cbits/pc/pci.c.
 from __future__ import annotations
 
 import struct
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.pcdevices import Pci
 from dwcvmm.errors import InternalError
 from dwcvmm.pc.devices.pci.config import CONFIG_BYTES, EXTENDED_BYTES, SUBSYSTEM_VENDOR, ConfigSpace
 from dwcvmm.pc.devices.power import ResetControl
@@ -27,9 +26,9 @@ def ones(size: int) -> int:
 
 
 class PciBus:
-    """Functions of bus 0 by device and function number; the host bridge is 0.0. `state` is a `struct dwc_pci`."""
+    """Functions of bus 0 by device and function number; the host bridge is 0.0. `state`: what C knows of it."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Pci) -> None:
         self.state = state
         bridge = ConfigSpace(HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS)
         bridge.set(SUBSYSTEM_VENDOR, SUBSYSTEM_QEMU)
@@ -45,7 +44,7 @@ class PciBus:
 
     def _place(self, slot: int, function: ConfigSpace) -> None:
         self._functions[slot, 0] = function
-        lib.dwc_pci_add(self.state, slot, 0)
+        self.state.add(slot, 0)
 
     def _find(self, address: int) -> ConfigSpace | None:
         """Find a function by bus, device and function number as both mechanisms encode them: 8, 5 and 3 bits."""
@@ -67,11 +66,11 @@ class ConfigPorts:
 
     def __init__(self, bus: PciBus, reset: ResetControl) -> None:
         self._bus, self._reset = bus, reset
-        self._data = ffi.new("uint8_t[8]")
 
     def read(self, offset: int, size: int) -> int:
-        if lib.dwc_pci_read(self._bus.state, offset, size, self._data):
-            return int.from_bytes(ffi.buffer(self._data, size), "little")
+        value = self._bus.state.read(offset, size)
+        if value is not None:
+            return value
         if offset >= DATA:
             return self._bus.read(*self._register(offset), size)
         if offset == RESET and size == 1:
@@ -79,7 +78,7 @@ class ConfigPorts:
         return ones(size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        if lib.dwc_pci_write(self._bus.state, offset, size, value.to_bytes(size, "little")):
+        if self._bus.state.write(offset, size, value):
             return
         if offset >= DATA:
             self._bus.write(*self._register(offset), size, value)
@@ -88,7 +87,7 @@ class ConfigPorts:
 
     def _register(self, offset: int) -> tuple[int, int]:
         """The selected function, and the register's offset."""
-        selected = int(self._bus.state.address)
+        selected = self._bus.state.address
         return selected >> 8 & 0xFFFF, (selected & CONFIG_BYTES - 4) + offset - DATA
 
 

@@ -70,12 +70,13 @@ int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t l
 	return status;
 }
 
-/* Write `data` to the checkpoint's copy of a page. If that copy was damaged before, its sum stays wrong. */
+/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it, unless nothing of it
+ * is left. */
 static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
 	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
 	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
-	int right = dwc_page_sum(page) == *sum;
+	int right = length == DWC_PAGE || dwc_page_sum(page) == *sum;
 
 	memcpy(e->checkpoint_ram + gpa, data, length);
 	if (right)

@@ -26,6 +26,7 @@
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
 
+/* Whom a kick of this thread stops: the replica that runs on it. Two take turns on one thread under sequential. */
 static __thread struct dwc_replica *kicked;
 
 /* immediate_exit also ends a KVM_RUN that is entered only after the signal. */
@@ -200,8 +201,10 @@ int dwc_replica_wait(struct dwc_replica *r)
  * period. */
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
-	if (!r->has_thread)
+	if (!r->has_thread) {
+		kicked = r;
 		return job(r);
+	}
 	dwc_replica_post(r, job);
 	return dwc_replica_wait(r);
 }

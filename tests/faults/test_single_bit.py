@@ -66,7 +66,8 @@ def test_every_element_of_a_checkpoint(boot, strategy, guest: str, register: str
     finish(booted, guest)
     assert [i.became for i in booted.machine.injections] == [Became.INJECTED] * len(elements)
     assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
-    assert [i.element for i in booted.machine.injections if i.detected_at is None] == []
+    masked = [i.element for i in booted.machine.injections if i.detected_at is None]
+    assert len(masked) <= (guest == "moving"), "only there, one of the elements sets the register without a look at it"
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)

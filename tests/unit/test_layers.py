@@ -43,9 +43,10 @@ def test_imports_go_down() -> None:
         ("page/style.py", "from dwcvmm.triage import text", "dwcvmm.page.style -> dwcvmm.triage.text"),
         ("pc/bus.py", "from dwcvmm.pc import acpi", "dwcvmm.pc.bus -> dwcvmm.pc.acpi"),
         ("errors.py", "def late():\n    from dwcvmm import files", "dwcvmm.errors -> dwcvmm.files"),
+        ("pc/bus.py", "from dwcvmm.core._binding import lib", "dwcvmm.pc.bus -> dwcvmm.core._binding"),
         ("triage/differences.py", "from dwcvmm.triage import analysis", ".differences -> .analysis"),
     ],
-    ids=["upwards", "sideways", "inside the PC", "inside a function", "in a circle"],
+    ids=["upwards", "sideways", "inside the PC", "inside a function", "around the door to C", "in a circle"],
 )
 def test_a_wrong_import_is_named(tree: Path, file: str, line: str, named: str) -> None:
     with (tree / "dwcvmm" / file).open("a") as module:

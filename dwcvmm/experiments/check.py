@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
+from dwcvmm.results.figures import counted
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import host_facts, normalised, slice_facts
 
@@ -140,15 +140,14 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
 
 def picture(result: CheckResult) -> str:
     """The result as text for a terminal."""
-    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(result.divergences.items())) or "none"
     a_slice = result.debug_exits / result.slice_ends if result.slice_ends else 0.0
     lines = [
         f"guest {result.guest}, {result.strategy}, slice {result.slice_ns / 1000:g} us by {result.progress}, "
         f"TSC {'frozen' if result.frozen_tsc else 'running'}",
         f"elements     {result.elements} ({result.elements_per_s:.0f}/s), longest {result.longest_element_us:.0f} us, "
         f"by count {result.longest_element_slices:.2f} slices",
-        "  ended by   " + ", ".join(f"{end} {n}" for end, n in Counter(result.by_end).most_common()),
-        f"divergences  {causes}; unexplained {result.unexplained}",
+        f"  ended by   {counted(result.by_end)}",
+        f"divergences  {counted(result.divergences)}; unexplained {result.unexplained}",
         "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(result.normalised.items())),
         f"slice ends   {result.slice_ends}, {result.catch_ups} catch-ups, {a_slice:.1f} debug exits each",
         *_bars("|n1 - n2|, events between the two stops", result.count_distance),

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "element/align.h"
+#include "element/steps.h"
 #include "memory/pages.h"
 #include "pc/pc.h"
 #include "phase.h"
@@ -97,6 +98,7 @@ struct dwc_engine {
 	struct dwc_site sites[DWC_MAX_SITES];
 	uint64_t site_reads, site_time, site_base; /* how many, the last time, and what is read at guest time 0 */
 	struct dwc_search search;
+	struct dwc_steps steps;
 	/* the last divergence */
 	uint32_t diff;
 	uint32_t diff_count;
@@ -113,8 +115,6 @@ struct dwc_engine {
 int dwc_engine_start(struct dwc_engine *e);
 void dwc_engine_stop(struct dwc_engine *e);
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
-int dwc_engine_step(struct dwc_engine *e, int replica);
-int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
 int dwc_engine_enter(struct dwc_engine *e, int replica);
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns);
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu);

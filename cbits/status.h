@@ -67,6 +67,12 @@ enum dwc_align_result {
 	DWC_ALIGN_STOP_REQUESTED,
 };
 
+/* How single steps came out (steps.c). */
+enum dwc_steps_result {
+	DWC_STEPS_DONE,
+	DWC_STEPS_DISCARDED = 0x800, /* they met what they change, or no common point: roll back */
+};
+
 /* What two replicas can disagree about; a bit each, so that one element can name several. */
 enum dwc_diff {
 	DWC_DIFF_EXIT = 1 << 0,

@@ -81,7 +81,7 @@ class Engine:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.engine
-        self.sites = Sites(self.core, replicas.host.hidden_reads)
+        self.sites = Sites(self.core, replicas.host.hidden_reads, self._rolled_back)
         self.counts = Counts(Counter())
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
@@ -224,7 +224,10 @@ class Engine:
 
         `to`: the phase (`enum dwc_phase`) to go on from, none that the element has not come to yet.
         """
-        status = check("rollback", lib.dwc_engine_rollback(self.core, everything, to))
+        self._rolled_back(check("rollback", lib.dwc_engine_rollback(self.core, everything, to)))
+
+    def _rolled_back(self, status: int) -> None:
+        """The `enum dwc_rollback_result` of a rollback: where it is not done, the run is over."""
         if status == lib.DWC_ROLLBACK_STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
         if status != lib.DWC_ROLLBACK_DONE:
@@ -297,25 +300,23 @@ class Engine:
         """The first instruction of the element that differed which reads what is the host's. `aligning`: it was to end
         by the counter, and what it executes is bounded by that.
 
-        On return both replicas stand at the last committed state.
+        Both replicas stand at the last committed state, and again on return.
         """
         budget = 2 * int(self.core.budget) if aligning else 0
         found = self.sites.scan(time_ran, budget)
         # single steps are slow: where time stands still or a slice is long, a difference must have come again first
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
-            self.rollback()
             self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
-            search, state = self.core.search, self.core.replicas[0].state
+            search = self.core.search
             if not found:
                 record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
-                record.detail["search"] |= {"rip": int(state.regs.rip), "timed_out": self.sites.gave_up}
+                record.detail["search"] |= {"rip": int(search.rip), "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
                 self.on_search(
-                    f"given up after {search.steps} steps, at {int(state.regs.rip):#x}: this guest computes for long "
+                    f"given up after {search.steps} steps, at {int(search.rip):#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
-        self.rollback()
         return found
 
     def _say_once(self, text: str) -> None:
@@ -345,19 +346,17 @@ class Engine:
         steps = stepping.catch_up(core, WINDOW_STEPS)
         if steps is None:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_IRQ_WINDOW_OPEN):
+        committed = lib.dwc_engine_commit_stepped(self.core, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
+        if check("commit", committed) == lib.DWC_COMMIT_DIVERGED:
             return False
+        self._committed_stepped()
         self.counts.catch_ups += 1
         self.counts.catch_up_instructions += steps
         return True
 
-    def _commit_stepped(self, reason: int) -> bool:
-        """Compare and commit where steps have brought both replicas, as an end by `reason` (KVM_EXIT_*)."""
-        if check("commit", lib.dwc_engine_commit_stepped(self.core, reason)) == lib.DWC_COMMIT_DIVERGED:
-            return False
+    def _committed_stepped(self) -> None:
         self._attempt = 0
         self.voting.forget()
-        return True
 
     def _end_by_steps(self, waited_ns: int) -> None:
         """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
@@ -365,8 +364,7 @@ class Engine:
         core = self.core
         self.rollback()
         waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
-        first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
-        if first is not None and self._commit_steps(first, waits):
+        if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # the time of the run that was thrown away: it is what made the interrupt due
                 core.guest_ns += waited_ns // core.clock_divisor
@@ -386,17 +384,12 @@ class Engine:
                 self._record(record)
         self.rollback(everything=suspicious)
 
-    def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
-        """Replica A has gone `steps` instructions from the checkpoint: so shall B, and that is the element."""
-        second = 1
-        if self.in_place:
-            second = 0
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(ffi.addressof(self.core.replicas, 0)))
-            check("rewind", lib.dwc_inplace_rewind(self.core))
-        if stepping.run_steps(self.core, second, steps, to_interruptible) != steps:
+    def _step_element(self, limit: int, to_interruptible: bool = False) -> bool:
+        """Both replicas `limit` instructions from the last committed state on, or less: that is the element."""
+        steps = stepping.run_element(self.core, limit, to_interruptible)
+        if steps is None:
             return False
-        if not self._commit_stepped(lib.KVM_EXIT_INTR):
-            return False
+        self._committed_stepped()
         self.counts.stepped_elements += 1
         self.counts.stepped_instructions += steps
         return True
@@ -405,13 +398,10 @@ class Engine:
         """The instruction that the last search found can hold no trap here. Step to it: that is an element, and
         the next one starts with what it would have read. Slow, and lively wherever single steps work."""
         core = self.core
-        if core.search.steps:
-            first = stepping.run_steps(core, 0, SEARCH_STEPS)  # they end there
-            if not first or not self._commit_steps(first):
-                self._discard_steps()
-                return
-        if self.sites.at_found(core.replicas[0]):
-            lib.dwc_pass_host_read(core)
+        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they end there
+            self._discard_steps()
+            return
+        lib.dwc_pass_host_read(core)
 
     @property
     def in_place(self) -> bool:

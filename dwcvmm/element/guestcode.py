@@ -1,4 +1,5 @@
-"""Look at guest code through a replica: bytes at a linear address, instructions that matter here."""
+"""Look at guest code through a replica: bytes at a linear address. What instructions are is
+cbits/vcpu/insn.c."""
 
 from __future__ import annotations
 
@@ -7,12 +8,6 @@ from typing import Any
 from dwcvmm._core import ffi, lib
 
 PAGE = 4096
-PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
-STI = b"\xfb"
-
-# KVM's single step is the guest's own RFLAGS.TF (x86/kvm/regs.c): these lose or block it. PUSHF, SYSRET: debug.c.
-UNSAFE_ONE = frozenset(b"\xcc\xcd\xce\xf1\x8e\x17\xf4")
-UNSAFE_TWO = frozenset((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35"))  # not SYSRET
 
 
 def translate(replica: Any, linear: int) -> int | None:
@@ -37,30 +32,4 @@ def read_code(replica: Any, linear: int, length: int = 15) -> bytes:
 
 def code_bits(sregs: Any) -> int:
     """How instructions are decoded: 64, 32 or 16 bits."""
-    return 64 if sregs.cs.l else 32 if sregs.cs.db else 16
-
-
-def next_code(replica: Any) -> bytes:
-    """The code that a replica executes next; only real mode and odd segments have a CS base."""
-    state = replica.state
-    return read_code(replica, int(state.regs.rip + state.sregs.cs.base))
-
-
-def opcode(code: bytes) -> bytes:
-    """`code` without legacy and REX prefixes (64-bit mode)."""
-    i = 0
-    while i < len(code) and code[i] in PREFIXES:
-        i += 1
-    return code[i:]
-
-
-def unsafe_to_step(code: bytes) -> bool:
-    op = opcode(code)
-    return not op or op[0] in UNSAFE_ONE or op[:2] in UNSAFE_TWO
-
-
-def host_read(code: bytes, bits: int) -> int:
-    """What the instruction at the start of `code` reads of the host (enum dwc_read_kind), or 0."""
-    read = ffi.new("struct dwc_host_read *")
-    lib.dwc_host_read_at(code.ljust(lib.DWC_LONGEST_READ, b"\0"), bits, read)
-    return int(read.kind)
+    return int(lib.dwc_code_bits(ffi.addressof(sregs)))

@@ -6,11 +6,11 @@ their answers cbits/sites/sites.c; here is the decision to patch the guest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dwcvmm._core import lib
-from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import Cause
 from dwcvmm.kvm.ioctl import check
 
@@ -38,24 +38,25 @@ class Found:
 
 
 class Sites:
-    """`others`: a bit for each enum dwc_read_kind, besides time's, that this host executes though CPUID hides it."""
+    """`others`: a bit for each DWC_READ_*, besides time's, that this host executes though CPUID hides it.
 
-    def __init__(self, engine: Any, others: int) -> None:
-        self._engine, self._others = engine, others
+    `rolled_back` gets the enum dwc_rollback_result of the rollback that each search ends with.
+    """
+
+    def __init__(self, engine: Any, others: int, rolled_back: Callable[[int], None]) -> None:
+        self._engine, self._others, self._rolled_back = engine, others, rolled_back
         self.gave_up = False  # the last search was ended by its time
 
     def __len__(self) -> int:
         return int(self._engine.site_count)
 
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
-        """Find the first such instruction among the next `steps` from the checkpoint on.
-
-        The replicas must stand at the checkpoint (after a rollback), and must be rolled back again
-        afterwards: stepping leaves traces in the guest. `with_time`: also those that read time.
+        """Find the first such instruction among the next `steps` from the last committed state on, where both replicas
+        stand, and stand again afterwards. `with_time`: also those that read time.
         """
         search = self._prepare(with_time)
         search.limit, search.limit_ns = steps, SEARCH_NS
-        check("single step", lib.dwc_search_by_steps(self._engine, 0))
+        self._rolled_back(check("single step", lib.dwc_locate_by_steps(self._engine)))
         return self._found()
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
@@ -67,7 +68,7 @@ class Sites:
         """
         search = self._prepare(with_time)
         search.events, search.limit_ns = events, SCAN_NS
-        check("scan", lib.dwc_search_by_traps(self._engine, 0))
+        self._rolled_back(check("scan", lib.dwc_locate_by_traps(self._engine)))
         found = self._found()
         return found if self.trappable else None  # to pass it without a trap, the search has to step there
 
@@ -96,11 +97,6 @@ class Sites:
         if search.user and trap == lib.DWC_USER_TRAP_SYSENTER:
             return bool(search.long_mode)  # in 32-bit code it is the guest's invalid opcode (em_sysenter in emulate.c)
         return not search.user or trap != lib.DWC_USER_TRAP_NONE
-
-    def at_found(self, replica: Any) -> bool:
-        """Whether a replica stands where the last search has ended: single steps may have ended before."""
-        code, bits = guestcode.next_code(replica), guestcode.code_bits(replica.state.sregs)
-        return guestcode.host_read(code, bits) == int(self._engine.search.read.kind)
 
     def learn(self) -> bool:
         """Put the trap where the last search ended, in both replicas and the checkpoint. Whether the site is new: False

@@ -22,6 +22,13 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 	memcpy(e->inputs.io_data, data, length < DWC_IO_BYTES ? length : DWC_IO_BYTES);
 }
 
+/* As Python names it. */
+static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
+{
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->strategy != DWC_OFF));
+	return &e->replicas[replica];
+}
+
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
  * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
 static int job_enter(struct dwc_replica *r)
@@ -37,7 +44,19 @@ static int job_enter(struct dwc_replica *r)
 int dwc_engine_enter(struct dwc_engine *e, int replica)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	return dwc_replica_call(&e->replicas[replica], job_enter);
+	return dwc_replica_call(numbered(e, replica), job_enter);
+}
+
+/* On a visit at the end: somebody has changed registers. What is compared was read before. */
+int dwc_engine_read_again(struct dwc_engine *e, int replica)
+{
+	struct dwc_replica *r = &e->replicas[replica];
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
+	if (e->checkpoint_due)
+		return dwc_replica_read_state(r);
+	dwc_state_get_synced(r, &r->state);
+	return 0;
 }
 
 static int job_move(struct dwc_replica *r)
@@ -52,8 +71,8 @@ static int job_move(struct dwc_replica *r)
 /* From now on the replica's thread runs on that CPU. */
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 {
-	e->replicas[replica].cpu = cpu;
-	return dwc_replica_call(&e->replicas[replica], job_move);
+	numbered(e, replica)->cpu = cpu;
+	return dwc_replica_call(numbered(e, replica), job_move);
 }
 
 static int job_run_for(struct dwc_replica *r)
@@ -75,8 +94,8 @@ int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
 	e->rearm = 1;
-	e->replicas[replica].limit_ns = ns;
-	return dwc_replica_call(&e->replicas[replica], job_run_for);
+	numbered(e, replica)->limit_ns = ns;
+	return dwc_replica_call(numbered(e, replica), job_run_for);
 }
 
 int dwc_engine_start(struct dwc_engine *e)

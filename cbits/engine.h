@@ -116,6 +116,7 @@ int dwc_engine_start(struct dwc_engine *e);
 void dwc_engine_stop(struct dwc_engine *e);
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
 int dwc_engine_enter(struct dwc_engine *e, int replica);
+int dwc_engine_read_again(struct dwc_engine *e, int replica);
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns);
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu);
 void dwc_engine_request_stop(struct dwc_engine *e);

@@ -16,7 +16,7 @@ import os
 import termios
 from dataclasses import dataclass
 
-from dwcvmm._core import lib
+from dwcvmm.core.kvmstructs import ioctl_number
 from dwcvmm.errors import ConfigError, HostError
 
 ALLOW, REFUSE, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
@@ -31,7 +31,7 @@ ATTRIBUTES = "TCGETS TCSETS TCSETSW TCSETSF TIOCGWINSZ"
 # of cbits and dwcvmm/faults while a guest runs, and of a post-mortem
 KVM_NAMES = [f"KVM_{way}_{group}" for way in ("GET", "SET") for group in GROUPS.split()]
 KVM_NAMES += [f"KVM_{name}" for name in OF_RUNNING.split()]
-KVM_REQUESTS = {"KVM_NMI": 0xAE9A} | {name: int(getattr(lib, name)) for name in KVM_NAMES}
+KVM_REQUESTS = {"KVM_NMI": 0xAE9A} | {name: ioctl_number(name) for name in KVM_NAMES}
 PERF_REQUESTS = {  # <linux/perf_event.h>; the counters themselves are open
     "PERF_EVENT_IOC_ENABLE": 0x2400,
     "PERF_EVENT_IOC_DISABLE": 0x2401,

@@ -18,7 +18,8 @@ from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
-from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.virtiodevices import VirtioConfig
 
 # how long an example takes says something of the machine, not of the code
@@ -33,11 +34,25 @@ COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
 needs_kvm = pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="doctor: cannot open /dev/kvm")
 
 
+class Recorder(Observer):
+    """Keeps what the guest printed, and what diverged."""
+
+    def __init__(self, chunks: list[bytes], divergences: list[Divergence] | None = None) -> None:
+        self.chunks = chunks
+        self.divergences = [] if divergences is None else divergences
+
+    def console(self, data: bytes) -> None:
+        self.chunks.append(data)
+
+    def divergence(self, record: Divergence) -> None:
+        self.divergences.append(record)
+
+
 @dataclass
 class Booted:
     """A machine, what its guest printed, and what diverged."""
 
-    machine: Machine
+    machine: PC
     chunks: list[bytes] = field(default_factory=list)
     divergences: list[Divergence] = field(default_factory=list)
 
@@ -107,8 +122,8 @@ def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
         engine = EngineConfig(strategy=strategy, **options)
         image, injected = guests / f"{name}.bin", tuple(map(parse, faults))
         virtio = virtio or VirtioConfig()
-        config = MachineConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected, virtio=virtio)
-        machine = Machine(config, chunks.append, divergences.append)
+        config = PcConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected, virtio=virtio)
+        machine = PC(config, Recorder(chunks, divergences))
         booted.append(Booted(machine, chunks, divergences))
         machine.start()
         return booted[-1]

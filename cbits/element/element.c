@@ -101,11 +101,14 @@ static int advance(struct dwc_engine *e)
 	}
 }
 
-/* Run elements until Python is needed. Returns an enum dwc_stop or -errno, after which the run is over. */
-int dwc_engine_run(struct dwc_engine *e)
+/* Run elements until Python is needed, so many are committed in all (0: no limit), or one that is to be visited comes. Returns an
+ * enum dwc_stop or -errno, after which the run is over. */
+int dwc_engine_run(struct dwc_engine *e, uint64_t elements, uint64_t visit_from)
 {
 	int stop;
 
+	e->elements_limit = elements;
+	e->visit_from = visit_from;
 	do
 		stop = advance(e);
 	while (!stop);

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "replica/inputs.h"
@@ -73,6 +74,7 @@ int dwc_guard_log(const struct dwc_engine *e)
 
 	if (dwc_checkpoint_sum(e) != e->checkpoint_sum)
 		return DWC_ROLLBACK_DAMAGED;
+	DWC_ASSERT(e, e->log_count <= DWC_LOG_ELEMENTS);
 	for (uint32_t i = 0; i < e->log_count; i++) {
 		if (dwc_logged_sum(&e->log[i], before) != e->log[i].sum)
 			return DWC_ROLLBACK_DAMAGED;

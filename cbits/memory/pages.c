@@ -9,6 +9,7 @@
 #include <linux/kvm.h>
 #include <string.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/difference.h"
@@ -94,8 +95,10 @@ static void age(struct dwc_engine *e, uint32_t page, int changed)
 void dwc_pages_list(struct dwc_engine *e)
 {
 	e->dirty_count = 0;
-	FOR_EACH_DIRTY(e, slot, gpa)
+	FOR_EACH_DIRTY(e, slot, gpa) {
+		DWC_ASSERT(e, gpa < e->ram_bytes);
 		e->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);
+	}
 }
 
 /* Compare dirty pages `from` to `to` (not included). Only at a checkpoint is the checkpoint's copy of interest. */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "status.h"
@@ -166,6 +167,8 @@ void dwc_replica_stop(struct dwc_replica *r)
 
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
+	/* its thread waits: a job that is under way would never be waited for */
+	DWC_ASSERT(r->engine, atomic_load(&r->job_done.number) == atomic_load(&r->job_posted.number) + 1);
 	r->job = job;
 	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
 }

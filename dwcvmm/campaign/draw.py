@@ -7,8 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from dwcvmm.campaign.spec import Golden, Planned, Sample, Spec
-from dwcvmm.element.divergence import REGISTERS, SEGMENTS
-from dwcvmm.element.guestcode import PAGE
+from dwcvmm.core.enums import PAGE
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import XSAVE_COMPONENTS, At, Fault, Point, Run, Space, Target
 

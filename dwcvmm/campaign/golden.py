@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dwcvmm._core import lib
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.campaign.runs import run_guest
 from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
-from dwcvmm.element import guestcode
+from dwcvmm.core.enums import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.errors import ConfigError
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Machine, Outcome
+from dwcvmm.pc.pc import PC
+from dwcvmm.pc.result import Outcome
 
 SAMPLES = 64
 CODE_BYTES = 32  # from RIP on
@@ -21,12 +20,12 @@ UNTOUCHED_KEPT = 4096  # pages: enough to choose from
 LIMIT_S = 3600.0
 
 
-def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
+def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
     """Run `guest` spec.golden_runs times and once more with stops, to look at it.
 
     Raises ConfigError if it does not end by itself, or ends in different ways.
     """
-    runs = [run_guest(spec, guest, system, LIMIT_S) for _ in range(spec.golden_runs)]
+    runs = [run_guest(spec, guest, LIMIT_S) for _ in range(spec.golden_runs)]
     first = runs[0]
     for run in runs:
         if run.outcome is not first.outcome or run.status != first.status:
@@ -37,16 +36,16 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     samples: list[Sample] = []
     facts: dict[str, Any] = {}
 
-    def look(machine: Machine) -> None:
-        samples.append(take_sample(machine))
-        facts["msrs"] = [int(machine.core.msr_index[i]) for i in range(machine.core.msr_count)]
-        facts["cpus"] = sorted({int(replica.cpu) for replica in machine.core.replicas} - {-1})
-        facts["avx"] = bool(machine.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
+    def look(pc: PC) -> None:
+        samples.append(take_sample(pc))
+        facts["msrs"] = list(pc.core.msrs)
+        facts["cpus"] = sorted({replica.cpu for replica in pc.core.replicas} - {-1})
+        facts["avx"] = bool(pc.core.replicas[0].state.sregs.cr4 & (1 << 18))  # CR4.OSXSAVE
 
     stops = sorted({1 + i * (elements - 1) // SAMPLES for i in range(SAMPLES)})
-    runs.append(run_guest(spec, guest, system, LIMIT_S, on_stop=look, elements=stops))
+    runs.append(run_guest(spec, guest, LIMIT_S, on_stop=look, elements=stops))
     written = {page for sample in samples for page in sample.written}
-    pages = range(0, guest.memory_bytes, lib.DWC_PAGE)
+    pages = range(0, guest.memory_bytes, PAGE)
     untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
     divergences = sum((Counter(run.divergences) for run in runs), Counter())
     return Golden(
@@ -62,28 +61,26 @@ def run_golden(spec: Spec, guest: GuestSpec, system: System) -> Golden:
     )
 
 
-def take_sample(machine: Machine) -> Sample:
+def take_sample(pc: PC) -> Sample:
     """Look at replica A between two elements."""
-    core, replica = machine.core, machine.core.replicas[0]
+    core, replica = pc.core, pc.core.replicas[0]
     state = replica.state
-    rip, rsp = int(state.regs.rip + state.sregs.cs.base), int(state.regs.rsp)
+    rip, rsp = state.linear_rip, state.rsp
     code: list[int] = []
     for at in range(rip, rip + CODE_BYTES):
-        gpa = guestcode.translate(replica, at)
+        gpa = replica.translate(at)
         if gpa is not None:
             code.append(gpa)
 
     entries: list[int] = []
     if long_mode(state.sregs):
-        read_u64 = reader(replica.ram, int(core.ram_bytes))
+        read_u64 = reader(replica.ram)
         levels = table_levels(state.sregs)
         for linear in (rip, rsp):
-            entries += [
-                gpa for _, gpa, entry in walk(read_u64, int(state.sregs.cr3), linear, levels) if entry & PRESENT
-            ]
+            entries += [gpa for _, gpa, entry in walk(read_u64, state.cr3, linear, levels) if entry & PRESENT]
     return Sample(
-        element=int(core.stats.committed),
+        element=core.committed,
         code=code,
         entries=sorted(set(entries)),
-        written=[int(core.dirty[i].page) * lib.DWC_PAGE for i in range(core.dirty_count)],
+        written=core.dirty_pages,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dwcvmm.faults.injector import Became, Injection
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 
 class Class(StrEnum):

@@ -12,8 +12,9 @@ from dwcvmm.campaign.spec import GuestSpec, Spec
 from dwcvmm.element.config import EngineConfig
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import Fault
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 
 
 @dataclass
@@ -30,25 +31,32 @@ class Run:
     suspects: list[int] = field(default_factory=list)
 
 
+class _Printed(Observer):
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    def console(self, data: bytes) -> None:
+        self.chunks.append(data)
+
+
 def run_guest(
     spec: Spec,
     guest: GuestSpec,
-    system: System,
     limit_s: float,
     faults: Sequence[Fault] = (),
-    on_stop: Callable[[Machine], None] | None = None,
+    on_stop: Callable[[PC], None] | None = None,
     elements: Sequence[int] = (),
 ) -> Run:
     """Run to the guest's end. `on_stop` is called each time so many `elements` (ascending) are committed."""
-    chunks: list[bytes] = []
+    printed = _Printed()
     engine = EngineConfig(
         strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns, scrub_bytes_per_s=spec.scrub_bytes_per_s
     )
     initrd = Path(guest.initrd) if guest.initrd else None
-    config = MachineConfig(
+    config = PcConfig(
         Path(guest.kernel), initrd, guest.command_line, guest.memory_bytes, engine, tuple(faults), spec.settle_after
     )
-    machine = Machine(config, chunks.append, system=system)
+    machine = PC(config, printed)
     watchdog = threading.Timer(limit_s, machine.end, [Outcome.TIMEOUT])
     watchdog.daemon = True
     try:
@@ -57,7 +65,7 @@ def run_guest(
         watchdog.start()
         outcome: Outcome | None = None
         for stop in elements:
-            outcome = machine.run(max(1, stop - int(machine.core.stats.committed)))
+            outcome = machine.run(max(1, stop - machine.core.committed))
             if outcome:
                 break
             if on_stop:
@@ -66,8 +74,8 @@ def run_guest(
         return Run(
             outcome or Outcome.TIMEOUT,
             machine.guest_status,
-            b"".join(chunks),
-            int(machine.core.stats.committed),
+            b"".join(printed.chunks),
+            machine.core.committed,
             time.monotonic() - started,
             {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
             machine.injections,

@@ -18,8 +18,7 @@ from dwcvmm.campaign.spec import Directory, Golden, Planned, Result, Spec
 from dwcvmm.errors import as_error
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import parse
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 PR_SET_PDEATHSIG = 1
 LEAST_LIMIT_S, LIMIT_FACTOR = 20.0, 10.0
@@ -52,14 +51,14 @@ def result_of(planned: Planned, injection: Injection, run: Class | None, suspect
     )
 
 
-def work(spec: Spec, golden: list[Golden], system: System, job: list[Planned]) -> Answer:
+def work(spec: Spec, golden: list[Golden], job: list[Planned]) -> Answer:
     """Run the guest of `job` with all of its faults."""
     guest, expected = spec.guests[job[0].guest], golden[job[0].guest]
     faults = {planned.number: parse(planned.fault) for planned in job}
     try:
-        run = run_guest(spec, guest, system, limit_s(expected), list(faults.values()))
+        run = run_guest(spec, guest, limit_s(expected), list(faults.values()))
         if run.outcome is Outcome.TIMEOUT and len(job) == 1:
-            run = run_guest(spec, guest, system, SECOND_LIMIT * limit_s(expected), list(faults.values()))
+            run = run_guest(spec, guest, SECOND_LIMIT * limit_s(expected), list(faults.values()))
     except Exception as error:  # the host's, or a bug: this fault says nothing, the next ones may
         if len(job) > 1:
             return Answer(results=[], again=True)
@@ -85,10 +84,10 @@ def main() -> None:
         return  # the parent was gone before
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     directory = Directory(Path(sys.argv[1]))
-    spec, golden, system = directory.spec(), directory.golden(), System()
+    spec, golden = directory.spec(), directory.golden()
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=list[Planned])
-        sys.stdout.buffer.write(msgspec.json.encode(work(spec, golden, system, job)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(work(spec, golden, job)) + b"\n")
         sys.stdout.buffer.flush()
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from dwcvmm._core import lib
 from dwcvmm.cli.apart import check_apart
 from dwcvmm.cli.run import DAY, MS
 from dwcvmm.cli.units import Duration, Size
 from dwcvmm.cli.worker import interruptible
+from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.errors import ConfigError, ExitCode
@@ -67,7 +67,7 @@ def bench() -> None:
 )
 @click.option(
     "--checkpoint-every",
-    type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
+    type=click.IntRange(1, LOG_ELEMENTS),
     default=CHECKPOINT_EVERY,
     show_default=True,
     help="Elements between checkpoints. The guest reads no time: any number is exact.",

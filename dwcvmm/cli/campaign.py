@@ -20,15 +20,13 @@ from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import Size, Utf8Text
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Policy, Strategy
-from dwcvmm.element.hostprobe import probe
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments.check import GUESTS
 from dwcvmm.guest.memory import check_size
-from dwcvmm.kvm.system import System
 from dwcvmm.pc.boot.loader import command_line
 from dwcvmm.results.jsonfile import write_json
 from dwcvmm.results.origin import origin
-from dwcvmm.results.reportbuilder import host_facts
+from dwcvmm.results.reportbuilder import this_host
 from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20
@@ -89,10 +87,9 @@ def new(
         points = ("start",)
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
-    system = System()
     check_size(memory)
     spec = Spec(
-        origin=origin(host_facts(probe(system))),
+        origin=origin(this_host()),
         guests=_guests(guests, kernel, initrd, append, memory),
         strategy=Strategy(strategy),
         policy=Policy(policy),
@@ -114,7 +111,7 @@ def new(
         raise click.BadParameter(str(error), param_hint="--expect") from error
     place = Directory(directory)
     place.create(spec)
-    golden = interruptible(lambda: [run_golden(spec, guest, system) for guest in spec.guests])
+    golden = interruptible(lambda: [run_golden(spec, guest) for guest in spec.guests])
     place.write_golden(golden)
     place.write_faults(draw.draw_faults(spec, golden))
     for guest, facts in zip(spec.guests, golden, strict=True):

@@ -15,7 +15,7 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
-from dwcvmm.experiments.check import check_guest, picture, result_of
+from dwcvmm.experiments.check import check_guest, picture
 from dwcvmm.page import pictures
 from dwcvmm.page.style import check_picture_path, save
 from dwcvmm.results.events import EventLog
@@ -56,13 +56,12 @@ def check(
     log = EventLog(events)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            totals = interruptible(lambda: check_guest(guest, elements, engine, Path(scratch), log))
+            result = interruptible(lambda: check_guest(guest, elements, engine, Path(scratch), log))
     finally:
         log.close()
-    show(picture(totals))
-    result = result_of(totals)
+    show(picture(result))
     if file:
         file.write(pretty_json(result))
     if picture_path:
         save(pictures.slice_ends(result), picture_path)
-    return int(ExitCode.DIVERGENCE_STOP if totals.unexplained else ExitCode.OK)
+    return int(ExitCode.DIVERGENCE_STOP if result.unexplained else ExitCode.OK)

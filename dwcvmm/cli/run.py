@@ -29,7 +29,9 @@ from dwcvmm.pc.boot.bios import installed_bios
 from dwcvmm.pc.boot.kinds import Kind
 from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.devices.disk import DiskConfig
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.results import reportfile
 from dwcvmm.results.divergencekeeper import OPTION, Keeper
@@ -78,6 +80,33 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
         raise ConfigError(f"{path} is of a run that ended by {base.outcome}: its time is no baseline")
     if base.guest.kernel_sha256 != hashlib.sha256(image).hexdigest():
         raise ConfigError(f"{path} is of another kernel ({base.guest.kernel}): its time is no baseline")
+
+
+class Record(Observer):
+    """Writes down what happens: the console, events, what takes long."""
+
+    def __init__(self, output: Output, log: EventLog, machine: PC, quiet: bool) -> None:
+        self._output, self._log, self._machine, self._quiet = output, log, machine, quiet
+
+    @property
+    def _guest_ns(self) -> int:
+        return int(self._machine.core.guest_ns)
+
+    def console(self, data: bytes) -> None:
+        self._output.write(data)
+
+    def divergence(self, record: Divergence) -> None:
+        self._log.divergence(record, self._guest_ns)
+
+    def suspect_cpu(self, cpu: int) -> None:
+        self._log.write("suspect_cpu", self._guest_ns, cpu=cpu)
+
+    def repair(self, copy: str, gpa: int) -> None:
+        self._log.write("repair", self._guest_ns, copy=copy, gpa=gpa)
+
+    def search(self, text: str) -> None:
+        if not self._quiet:
+            say(f"dwcvmm: {text}")
 
 
 @click.command()
@@ -244,7 +273,7 @@ def run(
         if line.added and not no_default_append:
             say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
     virtio = VirtioConfig(disks, rng, virtio_console)
-    config = MachineConfig(
+    config = PcConfig(
         *(kernel, initrd, cmdline, memory, engine, faults),
         modules=modules,
         virtio=virtio,
@@ -254,26 +283,13 @@ def run(
     )
     output_fd, input_fd = open_console(console)
     output, log = Output(output_fd, "stdout" if console == "stdio" else console, ending), EventLog(events, ending)
-    keeper: Keeper | None = None
-
-    def on_divergence(record: Divergence) -> None:
-        log.divergence(record, int(machine.core.guest_ns))
-        if keeper:
-            keeper.decided(record)
-
-    machine = Machine(
-        config,
-        output.write,
-        on_divergence,
-        lambda cpu: log.write("suspect_cpu", int(machine.core.guest_ns), cpu=cpu),
-        lambda copy, gpa: log.write("repair", int(machine.core.guest_ns), copy=copy, gpa=gpa),
-    )
-    if not quiet:
-        machine.engine.on_search = lambda text: say(f"dwcvmm: {text}")
+    machine = PC(config)
+    machine.observers.add(Record(output, log, machine, quiet))
     for remark in machine.virtio.remarks:
         say(f"dwcvmm: {remark}")
-    if divergence_file:
-        keeper = Keeper(machine, divergence_file, sys.argv[1:])
+    keeper = Keeper(machine, divergence_file, sys.argv[1:]) if divergence_file else None
+    if keeper:
+        machine.observers.add(keeper)
     output.on_closed = lambda: machine.end(Outcome.INTERRUPTED)
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
@@ -293,7 +309,7 @@ def run(
         try:
             if report_file:
                 report_file.write(reportfile.encode(result))
-            log.write("end", int(machine.core.guest_ns), outcome=result.outcome, elements=result.elements.committed)
+            log.write("end", machine.core.guest_ns, outcome=result.outcome, elements=result.elements.committed)
         except DwcVmmError as error:
             failure = failure or error
     if not quiet:

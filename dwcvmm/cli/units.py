@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
@@ -134,7 +134,7 @@ class DateText(click.ParamType[int]):
 
 checkpoint_every = click.option(
     "--checkpoint-every",
-    type=click.IntRange(1, lib.DWC_LOG_ELEMENTS),
+    type=click.IntRange(1, LOG_ELEMENTS),
     help="Elements between checkpoints. Default: 16, or 1 where replays may not be exact (docs/decisions/0002).",
 )
 

@@ -18,7 +18,9 @@ from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
 from dwcvmm.errors import ExitCode, HostError
-from dwcvmm.pc.machine import Machine, Outcome
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC
+from dwcvmm.pc.result import Outcome
 from dwcvmm.streams import say
 
 # all that end a process and can be caught, but those of a fault of its own: the terminal must not stay raw
@@ -52,14 +54,14 @@ class Ending:
         return self._since is not None and time.monotonic() > self._since + READERS_S
 
 
-class Session:
+class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
 
     A context, in which signals are taken: one that comes while results are written ends what they wait for.
     """
 
     def __init__(
-        self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
+        self, machine: PC, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
     ) -> None:
         self.machine = machine
         self.wall_s = 0.0
@@ -76,8 +78,7 @@ class Session:
         self._error: BaseException | None = None
         self._previous: dict[int, Any] = {}  # handlers of signals
         self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
-        machine.on_attention = self._on_attention
-        machine.on_input_taken = self._on_input_taken
+        machine.observers.add(self)
 
     @property
     def interactive(self) -> bool:
@@ -204,7 +205,7 @@ class Session:
                 if at_hand or self._input.fd in events:
                     self._read_input()
 
-    def _on_input_taken(self) -> None:
+    def input_taken(self) -> None:
         """On the machine's thread."""
         if self._input_full and self.machine.input_backlog < INPUT_AHEAD:
             self._wake()
@@ -237,7 +238,7 @@ class Session:
         else:
             self._shell()
 
-    def _on_attention(self) -> None:
+    def attention(self) -> None:
         """On the machine's thread, between elements."""
         if self._pause_wanted:
             self._paused.set()

@@ -1,1 +1,1 @@
-"""Elements: the loop in C, and what Python decides when it stops."""
+"""Elements: C runs them in a loop; Python decides what follows when the loop stops."""

@@ -1,4 +1,4 @@
-"""The size of the last-level cache, for flushing it by reading more than it holds."""
+"""The size of the last-level cache, which is flushed by reading more than it holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
 def last_level_cache_bytes(caches: Path = CACHES) -> int:
-    """Size of the cache with the highest level that holds data. Raises HostError where the kernel does not say."""
+    """Size of the highest-level cache that holds data. Raises HostError if the kernel does not know."""
     sizes = {}
     for index in caches.glob("index*"):
         try:

@@ -1,4 +1,4 @@
-"""What an engine is asked to do."""
+"""The engine's configuration."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ class Strategy(StrEnum):
     OFF = "off"
     SEQUENTIAL = "sequential"
     PARALLEL = "parallel"
-    IN_PLACE = "in-place"  # one VM, rewound between the two runs: the scheme of 2017, a baseline
+    IN_PLACE = "in-place"  # one VM, rewound between the two runs: the scheme of 2017, as a baseline
 
 
 class Clock(StrEnum):
-    VIRTUAL = "virtual"  # moves by the time e1 took, jumps over idle time
+    VIRTUAL = "virtual"  # moves by the time that e1 took; jumps over idle time
     HOST = "host"  # follows the host between elements
 
 
 class Tsc(StrEnum):
-    """How the guest's RDTSC is kept the same in both runs."""
+    """How RDTSC is made to give the same value in both runs."""
 
-    AUTO = "auto"  # it stands still within an element where the host scales the TSC, else by learned sites
-    SHOWN = "shown"  # it stands still, and the guest may see it in CPUID
+    AUTO = "auto"  # frozen within an element if the host can scale the TSC, else by learned sites
+    SHOWN = "shown"  # frozen, and shown to the guest in CPUID
     SITES = "sites"  # by learned sites
 
 
 class Policy(StrEnum):
-    """What follows a divergence that is not put down to the guest or the host."""
+    """What follows a divergence that is put down to neither the guest nor the host."""
 
     RESTART = "restart"  # both replicas run the element again
-    VOTE = "vote"  # and a third CPU decides, where there is one: a CPU that loses again and again is left
+    VOTE = "vote"  # the same on other CPUs, so that a third one decides; a CPU that loses repeatedly is no longer used
     STOP = "stop"
 
 
@@ -41,30 +41,30 @@ class CacheFlush(StrEnum):
 
     NONE = "none"
     DIRTY = "dirty"  # the pages that e1 may have written, and their copies
-    ALL = "all"  # the last-level cache, by reading twice as much
+    ALL = "all"  # the last-level cache, by reading twice its size
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`clock_divisor`: guest nanoseconds are e1 nanoseconds divided by it (virtual clock only)."""
+    """`clock_divisor`: the guest clock moves by the nanoseconds of e1 divided by it (virtual clock only)."""
 
     strategy: Strategy = Strategy.SEQUENTIAL
     slice_ns: int = 200_000
-    progress: Event | None = None  # what slices are counted by; None: what the self-test believes
+    progress: Event | None = None  # the event that slices are counted by; None: one that passes the self-test
     clock: Clock = Clock.VIRTUAL
-    clock_divisor: int | None = None  # None: by what an exit costs here
+    clock_divisor: int | None = None  # None: chosen by the cost of an exit on this host
     tsc: Tsc = Tsc.AUTO
-    # Without a progress counter an element can only be cut by running it again single-stepped, so
-    # an interrupt that is due waits this long for a natural end, and now and then longer.
+    # Without a progress counter an element can only be cut by running it again single-stepped. So a due
+    # interrupt waits this long for a natural end, and from time to time longer, so that long elements finish.
     patience_ns: int = 20_000_000
-    # XSAVE, MSRs, XCR0 and debug registers cost an ioctl each: they are read, compared and kept so often. More
-    # than 1 makes a rollback replay elements, until it arrives at the registers that were committed. None: 16, but 1
-    # where both replicas could read the same time by chance, which a replay would not read again.
+    # Elements per checkpoint. XSAVE, MSRs, XCR0 and debug registers cost an ioctl each, and are read, compared and
+    # saved at checkpoints only. With more than 1 a rollback has to replay the elements since the checkpoint. None: 16,
+    # but 1 if both replicas could read the same time by chance, since a replay would not read it again.
     checkpoint_every: int | None = None
     cache_flush: CacheFlush = CacheFlush.NONE
-    hot_idle_elements: int | None = None  # None: by the kind of host
+    hot_idle_elements: int | None = None  # None: chosen by the kind of host
     max_restarts: int = 8
     policy: Policy = Policy.RESTART
-    scrub_bytes_per_s: int = 0  # of guest RAM, compared in its three copies between elements; 0: off
-    hang_ns: int = 5_000_000_000  # longer than the other replica, and it hangs: a host's CPU can be away for a second
+    scrub_bytes_per_s: int = 0  # of guest RAM, whose three copies are compared between elements; 0: off
+    hang_ns: int = 5_000_000_000  # longer than the other replica: it hangs. A host can take a CPU away for a second
     cpus: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""A divergence as a record: what differed, and what it was put down to."""
+"""A divergence as a record: what differed, and its cause."""
 
 from __future__ import annotations
 
@@ -6,40 +6,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import PAGE, Diff
+from dwcvmm.core.kvmstructs import REGISTERS, Msrs, Sregs
 
 
 class Cause(StrEnum):
-    TIME = "time"  # an RDTSC or RDTSCP stood in the element; the site is learned
-    RANDOM = "random"  # the same of an RDRAND or RDSEED, which CPUID hides
-    HOST_STATE = "host_state"  # the same of an instruction that reads what is the host's: RDPID, XGETBV
+    TIME = "time"  # the element executed RDTSC or RDTSCP, which is a site now
+    RANDOM = "random"  # the same with RDRAND or RDSEED, which CPUID hides
+    HOST_STATE = "host_state"  # the same with another instruction that reads a value of the host: RDPID, XGETBV
     TSC_TICK = "tsc_tick"  # the frozen TSC ticked inside the element; it is run again
-    IRQ_WINDOW = "irq_window"  # the window exit came at different instructions
-    ACCESSED_BIT = "accessed_bit"  # page tables differ in accessed bits only
-    ALIGNMENT = "alignment"  # slice ends: no common point was found from where the counters stopped the replicas
-    CHECKPOINT = "checkpoint"  # what a rollback would bring back is not what was saved
-    INJECTED = "injected"  # a fault was put there on purpose
+    IRQ_WINDOW = "irq_window"  # the interrupt window opened at different instructions
+    ACCESSED_BIT = "accessed_bit"  # only accessed bits of page tables differ
+    ALIGNMENT = "alignment"  # after an overflow no instruction was found at which both replicas could stop
+    CHECKPOINT = "checkpoint"  # what a rollback would restore is not what was saved
+    INJECTED = "injected"  # a fault was injected
     UNEXPLAINED = "unexplained"
 
-
-NAMES = {
-    lib.DWC_DIFF_EXIT: "exit",
-    lib.DWC_DIFF_REGS: "regs",
-    lib.DWC_DIFF_SREGS: "sregs",
-    lib.DWC_DIFF_EVENTS: "events",
-    lib.DWC_DIFF_XSAVE: "xsave",
-    lib.DWC_DIFF_MSRS: "msrs",
-    lib.DWC_DIFF_DEBUGREGS: "debugregs",
-    lib.DWC_DIFF_XCRS: "xcrs",
-    lib.DWC_DIFF_MEMORY: "memory",
-    lib.DWC_DIFF_HANG: "hang",
-}
-
-REGISTERS = (
-    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp"),
-    *(f"r{i}" for i in range(8, 16)),
-    *("rip", "rflags"),
-)
 
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 SEGMENT_FIELDS = ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g", "avl", "unusable")
@@ -47,20 +30,18 @@ CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 TABLES = ("gdt", "idt")
 
 
-def special_registers(sregs: Any) -> dict[str, int]:
+def special_registers(sregs: Sregs) -> dict[str, int]:
     """The fields of a kvm_sregs by name: "cr3", "cs.base", "gdt.limit"."""
-    values = {name: int(getattr(sregs, name)) for name in CONTROL}
-    for segment in SEGMENTS:
-        values |= {f"{segment}.{field}": int(getattr(getattr(sregs, segment), field)) for field in SEGMENT_FIELDS}
-    for table in TABLES:
-        values |= {f"{table}.{field}": int(getattr(getattr(sregs, table), field)) for field in ("base", "limit")}
-    return values
+    names = list(CONTROL)
+    names += [f"{segment}.{field}" for segment in SEGMENTS for field in SEGMENT_FIELDS]
+    names += [f"{table}.{field}" for table in TABLES for field in ("base", "limit")]
+    return {name: sregs.number(name) for name in names}
 
 
-def msr_differences(a: Any, b: Any) -> dict[str, tuple[int, int]]:
-    """The MSRs that differ between two `struct dwc_msrs`, by names as a fault's target has them."""
-    pairs = ((a.entries[i], b.entries[i]) for i in range(a.count))
-    return {f"msr:{x.index:#x}": (int(x.data), int(y.data)) for x, y in pairs if x.data != y.data}
+def msr_differences(a: Msrs, b: Msrs) -> dict[str, tuple[int, int]]:
+    """The MSRs that differ, named as targets of faults are."""
+    values, others = a.values(), b.values()
+    return {f"msr:{index:#x}": (values[index], others[index]) for index in values if values[index] != others[index]}
 
 
 @dataclass
@@ -77,32 +58,26 @@ class Divergence:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def describe(engine: Any, attempt: int) -> Divergence:
+def describe(engine: Core, attempt: int) -> Divergence:
     """Record what the two replicas show now; call it before the rollback."""
-    a, b = engine.replicas[0], engine.replicas[1]
-    registers = {
-        name: (int(getattr(a.state.regs, name)), int(getattr(b.state.regs, name)))
-        for name in REGISTERS
-        if getattr(a.state.regs, name) != getattr(b.state.regs, name)
-    }
+    a, b = engine.replicas
+    general_a, general_b = a.state.regs.numbers(), b.state.regs.numbers()
+    registers = {n: (general_a[n], general_b[n]) for n in REGISTERS if general_a[n] != general_b[n]}
     special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
     registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
-    if engine.diff & lib.DWC_DIFF_MSRS:  # else they are of an earlier checkpoint
+    if engine.diff & Diff.MSRS:  # otherwise the MSRs are those of an earlier checkpoint
         registers |= msr_differences(a.state.msrs, b.state.msrs)
     return Divergence(
-        element=int(engine.stats.committed),
-        groups=[name for bit, name in NAMES.items() if engine.diff & bit],
-        exits=(int(a.exit.reason), int(b.exit.reason)),
+        element=engine.committed,
+        groups=[str(group.name).lower() for group in Diff if group in engine.diff],
+        exits=(a.exit.reason, b.exit.reason),
         registers=registers,
-        pages=[int(engine.diff_gpa[i]) for i in range(min(engine.diff_count, lib.DWC_MAX_DIFFS))]
-        if engine.diff & lib.DWC_DIFF_MEMORY
-        else [],
+        pages=engine.differing_pages if engine.diff & Diff.MEMORY else [],
         attempt=attempt,
     )
 
 
-def page_differences(engine: Any, gpa: int) -> list[tuple[int, int, int]]:
+def page_differences(engine: Core, gpa: int) -> list[tuple[int, int, int]]:
     """(offset, value in A, value in B) of the 64-bit words that differ in a page."""
-    a = ffi.cast("uint64_t *", engine.replicas[0].ram + gpa)
-    b = ffi.cast("uint64_t *", engine.replicas[1].ram + gpa)
-    return [(8 * i, int(a[i]), int(b[i])) for i in range(lib.DWC_PAGE // 8) if a[i] != b[i]]
+    a, b = (replica.ram.words(gpa, PAGE) for replica in engine.replicas)
+    return [(8 * i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]

@@ -1,55 +1,55 @@
-"""The engine: runs elements in C and decides where C stops. The life of an element is
-cbits/element/element.c; here is what happens when it does not simply commit."""
+"""The engine: lets C run elements, and decides what follows when C stops. The life of an element is
+cbits/element/element.c; this file has what happens when an element does not simply commit."""
 
 from __future__ import annotations
 
-import atexit
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
-from dwcvmm._core import ffi, lib
-from dwcvmm.element import stepping
+from dwcvmm.core import enums
+from dwcvmm.core.engine import Repair
+from dwcvmm.core.enums import NEVER, KvmExit, Phase, Rollback
+from dwcvmm.core.failure import Damaged
+from dwcvmm.core.state import Exit
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
+from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.kvm.ioctl import check
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
-WINDOWS = (lib.KVM_EXIT_IRQ_WINDOW_OPEN, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
-PATIENCE_MOST = 128  # times as long
-COPIES = ("e1", "e2", "checkpoint", "none")  # enum dwc_copy: none of the three was right
+WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
+PATIENCE_MOST = 128  # times the usual time limit, at most
+COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy; none: no copy was right
 SUSPICIOUS_DISCARDS = 3
-STEPPED_SEARCH_EVERY = 3  # attempts at an alignment: a slice is hundreds of thousands of single steps
-TICK_RETRIES = 3  # an element that always meets a tick is longer than one: then its time site is learned
+STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
+TICK_RETRIES = 3  # an element that meets a tick each time is too long to avoid one: its time site is learned
 
 
 class Stop(Enum):
-    """Why `Engine.run` came back."""
+    """Why `Engine.run` returned."""
 
-    EXIT = auto()  # an exit for the machine: `exit` describes it, `answer` continues
+    EXIT = auto()  # an exit that the machine has to serve: `exit` describes it, `answer` answers it
     CONSOLE = auto()
     STOPPED = auto()
     IDLE = auto()
     LIMIT = auto()
     ATTENTION = auto()
-    DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback that could not be done
+    DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback failed
 
 
 class RunOver(DwcVmmError):
-    """A divergence after which nothing goes on, met outside of run(). It is recorded."""
+    """A divergence outside of run() after which the run cannot go on. It has been recorded."""
 
 
 class _RollbackFailed(Exception):
-    """The replicas stand anywhere: the run is over."""
+    """A rollback failed and left the replicas in an undefined state: the run is over."""
 
     def __init__(self, stop: Stop) -> None:
         self.stop = stop
@@ -57,7 +57,7 @@ class _RollbackFailed(Exception):
 
 @dataclass
 class Counts:
-    """What the C core does not count itself."""
+    """Counts that the C core does not keep."""
 
     divergences: Counter[str]
     stepped_elements: int = 0
@@ -71,46 +71,33 @@ class Counts:
 class Engine:
     """Runs a guest element by element on `replicas`."""
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        on_divergence: Callable[[Divergence], None] | None = None,
-        on_suspect: Callable[[int], None] | None = None,
-        on_repair: Callable[[str, int], None] | None = None,
-    ) -> None:
+    def __init__(self, replicas: Replicas, observer: EngineObserver) -> None:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
-        self.core = replicas.engine
+        self.core = replicas.core
         self.sites = Sites(self.core, replicas.host.hidden_reads, self._rolled_back)
         self.counts = Counts(Counter())
-        self.voting = Voting(self.core, self.config.policy, self.config.strategy, on_suspect or (lambda cpu: None))
+        self.observer = observer
+        self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
         self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
-        self.explain_by_fault: Callable[[Divergence], str | None] = lambda record: None
-        self.before_rollback: Callable[[], None] | None = None  # of a divergence whose cause is not known yet
-        self.on_search: Callable[[str], None] = lambda text: None  # one that can take seconds begins, or was in vain
         self.last: Divergence | None = None
-        self._on_divergence = on_divergence
-        self._on_repair = on_repair or (lambda copy, gpa: None)
         self._attempt = self._cuts = 0
-        self._discards = (0, 0)  # element, and how often in a row its steps were for nothing
+        self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
-        self._said: set[str] = set()  # to on_search
+        self._said: set[str] = set()  # of searches
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
         if self.config.clock is Clock.HOST:
-            self.core.host_base_ns = lib.dwc_now_ns()
+            self.core.follow_host_clock()
         self.replicas.take_checkpoint()
-        check("start engine", lib.dwc_engine_start(self.core))
-        # the kick timer writes to the run page: it must be gone before the mapping is
-        atexit.register(self.close)
+        self.core.start()
         self._started = True
 
     def release(self) -> None:
-        """Stop threads and timers; the VMs stay, to be looked at. On the thread that called start()."""
+        """Stop threads and timers; the VMs stay and can be examined. Call it on the thread that called start()."""
         if self._started:
-            lib.dwc_engine_stop(self.core)
-            atexit.unregister(self.close)
+            self.core.stop()
             self._started = False
 
     def close(self) -> None:
@@ -119,74 +106,82 @@ class Engine:
         self.replicas.close()
 
     @property
-    def exit(self) -> Any:
-        """The committed exit (`struct dwc_exit`) that ended the last element."""
+    def exit(self) -> Exit:
+        """The committed exit that ended the last element."""
         return self.core.exit
 
     def answer(self, data: bytes) -> None:
-        """What a device says to the committed read; the replicas get it with the next element."""
-        lib.dwc_engine_answer(self.core, data, len(data))
+        """A device's answer to the committed read; the replicas get it with the next element."""
+        self.core.answer(data)
 
     def request_stop(self) -> None:
-        lib.dwc_engine_request_stop(self.core)
+        self.core.request_stop()
 
     def run(self, last_element: int = 0) -> Stop:
-        """Run until somebody is needed, or until so many elements are committed in all (0: no limit)."""
-        self.core.elements_limit = last_element
+        """Run until the caller is needed, or until `last_element` elements are committed in all (0: no limit)."""
         try:
-            return self._run()
+            return self._run(last_element)
         except _RollbackFailed as failure:
             return failure.stop
 
-    def _run(self) -> Stop:
+    def _run(self, last_element: int) -> Stop:
+        core = self.core
         while True:
-            committed = self.core.stats.committed
-            self.core.visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
-            status = check("run element", lib.dwc_engine_run(self.core))
-            if self.core.stats.committed != committed:
+            committed = core.committed
+            visit_from = min((visitor.visit_from for visitor in self.visitors), default=NEVER)
+            status = core.run(last_element, visit_from)
+            if core.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if status == lib.DWC_STOP_DIVERGED:
-                if not self._diverged():
-                    return Stop.DIVERGENCE
-            elif status == lib.DWC_STOP_TIME_LIMIT:
-                a = self.core.replicas[0]
-                self._be_more_patient()
-                self._end_by_steps(waited_ns=a.ended_ns - a.started_ns)
-            elif status == lib.DWC_STOP_WAITING:
-                self._end_by_steps(0)
-            elif status == lib.DWC_STOP_REPAIRED:
-                self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-            elif status == lib.DWC_STOP_ELEMENT_START:
-                for visitor in self.visitors:
-                    visitor.at_start()
-            elif status == lib.DWC_STOP_BETWEEN_RUNS:
-                for visitor in self.visitors:
-                    visitor.between_runs()
-            elif status == lib.DWC_STOP_ELEMENT_END:
-                for visitor in self.visitors:
-                    visitor.at_end()
-            else:
-                return STOPS[status]
+            if stop := STOPS.get(status):
+                return stop
+            if not self._go_on(status):
+                return Stop.DIVERGENCE
+
+    def _go_on(self, status: enums.Stop) -> bool:
+        """Do what the core asks for. False if the run is over."""
+        if status is enums.Stop.DIVERGED:
+            return self._diverged()
+        if status is enums.Stop.TIME_LIMIT:
+            self._be_more_patient()
+            self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+        elif status is enums.Stop.WAITING:
+            self._end_by_steps(0)
+        elif status is enums.Stop.REPAIRED:
+            self._repaired(self.core.repair)
+        elif status is enums.Stop.ELEMENT_START:
+            for visitor in self.visitors:
+                visitor.at_start()
+        elif status is enums.Stop.BETWEEN_RUNS:
+            for visitor in self.visitors:
+                visitor.between_runs()
+        else:
+            for visitor in self.visitors:
+                visitor.at_end()
+        return True
+
+    def _repaired(self, repair: Repair) -> None:
+        self.observer.repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
-        """The run that was too long is thrown away, so one that needs even longer would never be done. Every second
-        time wait twice as long, every fourth four times, and so on: interrupts mostly come in time all the same.
+        """Raise the time limit of the next try. An element cut by its time limit is discarded, so one that needs longer
+        would never finish. Every second time the limit is doubled, every fourth time it is four times as long, and so
+        on; interrupts still come in time mostly.
         """
         self._cuts += 1
-        self.core.patience_factor = min(self._cuts & -self._cuts, PATIENCE_MOST)
+        self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
 
     def settle(self) -> bool:
-        """Make the last committed state a checkpoint, so that devices may use guest memory. False where that cannot be
-        now: run one more element, and ask again. Raises RunOver.
+        """Make the last committed state a checkpoint, so that devices may use guest memory. Returns False if that
+        cannot be done now: run one more element, and try again. Raises RunOver.
         """
-        if not lib.dwc_memory_at_rest(self.core):
+        if not self.core.memory_at_rest:
             return False
-        if check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DONE:
+        if self.core.checkpoint():
             return True
         record = self._describe(1)
-        if record.cause is Cause.UNEXPLAINED and self.before_rollback:
-            self.before_rollback()
+        if record.cause is Cause.UNEXPLAINED:
+            self.observer.before_rollback()
         try:
             self.rollback(everything=True, to=self.core.phase)
         except _RollbackFailed as failure:
@@ -202,37 +197,34 @@ class Engine:
 
     def _explain_in_log(self, record: Divergence) -> Cause:
         """What came to light behind the elements that it is from."""
-        if fault := self.explain_by_fault(record):
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
 
     def read_memory(self, gpa: int, length: int) -> bytes:
-        """Guest RAM for a device, after settle(): all three copies agree on it, or are made to. Raises RunOver."""
-        out = ffi.new("uint8_t[]", length)
-        while status := check("read memory", lib.dwc_memory_read(self.core, gpa, out, length)):
-            if status == lib.DWC_MEMORY_LOST:
-                record = describe(self.core, self._attempt)
-                record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [int(self.core.repair_gpa)]
-                self._record(record)
-                raise RunOver(f"guest page {record.pages[0]:#x} differs in all copies")
-            self._on_repair(COPIES[self.core.repair_copy], int(self.core.repair_gpa))
-        return bytes(ffi.buffer(out))
+        """Guest RAM for a device, after settle(). Its three copies agree, or are repaired first. Raises RunOver."""
+        try:
+            return self.core.read_memory(gpa, length, self._repaired)
+        except Damaged as damaged:
+            record = describe(self.core, self._attempt)
+            record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]
+            self._record(record)
+            raise RunOver(str(damaged)) from None
 
-    def rollback(self, everything: bool = False, to: int = lib.DWC_PHASE_INPUTS_CHOSEN) -> None:
+    def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> None:
         """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
 
-        `to`: the phase (`enum dwc_phase`) to go on from, none that the element has not come to yet.
+        `to`: the phase to go on from, none that the element has not come to yet.
         """
-        self._rolled_back(check("rollback", lib.dwc_engine_rollback(self.core, everything, to)))
+        self._rolled_back(self.core.rollback(everything, to))
 
-    def _rolled_back(self, status: int) -> None:
-        """The `enum dwc_rollback_result` of a rollback: where it is not done, the run is over."""
-        if status == lib.DWC_ROLLBACK_STOP_REQUESTED:
+    def _rolled_back(self, became: Rollback) -> None:
+        if became is Rollback.STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
-        if status != lib.DWC_ROLLBACK_DONE:
+        if became is not Rollback.DONE:
             record = describe(self.core, self._attempt)
-            if status == lib.DWC_ROLLBACK_DAMAGED:
+            if became is Rollback.DAMAGED:
                 record.cause = Cause.CHECKPOINT
             else:
                 record.detail["replay"] = "did not arrive at the last committed element"
@@ -242,11 +234,10 @@ class Engine:
     def _record(self, record: Divergence) -> None:
         self.counts.divergences[record.cause] += 1
         self.last = record
-        if self._on_divergence:
-            self._on_divergence(record)
+        self.observer.divergence(record)
 
     def _describe(self, attempt: int) -> Divergence:
-        """Accessed bits that differ are merged: the cause is known then."""
+        """Record the divergence. If only accessed bits differ they are merged, and the cause is known."""
         record = describe(self.core, attempt)
         if any(replica.tick_crossed for replica in self.core.replicas):
             record.detail["tick"] = True
@@ -257,15 +248,14 @@ class Engine:
         return record
 
     def _diverged(self) -> bool:
-        """Explain, roll back, restart. False when restarts are used up."""
+        """Roll back, find the cause, restart. Returns False when the restarts are used up."""
         if self._catch_up_window():
             return True
         self._attempt += 1
         record = self._describe(self._attempt)
         if record.cause is Cause.UNEXPLAINED:
             self.voting.diverged()  # reads all groups, and the dirty logs
-            if self.before_rollback:
-                self.before_rollback()
+            self.observer.before_rollback()
         # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
         # once: what hit e2 alone stays in such a page for both runs of the restart
         self.rollback(everything=self._attempt > 1 or self.in_place)
@@ -280,15 +270,15 @@ class Engine:
         return self._attempt <= self.config.max_restarts
 
     def _explain(self, record: Divergence) -> Cause:
-        if fault := self.explain_by_fault(record):
+        if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
         if record.exits == WINDOWS and "rip" in record.registers:
             return Cause.IRQ_WINDOW
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
-        # the first suspect: a read of time that leads the runs apart mostly keeps their slices from meeting, too
-        aligning = record.groups == ["hang"] and bool(self.core.counting)
+        # Two runs that read different times mostly take different paths and find no common end: suspect this first
+        aligning = record.groups == ["hang"] and self.core.counting
         time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
         found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
         if found:
@@ -297,24 +287,24 @@ class Engine:
         return Cause.ALIGNMENT if aligning else Cause.UNEXPLAINED
 
     def _find_host_read(self, record: Divergence, time_ran: bool, aligning: bool) -> Found | None:
-        """The first instruction of the element that differed which reads what is the host's. `aligning`: it was to end
-        by the counter, and what it executes is bounded by that.
+        """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an
+        overflow was to end the element, and its budget bounds the search.
 
         Both replicas stand at the last committed state, and again on return.
         """
-        budget = 2 * int(self.core.budget) if aligning else 0
+        budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
-        # single steps are slow: where time stands still or a slice is long, a difference must have come again first
+        # single steps are slow: with a frozen TSC, or in a long slice, wait until the difference has come again
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
             self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search = self.core.search
             if not found:
-                record.detail["search"] = {"steps": int(search.steps), "exit": exit_name(search.exit_reason)}
-                record.detail["search"] |= {"rip": int(search.rip), "timed_out": self.sites.gave_up}
+                record.detail["search"] = {"steps": search.steps, "exit": exit_name(search.exit_reason)}
+                record.detail["search"] |= {"rip": search.rip, "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
-                self.on_search(
-                    f"given up after {search.steps} steps, at {int(search.rip):#x}: this guest computes for long "
+                self.observer.search(
+                    f"given up after {search.steps} steps, at {search.rip:#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
         return found
@@ -322,32 +312,29 @@ class Engine:
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            self.on_search(text)
+            self.observer.search(text)
 
     def _learn(self, record: Divergence, found: Found) -> None:
-        """What was found is a site from now on. Both replicas stand at the last committed state."""
+        """Make the instruction found a site. Both replicas are at the last committed state."""
         record.detail |= {"site_gpa": found.gpa, "instruction": found.name, "address": found.linear}
         if not self.sites.trappable:
             self._pass_host_read()
             return
         # the replayed elements may have read time themselves, and then differ: replay again
-        while check("checkpoint", lib.dwc_engine_checkpoint(self.core)) == lib.DWC_COMMIT_DIVERGED:
+        while not self.core.checkpoint():
             self.rollback()
         if self.sites.learn():
-            self._attempt = 0  # there is one site less to learn: this restart is not like the one before
+            self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
 
     def _catch_up_window(self) -> bool:
-        """The window opened at different instructions (a host interrupt can move it): let the one
-        behind come up, and commit there."""
+        """The interrupt window opened at different instructions (a host interrupt can move it): step the lagging
+        replica to where the other stands, and commit there."""
         core = self.core
-        a, b = core.replicas[0], core.replicas[1]
-        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.regs.rip == b.state.regs.rip or self._attempt:
+        a, b = core.replicas
+        if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.rip == b.state.rip or self._attempt:
             return False
-        steps = stepping.catch_up(core, WINDOW_STEPS)
-        if steps is None:
-            return False
-        committed = lib.dwc_engine_commit_stepped(self.core, lib.KVM_EXIT_IRQ_WINDOW_OPEN)
-        if check("commit", committed) == lib.DWC_COMMIT_DIVERGED:
+        steps = core.step_together(WINDOW_STEPS)
+        if steps is None or not core.commit(KvmExit.IRQ_WINDOW_OPEN):
             return False
         self._committed_stepped()
         self.counts.catch_ups += 1
@@ -359,34 +346,35 @@ class Engine:
         self.voting.forget()
 
     def _end_by_steps(self, waited_ns: int) -> None:
-        """No natural end that lets a due interrupt in, and no counter: run a few instructions of the
-        element again, single-stepped in both replicas, and make that the element."""
+        """The element was cut by its time limit, or a due interrupt has waited too long: run a few instructions of it
+        again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = bool(lib.dwc_pc_interrupt_pending(ffi.addressof(core, "pc")))  # and could not be injected at the start
+        waits = core.chipset.interrupt_pending  # and could not be injected at the start
         if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
             if self.config.clock is Clock.VIRTUAL:
-                # the time of the run that was thrown away: it is what made the interrupt due
-                core.guest_ns += waited_ns // core.clock_divisor
+                # count the time of the discarded run: it made the interrupt due
+                core.advance_clock(waited_ns // core.clock_divisor)
             return
         self._discard_steps()
 
     def _discard_steps(self) -> None:
-        """What keeps an element from ending, run or stepped, can be an upset in a page that no log names."""
+        """Roll back after single steps that led nowhere. If that happens repeatedly the reason can be a fault in a page
+        that is in no dirty log: then restore all of RAM."""
         self.counts.discarded_steps += 1
-        element = int(self.core.stats.committed)
+        element = self.core.committed
         self._discards = (element, self._discards[1] + 1 if self._discards[0] == element else 1)
         suspicious = self._discards[1] == SUSPICIOUS_DISCARDS
         if suspicious:
             record = describe(self.core, self._attempt + 1)
-            if fault := self.explain_by_fault(record):
+            if fault := self.observer.explain(record):
                 record.detail["fault"], record.cause = fault, Cause.INJECTED
                 self._record(record)
         self.rollback(everything=suspicious)
 
     def _step_element(self, limit: int, to_interruptible: bool = False) -> bool:
-        """Both replicas `limit` instructions from the last committed state on, or less: that is the element."""
-        steps = stepping.run_element(self.core, limit, to_interruptible)
+        """Single-step both replicas up to `limit` instructions on, and make that the element."""
+        steps = self.core.step_element(limit, to_interruptible)
         if steps is None:
             return False
         self._committed_stepped()
@@ -395,13 +383,13 @@ class Engine:
         return True
 
     def _pass_host_read(self) -> None:
-        """The instruction that the last search found can hold no trap here. Step to it: that is an element, and
-        the next one starts with what it would have read. Slow, and lively wherever single steps work."""
+        """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
+        and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
         core = self.core
-        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they end there
+        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they stop at the instruction
             self._discard_steps()
             return
-        lib.dwc_pass_host_read(core)
+        core.pass_host_read()
 
     @property
     def in_place(self) -> bool:
@@ -413,10 +401,10 @@ class Engine:
 
 
 STOPS = {
-    lib.DWC_STOP_EXIT: Stop.EXIT,
-    lib.DWC_STOP_CONSOLE: Stop.CONSOLE,
-    lib.DWC_STOP_REQUESTED: Stop.STOPPED,
-    lib.DWC_STOP_IDLE: Stop.IDLE,
-    lib.DWC_STOP_ELEMENT_LIMIT: Stop.LIMIT,
-    lib.DWC_STOP_ATTENTION: Stop.ATTENTION,
+    enums.Stop.EXIT: Stop.EXIT,
+    enums.Stop.CONSOLE: Stop.CONSOLE,
+    enums.Stop.REQUESTED: Stop.STOPPED,
+    enums.Stop.IDLE: Stop.IDLE,
+    enums.Stop.ELEMENT_LIMIT: Stop.LIMIT,
+    enums.Stop.ATTENTION: Stop.ATTENTION,
 }

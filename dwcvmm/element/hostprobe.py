@@ -1,4 +1,4 @@
-"""What this KVM does where KVMs differ; found by trying, or from the module's parameters."""
+"""How this KVM behaves where KVMs differ, found by trying or from the module's parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import statistics
 import struct
 import time
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import GuestDebug, InsnKind, KvmExit, UserTrap
+from dwcvmm.core.kvmstructs import Regs, Sregs, address_of
 from dwcvmm.element.progress import Event, Progress, self_test
 from dwcvmm.errors import KvmError
 from dwcvmm.guest import entry
@@ -33,12 +32,12 @@ SYSENTER = b"\x0f\x34"
 RDTSC = b"\x0f\x31"
 PROBED_OFFSET = 1 << 40
 CR4_OSXSAVE = 1 << 18
-# instructions that CPUID hides and some processors execute all the same (AMD's have no control for them): code, and CR4
+# instructions that some processors execute although CPUID hides them (AMD has no control for it): code, and CR4
 HIDDEN_READS = {
-    lib.DWC_READ_RDRAND: (b"\x0f\xc7\xf0", 0),
-    lib.DWC_READ_RDSEED: (b"\x0f\xc7\xf8", 0),
-    lib.DWC_READ_RDPID: (b"\xf3\x0f\xc7\xf8", 0),
-    lib.DWC_READ_XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
+    InsnKind.RDRAND: (b"\x0f\xc7\xf0", 0),
+    InsnKind.RDSEED: (b"\x0f\xc7\xf8", 0),
+    InsnKind.RDPID: (b"\xf3\x0f\xc7\xf8", 0),
+    InsnKind.XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
 }
 REFUSED = b"\xb3\x01" + OUT_80  # mov bl, 1
 LIDT_AT, HANDLER_AT, IDT_AT = PROBE_AT + 0x1800, PROBE_AT + 0x800, PROBE_AT + 0x1000
@@ -49,21 +48,15 @@ LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
 
-class UserTrap(Enum):
-    NONE = lib.DWC_USER_TRAP_NONE
-    ICEBP = lib.DWC_USER_TRAP_ICEBP
-    SYSENTER = lib.DWC_USER_TRAP_SYSENTER
-
-
 @dataclass(frozen=True)
 class HostKind:
-    """`module` is the KVM backend. `shadow_paging`: a rollback must re-add memslots.
-    `out_rip_after`: RIP at a KVM_EXIT_IO of an OUT stands behind it, and the OUT is complete.
-    `user_trap`: what can stand for RDTSC in ring 3 (cbits/sites/sites.c).
-    `icebp_rip_after`: RIP at the debug exit of an ICEBP in ring 3 stands behind it.
-    `exact_windows`: an interrupt window exits at the first instruction that allows it.
-    `hidden_reads`: a bit for each enum dwc_read_kind that is executed though CPUID hides it.
-    `exit_ns`: median time of a port output and back."""
+    """`module` is the KVM backend. `shadow_paging`: a rollback must delete and add the memslots.
+    `out_rip_after`: at the KVM_EXIT_IO of an OUT, RIP is past the OUT, which is complete.
+    `user_trap`: the trap that can replace RDTSC in ring 3 (cbits/sites/sites.c).
+    `icebp_rip_after`: at the debug exception of an ICEBP in ring 3, RIP is past the ICEBP.
+    `exact_windows`: an interrupt window exits at the first instruction at which the guest can take an interrupt.
+    `hidden_reads`: the bit of each InsnKind that is executed although CPUID hides it.
+    `exit_ns`: median time of a port output, to the VMM and back."""
 
     module: str
     shadow_paging: bool
@@ -77,24 +70,24 @@ class HostKind:
     @property
     def hot_idle_elements(self) -> int:
         """How long an unchanged page stays writable: the cost of a write-protect fault over that of
-        comparing a page (26 us under shadow paging, about 1 us else, against 0.14 us)."""
+        comparing a page (26 us under shadow paging, otherwise about 1 us, against 0.14 us)."""
         return 64 if self.shadow_paging else 6
 
     @property
     def clock_divisor(self) -> int:
-        """Where exits are slow, as in nested machines, a tick's handler would last longer than a tick
-        if the guest clock followed: slow it down so that an exit takes about 4 us of guest time."""
+        """Slows the guest clock so that an exit takes about 4 us of guest time. In nested
+        machines, whose exits are slow, a timer interrupt's handler would otherwise outlast the timer's period."""
         return max(1, round(self.exit_ns / 4000))
 
 
 def kvm_module() -> str:
-    """Name of the loaded backend: kvm_intel, kvm_amd, kvm_pvm, or 'kvm' where it is built in."""
+    """Name of the loaded backend: kvm_intel, kvm_amd, kvm_pvm, or 'kvm' if it is built in."""
     loaded = sorted(p.name for p in MODULES.glob("kvm_*"))
     return loaded[0] if loaded else "kvm"
 
 
 def uses_shadow_paging(module: str) -> bool:
-    """True unless the module says it uses EPT or NPT: to re-add memslots is slow, never wrong."""
+    """True unless the module says that it uses EPT or NPT: re-adding memslots is slow, but never wrong."""
     parameter = MODULES / module / "parameters" / TWO_DIMENSIONAL.get(module, "none")
     try:
         return parameter.read_text().strip() not in ("Y", "1")
@@ -108,14 +101,13 @@ class Probe:
     def __init__(self, system: System) -> None:
         memory = mmap.mmap(-1, PROBE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory = memory
-        hva = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
 
         def store(gpa: int, data: bytes) -> None:
             memory[gpa : gpa + len(data)] = data
 
         self._guest = GuestMemory(PROBE_BYTES, lambda gpa, n: memory[gpa : gpa + n], store)
         self._vm = system.create_vm()
-        self._vm.set_memslot(0, 0, PROBE_BYTES, hva)
+        self._vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
         self.vcpu = self._vm.create_vcpu()
         self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
 
@@ -134,41 +126,41 @@ class Probe:
             self._enter_ring3()
 
     def _enter_ring3(self) -> None:
-        sregs: Any = self.vcpu.get("sregs")
+        sregs = self.vcpu.get(Sregs)
         for name, selector in (("cs", entry.USER_CODE), ("ss", entry.USER_DATA), ("ds", entry.USER_DATA)):
             segment = getattr(sregs, name)
             segment.selector, segment.dpl = selector, 3
-        self.vcpu.set("sregs", sregs)
+        self.vcpu.set(sregs)
 
     def steps(self, user: bool) -> bool:
-        """Whether a single step ends in a debug exit, one instruction on."""
+        """Whether a single step ends in a debug exception after one instruction."""
         self.load(NOPS, user)
         try:
-            self.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP)
-            stopped = self.vcpu.run() == lib.KVM_EXIT_DEBUG
+            self.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.SINGLESTEP)
+            stopped = self.vcpu.run() == KvmExit.DEBUG
         except KvmError:
             return False
-        return stopped and int(self.vcpu.get("regs").rip) == PROBE_AT + 1
+        return stopped and self.vcpu.get(Regs).rip == PROBE_AT + 1
 
     def icebp_rip_after(self) -> bool | None:
-        """Where RIP stands at the debug exit of an ICEBP in ring 3; None if there is no such exit."""
+        """Whether RIP is past an ICEBP of ring 3 at its debug exception; None if there is no such exit."""
         self.load(ICEBP + NOPS, user=True)
-        self.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_USE_HW_BP)
+        self.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.USE_HW_BP)
         reason = self.vcpu.run()
-        return int(self.vcpu.get("regs").rip) != PROBE_AT if reason == lib.KVM_EXIT_DEBUG else None
+        return self.vcpu.get(Regs).rip != PROBE_AT if reason == KvmExit.DEBUG else None
 
     def sysenter_exits(self) -> bool:
-        """Whether a SYSENTER in 64-bit mode of ring 3 is an exit, before it."""
+        """Whether a SYSENTER in 64-bit mode of ring 3 exits, with RIP before it."""
         try:
             self._vm.enable_exit_on_emulation_failure()
         except KvmError:
             return False
         self.load(SYSENTER + NOPS, user=True)
         reason = self.vcpu.run()
-        return reason == lib.KVM_EXIT_INTERNAL_ERROR and int(self.vcpu.get("regs").rip) == PROBE_AT
+        return reason == KvmExit.INTERNAL_ERROR and self.vcpu.get(Regs).rip == PROBE_AT
 
     def progress(self, wanted: Event | None) -> Progress:
-        """The progress counter: the first of instructions and branches that passes, or the wanted one."""
+        """The progress counter: of the wanted event, or the first of instructions and branches that passes."""
         for event in (wanted,) if wanted else (Event.INSTRUCTIONS, Event.BRANCHES):
             found = self_test(event, self.vcpu, lambda: self.load(LOOP + OUT_80), 2 * LOOP_TURNS + 1, LOOP_TURNS)
             if found or event is wanted:
@@ -185,14 +177,14 @@ class Probe:
             except KvmError:
                 return False
             self.vcpu.run()
-            high.append(int(self.vcpu.get("regs").rdx))
+            high.append(self.vcpu.get(Regs).rdx)
         return 0 <= high[1] - high[0] - (PROBED_OFFSET >> 32) <= 1
 
     def port_output(self) -> tuple[bool, int]:
-        """(RIP stands behind an OUT at its exit, median ns of such an exit)."""
+        """(whether RIP is past an OUT at its exit, median ns of such an exit)."""
         self.load(OUT_80 + BACK)
         self.vcpu.run()
-        after = int(self.vcpu.get("regs").rip) != PROBE_AT
+        after = self.vcpu.get(Regs).rip != PROBE_AT
         times = []
         for _ in range(EXITS_TIMED):
             started = time.perf_counter_ns()
@@ -201,7 +193,7 @@ class Probe:
         return after, int(statistics.median(times))
 
     def executes(self, code: bytes, cr4: int = 0) -> bool:
-        """Whether ring 0 executes the code, with bits of CR4 set, and it is no invalid opcode."""
+        """Whether ring 0 executes the code, with the given bits of CR4 set, without an invalid opcode."""
         gate = struct.pack("<HHBBHII", HANDLER_AT & 0xFFFF, entry.CODE, 0, 0x8E, HANDLER_AT >> 16, 0, 0)
         for vector in (UD_VECTOR, GP_VECTOR):
             self._guest.write(IDT_AT + 16 * vector, gate)
@@ -209,39 +201,39 @@ class Probe:
         self.load(LIDT + code + OUT_80)
         self._guest.write(HANDLER_AT, REFUSED)
         try:
-            sregs: Any = self.vcpu.get("sregs")
+            sregs = self.vcpu.get(Sregs)
             sregs.cr4 |= cr4
-            self.vcpu.set("sregs", sregs)
-            done = self.vcpu.run() == lib.KVM_EXIT_IO
+            self.vcpu.set(sregs)
+            done = self.vcpu.run() == KvmExit.IO
         except KvmError:  # this KVM has no such bit
             return False
-        return bool(done and not self.vcpu.get("regs").rbx & 1)
+        return bool(done and not self.vcpu.get(Regs).rbx & 1)
 
     def hidden_reads(self) -> int:
-        """A bit for each enum dwc_read_kind that is executed though CPUID hides it."""
-        return sum(1 << kind for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
+        """The bit of each InsnKind that is executed although CPUID hides it."""
+        return sum(kind.bit for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
 
     def window_is_exact(self) -> bool:
-        """Whether a window asked for under CLI exits behind the STI and the instruction in its shadow."""
+        """Whether a window asked for under CLI exits after the STI and the instruction in its shadow."""
         for lead in range(WINDOW_TRIALS):
             self.load(b"\x90" * lead + STI + NOPS + OUT_80)
-            self.vcpu.run_page.request_interrupt_window = 1
+            self.vcpu.run_page.request_interrupt_window(True)
             reason = self.vcpu.run()
-            at = int(self.vcpu.get("regs").rip)
-            self.vcpu.run_page.request_interrupt_window = 0
-            if reason != lib.KVM_EXIT_IRQ_WINDOW_OPEN or at != PROBE_AT + lead + 2:
+            at = self.vcpu.get(Regs).rip
+            self.vcpu.run_page.request_interrupt_window(False)
+            if reason != KvmExit.IRQ_WINDOW_OPEN or at != PROBE_AT + lead + 2:
                 return False
         return True
 
 
 def probe(system: System) -> HostKind:
-    """Run a few OUTs in a VM of its own: where does RIP stand, what does an exit cost?"""
+    """Run a few OUTs in a VM of their own, to see where RIP is at the exit and what an exit costs."""
     with Probe(system) as trial:
         after, exit_ns = trial.port_output()
     with Probe(system) as trial:
         windows = trial.window_is_exact()
     with Probe(system) as trial:
-        icebp = trial.icebp_rip_after()  # the last thing a VM does: it may end by a triple fault
+        icebp = trial.icebp_rip_after()  # last, since the VM may end by a triple fault
     with Probe(system) as trial:
         hidden = trial.hidden_reads()
     trap = UserTrap.NONE if icebp is None else UserTrap.ICEBP
@@ -253,14 +245,14 @@ def probe(system: System) -> HostKind:
 
 
 class Abilities:
-    """What only some KVMs can do, each tried once when asked for."""
+    """What only some KVMs can do. Each is tried once, when asked for."""
 
     def __init__(self, system: System) -> None:
         self._system = system
 
     @cached_property
     def kernel_instruction_ns(self) -> float:
-        """Time of one instruction of a ring-0 loop: under 20 ns where it runs natively, or is translated."""
+        """Time of one instruction of a ring-0 loop: under 20 ns if it runs natively or is translated to native code."""
         with Probe(self._system) as trial:
             trial.load(LOOP + OUT_80)
             started = time.perf_counter_ns()
@@ -275,12 +267,12 @@ class Abilities:
 
     @cached_property
     def step_ns(self) -> float:
-        """Time of a single step in ring 0 and back."""
+        """Time of a single step in ring 0, to the VMM and back."""
         with Probe(self._system) as trial:
             trial.load(LOOP + OUT_80)
             started = time.perf_counter_ns()
             for _ in range(EXITS_TIMED):
-                trial.vcpu.guest_debug(lib.KVM_GUESTDBG_ENABLE | lib.KVM_GUESTDBG_SINGLESTEP)
+                trial.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.SINGLESTEP)
                 trial.vcpu.run()
             return (time.perf_counter_ns() - started) / EXITS_TIMED
 

@@ -1,12 +1,14 @@
-"""The accessed-bit normaliser: a processor may set A speculatively (SDM 3A 5.10.2.3), so page tables
-of two right replicas can differ in it. Only bit 5 of entries in pages reachable as tables counts."""
+"""Merge accessed bits: a processor may set them speculatively (SDM 3A 5.10.2.3), so the page tables of two
+replicas without a fault can differ in them. Only bit 5 of entries in pages that are reachable as tables is merged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import PAGE
+from dwcvmm.core.kvmstructs import Sregs
+from dwcvmm.core.ram import Ram
 from dwcvmm.element.divergence import Divergence, page_differences
 from dwcvmm.guest.entry import CR0_PG, EFER_LMA
 
@@ -15,40 +17,38 @@ PRESENT, ACCESSED, PAGE_SIZE = 1 << 0, 1 << 5, 1 << 7
 ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
-def table_levels(sregs: Any) -> int:
+def table_levels(sregs: Sregs) -> int:
     """Depth of long-mode page tables by CR4.LA57."""
     return 5 if sregs.cr4 & CR4_LA57 else 4
 
 
-def table_pages(ram: Any, ram_bytes: int, cr3: int, levels: int) -> set[int]:
+def table_pages(ram: Ram, cr3: int, levels: int) -> set[int]:
     """Guest physical addresses of all page-table pages reachable from CR3 (long mode)."""
     found: set[int] = set()
     level = {cr3 & ADDRESS}
     for depth in range(levels):
-        level = {gpa for gpa in level if gpa + lib.DWC_PAGE <= ram_bytes} - found
+        level = {gpa for gpa in level if gpa + PAGE <= ram.size_bytes} - found
         found |= level
         following: set[int] = set()
         if depth < levels - 1:
             for gpa in level:
-                entries = ffi.cast("uint64_t *", ram + gpa)
-                for i in range(512):
-                    entry = int(entries[i])
+                for entry in ram.words(gpa, PAGE):
                     if entry & PRESENT and not entry & PAGE_SIZE:
                         following.add(entry & ADDRESS)
         level = following
     return found
 
 
-def long_mode(sregs: Any) -> bool:
-    """Paging is on, and its tables are those of long mode."""
+def long_mode(sregs: Sregs) -> bool:
+    """Whether paging is on with the tables of long mode."""
     return bool(sregs.cr0 & CR0_PG and sregs.efer & EFER_LMA)
 
 
-def reader(ram: Any, ram_bytes: int) -> Callable[[int], int]:
+def reader(ram: Ram) -> Callable[[int], int]:
     """Reads 64-bit words at guest physical addresses; 0 outside RAM."""
 
     def read_u64(gpa: int) -> int:
-        return int(ffi.cast("uint64_t *", ram + gpa)[0]) if gpa + 8 <= ram_bytes else 0
+        return ram.u64(gpa) if gpa + 8 <= ram.size_bytes else 0
 
     return read_u64
 
@@ -67,11 +67,11 @@ def walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> 
         table = entry & ADDRESS
 
 
-def merge_accessed_bits(engine: Any, record: Divergence) -> int:
+def merge_accessed_bits(engine: Core, record: Divergence) -> int:
     """If memory alone differs, and only in accessed bits of page tables, set them everywhere.
 
     The bits are OR-ed into both replicas and the checkpoint, so that the restarted element agrees.
-    Returns how many entries were merged (0: not such a case).
+    Returns how many entries were merged (0: something else differs).
     """
     if record.groups != ["memory"] or len(record.pages) != engine.diff_count:
         return 0
@@ -80,12 +80,11 @@ def merge_accessed_bits(engine: Any, record: Divergence) -> int:
     if any(a ^ b != ACCESSED for _, a, b in words):
         return 0
     sregs = replica.state.sregs
-    tables = table_pages(replica.ram, engine.ram_bytes, int(sregs.cr3), table_levels(sregs))
+    tables = table_pages(replica.ram, sregs.cr3, table_levels(sregs))
     if not tables.issuperset(record.pages):
         return 0
     for gpa, a, b in words:
-        base = ffi.cast("uint64_t *", engine.checkpoint_ram + gpa)[0]
+        base = engine.checkpoint_ram.u64(gpa)
         if (base | ACCESSED) == (a | b):  # the rest of the entry is as in the checkpoint
-            merged = ffi.new("uint64_t *", a | b)
-            lib.dwc_memory_write(engine, gpa, ffi.cast("uint8_t *", merged), 8)
+            engine.write_memory(gpa, (a | b).to_bytes(8, "little"))
     return len(words)

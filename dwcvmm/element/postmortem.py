@@ -1,4 +1,4 @@
-"""What is left of a guest that cannot go on: the exit by name, registers, code, page walk."""
+"""The post-mortem of a guest that cannot go on: exit, registers, code, page walk."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import PAGE
+from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.element import guestcode
-from dwcvmm.element.guestcode import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.kvm.vcpu import Vcpu
@@ -35,7 +37,7 @@ def page_walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int
 
 @cache
 def disassembler() -> Any:
-    """The module capstone: a large library that most guests never need. In a sandbox it must be there before."""
+    """The module capstone, a large library, loaded only when needed: but before a sandbox is entered."""
     import capstone
 
     return capstone
@@ -57,15 +59,15 @@ def disassemble(code: bytes, address: int, bits: int, count: int = 6) -> list[st
     return lines or [f"{address:#x}: {code.hex(' ') or 'not mapped'}"]
 
 
-def describe(core: Any, vcpu: Vcpu) -> str:
+def describe(core: Core, vcpu: Vcpu) -> str:
     """The post-mortem of replica A as it stands, many lines of text."""
-    regs, sregs = vcpu.get("regs"), vcpu.get("sregs")
+    regs, sregs = vcpu.get(Regs), vcpu.get(Sregs)
     exit_ = core.exit
-    name = exit_name(int(exit_.reason))
+    name = exit_name(exit_.reason)
     reason = IDLE if name == "hlt" and regs.rflags & INTERRUPTS else REASONS.get(name)
-    lines = [f"exit {name}" + (f" ({reason})" if reason else "") + f", info {int(exit_.info):#x}"]
+    lines = [f"exit {name}" + (f" ({reason})" if reason else "") + f", info {exit_.info:#x}"]
     lines.append(f"rip {regs.rip:#018x}  rflags {regs.rflags:#x}  cpl {sregs.cs.dpl}")
-    values = [f"{register:>3} {getattr(regs, register):#018x}" for register in GENERAL]
+    values = [f"{register:>3} {regs.number(register):#018x}" for register in GENERAL]
     lines += ["  ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
     lines.append(
         f"cr0 {sregs.cr0:#x}  cr2 {sregs.cr2:#x}  cr3 {sregs.cr3:#x}  cr4 {sregs.cr4:#x}  efer {sregs.efer:#x}"
@@ -74,10 +76,10 @@ def describe(core: Any, vcpu: Vcpu) -> str:
         f"cs {sregs.cs.selector:#x}  ss {sregs.ss.selector:#x}  tr {sregs.tr.selector:#x}  "
         f"gdt {sregs.gdt.base:#x}+{sregs.gdt.limit:#x}  idt {sregs.idt.base:#x}+{sregs.idt.limit:#x}"
     )
-    linear = int(regs.rip) + int(sregs.cs.base)
+    linear = regs.rip + sregs.cs.base
     code = guestcode.read_code(core.replicas[0], linear, 48)
-    lines += disassemble(code, linear, guestcode.code_bits(sregs))
+    lines += disassemble(code, linear, sregs.code_bits)
     if long_mode(sregs):
-        read_u64 = reader(core.replicas[0].ram, int(core.ram_bytes))
-        lines += page_walk(read_u64, int(sregs.cr3), linear, table_levels(sregs))
+        read_u64 = reader(core.replicas[0].ram)
+        lines += page_walk(read_u64, sregs.cr3, linear, table_levels(sregs))
     return "\n".join(lines)

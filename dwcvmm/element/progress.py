@@ -1,4 +1,4 @@
-"""The progress counter: which event a CPU counts guest progress by, and the self-test that believes it or not.
+"""The progress counter: which event a CPU counts guest progress by, and the self-test that it has to pass.
 
 The algorithm is in docs/progress.md, its C in cbits/vcpu/counter.c and cbits/element/align.c.
 """
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.counter import count_run
+from dwcvmm.kvm.vcpu import Vcpu
 
 PERF_TYPE_HARDWARE, PERF_TYPE_RAW = 0, 4
 HW_INSTRUCTIONS = 1
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
-NOISE = 64  # events that an exact loop may be off by: interrupts of the host add one each on many CPUs
+NOISE = 64  # events by which the count of an exact loop may be off: on many CPUs each interrupt of the host adds one
 NO_OVERFLOW = 1 << 40
-LATE = 100_000  # an overflow that comes later than this is of no use
+LATE = 100_000  # events; an overflow that comes later than this is useless
 
 
 class Event(StrEnum):
@@ -34,7 +34,7 @@ class Event(StrEnum):
 @dataclass(frozen=True)
 class Model:
     """A generation of CPUs. `branches` is the raw event of retired conditional branches (rr, PerfCounters.cc);
-    `skid` the instructions its overflows are late by; `note` its errata."""
+    `skid`: by how many instructions its overflows are late; `note`: its errata."""
 
     vendor: str
     family: int
@@ -85,8 +85,8 @@ def this_cpu(cpuinfo: str | None = None) -> Model | None:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the self-test found. `event` is NONE where nothing can be used: `reason` and `remedy` say why.
-    `events_per_ms`: the rate of its loop, to start with."""
+    """What the self-test found. `event` is NONE if no event can be used; `reason` and `remedy` say why.
+    `events_per_ms`: the rate measured in its loop, as a first estimate."""
 
     event: Event
     reason: str
@@ -116,25 +116,7 @@ REFUSALS = {
 }
 
 
-class CountedRun(NamedTuple):
-    """`status`: 1 an overflow ended it, 0 the guest did, or -errno of the counter."""
-
-    status: int
-    events: int
-    ran_ns: int
-
-
-def count_run(vcpu: Any, perf_type: int, config: int, budget: int = NO_OVERFLOW) -> CountedRun:
-    """One KVM_RUN of a vCPU that belongs to this thread, with its own counter, which overflows at `budget`."""
-    engine, replica, count = ffi.new("struct dwc_engine *"), ffi.new("struct dwc_replica *"), ffi.new("uint64_t *")
-    engine.counter_type, engine.counter_config = perf_type, config
-    replica.engine, replica.vcpu_fd, replica.run = engine, vcpu.fd, vcpu.run_page
-    lib.dwc_install_kick()
-    status = lib.dwc_counter_try(replica, budget, count)
-    return CountedRun(int(status), int(count[0]), int(replica.ended_ns - replica.started_ns))
-
-
-def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: int, branches: int) -> Progress:
+def self_test(event: Event, vcpu: Vcpu, load: Callable[[], None], instructions: int, branches: int) -> Progress:
     """Count a guest loop of known length on `vcpu`, then end it by an overflow in its middle.
 
     `load` puts the vCPU to the loop's start; the loop ends in an exit after `instructions`, `branches` of them
@@ -149,7 +131,7 @@ def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: i
     if event is Event.BRANCHES and model is not None:
         perf_type, config, expected = PERF_TYPE_RAW, model.branches, branches
     load()
-    status, count, ran_ns = count_run(vcpu, perf_type, config)
+    status, count, ran_ns = count_run(vcpu.fd, vcpu.run_page, perf_type, config, NO_OVERFLOW)
     if status < 0:
         reason, remedy = REFUSALS.get(-status, (f"perf_event_open: {errno.errorcode.get(-status, status)}", ""))
         return Progress(Event.NONE, reason, remedy)
@@ -157,7 +139,7 @@ def self_test(event: Event, vcpu: Any, load: Callable[[], None], instructions: i
         return Progress(Event.NONE, f"a loop of {expected} {event} counted {count}", "use another event (--progress)")
     rate = count * 1_000_000 // max(1, ran_ns)
     load()
-    status, count, _ = count_run(vcpu, perf_type, config, expected // 2)
+    status, count, _ = count_run(vcpu.fd, vcpu.run_page, perf_type, config, expected // 2)
     if status != 1 or not expected // 2 <= count < expected // 2 + LATE:
         return Progress(Event.NONE, f"an overflow at {expected // 2} ended the guest at {count}", "no realtime kernel")
     late = count - expected // 2

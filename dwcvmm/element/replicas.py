@@ -1,33 +1,35 @@
-"""Make the replicas: VMs with their own RAM and one vCPU each (in place: one VM), and the checkpoint's RAM."""
+"""Makes the replicas (VMs with their own RAM and one vCPU each; in place one VM) and the checkpoint's RAM."""
 
 from __future__ import annotations
 
 import errno
 import mmap
 import os
-from typing import Any
+from dataclasses import replace
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core import config as core_config
+from dwcvmm.core import enums
+from dwcvmm.core.config import ReplicaConfig
+from dwcvmm.core.engine import Core, filter_msrs
+from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
+from dwcvmm.core.kvmstructs import CpuidEntry, Regs, Sregs, address_of
 from dwcvmm.element.caches import last_level_cache_bytes
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
-from dwcvmm.element.hostprobe import Probe, UserTrap, probe
+from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
 from dwcvmm.element.scaledtsc import SLOW_KHZ, ScaledTsc, scale, stands_still
-from dwcvmm.element.visits import NEVER
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.guest.cpuid import apply_policy
-from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.system import System
 from dwcvmm.kvm.vcpu import Vcpu
 from dwcvmm.kvm.vm import Vm
 
-PAGE = 4096
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
 FOUR_GIB = 1 << 32
 
-# MSRs that a guest can change by itself and that no other register group holds. TSC is left out:
-# it runs on between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
+# MSRs that a guest can change by itself and that no other register group holds. TSC is left out, since
+# it differs between e1 and e2. MTRRs are hidden from the guest (cpuid.py).
 SAVED_MSRS = (
     0x174, 0x175, 0x176,  # SYSENTER_CS, ESP, EIP
     0x277,  # PAT
@@ -44,80 +46,102 @@ TSC_APART = 0x5_5AA5_A5A5_A5A5
 MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no name for it
 POPULATE_PIECE = 64 << 20
 GUEST_CLOCK_KHZ = 1_000_000
-EVICT_CACHES = 2  # so many times the last-level cache is read to empty it
+RAM_SLOT, ROM_SLOT = 0, 1
+EVICT_CACHES = 2  # times the size of the last-level cache is read to empty it
 
 REQUIRED = {
-    "KVM_CAP_SYNC_REGS": "kernel 4.17 or later",
-    "KVM_CAP_IMMEDIATE_EXIT": "kernel 4.13 or later",
-    "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": "kernel 5.3 or later",
+    Cap.SYNC_REGS: "kernel 4.17 or later",
+    Cap.IMMEDIATE_EXIT: "kernel 4.13 or later",
+    Cap.MANUAL_DIRTY_LOG_PROTECT2: "kernel 5.3 or later",
 }
 
 
 class Replicas:
-    """Owns the VMs and memories behind one `struct dwc_engine`."""
+    """Owns the VMs and memories behind one `core`."""
 
     def __init__(self, system: System, ram_bytes: int, config: EngineConfig) -> None:
-        for name, remedy in REQUIRED.items():
-            if not system.check_extension(getattr(lib, name)):
-                raise HostError(f"this KVM has no {name}", f"use {remedy}")
+        for cap, remedy in REQUIRED.items():
+            if not system.check_extension(cap):
+                raise HostError(f"this KVM has no KVM_CAP_{cap.name}", f"use {remedy}")
         if config.scrub_bytes_per_s and config.strategy in (Strategy.OFF, Strategy.IN_PLACE):
             raise ConfigError(f"the scrubber compares three copies of RAM: strategy {config.strategy} has fewer")
         self.system = system
         self.config = config
-        self.engine: Any = ffi.new("struct dwc_engine *")
-        self._keep: list[Any] = []
+        self.ram_bytes = ram_bytes
+        self._keep: list[mmap.mmap] = []
         self.host = probe(system)
         self._check_in_place()
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
-        engine = self.engine
-        engine.strategy = {
-            Strategy.OFF: lib.DWC_OFF,
-            Strategy.SEQUENTIAL: lib.DWC_SEQUENTIAL,
-            Strategy.PARALLEL: lib.DWC_PARALLEL,
-            Strategy.IN_PLACE: lib.DWC_IN_PLACE,
-        }[config.strategy]
-        engine.flush = lib.DWC_FLUSH_MEMSLOT if self.host.shadow_paging else lib.DWC_FLUSH_PGE
-        engine.out_rip_after = self.host.out_rip_after
-        engine.user_trap, engine.icebp_rip_after = self.host.user_trap.value, self.host.icebp_rip_after
-        engine.spin_turns = SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0
-        engine.exact_windows = self.host.exact_windows
-        engine.ram_bytes = ram_bytes
-        engine.clock_divisor = config.clock_divisor or self.host.clock_divisor
-        self._choose_progress(engine)
-        engine.patience_ns, engine.patience_factor, engine.hang_ns = config.patience_ns, 1, config.hang_ns
-        engine.visit_from = NEVER
-        engine.scrub_bytes_per_s = config.scrub_bytes_per_s
-        engine.idle = self._array("uint8_t[]", ram_bytes // PAGE)
-        engine.new_sums = self._array("uint64_t[]", ram_bytes // PAGE)
-        engine.sums = self._array("uint64_t[]", ram_bytes // PAGE)
-        engine.dirty = self._array("struct dwc_dirty[]", ram_bytes // PAGE)
-        engine.changed = self._array("uint32_t[]", ram_bytes // PAGE)
-        engine.has_xcrs = system.check_extension(lib.KVM_CAP_XCRS)
-        # one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name
-        slots = [(0, ram_bytes)]
-        engine.nslots = len(slots)
-        memories = [self._ram(0)]
-        if config.strategy is not Strategy.OFF:
-            memories.append(self._ram(1))
-            engine.checkpoint_ram = self._ram(2)
-        cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
+        self.progress = self._choose_progress()
+        replicas, checkpoint_ram = self._make_replicas()
+        scaled = self._scale_tsc()
+        self.frozen_tsc = None if config.strategy is Strategy.OFF else scaled
+        self.core = Core(self._core_config(replicas, checkpoint_ram, scaled))
+
+    @property
+    def clock_divisor(self) -> int:
+        return self.config.clock_divisor or self.host.clock_divisor
+
+    def _core_config(
+        self, replicas: tuple[ReplicaConfig, ...], checkpoint_ram: int, scaled: ScaledTsc | None
+    ) -> core_config.Config:
+        config, host = self.config, self.host
+        checkpoint_every = self._space_checkpoints()
+        evict, evict_bytes = self._memory_to_evict()
+        return core_config.Config(
+            replicas=replicas,
+            ram_bytes=self.ram_bytes,
+            strategy=enums.Strategy[config.strategy.name],
+            checkpoint_ram=checkpoint_ram,
+            tlb_flush=enums.TlbFlush.MEMSLOT if host.shadow_paging else enums.TlbFlush.PGE,
+            out_rip_after=host.out_rip_after,
+            user_trap=host.user_trap,
+            icebp_rip_after=host.icebp_rip_after,
+            exact_windows=host.exact_windows,
+            has_xcrs=bool(self.system.check_extension(Cap.XCRS)),
+            msrs=self._choose_msrs(),
+            spin_turns=SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0,
+            clock_divisor=self.clock_divisor,
+            slice_ns=config.slice_ns,
+            patience_ns=config.patience_ns,
+            hang_ns=config.hang_ns,
+            tsc_ratio=scaled.ratio if scaled else 0,
+            tsc_bits=scaled.bits if scaled else 0,
+            tsc_host_khz=scaled.host_khz if scaled else 0,
+            counting=bool(self.progress),
+            counter_type=self.progress.perf_type,
+            counter_config=self.progress.config,
+            events_per_ms=self.progress.events_per_ms,
+            checkpoint_every=checkpoint_every,
+            # a difference by time that is found late cannot be replayed: wait with memory only if the TSC is frozen
+            memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
+            # pages stop being hot at checkpoints
+            idle_limit=max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every),
+            scrub_bytes_per_s=config.scrub_bytes_per_s,
+            cache_flush=enums.CacheFlush[config.cache_flush.name],
+            evict=evict,
+            evict_bytes=evict_bytes,
+        )
+
+    def _make_replicas(self) -> tuple[tuple[ReplicaConfig, ...], int]:
+        """The VMs, and the address of the checkpoint's RAM; in place replica B is what e1 left in the one VM
+        (cbits/element/inplace.c).
+        """
+        strategy = self.config.strategy
+        cpuid = apply_policy(self.system.supported_cpuid(), show_tsc=self.config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
-        for index, memory in enumerate(memories):
-            self._give_ram(engine.replicas[index], memory, slots)
-            engine.replicas[index].cpu = cpus[index]
-        self._make(engine.replicas[0], cpuid)
-        if config.strategy is Strategy.IN_PLACE:
-            self._share(engine.replicas[0], engine.replicas[1])
-        elif config.strategy is not Strategy.OFF:
-            self._make(engine.replicas[1], cpuid)
-        self._choose_msrs()
-        self._scale_tsc()
-        self._space_checkpoints()
-        self._choose_cache_flush()
+        ram = self._ram(0)
+        first = self._make(cpuid, ram, cpus[0])
+        if strategy is Strategy.OFF:
+            return (first,), 0
+        other, checkpoint_ram = self._ram(1), self._ram(2)
+        if strategy is Strategy.IN_PLACE:
+            return (first, replace(first, ram=other, cpu=cpus[1])), checkpoint_ram
+        return (first, self._make(cpuid, other, cpus[1])), checkpoint_ram
 
     def _check_in_place(self) -> None:
-        """Refuse what cannot be done with one VM, or only with one."""
+        """Refuse options that do not work with one VM, or that work only with one."""
         config = self.config
         if config.strategy is not Strategy.IN_PLACE:
             if config.cache_flush is not CacheFlush.NONE:
@@ -134,18 +158,14 @@ class Replicas:
                 "use a host with EPT or NPT, or another strategy",
             )
 
-    def _choose_cache_flush(self) -> None:
-        engine, flush = self.engine, self.config.cache_flush
-        engine.cache_flush = {
-            CacheFlush.NONE: lib.DWC_CACHE_KEPT,
-            CacheFlush.DIRTY: lib.DWC_CACHE_DIRTY,
-            CacheFlush.ALL: lib.DWC_CACHE_ALL,
-        }[flush]
-        if flush is CacheFlush.ALL:
-            engine.evict_bytes = EVICT_CACHES * last_level_cache_bytes()
-            engine.evict = ffi.from_buffer("uint8_t[]", self._memory(engine.evict_bytes))
+    def _memory_to_evict(self) -> tuple[int, int]:
+        """Address and size of memory that is read to empty the caches."""
+        if self.config.cache_flush is not CacheFlush.ALL:
+            return 0, 0
+        size = EVICT_CACHES * last_level_cache_bytes()
+        return address_of(self._memory(size)), size
 
-    def _space_checkpoints(self) -> None:
+    def _space_checkpoints(self) -> int:
         config = self.config
         two_run = config.strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL) and not self.frozen_tsc
         apart = two_run and self._set_tsc_apart()
@@ -155,17 +175,13 @@ class Replicas:
         if every is None:
             chance = config.strategy is Strategy.PARALLEL and two_run and not apart
             every = 1 if chance else CHECKPOINT_EVERY
-        if not 1 <= every <= lib.DWC_LOG_ELEMENTS:
-            raise ConfigError(f"a checkpoint every {every} elements: 1 to {lib.DWC_LOG_ELEMENTS}")
-        self.engine.checkpoint_every = every
-        # an unseen difference by time could not be replayed: memory waits only where time stands still
-        self.engine.memory_every_ns = config.slice_ns // 2 if self.frozen_tsc else 0
-        # pages leave the hot set at checkpoints
-        self.engine.idle_limit = max(1, (config.hot_idle_elements or self.host.hot_idle_elements) // every)
+        if not 1 <= every <= LOG_ELEMENTS:
+            raise ConfigError(f"a checkpoint every {every} elements: 1 to {LOG_ELEMENTS}")
+        return every
 
     def _set_tsc_apart(self) -> bool:
-        """So that the replicas never read the same time by chance, however coarsely they look at it: no replay would
-        read it again, and sites learned later would read an earlier time. False where the host does not move the TSC.
+        """Set the replicas' TSCs apart, so that they never read the same time by chance, even coarsely: a replay would
+        not read it again, and sites learned later would read an earlier time. False if TSC offsets have no effect.
         """
         with Probe(self.system) as trial:
             if not trial.tsc_offset_counts():
@@ -173,49 +189,38 @@ class Replicas:
         self.vcpus[1].tsc_offset(TSC_APART)
         return True
 
-    def _scale_tsc(self) -> None:
-        """The guest's TSC stands still, or, under `off`, keeps pace with the guest clock; where KVM scales it."""
-        self.frozen_tsc: ScaledTsc | None = None
+    def _scale_tsc(self) -> ScaledTsc | None:
+        """If KVM can scale the TSC: freeze the guest's, or under `off` let it keep pace with the guest clock."""
         off = self.config.strategy is Strategy.OFF
         if self.config.tsc is Tsc.SITES and not off:
-            return
-        divisor = int(self.engine.clock_divisor) if self.config.clock is Clock.VIRTUAL else 1
+            return None
+        divisor = self.clock_divisor if self.config.clock is Clock.VIRTUAL else 1
         found = self._scaled_tsc(GUEST_CLOCK_KHZ // divisor if off else SLOW_KHZ)
         if found and (off or all(stands_still(vcpu) for vcpu in self.vcpus)):
-            engine = self.engine
-            engine.tsc_ratio, engine.tsc_bits, engine.tsc_host_khz = found.ratio, found.bits, found.host_khz
-            self.frozen_tsc = None if off else found
-        elif off and self.config.tsc is Tsc.SHOWN:
+            return found
+        if off and self.config.tsc is Tsc.SHOWN:
             raise HostError(
                 "under off a TSC that is shown would run at the host's rate, and not at the 1 GHz of the guest clock: "
                 "this KVM does not scale it",
                 "use another strategy, whose sites read the guest clock, or --tsc auto",
             )
+        return None
 
     def _scaled_tsc(self, khz: int) -> ScaledTsc | None:
-        if not self.system.check_extension(lib.KVM_CAP_TSC_CONTROL):
+        if not self.system.check_extension(Cap.TSC_CONTROL):
             return None
         scaled = [scale(vcpu, self.host.module, max(SLOW_KHZ, khz)) for vcpu in self.vcpus]
         return scaled[0] if all(scaled) else None
 
-    def _choose_progress(self, engine: Any) -> None:
+    def _choose_progress(self) -> Progress:
         config = self.config
-        engine.slice_ns = config.slice_ns
         if config.strategy in (Strategy.OFF, Strategy.IN_PLACE) or config.progress is Event.NONE:
-            self.progress = Progress(Event.NONE, "not wanted")
-            return
+            return Progress(Event.NONE, "not wanted")
         with Probe(self.system) as trial:
-            self.progress = trial.progress(config.progress)
-        if config.progress and not self.progress:
-            raise HostError(f"cannot count {config.progress}: {self.progress.reason}", self.progress.remedy)
-        engine.counting = bool(self.progress)
-        engine.counter_type, engine.counter_config = self.progress.perf_type, self.progress.config
-        engine.events_per_ms = self.progress.events_per_ms
-
-    def _array(self, ctype: str, count: int) -> Any:
-        array = ffi.new(ctype, count)
-        self._keep.append(array)
-        return array
+            progress = trial.progress(config.progress)
+        if config.progress and not progress:
+            raise HostError(f"cannot count {config.progress}: {progress.reason}", progress.remedy)
+        return progress
 
     def _memory(self, size_bytes: int, flags: int = 0) -> mmap.mmap:
         memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags)
@@ -223,7 +228,7 @@ class Replicas:
         return memory
 
     def _populated(self, size_bytes: int) -> mmap.mmap:
-        """Piece by piece: so a time limit can come between, and memory that cannot be had is an error."""
+        """Piece by piece, so that a time limit can interrupt it and memory that is not available is an error."""
         memory = self._memory(size_bytes)
         try:
             for at in range(0, size_bytes, POPULATE_PIECE):
@@ -234,22 +239,21 @@ class Replicas:
             return self._memory(size_bytes, mmap.MAP_POPULATE)
         return memory
 
-    def _ram(self, copy: int) -> Any:
-        """RAM of a replica, or of the checkpoint (2), as `uint8_t *`.
+    def _ram(self, copy: int) -> int:
+        """RAM of a replica, or of the checkpoint (2): its address.
 
-        Populated, as pages that were only read are the kernel's page of zeros, and each costs a copy and a fault more
-        when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
-        TCG) accesses in turn would evict each other. Huge pages are of use without a dirty log only.
+        It is populated at once: a page that was only read is the kernel's page of zeros, and costs another fault and a
+        copy when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
+        TCG) accesses to them would evict each other. Huge pages help only without a dirty log.
         """
-        size = self.engine.ram_bytes + 2 * HUGE_PAGE
+        size = self.ram_bytes + 2 * HUGE_PAGE
         if self.config.strategy is Strategy.OFF:
             memory = self._memory(size)
             memory.madvise(mmap.MADV_HUGEPAGE)
         else:
             memory = self._populated(size)
-        first = ffi.from_buffer("uint8_t[]", memory)
-        to_huge_page = -int(ffi.cast("uintptr_t", first)) % HUGE_PAGE
-        return first + to_huge_page + copy * APART_PAGES * PAGE
+        first = address_of(memory)
+        return first + -first % HUGE_PAGE + copy * APART_PAGES * PAGE
 
     def _cpus(self) -> tuple[int, int]:
         """A CPU for each replica; -1 leaves the choice to the host."""
@@ -260,83 +264,52 @@ class Replicas:
             return (-1, -1)
         return (allowed[0], allowed[1])
 
-    def _give_ram(self, replica: Any, memory: Any, slots: list[tuple[int, int]]) -> None:
-        replica.engine = self.engine
-        replica.ram = memory
-        for number, (gpa, size) in enumerate(slots):
-            slot = replica.slots[number]
-            slot.gpa, slot.size = gpa, size
-            slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
-            slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
-
-    def _share(self, a: Any, b: Any) -> None:
-        """In place: replica B is what e1 left in the one VM (cbits/element/inplace.c)."""
-        b.vm_fd, b.vcpu_fd, b.run = a.vm_fd, a.vcpu_fd, a.run
-
-    def _make(self, replica: Any, cpuid: Any) -> None:
+    def _make(self, cpuid: list[CpuidEntry], ram: int, cpu: int) -> ReplicaConfig:
         vm = self.system.create_vm()
         self.vms.append(vm)
-        if self.system.check_extension(lib.KVM_CAP_SET_TSS_ADDR):
+        if self.system.check_extension(Cap.SET_TSS_ADDR):
             vm.set_identity_map_addr(IDENTITY_MAP)
             vm.set_tss_addr(TSS)
         flags = 0
         if self.config.strategy is not Strategy.OFF:
             vm.enable_manual_dirty_log()
-            flags = lib.KVM_MEM_LOG_DIRTY_PAGES
-        if self.system.check_extension(lib.KVM_CAP_EXCEPTION_PAYLOAD):
-            # else pending and injected exceptions are one in VCPU_EVENTS (x86.c)
-            vm.enable_cap(lib.KVM_CAP_EXCEPTION_PAYLOAD, 1)
+            flags = MemFlags.LOG_DIRTY_PAGES
+        if self.system.check_extension(Cap.EXCEPTION_PAYLOAD):
+            # otherwise VCPU_EVENTS does not tell pending from injected exceptions (x86.c)
+            vm.enable_cap(Cap.EXCEPTION_PAYLOAD, 1)
         if self.host.user_trap is UserTrap.SYSENTER and self.config.strategy is not Strategy.OFF:
             vm.enable_exit_on_emulation_failure()
-        if self.system.check_extension(lib.KVM_CAP_X86_USER_SPACE_MSR):
-            time = self.config.strategy is not Strategy.OFF
-            check("KVM_X86_SET_MSR_FILTER", lib.dwc_msrs_filter(vm.fd, time))
-        hva = int(ffi.cast("uintptr_t", replica.ram))
-        for number in range(self.engine.nslots):
-            slot = replica.slots[number]
-            vm.set_memslot(number, slot.gpa, slot.size, hva + slot.gpa, flags)
+        if self.system.check_extension(Cap.X86_USER_SPACE_MSR):
+            filter_msrs(vm.fd, time=self.config.strategy is not Strategy.OFF)
+        vm.set_memslot(RAM_SLOT, 0, self.ram_bytes, ram, flags)
         vcpu = vm.create_vcpu()
         self.vcpus.append(vcpu)
         vcpu.set_cpuid(cpuid)
         if self.config.strategy is not Strategy.OFF:
             vcpu.sync_registers()
-        replica.vm_fd, replica.vcpu_fd, replica.run = vm.fd, vcpu.fd, vcpu.run_page
+        return ReplicaConfig(vm.fd, vcpu.fd, vcpu.run_page, ram, cpu)
 
-    def _choose_msrs(self) -> None:
+    def _choose_msrs(self) -> tuple[int, ...]:
         available = set(self.system.msr_indices())
         readable = self.vcpus[0].get_msrs([m for m in SAVED_MSRS if m in available])
-        # a host may let an MSR be read and not written back: then it could not be restored
-        writable = [m for m, value in readable.items() if self.vcpus[0].set_msr(m, value)]
-        self.engine.msr_count = len(writable)
-        for i, index in enumerate(writable):
-            self.engine.msr_index[i] = index
+        # leave out MSRs that this host lets us read but not write: they could not be restored
+        return tuple(m for m, value in readable.items() if self.vcpus[0].set_msr(m, value))
 
     def show_rom(self, content: bytes) -> None:
-        """Read-only below 4 GiB, the same for all; it is no RAM, and nothing of it is compared. Whole pages."""
-        rom = mmap.mmap(-1, len(content))
+        """Map a ROM read-only below 4 GiB, in whole pages, the same for all VMs. It is not RAM, and is not compared."""
+        rom = self._memory(len(content))
         rom.write(content)
-        view = ffi.from_buffer(rom)
-        self._keep += [rom, view]
         for vm in self.vms:
-            at = int(ffi.cast("uintptr_t", view))
-            vm.set_memslot(self.engine.nslots, FOUR_GIB - len(content), len(content), at, lib.KVM_MEM_READONLY)
+            vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
 
     def take_checkpoint(self) -> None:
-        """The state before the first element: replica A's, copied to B and the checkpoint."""
-        engine = self.engine
+        """Make the state before the first element the checkpoint: copy replica A's to B and the checkpoint."""
         if self.config.strategy is Strategy.OFF:
             return
-        a = engine.replicas[0]
-        for target in (engine.replicas[1].ram, engine.checkpoint_ram):
-            ffi.memmove(target, a.ram, engine.ram_bytes)
-        for group in ("sregs", "regs"):
+        for group in (Sregs, Regs):
             for vcpu in self.vcpus[1:]:
-                vcpu.set(group, self.vcpus[0].get(group))
-        for index in (0, 1):
-            check("KVM_GET_REGS", lib.dwc_state_prime(ffi.addressof(engine.replicas, index)))
-        a_pointer = ffi.addressof(engine.replicas, 0)
-        check("KVM_GET_XSAVE", lib.dwc_state_get(a_pointer, ffi.addressof(engine, "checkpoint")))
-        lib.dwc_guard_start(engine)
+                vcpu.set(self.vcpus[0].get(group))
+        self.core.copy_first_state()
 
     def close(self) -> None:
         while self.vcpus:

@@ -1,4 +1,4 @@
-"""The guest's TSC at a rate of our own, on hosts that scale it; the rest is cbits/vcpu/tsc.c."""
+"""Sets the rate of the guest's TSC, on hosts that can scale it; the rest is in cbits/vcpu/tsc.c."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScaledTsc:
 
 
 def scale(vcpu: Vcpu, module: str, khz: int = SLOW_KHZ) -> ScaledTsc | None:
-    """Let the vCPU's TSC run at `khz`; None where the host does not scale it, or not as computed here."""
+    """Let the vCPU's TSC run at `khz`; None if the host does not scale it, or not as computed here."""
     bits = FRACTION_BITS.get(module)
     if bits is None:
         return None
@@ -38,6 +38,6 @@ def scale(vcpu: Vcpu, module: str, khz: int = SLOW_KHZ) -> ScaledTsc | None:
 
 
 def stands_still(vcpu: Vcpu) -> bool:
-    """Whether reads of the TSC in a row are mostly the same."""
+    """Whether successive reads of the TSC mostly give the same value."""
     values = [vcpu.get_msrs([IA32_TSC]).get(IA32_TSC, 0) for _ in range(TRIALS)]
     return len(set(values)) < TRIALS // 2

@@ -1,8 +1,8 @@
-"""Who was wrong: what every run of an element that diverged has shown, against what was committed in the end.
+"""Which run was wrong: compares what every run of a diverged element showed with what was committed in the end.
 
 Two runs that agree are committed; any other run of the same element has lost a vote. One lost vote is a transient
-fault. A CPU that loses again and again is defective: with the policy `vote` an element that diverged is run again on
-another pair of CPUs, so that both the innocent replica and the committed result come from CPUs that agree.
+fault. A CPU that loses repeatedly is defective: with the policy `vote` a diverged element is run again on another
+pair of CPUs, so that what is committed comes from two CPUs that agree.
 """
 
 from __future__ import annotations
@@ -10,63 +10,59 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import NEVER, PAGE
+from dwcvmm.core.replica import Replica
+from dwcvmm.core.state import Shown
 from dwcvmm.element.config import Policy, Strategy
-from dwcvmm.element.visits import NEVER, Visitor
-from dwcvmm.kvm.ioctl import check
+from dwcvmm.element.observer import EngineObserver
+from dwcvmm.element.visits import Visitor
 
 SUSPECT_AFTER = 3  # votes lost by a CPU
 
 
 @dataclass
 class Ballot:
-    """What a run of an element has shown; `cpu` -1: not bound to one."""
+    """What one run of an element showed. `cpu`: -1 if not bound to one."""
 
     replica: int
     cpu: int
-    exit: Any
-    state: Any
-    pages: bytes
+    shown: Shown
+    pages: bytes  # a digest of those that are not as in the checkpoint
 
 
-def _digest(core: Any, replica: Any) -> bytes:
-    """Of the pages that are not as in the checkpoint: all of them are in the dirty logs (cbits/memory/pages.c)."""
+def _digest(core: Core, replica: Replica) -> bytes:
+    """Digest of the pages that differ from the checkpoint, all of them in the dirty logs (cbits/memory/pages.c)."""
     digest = hashlib.blake2b(digest_size=16)
-    for i in range(core.dirty_count):
-        gpa = int(core.dirty[i].page) * lib.DWC_PAGE
-        page = ffi.buffer(replica.ram + gpa, lib.DWC_PAGE)
-        if page[:] != ffi.buffer(core.checkpoint_ram + gpa, lib.DWC_PAGE)[:]:
+    for gpa in core.dirty_pages:
+        if not replica.ram.same(core.checkpoint_ram, gpa, PAGE):
             digest.update(gpa.to_bytes(8, "little"))
-            digest.update(page)
+            digest.update(replica.ram.read(gpa, PAGE))
     return digest.digest()
 
 
 class Voting(Visitor):
-    """`on_suspect(cpu)` is called once for each CPU that has lost SUSPECT_AFTER votes."""
+    """`observer` gets a verdict for each vote, and each CPU once that has lost SUSPECT_AFTER of them."""
 
-    def __init__(self, core: Any, policy: Policy, strategy: Strategy, on_suspect: Callable[[int], None]) -> None:
-        self._core, self._on_suspect = core, on_suspect
-        self._home = [int(replica.cpu) for replica in core.replicas]
+    def __init__(self, core: Core, policy: Policy, strategy: Strategy, observer: EngineObserver) -> None:
+        self._core, self._observer = core, observer
+        self._home = [replica.cpu for replica in core.replicas]
         spare = sorted(os.sched_getaffinity(0) - set(self._home))
         moves = policy is Policy.VOTE and strategy is Strategy.PARALLEL and -1 not in self._home
         self._cpus = [*self._home, *spare] if moves else []
         self._ballots: list[Ballot] = []
-        self._last: list[Ballot] = []  # of the run that is about to be compared
-        self._scratch_stats = ffi.new("struct dwc_stats *")
+        self._last: list[Ballot] = []  # of the runs that are about to be compared
         self.lost: Counter[int] = Counter()  # by replica
         self.lost_by_cpu: Counter[int] = Counter()
         self.suspects: list[int] = []
-        # called once, with the replicas whose first run has lost, if the element under way is committed by a vote
-        self.on_verdict: Callable[[list[int]], None] | None = None
+        self._element = 0  # that the ballots are of
 
     @property
     def visit_from(self) -> int:
-        return int(self._core.stats.committed) if self._ballots else NEVER
+        return self._core.committed if self._ballots else NEVER
 
     @property
     def third_cpu(self) -> bool:
@@ -77,23 +73,25 @@ class Voting(Visitor):
         pass
 
     def at_end(self) -> None:
-        """The restarted element may be committed now."""
+        """The restarted element may be committed next: keep what its runs showed."""
         if self._ballots:
             self._last = self._cast()
 
     def diverged(self) -> None:
         """Keep what both runs have shown; before the rollback."""
+        self._element = self._core.committed
         self._ballots += self._cast()
         self._last = []
 
     def forget(self) -> None:
         """It was no fault; or single steps have cut the element short, and its end says nothing of what was shown."""
+        if self._ballots:
+            self._observer.verdict(self._element, None)
         self._ballots = []
-        self.on_verdict = None
         self._go_home()
 
     def committed(self) -> None:
-        """The element that had diverged is committed, as its last run has shown: count who had lost."""
+        """The diverged element is committed, with what its last runs showed: count which runs had lost."""
         if not self._ballots:
             return
         first_run: list[int] = []
@@ -104,14 +102,12 @@ class Voting(Visitor):
                     self.lost_by_cpu[ballot.cpu] += 1
                 if number < len(self._last):
                     first_run.append(ballot.replica)
-        on_verdict, self.on_verdict = self.on_verdict, None
-        if self._last and on_verdict:
-            on_verdict(first_run)
+        self._observer.verdict(self._element, first_run if self._last else None)
         self._ballots, self._last = [], []
         for cpu, count in self.lost_by_cpu.items():
             if count >= SUSPECT_AFTER and cpu not in self.suspects:
                 self.suspects.append(cpu)
-                self._on_suspect(cpu)
+                self._observer.suspect_cpu(cpu)
         self._go_home()
 
     def place_restart(self, attempt: int) -> None:
@@ -126,42 +122,33 @@ class Voting(Visitor):
             self._move(choice)
 
     def _cast(self) -> list[Ballot]:
-        for index in (0, 1) if self._core.strategy != lib.DWC_IN_PLACE else ():  # there all is read at every end
-            replica = ffi.addressof(self._core.replicas, index)
-            check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica))
-            check("read state", lib.dwc_replica_read_state(replica))  # all groups: none is older than the run
-        lib.dwc_pages_compare(self._core, 0)  # lists the pages of both logs
-        ballots = []
-        for index in (0, 1):
-            replica = self._core.replicas[index]
-            exit_, state = ffi.new("struct dwc_exit *"), ffi.new("struct dwc_state *")
-            ffi.memmove(exit_, ffi.addressof(replica, "exit"), ffi.sizeof("struct dwc_exit"))
-            ffi.memmove(state, ffi.addressof(replica, "state"), ffi.sizeof("struct dwc_state"))
-            ballots.append(Ballot(index, int(replica.cpu), exit_, state, _digest(self._core, replica)))
-        return ballots
+        self._core.read_all_groups()
+        return [
+            Ballot(index, replica.cpu, replica.shown(), _digest(self._core, replica))
+            for index, replica in enumerate(self._core.replicas)
+        ]
 
     def _same(self, a: Ballot, b: Ballot) -> bool:
-        differ = lib.dwc_state_compare(a.state, b.state, self._scratch_stats)
-        return a.pages == b.pages and bool(lib.dwc_same_exit(a.exit, b.exit)) and not differ
+        return a.pages == b.pages and a.shown.agrees_with(b.shown)
 
     def _agree(self, one: int, other: int) -> bool:
-        """Two CPUs have shown the same, each of them in a run of its own."""
+        """Whether two CPUs have shown the same, each in a run of its own."""
         of_one = [ballot for ballot in self._ballots if ballot.cpu == one]
         of_other = [ballot for ballot in self._ballots if ballot.cpu == other]
         return any(self._same(a, b) for a in of_one for b in of_other)
 
     def _tried(self, one: int, other: int) -> bool:
-        """Both have been in use: as a pair they have not agreed."""
+        """Whether both CPUs have been used; as a pair they have not agreed then."""
         used = {ballot.cpu for ballot in self._ballots}
         return {one, other} <= used
 
     def _move(self, cpus: tuple[int, int]) -> None:
         for index, cpu in enumerate(cpus):
             if self._core.replicas[index].cpu != cpu:
-                check("sched_setaffinity", lib.dwc_engine_move(self._core, index, cpu))
+                self._core.move(index, cpu)
 
     def _go_home(self) -> None:
-        """Each replica on its own CPU again, or on the first spare one if that is a suspect."""
+        """Move each replica back to its own CPU, or to the first spare one if its own is a suspect."""
         if not self.third_cpu:
             return
         good = [cpu for cpu in self._cpus if cpu not in self.suspects]

@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.hostprobe import kvm_module, probe, uses_shadow_paging
+from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ConfigError
-from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.results.benchfile import ELEMENTS, ElementsBench, ElementsRow
 from dwcvmm.results.origin import origin
-from dwcvmm.results.reportbuilder import host_facts
+from dwcvmm.results.reportbuilder import this_host
 
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
@@ -47,8 +46,8 @@ def run_once(
         engine = EngineConfig(strategy=strategy)
         if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL):
             engine = replace(engine, checkpoint_every=every, scrub_bytes_per_s=scrub_bytes_per_s)
-        config = MachineConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
-        machine = Machine(config, lambda data: None)
+        config = PcConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
+        machine = PC(config)
     try:
         machine.start()
         machine.run(WARM_UP)
@@ -62,12 +61,7 @@ def run_once(
 
 
 def document(rows: list[ElementsRow]) -> ElementsBench:
-    system = System()
-    try:
-        host = host_facts(probe(system))
-    finally:
-        system.close()
-    return ElementsBench(schema=ELEMENTS, origin=origin(host), rows=rows)
+    return ElementsBench(schema=ELEMENTS, origin=origin(this_host()), rows=rows)
 
 
 def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[ElementsRow]:

@@ -2,79 +2,87 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dwcvmm._core import lib
+import msgspec
+
 from dwcvmm.element.config import EngineConfig
-from dwcvmm.element.divergence import Cause
+from dwcvmm.element.divergence import Cause, Divergence
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
 from dwcvmm.results.origin import origin
-from dwcvmm.results.reportbuilder import host_facts, slice_facts
-from dwcvmm.results.reportfile import HostFacts
+from dwcvmm.results.reportbuilder import host_facts, normalised, slice_facts
 
 GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
 ROUNDS, ENDLESS = b"DWCR", 0x7FFFFFFF  # the mark before a guest's number of rounds
 BAR = 40
+SUMS = ("runs", "elements", "unexplained", "slice_ends", "catch_ups", "debug_exits", "tick_waits")
+COUNTS = ("by_end", "divergences", "normalised")
+HISTOGRAMS = ("count_distance", "skid")
+MOST = ("longest_element_us", "longest_element_slices")
 
 
-@dataclass
-class Totals:
-    """Sums over the runs of the guest that the elements took. Histograms: bucket n counts values below 2**n."""
+def result_of(guest: str, machine: PC) -> CheckResult:
+    """What a machine that has run shows."""
+    stats, counts, engine = machine.core.stats, machine.engine.counts, machine.config.engine
+    facts = slice_facts(machine)
+    return CheckResult(
+        origin=origin(host_facts(machine.replicas.host)),
+        guest=guest,
+        strategy=str(engine.strategy),
+        slice_ns=engine.slice_ns,
+        progress=facts.progress,
+        frozen_tsc=machine.replicas.frozen_tsc is not None,
+        elements=stats.committed,
+        runs=1,
+        by_end={exit_name(i): n for i, n in enumerate(stats.by_end) if n},
+        divergences={str(cause): n for cause, n in counts.divergences.items()},
+        unexplained=counts.divergences[Cause.UNEXPLAINED],
+        normalised=normalised(machine),
+        count_distance=facts.count_distance,
+        skid=facts.skid,
+        slice_ends=facts.ended,
+        catch_ups=facts.catch_ups,
+        debug_exits=facts.debug_exits,
+        tick_waits=facts.tick_waits,
+        longest_element_us=facts.longest_element_us,
+        longest_element_slices=facts.longest_element_slices,
+    )
 
-    guest: str
-    strategy: str
-    slice_ns: int
-    progress: str
-    frozen_tsc: bool
-    host: HostFacts
-    elements: int = 0
-    runs: int = 0
-    wall_s: float = 0.0
-    by_end: Counter[str] = field(default_factory=Counter)
-    divergences: Counter[str] = field(default_factory=Counter)
-    unexplained: int = 0
-    normalised: Counter[str] = field(default_factory=Counter)
-    count_distance: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
-    skid: list[int] = field(default_factory=lambda: [0] * int(lib.DWC_HISTOGRAM))
-    slice_ends: int = 0
-    catch_ups: int = 0
-    debug_exits: int = 0
-    tick_waits: int = 0
-    longest_element_us: float = 0.0
-    longest_element_slices: float = 0.0
 
-    @property
-    def elements_per_s(self) -> float:
-        return self.elements / self.wall_s if self.wall_s else 0.0
+def together(a: CheckResult, b: CheckResult) -> CheckResult:
+    """Two results of the same guest as one."""
 
-    def add(self, machine: Machine) -> None:
-        stats, counts = machine.core.stats, machine.engine.counts
-        self.runs += 1
-        self.elements += int(stats.committed)
-        self.by_end.update({exit_name(i): int(n) for i, n in enumerate(stats.by_end) if n})
-        self.divergences.update({str(cause): n for cause, n in counts.divergences.items()})
-        self.unexplained += counts.divergences[Cause.UNEXPLAINED]
-        self.normalised.update(rflags_rf=int(stats.normalised_rf), unusable_segment=int(stats.normalised_unusable))
-        self.normalised.update(accessed_bit=counts.accessed_bits)
-        facts = slice_facts(machine)
-        self.count_distance = [a + b for a, b in zip(self.count_distance, facts.count_distance, strict=True)]
-        self.skid = [a + b for a, b in zip(self.skid, facts.skid, strict=True)]
-        self.slice_ends += facts.ended
-        self.catch_ups += facts.catch_ups
-        self.debug_exits += facts.debug_exits
-        self.tick_waits += facts.tick_waits
-        self.longest_element_us = max(self.longest_element_us, facts.longest_element_us)
-        self.longest_element_slices = max(self.longest_element_slices, facts.longest_element_slices)
+    def each(names: tuple[str, ...], both: Callable[[Any, Any], Any]) -> dict[str, Any]:
+        return {name: both(getattr(a, name), getattr(b, name)) for name in names}
+
+    return msgspec.structs.replace(
+        b,
+        **each(SUMS, operator.add),
+        **each(COUNTS, lambda x, y: {key: x.get(key, 0) + y.get(key, 0) for key in x | y}),
+        **each(HISTOGRAMS, lambda x, y: [m + n for m, n in zip(x, y, strict=True)]),
+        **each(MOST, max),
+    )
+
+
+class _Log(Observer):
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+
+    def divergence(self, record: Divergence) -> None:
+        self._events.divergence(record, 0)
 
 
 def endless(image: bytes) -> bytes:
@@ -82,7 +90,7 @@ def endless(image: bytes) -> bytes:
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
-def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> Totals:
+def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> CheckResult:
     """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
 
     Raises ConfigError if it was not built, or does not end as it should.
@@ -94,32 +102,21 @@ def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, e
         raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
     running = scratch / f"{name}.bin"
     running.write_bytes(endless(image))
-    totals: Totals | None = None
+    result: CheckResult | None = None
     started = time.monotonic()
-    while totals is None or totals.elements < elements:
-        machine = Machine(
-            MachineConfig(running, memory_bytes=MEMORY_BYTES, engine=engine),
-            lambda data: None,
-            lambda record: events.divergence(record, 0),
-        )
+    while result is None or result.elements < elements:
+        machine = PC(PcConfig(running, memory_bytes=MEMORY_BYTES, engine=engine), _Log(events))
         try:
-            totals = totals or Totals(
-                name,
-                str(engine.strategy),
-                engine.slice_ns,
-                str(machine.replicas.progress.event),
-                machine.replicas.frozen_tsc is not None,
-                host_facts(machine.replicas.host),
-            )
             machine.start()
-            outcome = machine.run(elements - totals.elements)
-            totals.add(machine)
+            outcome = machine.run(elements - (result.elements if result else 0))
+            found = result_of(name, machine)
+            result = together(result, found) if result else found
         finally:
             machine.close()
         if outcome not in (None, Outcome.POWEROFF) or machine.guest_status:
             raise ConfigError(f"guest {name} ended by {outcome}, status {machine.guest_status}")
-    totals.wall_s = time.monotonic() - started
-    return totals
+    wall_s = time.monotonic() - started
+    return msgspec.structs.replace(result, wall_s=wall_s, elements_per_s=result.elements / wall_s)
 
 
 def _bars(title: str, histogram: list[int]) -> list[str]:
@@ -133,26 +130,20 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
     return lines
 
 
-def picture(totals: Totals) -> str:
+def picture(result: CheckResult) -> str:
     """The result for a terminal."""
-    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(totals.divergences.items())) or "none"
-    a_slice = totals.debug_exits / totals.slice_ends if totals.slice_ends else 0.0
+    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(result.divergences.items())) or "none"
+    a_slice = result.debug_exits / result.slice_ends if result.slice_ends else 0.0
     lines = [
-        f"guest {totals.guest}, {totals.strategy}, slice {totals.slice_ns / 1000:g} us by {totals.progress}, "
-        f"TSC {'frozen' if totals.frozen_tsc else 'running'}",
-        f"elements     {totals.elements} ({totals.elements_per_s:.0f}/s), longest {totals.longest_element_us:.0f} us, "
-        f"by count {totals.longest_element_slices:.2f} slices",
-        "  ended by   " + ", ".join(f"{end} {n}" for end, n in totals.by_end.most_common()),
-        f"divergences  {causes}; unexplained {totals.unexplained}",
-        "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(totals.normalised.items())),
-        f"slice ends   {totals.slice_ends}, {totals.catch_ups} catch-ups, {a_slice:.1f} debug exits each",
-        *_bars("|n1 - n2|, events between the two stops", totals.count_distance),
-        *_bars("skid, events that e1 stopped late", totals.skid),
+        f"guest {result.guest}, {result.strategy}, slice {result.slice_ns / 1000:g} us by {result.progress}, "
+        f"TSC {'frozen' if result.frozen_tsc else 'running'}",
+        f"elements     {result.elements} ({result.elements_per_s:.0f}/s), longest {result.longest_element_us:.0f} us, "
+        f"by count {result.longest_element_slices:.2f} slices",
+        "  ended by   " + ", ".join(f"{end} {n}" for end, n in Counter(result.by_end).most_common()),
+        f"divergences  {causes}; unexplained {result.unexplained}",
+        "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(result.normalised.items())),
+        f"slice ends   {result.slice_ends}, {result.catch_ups} catch-ups, {a_slice:.1f} debug exits each",
+        *_bars("|n1 - n2|, events between the two stops", result.count_distance),
+        *_bars("skid, events that e1 stopped late", result.skid),
     ]
     return "\n".join(lines)
-
-
-def result_of(totals: Totals) -> CheckResult:
-    """The result file."""
-    fields: dict[str, Any] = {name: getattr(totals, name) for name in totals.__dataclass_fields__ if name != "host"}
-    return CheckResult(origin=origin(totals.host), elements_per_s=totals.elements_per_s, **fields)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from dwcvmm._core import lib
-from dwcvmm.element.hostprobe import Abilities, UserTrap, probe
+from dwcvmm.core.enums import Cap, UserTrap
+from dwcvmm.element.hostprobe import Abilities, probe
 from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.experiments.perfsettings import perf_troubles
@@ -48,9 +48,9 @@ def examine() -> list[Finding]:
 
 def _with_kvm(system: System) -> Iterator[Finding]:
     yield Finding("kvm", Level.OK, "/dev/kvm opens")
-    missing = {name: remedy for name, remedy in REQUIRED.items() if not system.check_extension(getattr(lib, name))}
-    for name, remedy in missing.items():
-        yield Finding(name.lower(), Level.FAIL, "missing", f"use {remedy}")
+    missing = {cap: remedy for cap, remedy in REQUIRED.items() if not system.check_extension(cap)}
+    for cap, remedy in missing.items():
+        yield Finding(f"kvm_cap_{cap.name.lower()}", Level.FAIL, "missing", f"use {remedy}")
     if missing:
         return
     try:
@@ -100,7 +100,7 @@ def _with_kvm(system: System) -> Iterator[Finding]:
     )
     yield _choice(
         "tsc_scaling",
-        bool(system.check_extension(lib.KVM_CAP_TSC_CONTROL)),
+        bool(system.check_extension(Cap.TSC_CONTROL)),
         "present",
         "absent: RDTSC is handled by learned sites, which read the guest clock; under off the TSC is the host's: "
         "a guest that keeps time by it wants --clock host",

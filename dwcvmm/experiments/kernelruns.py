@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.experiments.slicetable import causes
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 from dwcvmm.results.reportfile import Report, load
 
 GUESTS = Path("build/guests")

@@ -6,10 +6,9 @@ A line a report. With a log: each must have printed the same hashes as there, in
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from dwcvmm.results.complaints import complaints, printed_complaints
-from dwcvmm.results.reportfile import Divergences, Report, load
+from dwcvmm.results.complaints import judged
+from dwcvmm.results.reportfile import Divergences, Report
 
 HEADER = (
     "| run | elements, slices | catch-ups a slice | debug exits a slice | divergences | seconds | verdict |",
@@ -32,18 +31,11 @@ def line(name: str, report: Report, wrong: list[str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    reference = None
-    if arguments[:1] == ["--printed-like"]:
-        reference, arguments = Path(arguments[1]).read_text(errors="replace"), arguments[2:]
     print(*HEADER, sep="\n")
     failed = 0
-    for path in map(Path, arguments):
-        report = load(path)
-        wrong = complaints(report)
-        if reference is not None:
-            wrong += printed_complaints(reference, path.with_suffix(".log").read_text(errors="replace"))
+    for path, report, wrong in judged(arguments):
         failed += bool(wrong)
-        print(line(path.stem, report, wrong))
+        print(line(path.stem, report, wrong) if report else f"| {path.stem} | | | | | | {'; '.join(wrong)} |")
     return 1 if failed else 0
 
 

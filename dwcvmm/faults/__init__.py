@@ -1,1 +1,1 @@
-"""Faults: what flips where and when, and the act of flipping it."""
+"""Faults: what flips, where and when; and flipping it."""

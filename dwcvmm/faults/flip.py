@@ -1,81 +1,78 @@
-"""The act of changing bits: in a replica that stands still, or in the checkpoint."""
+"""Changes bits in a replica that is not running, or in the checkpoint."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.kvmstructs import RegisterGroup, Regs, Sregs, Xsave
+from dwcvmm.core.ram import Ram
 from dwcvmm.errors import ConfigError, KvmError
 from dwcvmm.faults.model import Fault, Space, xsave_component
-from dwcvmm.kvm.ioctl import check
 from dwcvmm.kvm.vcpu import Vcpu
 
+GROUPS: dict[Space, type[RegisterGroup]] = {Space.GENERAL: Regs, Space.SPECIAL: Sregs}
 XSTATE_BV = 512  # offset in the XSAVE image: which components are not in their initial state
 
 
-def flip(core: Any, vcpu: Vcpu, index: int, fault: Fault) -> bool:
-    """Do to replica `index`, whose vCPU is `vcpu`, what `fault` does; nothing of an exit may be pending there.
+def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
+    """Apply `fault` to replica `index`, whose vCPU is `vcpu`. No exit may be pending there.
 
-    False where KVM refuses such a value (an impossible CR4, say): nothing has happened then. Raises ConfigError for
+    Returns False, with nothing changed, if KVM refuses the value (such as an impossible CR4). Raises ConfigError for
     a target that this machine does not have.
     """
-    replica = ffi.addressof(core.replicas, index)
+    replica = core.replicas[index]
     where = fault.target.where
     try:
         if fault.target.space is Space.RAM:
-            _change_byte(replica.ram, core, fault)
+            _change_byte(replica.ram, fault)
         elif fault.target.space is Space.MSR:
             values = vcpu.get_msrs([int(where)])
             if where not in values:
                 raise ConfigError(f"fault {fault}: this machine has no MSR {where:#x}")
             return vcpu.set_msr(int(where), fault.of(values[int(where)]))
         elif fault.target.space is Space.XSAVE:
-            xsave = vcpu.get("xsave")
+            xsave = vcpu.get(Xsave)
             _change_xsave(xsave, fault)
-            vcpu.set("xsave", xsave)
+            vcpu.set(xsave)
         else:
-            group = fault.target.space.value
-            registers = vcpu.get(group)
+            registers = vcpu.get(GROUPS[fault.target.space])
             _change_register(registers, fault)
-            vcpu.set(group, registers)
-            # the run page goes on showing what KVM has (cbits/vcpu/state.c)
-            check("KVM_GET_REGS", lib.dwc_state_prime(replica))
+            vcpu.set(registers)
+            replica.registers_were_set()
     except KvmError:
         return False
     return True
 
 
-def flip_checkpoint(core: Any, fault: Fault) -> None:
-    """Change the checkpoint's registers or RAM: what a rollback brings back. Raises ConfigError."""
-    state, where = core.checkpoint, fault.target.where
+def flip_checkpoint(core: Core, fault: Fault) -> None:
+    """Change the checkpoint's registers or RAM, which a rollback restores. Raises ConfigError."""
+    state, where = core.checkpoint_to_upset(), fault.target.where
     if fault.target.space is Space.RAM:
-        _change_byte(core.checkpoint_ram, core, fault)
+        _change_byte(core.checkpoint_ram, fault)
     elif fault.target.space is Space.MSR:
-        entries = [entry for entry in state.msrs.entries[0 : state.msrs.count] if entry.index == where]
-        if not entries:
+        values = state.msrs.values()
+        if where not in values:
             raise ConfigError(f"fault {fault}: MSR {where:#x} is not in a checkpoint")
-        entries[0].data = fault.of(entries[0].data)
+        state.msrs.set(int(where), fault.of(values[int(where)]))
     elif fault.target.space is Space.XSAVE:
-        _change_xsave(ffi.addressof(state, "xsave"), fault)
+        _change_xsave(state.xsave, fault)
     else:
-        _change_register(getattr(state, fault.target.space.value), fault)
+        _change_register(state.regs if fault.target.space is Space.GENERAL else state.sregs, fault)
 
 
-def _change_byte(ram: Any, core: Any, fault: Fault) -> None:
+def _change_byte(ram: Ram, fault: Fault) -> None:
     gpa = int(fault.target.where)
-    if gpa >= core.ram_bytes:
-        raise ConfigError(f"fault {fault}: RAM ends at {int(core.ram_bytes):#x}")
-    ram[gpa] = fault.of(ram[gpa])
+    if gpa >= ram.size_bytes:
+        raise ConfigError(f"fault {fault}: RAM ends at {ram.size_bytes:#x}")
+    ram.upset(gpa, fault.of(ram.byte(gpa)))
 
 
-def _change_register(registers: Any, fault: Fault) -> None:
-    name, _, base = str(fault.target.where).partition(".")
-    holder, field = (getattr(registers, name), base) if base else (registers, name)
-    setattr(holder, field, fault.of(getattr(holder, field)))
+def _change_register(registers: RegisterGroup, fault: Fault) -> None:
+    name = str(fault.target.where)
+    registers.set_number(name, fault.of(registers.number(name)))
 
 
-def _change_xsave(xsave: Any, fault: Fault) -> None:
-    image, offset = ffi.cast("uint8_t *", xsave), int(fault.target.where)
-    image[offset] = fault.of(image[offset])
-    # else the component counts as initial, and KVM takes none of it
-    image[XSTATE_BV] |= 1 << (xsave_component(offset) or 0)
+def _change_xsave(xsave: Xsave, fault: Fault) -> None:
+    offset = int(fault.target.where)
+    xsave.set_byte(offset, fault.of(xsave.byte(offset)))
+    # otherwise the component counts as in its initial state, and KVM ignores its bytes
+    xsave.set_byte(XSTATE_BV, xsave.byte(XSTATE_BV) | 1 << (xsave_component(offset) or 0))

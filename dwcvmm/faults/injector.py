@@ -1,4 +1,4 @@
-"""Injects faults while the engine runs, and knows what became of each."""
+"""Injects faults while the engine runs, and keeps what became of each."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dwcvmm._core import ffi, lib
-from dwcvmm.element import stepping
+from dwcvmm.core.engine import now_ns
+from dwcvmm.core.enums import NEVER, PAGE, Phase
 from dwcvmm.element.divergence import Divergence
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.observer import EngineObserver
+from dwcvmm.element.visits import Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
 from dwcvmm.faults.model import At, Fault, Run, Space
-from dwcvmm.kvm.ioctl import check
 
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
 
-MOST_BLAMED = 2  # restarts of an element
+MOST_BLAMED = 2  # attempts of an element that one fault is blamed for
 IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
 
 
 class Became(StrEnum):
-    """What became of the injection itself."""
+    """Whether the fault was injected."""
 
     INJECTED = "injected"
     REFUSED = "refused"  # by KVM: no processor can hold such a value
-    NOT_REACHED = "not reached"  # the guest ended before, the element has no such point, or steps cannot go there
+    NOT_REACHED = "not reached"  # the guest ended before, or the element has no such point, or no single steps there
 
 
 @dataclass
 class Injection:
-    """A fault and its fate. Elements are counts of committed ones, times nanoseconds of the host's monotonic clock."""
+    """A fault and what became of it. Elements are counts of committed ones, times are of the host's monotonic clock."""
 
     fault: Fault
     element: int
@@ -42,8 +42,8 @@ class Injection:
     steps: int | None = None  # instructions from the element's start to where it was injected, if it was stepped
     detected_at: int | None = None  # element
     detected_ns: int = 0
-    latent: bool = False  # settled with the wrong byte still in RAM, unused
-    repaired: bool = False  # by the scrubber, before anybody used it
+    latent: bool = False  # the wrong byte was still in RAM, unused, when the fault was closed
+    repaired: bool = False  # by the scrubber, before it was used
 
     @property
     def done(self) -> bool:
@@ -51,17 +51,17 @@ class Injection:
 
     @property
     def page(self) -> int | None:
-        """Guest physical address of the page that it is in, if it is in RAM."""
+        """Guest physical address of the fault's page, if it is in RAM."""
         target = self.fault.target
-        return int(target.where) // lib.DWC_PAGE * lib.DWC_PAGE if target.space is Space.RAM else None
+        return int(target.where) // PAGE * PAGE if target.space is Space.RAM else None
 
     @property
     def latency_us(self) -> float | None:
-        """From the injection to the end of the comparison that has shown it, by the host's clock."""
+        """From the injection to the end of the comparison that showed the fault, by the host's clock."""
         return None if self.detected_at is None else (self.detected_ns - self.injected_ns) / 1000
 
 
-class Injector(Visitor):
+class Injector(Visitor, EngineObserver):
     """`settle_after`: elements after which a fault that nothing has shown is looked for in RAM, mended there, and no
     longer held responsible for what diverges later; None: never.
     """
@@ -70,18 +70,33 @@ class Injector(Visitor):
         self.injections: list[Injection] = []
         self._engine, self._core = engine, engine.core
         self._settle_after = settle_after
-        ordered = sorted(faults, key=lambda fault: fault.element)
-        self._due = [fault for fault in ordered if fault.cpu is None]
-        self._defects = [fault for fault in ordered if fault.cpu is not None]
+        self._due: list[Fault] = []
+        self._defects: list[Fault] = []
         self._open: list[Injection] = []  # nothing has shown them yet
         self._between: list[Fault] = []  # in place: those of e2 wait for the end of e1
         self._in_place = engine.in_place
-        for fault in ordered:
-            if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
-                raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
-        for fault in self._defects:
-            if fault.cpu not in [int(r.cpu) for r in self._core.replicas]:
+        self.add(faults)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """More of them, before the engine runs or between two elements. Raises ConfigError for one that cannot be
+        injected here, or whose element has been committed.
+        """
+        new, committed = list(faults), self._core.committed
+        for fault in new:
+            self._check(fault, committed)
+        self._due += [fault for fault in new if fault.cpu is None]
+        self._defects += [fault for fault in new if fault.cpu is not None]
+        for faults_of_a_kind in (self._due, self._defects):
+            faults_of_a_kind.sort(key=lambda fault: fault.element)
+
+    def _check(self, fault: Fault, committed: int) -> None:
+        if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
+            raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
+        if fault.cpu is not None:
+            if fault.cpu not in [replica.cpu for replica in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
+        elif fault.element < committed:
+            raise ConfigError(f"fault {fault}: {committed} elements are committed already")
 
     @property
     def visit_from(self) -> int:
@@ -91,12 +106,12 @@ class Injector(Visitor):
         return min(wanted, default=NEVER)
 
     def at_start(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         if self._settle_after is not None:
             due = committed - self._settle_after
             self._settle([each for each in self._open if each.element <= due])
         while self._due and self._due[0].element < committed:
-            # its element was ended by single steps, which have no point to visit
+            # its element was ended by single steps, and so was not visited
             self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
         for fault in [f for f in self._due if f.element == committed and f.point.at is not At.END]:
             self._due.remove(fault)
@@ -106,12 +121,12 @@ class Injector(Visitor):
                 self._note(self._inject_at_start(fault, committed))
 
     def between_runs(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         while self._between:
             self._note(self._inject_at_start(self._between.pop(0), committed))
 
     def at_end(self) -> None:
-        committed = int(self._core.stats.committed)
+        committed = self._core.committed
         for fault in [f for f in self._due if f.element == committed]:
             self._due.remove(fault)
             self._note(self._inject_at_end(fault, committed, fault.run.replicas))
@@ -122,10 +137,10 @@ class Injector(Visitor):
                 self._note(injection)
 
     def explain(self, record: Divergence) -> str | None:
-        """The text of the fault that a divergence is put down to: the youngest open one.
+        """The text of the fault that a divergence is put down to: the latest open one.
 
-        A transient fault in a page that no log names is gone after the second rollback: what diverges a third time does
-        so for another reason, and the fault stays open.
+        A transient fault in a page that is in no dirty log is gone after the second rollback. If the element diverges
+        a third time there is another reason, and the fault stays open.
         """
         active = [each for each in self.injections if each.done and each.fault.cpu is not None]
         blamed = [each for each in self.injections if each.detected_at == record.element and each not in active]
@@ -139,12 +154,12 @@ class Injector(Visitor):
             return None
         injection = candidates[-1]
         if injection.detected_at is None:
-            injection.detected_at, injection.detected_ns = record.element, lib.dwc_now_ns()
+            injection.detected_at, injection.detected_ns = record.element, now_ns()
         if injection in self._open:
             self._open.remove(injection)
         return str(injection.fault)
 
-    def repaired(self, copy: str, gpa: int) -> None:
+    def repair(self, copy: str, gpa: int) -> None:
         """The scrubber has mended a page."""
         for injection in list(self._open):
             if injection.page == gpa:
@@ -152,28 +167,28 @@ class Injector(Visitor):
                 self._open.remove(injection)
 
     def not_reached(self) -> list[Injection]:
-        """The faults whose element, or whose CPU's first run at or behind it, has not come."""
-        committed = int(self._core.stats.committed)
+        """The faults whose element has not come; for a defect, whose CPU has not run that element or a later one."""
+        committed = self._core.committed
         known = [each.fault for each in self.injections]
         waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
         return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
 
     def finish(self) -> None:
-        """The guest has ended: what is still open is settled."""
+        """Close the faults that are still open when the guest has ended."""
         self._settle(self._open)
 
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
         if injection.done:
-            injection.injected_ns = lib.dwc_now_ns()
+            injection.injected_ns = now_ns()
             if injection.fault.cpu is None:
                 self._open.append(injection)
 
     def _settle(self, injections: Iterable[Injection]) -> None:
-        """Have the scrubber look at the pages: was one still wrong?"""
+        """Close faults: let the scrubber look at their pages, and note which were still wrong."""
         for injection in list(injections):
             if injection.page is not None:
-                injection.latent = check("scrub", lib.dwc_scrub_page(self._core, injection.page)) == lib.DWC_SCRUB_WRONG
+                injection.latent = self._core.scrub_page(injection.page)
             self._open.remove(injection)
 
     def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
@@ -181,12 +196,12 @@ class Injector(Visitor):
         if fault.run is Run.CHECKPOINT:
             flip_checkpoint(self._core, fault)
             return injection
-        if self._in_place:  # one VM, which stands there already
+        if self._in_place:  # the one VM is at that point already
             injection.became = Became.INJECTED if self._flip(fault, 0) else Became.REFUSED
             return injection
         for index in fault.run.replicas:
             if not self._go_to_point(fault, index, injection):
-                self._engine.rollback(to=lib.DWC_PHASE_START_VISITED)
+                self._engine.rollback(to=Phase.START_VISITED)
                 injection.became = Became.NOT_REACHED
                 return injection
             if not self._flip(fault, index):
@@ -196,12 +211,11 @@ class Injector(Visitor):
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
         point = fault.point
         if point.at is At.INSTRUCTIONS:
-            injection.steps = stepping.run_steps(self._core, index, point.amount)
+            injection.steps = self._core.step_replica(index, point.amount)
             return injection.steps is not None
         if point.at is At.TIME:
-            status = lib.dwc_engine_run_for(self._core, index, point.amount * 1000)
-            return bool(check("run to the fault's point", status) == lib.DWC_RUN_TIME_LIMIT)
-        return check("start the element", lib.dwc_engine_enter(self._core, index)) == 0
+            return self._core.run_into_element(index, point.amount * 1000)
+        return self._core.enter_element(index)
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED)
@@ -209,12 +223,7 @@ class Injector(Visitor):
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
                 continue
-            # what is compared was read before
-            replica = ffi.addressof(self._core.replicas, index)
-            if self._core.checkpoint_due:
-                check("read state", lib.dwc_replica_read_state(replica))
-            else:
-                lib.dwc_state_get_synced(replica, ffi.addressof(replica, "state"))
+            self._core.read_again(index)  # what is compared was read before the flip
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

@@ -1,13 +1,20 @@
 """A fault and its text: ELEMENT[+POINT]:RUN:TARGET:BITS, as in `5000:e2:rax:3`, `120+end:e1:ram+0x400000:0,7` or
 `100:cpu1:rbx:3=1`.
 
-After ELEMENT elements have been committed the next one gets the fault. POINT is where in it: its start if there is
-none, `end`, a number of instructions (`+17`), or microseconds (`+50us`, which does not repeat exactly). RUN: `e1` or
-`e2`, the replica that a transient fault hits, once; `both`, the same in both, and `checkpoint`, which double execution
-cannot see by itself (docs/protection.md); or `cpu1`: a defect of that host CPU, at the end of every run there from
-ELEMENT on. Targets: a general register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`);
-`msr:0xc0000082`; a byte of the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1) or of RAM by its guest
-physical address (`ram+0x400000`). BITS flip: `3`, `0,7`, a burst `4-6`; those of a defect may be stuck: `3=1`.
+ELEMENT: the element that is executed after so many have been committed.
+
+POINT: where in the element. Its start if no point is given, `end`, a number of instructions (`+17`), or microseconds
+(`+50us`, which does not repeat exactly).
+
+RUN: a transient fault hits one replica once, `e1` or `e2`; `both`, the same fault in both; or the `checkpoint`. Double
+execution cannot see the last two by itself (docs/protection.md). `cpu1` is a defect of that host CPU: the fault occurs
+at the end of every run there from ELEMENT on.
+
+TARGET: a general register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`); `msr:0xc0000082`; a byte of
+the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1) or of RAM by its guest physical address
+(`ram+0x400000`).
+
+BITS: those that flip: `3`, `0,7`, a burst `4-6`. Those of a defect may be stuck at a value: `3=1`.
 """
 
 from __future__ import annotations
@@ -16,13 +23,14 @@ import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from dwcvmm.element.divergence import REGISTERS, SEGMENTS
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
 
-# bytes of the XSAVE image that belong to a component, and which (SDM vol. 1 13.4): x87, SSE, AVX
+# which bytes of the XSAVE image belong to each component (SDM vol. 1 13.4): x87, SSE, AVX
 XSAVE_COMPONENTS = {0: range(0, 160), 1: range(160, 416), 2: range(576, 832)}
 SPECIAL = ("cr0", "cr2", "cr3", "cr4", "efer", *(f"{name}.base" for name in SEGMENTS))
-SHORTEST_BURST = 3  # bits; two are written as two
+SHORTEST_BURST = 3  # bits; shorter ranges are written as single bits
 
 
 class Run(StrEnum):
@@ -38,7 +46,7 @@ class Run(StrEnum):
 
 
 class Space(Enum):
-    """Kinds of targets, by KVM's groups of state. `prefix`: how the text starts; `bits`: how many one has."""
+    """Kinds of targets, by KVM's groups of state. `prefix`: how the text starts; `bits`: how many bits a target has."""
 
     GENERAL = "regs"
     SPECIAL = "sregs"
@@ -93,7 +101,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Fault:
-    """`cpu`: of a defect (Run.CPU), which is at the end of every run there. `stuck`: the value its bits have then."""
+    """`cpu`: for a defect (Run.CPU), at the end of every run on that CPU. `stuck`: the value that its bits get."""
 
     element: int
     run: Run
@@ -108,7 +116,7 @@ class Fault:
         return sum(1 << bit for bit in self.bits)
 
     def of(self, value: int) -> int:
-        """What becomes of a value that it hits."""
+        """The value after the fault has hit it."""
         if self.stuck is None:
             return value ^ self.mask
         return value | self.mask if self.stuck else value & ~self.mask

@@ -1,1 +1,1 @@
-"""What a VM needs to know of the processor: the CPU at its first instruction, CPUID as a guest sees it, RAM."""
+"""What a VM needs to know of the processor: its first state, CPUID, RAM."""

@@ -1,13 +1,15 @@
 """CPUID policy: what the guest may see, and why each hidden bit is hidden.
 
-Hidden is what would make two runs of an element differ, or what an interrupt controller in
-userspace cannot give. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpuid.rst.
+Hidden is what would make two runs of an element differ, and what an interrupt controller in
+userspace cannot provide. Bits: SDM 2A, CPUID; kernel Documentation/virt/kvm/cpuid.rst.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dwcvmm.core.kvmstructs import CpuidEntry
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,17 @@ HIDDEN = (
     HiddenBit(0x80000007, 0, "edx", 8, "INVARIANT_TSC", TIME),
 )
 
-# what a guest may see of a TSC that stands still within an element: 1 GHz on the guest clock
+# what a guest may see of a frozen TSC: 1 GHz on the guest clock
 TSC_BITS = ("TSC", "INVARIANT_TSC")
 TSC_LEAF, TSC_CRYSTAL_HZ, TSC_RATIO = 0x15, 25_000_000, 40
 
-# whole leaves that say nothing true here: performance counters, TSC frequency, KVM's own
+# leaves whose content would not be true here: performance counters, TSC frequency, KVM's own
 ONE_CPU = "the host's topology; leaf 0xB says it"
 HIDDEN_LEAVES = {0x5: WAIT, 0xA: "no performance counters are shown", 0x15: TIME, 0x16: TIME}
 HIDDEN_LEAVES |= {0x1F: ONE_CPU, 0x80000026: ONE_CPU}
 # One CPU with one core and one thread, its APIC id 0, for Intel's way of asking (SDM 3A 9.9.2) and AMD's (APM 3 E.5).
-# What tells of it besides other things: (leaf, register, bits that are kept, bits that are set). Fields
-# of a number less one are 0.
+# Registers that say so among other things: (leaf, register, bits that are kept, bits that are set). Fields
+# that hold a number minus one are 0.
 ONE_OF_EACH = (
     (0x1, "ebx", 0xFFFF, 1 << 16),
     (0x4, "eax", 0x3FFF, 0),
@@ -74,10 +76,10 @@ ONE_OF_EACH = (
     (0x8000001D, "eax", 0x3FFF, 0),
     *((0x8000001E, register, 0, 0) for register in ("eax", "ebx", "ecx", "edx")),
 )
-# What does nothing else: levels of threads and of cores, as EAX (bits of the APIC id), EBX (CPUs), ECX (subleaf, type)
+# Leaves that say nothing else, levels of threads and cores: EAX (bits of the APIC id), EBX (CPUs), ECX (subleaf, type)
 TOPOLOGY_LEAF, LEVELS = 0xB, ((0, 1, 0x100), (0, 1, 0x201), (0, 0, 0x002))
 SIGNIFICANT_INDEX = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-# what needs XSAVE for its state (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
+# features whose state needs XSAVE (SDM 1, 13.2), AVX, MPX, PKU, AVX-512, AMX: (leaf, subleaf, register, bits)
 XSAVE_LEAF, XSAVE_BIT = 0x1, 26
 NEEDS_XSAVE = (
     (0x1, 0, "ecx", 1 << 12 | 1 << 28 | 1 << 29),
@@ -90,13 +92,12 @@ NEEDS_XSAVE = (
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 
 
-def apply_policy(table: Any, show_tsc: bool = False) -> Any:
-    """Filter a `struct dwc_cpuid` from KVM_GET_SUPPORTED_CPUID in place, and return it."""
-    kept = 0
-    leaves = [table.entries[i] for i in range(table.nent)]
+def apply_policy(leaves: Iterable[CpuidEntry], show_tsc: bool = False) -> list[CpuidEntry]:
+    """What a guest may see of the leaves that KVM_GET_SUPPORTED_CPUID has given."""
+    leaves = list(leaves)
     has_xsave = any(leaf.function == XSAVE_LEAF and leaf.ecx >> XSAVE_BIT & 1 for leaf in leaves)
-    for i in range(table.nent):
-        entry = table.entries[i]
+    kept = []
+    for entry in map(replace, leaves):
         if entry.function == TOPOLOGY_LEAF:
             continue
         if show_tsc and entry.function == TSC_LEAF:
@@ -113,17 +114,12 @@ def apply_policy(table: Any, show_tsc: bool = False) -> Any:
         for leaf, register, mask, ones in ONE_OF_EACH:
             if entry.function == leaf:
                 setattr(entry, register, getattr(entry, register) & mask | ones)
-        table.entries[kept] = entry
-        kept += 1
-    table.nent = kept
-    if any(leaf.function == 0 and leaf.eax >= TOPOLOGY_LEAF for leaf in table.entries[0:kept]):
-        _add_topology(table)
-    return table
+        kept.append(entry)
+    return kept + (_topology() if any(leaf.function == 0 and leaf.eax >= TOPOLOGY_LEAF for leaf in kept) else [])
 
 
-def _add_topology(table: Any) -> None:
-    for index, (eax, ebx, ecx) in enumerate(LEVELS):
-        entry = table.entries[table.nent]
-        entry.function, entry.index, entry.flags = TOPOLOGY_LEAF, index, SIGNIFICANT_INDEX
-        entry.eax, entry.ebx, entry.ecx, entry.edx = eax, ebx, ecx, 0
-        table.nent += 1
+def _topology() -> list[CpuidEntry]:
+    return [
+        CpuidEntry(TOPOLOGY_LEAF, index, SIGNIFICANT_INDEX, eax, ebx, ecx)
+        for index, (eax, ebx, ecx) in enumerate(LEVELS)
+    ]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
 
+from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.kvm.vcpu import Vcpu
 
-# where they are unless the kernel is there
+# where they are unless the kernel occupies that place
 GDT, GDT_BYTES = 0x1000, 8 * 9
-PAGE_TABLES, PAGE_TABLES_BYTES = 0x8000, 6 * 4096  # boot_params and the like lie below
+PAGE_TABLES, PAGE_TABLES_BYTES = 0x8000, 6 * 4096  # boot_params and the like are below
 STACK = 0x90000
 CODE, DATA = 0x10, 0x18
 BIOS_SEGMENT = 0xF000
 USER_DATA, USER_CODE = 0x2B, 0x33
 
-# descriptors: base 0, limit 4 GiB, accessed; ring 3 ones for guests that go there
+# descriptors: base 0, limit 4 GiB, accessed; those of ring 3 are for guests that use it
 CODE64_0, DATA_0, DATA_3, CODE64_3 = (
     0x00AF9B000000FFFF,
     0x00CF93000000FFFF,
@@ -40,7 +41,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class CpuEntry:
-    """Registers that are not zero at the start, and what they need in memory; addresses are physical."""
+    """Registers that are not zero at the start, and what they refer to in memory. Addresses are physical."""
 
     mode: Mode
     rip: int
@@ -49,8 +50,8 @@ class CpuEntry:
     rax: int = 0
     gdt: int = GDT
     page_tables: int = PAGE_TABLES
-    rom: bytes = b""  # shown below 4 GiB, in whole pages; a firmware in it starts as a CPU does after reset
-    fw_cfg: dict[int, bytes] = field(default_factory=dict)  # items by their key: a kernel that a firmware starts
+    rom: bytes = b""  # mapped below 4 GiB, in whole pages; a firmware in it starts as a CPU does after reset
+    fw_cfg: dict[int, bytes] = field(default_factory=dict)  # items by their key: the kernel that a firmware starts
 
 
 def build_gdt(memory: GuestMemory, mode: Mode, at: int = GDT) -> None:
@@ -61,7 +62,7 @@ def build_gdt(memory: GuestMemory, mode: Mode, at: int = GDT) -> None:
 
 
 def build_long_mode_tables(memory: GuestMemory, at: int = PAGE_TABLES) -> None:
-    """Identity map of the first 4 GiB by 2 MiB pages, accessed and dirty bits preset; six pages."""
+    """Identity map of the first 4 GiB by 2 MiB pages, with accessed and dirty bits set. Takes six pages."""
     memory.write_u64(at, (at + 0x1000) | PRESENT_WRITE_USER_A_D)
     for g in range(4):
         directory = at + 0x2000 + g * 0x1000
@@ -70,14 +71,14 @@ def build_long_mode_tables(memory: GuestMemory, at: int = PAGE_TABLES) -> None:
             memory.write_u64(directory + 8 * i, (g << 30) | (i << 21) | PRESENT_WRITE_USER_A_D | LARGE)
 
 
-def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
-    """Put `entry` into a vCPU (dwcvmm.kvm.vcpu.Vcpu) that has just been made."""
+def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Vcpu) -> None:
+    """Put `entry` into a vCPU that has just been made."""
     if entry.mode is Mode.REAL16:
         _apply_reset(entry, vcpu)
         return
     long_mode = entry.mode is Mode.LONG64
     build_gdt(memory, entry.mode, entry.gdt)
-    sregs = vcpu.get("sregs")
+    sregs = vcpu.get(Sregs)
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
         segment = getattr(sregs, name)
         code = name == "cs"
@@ -95,21 +96,21 @@ def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Any) -> None:
         sregs.cr3, sregs.cr4 = entry.page_tables, CR4_PAE
         sregs.cr0 |= CR0_PG
         sregs.efer = EFER_LME | EFER_LMA
-    vcpu.set("sregs", sregs)
-    regs = vcpu.get("regs")
+    vcpu.set(sregs)
+    regs = vcpu.get(Regs)
     regs.rip, regs.rsi, regs.rbx, regs.rax, regs.rflags = entry.rip, entry.rsi, entry.rbx, entry.rax, 2
     regs.rsp = STACK if long_mode else 0
-    vcpu.set("regs", regs)
+    vcpu.set(regs)
 
 
-def _apply_reset(entry: CpuEntry, vcpu: Any) -> None:
-    """The state after reset (SDM 3A, table 10-1), which KVM has prepared. But for one thing without a ROM: the code
-    segment is based where it is in real mode, and not at the copy of the BIOS that a chip set shows below 4 GiB.
+def _apply_reset(entry: CpuEntry, vcpu: Vcpu) -> None:
+    """The state after reset (SDM 3A, table 10-1), which KVM has prepared. One thing differs without a ROM: the base of
+    the code segment is that of real mode, not of the copy of the BIOS that a chip set maps below 4 GiB.
     """
     if not entry.rom:
-        sregs = vcpu.get("sregs")
+        sregs = vcpu.get(Sregs)
         sregs.cs.selector, sregs.cs.base = BIOS_SEGMENT, BIOS_SEGMENT << 4
-        vcpu.set("sregs", sregs)
-    regs = vcpu.get("regs")
+        vcpu.set(sregs)
+    regs = vcpu.get(Regs)
     regs.rip = entry.rip
-    vcpu.set("regs", regs)
+    vcpu.set(regs)

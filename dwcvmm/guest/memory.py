@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dwcvmm.errors import ConfigError, DwcVmmError
 
 PAGE = 4096
-MINIMUM, MAXIMUM = 2 << 20, 0xB0000000  # above it lie PCI's configuration space, PCI's memory, and the APICs
+MINIMUM, MAXIMUM = 2 << 20, 0xB0000000  # above it are PCI's configuration space, PCI's memory, and the APICs
 HOLE = (0xA0000, 0xC0000)  # VGA
 
 

@@ -1,16 +1,8 @@
 """Names of KVM's exits, as in <linux/kvm.h> without the prefix."""
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import KvmExit
 
-_PREFIX = "KVM_EXIT_"
-EXIT_NAMES = {
-    int(getattr(lib, _PREFIX + name)): name.lower()
-    for name in (
-        *("UNKNOWN", "EXCEPTION", "IO", "HYPERCALL", "DEBUG", "HLT", "MMIO", "IRQ_WINDOW_OPEN", "SHUTDOWN"),
-        *("FAIL_ENTRY", "INTR", "SET_TPR", "TPR_ACCESS", "NMI", "INTERNAL_ERROR", "SYSTEM_EVENT"),
-        *("DIRTY_RING_FULL", "X86_RDMSR", "X86_WRMSR"),
-    )
-}
+EXIT_NAMES = {int(reason): reason.name.lower() for reason in KvmExit}
 
 
 def exit_name(reason: int) -> str:

@@ -1,35 +1,12 @@
-"""The one place where an ioctl's result becomes a value or a typed error."""
+"""The one place where a KVM ioctl is made."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from dwcvmm._core import ffi, lib
-from dwcvmm.errors import KvmError
-
-REMEDIES = {
-    2: "load the kvm_intel or kvm_amd module (is virtualisation enabled in the firmware?)",
-    13: "run as root or join the kvm group",
-}
+from dwcvmm.core.failure import check
+from dwcvmm.core.fields import Struct
+from dwcvmm.core.kvmstructs import raw_ioctl
 
 
-class Interrupted(KvmError):
-    """EINTR: a signal or immediate_exit ended the call; it may be made again."""
-
-
-def check(operation: str, result: int) -> int:
-    """Return a non-negative `result`; raise KvmError for -errno."""
-    if result >= 0:
-        return result
-    error = Interrupted if result == -4 else KvmError
-    raise error(operation, -result, REMEDIES.get(-result, ""))
-
-
-def ioctl(fd: int, operation: str, argument: Any = 0) -> int:
-    """Do the KVM ioctl named `operation` (its name in <linux/kvm.h>).
-
-    `argument` is an int or a cffi pointer. Raises Interrupted or KvmError.
-    """
-    request = getattr(lib, operation)
-    pointer = ffi.cast("void *", argument) if isinstance(argument, int) else argument
-    return check(operation, lib.dwc_ioctl(fd, request, pointer))
+def ioctl(fd: int, operation: str, argument: int | Struct = 0) -> int:
+    """Do the KVM ioctl named `operation` (its name in <linux/kvm.h>). Raises Interrupted or KvmError."""
+    return check(operation, raw_ioctl(fd, operation, argument))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from dwcvmm._core import ffi
+from dwcvmm.core.enums import Cap
+from dwcvmm.core.failure import REMEDIES
+from dwcvmm.core.kvmstructs import Cpuid, CpuidEntry, MsrList
 from dwcvmm.errors import HostError
-from dwcvmm.kvm.ioctl import REMEDIES, ioctl
+from dwcvmm.kvm.ioctl import ioctl
 from dwcvmm.kvm.vm import Vm
 
 API_VERSION = 12  # fixed since Linux 2.6.22 (api.rst, KVM_GET_API_VERSION)
@@ -29,26 +30,24 @@ class System:
     def close(self) -> None:
         os.close(self.fd)
 
-    def check_extension(self, capability: int) -> int:
-        """Value of a KVM_CAP_* (0: absent)."""
+    def check_extension(self, capability: Cap) -> int:
+        """Its value (0: absent)."""
         return ioctl(self.fd, "KVM_CHECK_EXTENSION", capability)
 
     def vcpu_mmap_bytes(self) -> int:
         return ioctl(self.fd, "KVM_GET_VCPU_MMAP_SIZE")
 
-    def supported_cpuid(self) -> Any:
-        """What KVM can show a guest, as a `struct dwc_cpuid`."""
-        table = ffi.new("struct dwc_cpuid *")
-        table.nent = len(table.entries)
+    def supported_cpuid(self) -> list[CpuidEntry]:
+        """What KVM can show a guest."""
+        table = Cpuid()
         ioctl(self.fd, "KVM_GET_SUPPORTED_CPUID", table)
-        return table
+        return table.entries()
 
     def msr_indices(self) -> list[int]:
         """MSRs that KVM_GET_MSRS can read on this host."""
-        table = ffi.new("struct dwc_msr_list *")
-        table.nmsrs = len(table.indices)
+        table = MsrList()
         ioctl(self.fd, "KVM_GET_MSR_INDEX_LIST", table)
-        return [int(table.indices[i]) for i in range(table.nmsrs)]
+        return table.indices()
 
     def create_vm(self) -> Vm:
         return Vm(ioctl(self.fd, "KVM_CREATE_VM", 0), self.vcpu_mmap_bytes())

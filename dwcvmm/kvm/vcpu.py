@@ -4,112 +4,103 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeVar
 
-from dwcvmm._core import ffi, lib
-from dwcvmm.kvm.ioctl import Interrupted, ioctl
+from dwcvmm.core.enums import TSC_CTRL, TSC_OFFSET, GuestDebug, SyncRegs
+from dwcvmm.core.failure import Interrupted
+from dwcvmm.core.kvmstructs import (
+    U64,
+    Cpuid,
+    CpuidEntry,
+    DeviceAttr,
+    GuestDebugRequest,
+    Interrupt,
+    Msrs,
+    RegisterGroup,
+    RunPage,
+    Translation,
+)
+from dwcvmm.kvm.ioctl import ioctl
 
-# group name -> (C type, ioctl suffix); all are read and written whole
-GROUPS = {
-    "regs": ("struct kvm_regs *", "REGS"),
-    "sregs": ("struct kvm_sregs *", "SREGS"),
-    "xsave": ("struct kvm_xsave *", "XSAVE"),
-    "xcrs": ("struct kvm_xcrs *", "XCRS"),
-    "debugregs": ("struct kvm_debugregs *", "DEBUGREGS"),
-    "events": ("struct kvm_vcpu_events *", "VCPU_EVENTS"),
-    "mp_state": ("struct kvm_mp_state *", "MP_STATE"),
-}
+G = TypeVar("G", bound=RegisterGroup)
 
 
 class Vcpu:
     def __init__(self, fd: int, run_bytes: int) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, run_bytes)
-        self._buffer = ffi.from_buffer(self._map)
-        self.run_page: Any = ffi.cast("struct kvm_run *", self._buffer)
+        self.run_page = RunPage(self._map)
 
     def close(self) -> None:
-        ffi.release(self._buffer)
+        self.run_page.release()
         self._map.close()
         os.close(self.fd)
 
     def sync_registers(self) -> None:
         """REGS, SREGS and EVENTS come with every exit in the run page (api.rst, KVM_CAP_SYNC_REGS)."""
-        self.run_page.kvm_valid_regs = lib.KVM_SYNC_X86_REGS | lib.KVM_SYNC_X86_SREGS | lib.KVM_SYNC_X86_EVENTS
+        self.run_page.sync(SyncRegs.REGS | SyncRegs.SREGS | SyncRegs.EVENTS)
 
     def run(self) -> int:
-        """KVM_RUN up to an exit, whatever signal comes between; returns its reason."""
+        """KVM_RUN up to an exit, also if signals interrupt it. Returns the exit's reason."""
         while True:
             try:
                 ioctl(self.fd, "KVM_RUN")
             except Interrupted:
                 continue
-            return int(self.run_page.exit_reason)
+            return self.run_page.exit_reason
 
-    def get(self, group: str) -> Any:
-        """Read one group of GROUPS."""
-        ctype, name = GROUPS[group]
-        value = ffi.new(ctype)
-        ioctl(self.fd, f"KVM_GET_{name}", value)
+    def get(self, group: type[G]) -> G:
+        """Read a group of registers, as it is now: `get(Regs).rip`."""
+        value = group()
+        ioctl(self.fd, f"KVM_GET_{group.suffix}", value)
         return value
 
-    def set(self, group: str, value: Any) -> None:
-        """Write one group of GROUPS."""
-        ioctl(self.fd, f"KVM_SET_{GROUPS[group][1]}", value)
+    def set(self, value: RegisterGroup) -> None:
+        """Write a group of registers."""
+        ioctl(self.fd, f"KVM_SET_{value.suffix}", value)
 
-    def get_msrs(self, indices: list[int]) -> dict[int, int]:
-        """Read MSRs; those the host refuses are left out (KVM stops at the first bad one)."""
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """Read MSRs. Those that the host refuses are left out (KVM stops at the first bad one)."""
         values: dict[int, int] = {}
         for index in indices:
-            request = ffi.new("struct dwc_msrs *")
-            request.count = 1
-            request.entries[0].index = index
+            request = Msrs.of(index)
             if ioctl(self.fd, "KVM_GET_MSRS", request) == 1:
-                values[index] = int(request.entries[0].data)
+                values |= request.values()
         return values
 
     def set_msr(self, index: int, value: int) -> bool:
         """Write one MSR; False if the host refuses it."""
-        request = ffi.new("struct dwc_msrs *")
-        request.count = 1
-        request.entries[0].index, request.entries[0].data = index, value
-        return ioctl(self.fd, "KVM_SET_MSRS", request) == 1
+        return ioctl(self.fd, "KVM_SET_MSRS", Msrs.of(index, value)) == 1
 
-    def set_cpuid(self, table: Any) -> None:
-        """Show the guest a `struct dwc_cpuid`."""
-        ioctl(self.fd, "KVM_SET_CPUID2", table)
+    def set_cpuid(self, leaves: Iterable[CpuidEntry]) -> None:
+        """What the guest's CPUID says."""
+        ioctl(self.fd, "KVM_SET_CPUID2", Cpuid(leaves))
 
     def interrupt(self, vector: int) -> None:
         """Queue an external interrupt; only when run_page.ready_for_interrupt_injection."""
-        ioctl(self.fd, "KVM_INTERRUPT", ffi.new("struct kvm_interrupt *", {"irq": vector}))
+        ioctl(self.fd, "KVM_INTERRUPT", Interrupt(irq=vector))
 
-    def guest_debug(self, control: int, breakpoints: tuple[int, ...] = ()) -> None:
-        """KVM_GUESTDBG_* flags; `breakpoints` are up to four linear addresses for DR0-3."""
-        debug = ffi.new("struct kvm_guest_debug *")
-        debug.control = control
-        for i, address in enumerate(breakpoints):
-            debug.arch.debugreg[i] = address
-            debug.arch.debugreg[7] |= 2 << (2 * i)
-        ioctl(self.fd, "KVM_SET_GUEST_DEBUG", debug)
+    def guest_debug(self, control: GuestDebug) -> None:
+        """KVM_SET_GUEST_DEBUG"""
+        ioctl(self.fd, "KVM_SET_GUEST_DEBUG", GuestDebugRequest(control=control))
 
     def translate(self, linear_address: int) -> int | None:
         """Guest physical address of a linear address, or None where nothing is mapped."""
-        request = ffi.new("struct kvm_translation *", {"linear_address": linear_address})
+        request = Translation(linear_address=linear_address)
         ioctl(self.fd, "KVM_TRANSLATE", request)
-        return int(request.physical_address) if request.valid else None
+        return request.physical_address if request.valid else None
 
     def tsc_khz(self) -> int:
         return ioctl(self.fd, "KVM_GET_TSC_KHZ")
 
     def set_tsc_khz(self, khz: int) -> None:
-        """Needs TSC scaling for any other than the host's frequency."""
+        """Set the TSC's frequency. Any other than the host's needs TSC scaling."""
         ioctl(self.fd, "KVM_SET_TSC_KHZ", khz)
 
     def tsc_offset(self, value: int | None = None) -> int:
         """Read, or with `value` set, the offset of the guest's TSC (KVM_VCPU_TSC_OFFSET)."""
-        offset = ffi.new("uint64_t *", (value or 0) & (1 << 64) - 1)
-        request = ffi.new("struct kvm_device_attr *")
-        request.group, request.attr = lib.KVM_VCPU_TSC_CTRL, lib.KVM_VCPU_TSC_OFFSET
-        request.addr = int(ffi.cast("uintptr_t", offset))
+        offset = U64((value or 0) & (1 << 64) - 1)
+        request = DeviceAttr(TSC_CTRL, TSC_OFFSET, offset)
         ioctl(self.fd, "KVM_GET_DEVICE_ATTR" if value is None else "KVM_SET_DEVICE_ATTR", request)
-        return int(offset[0])
+        return offset.value

@@ -1,8 +1,8 @@
 """The ACPI tables of the PC (ACPI 6.4, chapter 5), and what a BIOS leaves in its data area.
 
-Without a BIOS all tables lie in its area, where old kernels look for the root pointer and no kernel allocates. The
-FADT is that of ACPI 3.0, with 244 bytes. There is no system management mode: the machine is in ACPI mode from the
-start, and SMI_CMD is 0.
+Without a BIOS all tables are in the BIOS area: old kernels look for the root pointer there, and no kernel allocates
+memory there. The FADT is that of ACPI 3.0, with 244 bytes. There is no system management mode: the machine is in ACPI
+mode from the start, and SMI_CMD is 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADER = struct.Struct("<4sIBB6s8sI4sI")
 # FADT flags (5.2.9): WBINVD works, C1 works, no fixed power and sleep buttons, 32-bit PM timer, reset register
 WBINVD, PROC_C1, NO_POWER_BUTTON, NO_SLEEP_BUTTON = 1 << 0, 1 << 2, 1 << 4, 1 << 5
 TIMER_32, RESET_SUPPORTED = 1 << 8, 1 << 10
-LEGACY_DEVICES, NO_VGA = 1 << 0, 1 << 2  # IAPC_BOOT_ARCH; no keyboard: the 8042 is there for its reset
+LEGACY_DEVICES, NO_VGA = 1 << 0, 1 << 2  # IAPC_BOOT_ARCH; the 8042 is not named: no keyboard is plugged in
 SYSTEM_IO, DWORD_ACCESS = 1, 3
 PCAT_COMPATIBLE = 1  # MADT: there are 8259s
 ACTIVE_HIGH_LEVEL, CONFORMS = 0xD, 0  # interrupt flags (5.2.12.5)
@@ -43,7 +43,7 @@ def table(signature: bytes, revision: int, body: bytes) -> bytes:
 
 
 def _pci_routes() -> bytes:
-    """A pin of a slot is a GSI, directly (6.2.13): each slot's turned by one against the one before."""
+    """Each pin of a slot is a GSI, directly (6.2.13); from slot to slot the order is rotated by one."""
     routes = (
         aml.package(*map(aml.integer, (slot << 16 | 0xFFFF, pin, 0, layout.PCI_INTX[(slot + pin) % 4])))
         for slot in range(layout.PCI_SLOTS)
@@ -53,7 +53,7 @@ def _pci_routes() -> bytes:
 
 
 def _pci() -> bytes:
-    """The root bridge, PCI Express for the sake of its configuration space in memory."""
+    """The root bridge. It is PCI Express, so that the configuration space can be in memory."""
     last_bus, config_end = layout.PCI_BUSES - 1, layout.PCI_CONFIG + layout.PCI_CONFIG_PORTS
     return aml.device(
         "PCI0",
@@ -78,7 +78,7 @@ def mcfg() -> bytes:
 
 
 def dsdt() -> bytes:
-    """Sleep state S5 is "off"; PCI, what the mainboard takes, the serial port and the clock."""
+    """Sleep state S5 (off), PCI, the mainboard's own resources, the serial port and the clock."""
     board = aml.device(
         "MBRD",
         aml.name("_HID", aml.eisa_id("PNP0C02")),
@@ -139,7 +139,7 @@ def facs() -> bytes:
 
 
 def madt() -> bytes:
-    """One CPU, one IO-APIC, and where ISA interrupts do not arrive at the pin of their number (5.2.12)."""
+    """One CPU, one IO-APIC, and the ISA interrupts that do not arrive at the pin of their number (5.2.12)."""
     body = struct.pack("<II", layout.LAPIC, PCAT_COMPATIBLE)
     body += struct.pack("<BBBBI", 0, 8, 0, layout.APIC_ID, 1)
     body += struct.pack("<BBBBII", 1, 12, layout.IOAPIC_ID, 0, layout.IOAPIC, 0)
@@ -150,7 +150,7 @@ def madt() -> bytes:
 
 
 def rsdp(rsdt_at: int, xsdt_at: int) -> bytes:
-    """The root pointer (5.2.5.3): a checksum over what ACPI 1.0 knows of it, and one over all."""
+    """The root pointer (5.2.5.3): one checksum over the part that ACPI 1.0 defines, and one over all."""
     old = bytearray(struct.pack("<8sB6sBI", b"RSD PTR ", 0, OEM_ID, 2, rsdt_at))
     old[8] = checksum(old)
     new = bytearray(old + struct.pack("<IQB3x", 36, xsdt_at, 0))

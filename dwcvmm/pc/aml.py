@@ -6,7 +6,7 @@ import struct
 
 
 def package_length(length: int) -> bytes:
-    """PkgLength of a term with `length` bytes behind it (20.2.4): it counts itself."""
+    """PkgLength of a term that is followed by `length` bytes (20.2.4); its own bytes count, too."""
     for extra in range(4):
         total = length + 1 + extra
         if total < (64 if extra == 0 else 1 << (4 + 8 * extra)):
@@ -66,7 +66,7 @@ def _word_range(kind: int, flags: int, first: int, last: int) -> bytes:
 
 
 def bus_numbers(first: int, last: int) -> bytes:
-    """What is behind a bridge (6.4.3.5.3, type 2), minimum and maximum fixed."""
+    """The buses behind a bridge (6.4.3.5.3, type 2), minimum and maximum fixed."""
     return _word_range(2, 0, first, last)
 
 

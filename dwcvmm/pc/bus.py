@@ -1,19 +1,20 @@
-"""Address spaces: who answers at a port or a physical address."""
+"""Address spaces: which device answers at a port or a physical address."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError
 
 PORTS, PHYSICAL = 0x10000, 1 << 52
 
 
 class BusDevice(Protocol):
-    """A device knows offsets, never its address. Sizes in bytes, values unsigned."""
+    """A device on a bus. It gets offsets, never its address. Sizes are in bytes, values unsigned."""
 
     def read(self, offset: int, size: int) -> int: ...
 
@@ -21,7 +22,7 @@ class BusDevice(Protocol):
 
 
 class Elsewhere(Protocol):
-    """Devices a byte wide that are not on the bus, by address."""
+    """Devices that are a byte wide and not on the bus, by address."""
 
     def read(self, address: int) -> int | None: ...
 
@@ -29,18 +30,16 @@ class Elsewhere(Protocol):
 
 
 class CorePorts:
-    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `core` is a `struct dwc_engine`."""
+    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `now_ns`: the guest clock."""
 
-    def __init__(self, core: Any) -> None:
-        self._core = core
-        self._pc = ffi.addressof(core, "pc")
+    def __init__(self, pc: Chipset, now_ns: Callable[[], int]) -> None:
+        self._pc, self._now_ns = pc, now_ns
 
     def read(self, address: int) -> int | None:
-        value = int(lib.dwc_pc_read_port(self._pc, address & PORTS - 1, self._core.guest_ns))
-        return None if value < 0 else value
+        return self._pc.read_port(address & PORTS - 1, self._now_ns())
 
     def write(self, address: int, value: int) -> bool:
-        return bool(lib.dwc_pc_write_port(self._pc, address & PORTS - 1, value, self._core.guest_ns))
+        return self._pc.write_port(address & PORTS - 1, value, self._now_ns())
 
 
 class BusRangeError(ConfigError):
@@ -48,11 +47,11 @@ class BusRangeError(ConfigError):
 
 
 class Bus:
-    """Ranges of devices. An access that no range has as a whole is made byte by byte, as a PC's bridges do for devices
-    that are a byte wide. Unclaimed reads give all ones, and are counted by address.
+    """Ranges of devices. An access that does not lie within one range is made byte by byte, as a PC's bridges do for
+    devices that are a byte wide. Unclaimed reads give all ones, and are counted by address.
 
-    `elsewhere`: asked for bytes that no range has, whoever that is: None from its read, or False from its write,
-    if it has not got them either.
+    `elsewhere` is asked for bytes that are in no range. Its read returns None, and its write False, for an address
+    that it does not have either.
     """
 
     def __init__(self, limit: int, elsewhere: Elsewhere | None = None) -> None:
@@ -71,7 +70,7 @@ class Bus:
         self._ranges.insert(at, (base, length, device))
 
     def remove(self, base: int) -> None:
-        """The device whose range begins there answers no more."""
+        """Remove the device whose range begins at `base`."""
         at = self._starts.index(base)
         del self._starts[at], self._ranges[at]
 

@@ -1,4 +1,4 @@
-"""What memory the host can still give: Linux promises more than it has, and kills whoever uses it."""
+"""How much memory the host still has: Linux grants more than it has, and kills processes that use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refused(ram_bytes: int) -> HostError:
 
 
 def check_free(needed_bytes: int) -> None:
-    """Raises HostError where so much cannot be had. Where nobody knows, it is tried."""
+    """Raises HostError if the host has less than that. If it cannot be found out, nothing is refused."""
     free = min((*_free_of_host(), *_free_of_groups()), default=needed_bytes)
     if needed_bytes > free:
         raise HostError(f"the guest needs {needed_bytes // MIB} MiB, and this host has {free // MIB} MiB free", REMEDY)
@@ -40,8 +40,8 @@ def _free_of_host(meminfo: Path = Path("/proc/meminfo")) -> Iterator[int]:
 
 
 def _free_of_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What our control groups leave, from ours up (kernel Documentation/admin-guide/cgroup-v2.rst). What is only
-    cached of files makes room.
+    """What the limits of our control group and those above it leave (kernel Documentation/admin-guide/cgroup-v2.rst).
+    Memory that only caches files counts as free.
     """
     try:
         lines = own.read_text().splitlines()

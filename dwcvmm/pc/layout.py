@@ -1,16 +1,16 @@
-"""Where things are in the guest's physical address space and among its ports, and on which interrupt."""
+"""Physical addresses, ports and interrupts of the PC."""
 
 from __future__ import annotations
 
 from dwcvmm.guest.entry import APIC_BASE
 from dwcvmm.guest.memory import MAXIMUM
 
-RAM_MOST = MAXIMUM  # then PCI's configuration space, PCI's memory, and the APICs
-# bus 0 only: Linux looks at all slots of each bus that is named here
+RAM_MOST = MAXIMUM  # followed by PCI's configuration space, PCI's memory, and the APICs
+# bus 0 only: Linux reads from all slots of each bus that is named here
 ECAM, ECAM_BYTES, PCI_BUSES = RAM_MOST, 0x100000, 1
 PCI_MEMORY, PCI_MEMORY_END = 0xC0000000, 0xFEC00000
 PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
-PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; slot s has them turned by s
+PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; for slot s rotated by s
 PCI_ISA_IRQS = (10, 10, 11, 11)  # the same for the 8259, as SeaBIOS has it on a q35
 PCI_SLOTS = 32
 IOAPIC, LAPIC = 0xFEC00000, APIC_BASE  # cbits/pc/platform.c serves them
@@ -25,4 +25,4 @@ RTC, RTC_IRQ = 0x70, 8
 TIMER_GSI, SCI = 2, 9  # of the 8254 (ISA interrupt 0); of ACPI
 
 BDA, EBDA, EBDA_BYTES = 0x400, 0x9FC00, 0x400
-BIOS, BIOS_END = 0xF0000, 0x100000  # ACPI's tables lie here, the root pointer at its start
+BIOS, BIOS_END = 0xF0000, 0x100000  # ACPI's tables are here, the root pointer at the start

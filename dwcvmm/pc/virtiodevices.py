@@ -1,11 +1,11 @@
-"""The virtio devices that a machine was asked for, in the slots of PCI bus 0."""
+"""The virtio devices of a machine, in the slots of PCI bus 0."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dwcvmm._core import lib
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError, DwcVmmError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
@@ -30,16 +30,16 @@ class VirtioConfig:
 
 
 class VirtioDevices:
-    """`memory` is guest memory as devices may use it: only in `process`. `core` is a `struct dwc_engine`.
+    """`memory` is guest memory as devices access it, in `process` only. `core` is a `struct dwc_engine`.
 
-    `ended`: whether the run is over, which another thread may have decided; a device's work ends then.
-    Raises ConfigError or HostError for a disk that cannot be had.
+    `ended`: whether the run is over, which another thread may have decided; devices stop working then.
+    Raises ConfigError or HostError if a disk cannot be opened.
     """
 
     def __init__(
         self,
         config: VirtioConfig,
-        pc: object,
+        pc: Chipset,
         memory: GuestMemory,
         mmio: Bus,
         bus: PciBus,
@@ -48,7 +48,7 @@ class VirtioDevices:
     ) -> None:
         self._ended = ended
         self._pc, self._memory, self._mmio, self._bus = pc, memory, mmio, bus
-        self._lines = IntxLines(lambda gsi, level: lib.dwc_pc_set_gsi(self._pc, gsi, level))
+        self._lines = IntxLines(pc.set_irq_line)
         self._transports: list[VirtioPci] = []
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
@@ -74,7 +74,7 @@ class VirtioDevices:
             self._memory,
             self._mmio,
             lambda level: self._lines.set(slot, level),
-            lambda address, data: lib.dwc_pc_send_msi(self._pc, address, data),
+            self._pc.send_msi,
         )
         self._bus.add(slot, transport.pci)
         transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))
@@ -83,16 +83,16 @@ class VirtioDevices:
 
     @property
     def remarks(self) -> list[str]:
-        """What the user should know of the disks."""
+        """What to tell the user about the disks."""
         return [remark for disk in self._disks for remark in disk.remarks]
 
     @property
     def waiting(self) -> bool:
-        """Whether a device has something to do with guest memory."""
+        """Whether a device waits to use guest memory."""
         return any(transport.waiting for transport in self._transports)
 
     def process(self) -> None:
-        """Let all devices do what they wait for. Guest memory is at rest, and verified."""
+        """Let all waiting devices work. Guest memory has been verified, and the guest is not running."""
         for transport in self._transports:
             if transport.waiting:
                 transport.process()
@@ -104,7 +104,7 @@ class VirtioDevices:
 
     @property
     def input_backlog(self) -> int:
-        """Bytes that the guest has not read yet from the console."""
+        """Bytes of the console that the guest has not read yet."""
         return self._console.device.backlog if self._console and isinstance(self._console.device, Console) else 0
 
     def receive(self, data: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What is written down: schemas of result files, and how they are made from machines that ran."""
+"""Result files: their schemas, and how a machine that ran becomes one."""

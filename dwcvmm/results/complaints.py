@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from dwcvmm.errors import DwcVmmError
@@ -44,27 +45,35 @@ def printed_complaints(reference: str, printed: str) -> list[str]:
     return wrong
 
 
-def main(arguments: list[str]) -> int:
-    failed = 0
+def judged(arguments: list[str]) -> Iterator[tuple[Path, Report | None, list[str]]]:
+    """Each REPORT of `[--printed-like LOG] REPORT ...`, if it is one, and what is wrong with it."""
     reference = None
     if arguments[:1] == ["--printed-like"]:
-        reference = Path(arguments[1]).read_text(errors="replace")
-        arguments = arguments[2:]
-    for name in arguments:
+        reference, arguments = Path(arguments[1]).read_text(errors="replace"), arguments[2:]
+    for path in map(Path, arguments):
         try:
-            report = load(Path(name))
+            report = load(path)
         except DwcVmmError as error:
-            print(f"{name}: {error}")
-            failed += 1
+            yield path, None, [str(error)]
             continue
         wrong = complaints(report)
         if reference is not None:
-            wrong += printed_complaints(reference, Path(name).with_suffix(".log").read_text(errors="replace"))
+            wrong += printed_complaints(reference, path.with_suffix(".log").read_text(errors="replace"))
+        yield path, report, wrong
+
+
+def line(report: Report, wrong: list[str]) -> str:
+    penalty = f", penalty {report.penalty_percent:.0f} %" if report.penalty_percent is not None else ""
+    counts = f"{report.elements.committed} elements, {report.divergences.total} divergences"
+    verdict = "; ".join(wrong) or f"all compared, none unexplained, {report.wall_s:.1f} s{penalty}"
+    return f"{report.strategy:10} {counts}: {verdict}"
+
+
+def main(arguments: list[str]) -> int:
+    failed = 0
+    for path, report, wrong in judged(arguments):
         failed += bool(wrong)
-        penalty = f", penalty {report.penalty_percent:.0f} %" if report.penalty_percent is not None else ""
-        counts = f"{report.elements.committed} elements, {report.divergences.total} divergences"
-        verdict = "; ".join(wrong) or f"all compared, none unexplained, {report.wall_s:.1f} s{penalty}"
-        print(f"{report.strategy:10} {counts}: {verdict}")
+        print(line(report, wrong) if report else f"{path}: {'; '.join(wrong)}")
     return 1 if failed else 0
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import PAGE
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import read_file
 from dwcvmm.results.jsonfile import NOT_JSON, readable
@@ -19,7 +19,7 @@ from dwcvmm.results.reportfile import GuestFacts, HostFacts
 
 SCHEMA = "dwcvmm-divergence/1"
 FAMILY = b"dwcvmm-divergence/"
-PAGE, XSAVE_BYTES = int(lib.DWC_PAGE), 4096
+XSAVE_BYTES = 4096
 RUNNING = "still running"  # in place of an exit: the other replica had ended long before
 MAX_PAGES = 1024  # kept of those that differ
 MOST_BYTES = 1 << 26  # unpacked: several times what so many pages need

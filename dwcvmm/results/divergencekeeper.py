@@ -6,20 +6,24 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import PAGE, Diff
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.core.replica import Replica
+from dwcvmm.core.state import Exit as CoreExit
+from dwcvmm.core.state import State as CoreState
 from dwcvmm.element import guestcode
-from dwcvmm.element.divergence import REGISTERS, Cause, Divergence, special_registers
+from dwcvmm.element.divergence import Cause, Divergence, special_registers
 from dwcvmm.kvm.exits import exit_name
-from dwcvmm.pc.machine import Machine
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC
 from dwcvmm.results.divergencefile import (
     MAX_PAGES,
-    PAGE,
     RUNNING,
-    XSAVE_BYTES,
     Exit,
     KeptDivergence,
     Page,
@@ -48,44 +52,45 @@ class Capture:
     pages_differ: int
 
 
-class Keeper:
+class Keeper(Observer):
     """Writes the first divergence with a cause in KEPT to `file`. `arguments` are those of this run's command."""
 
-    def __init__(self, machine: Machine, file: OutputFile, arguments: Sequence[str]) -> None:
-        self._machine, self._file = machine, file
+    def __init__(self, pc: PC, file: OutputFile, arguments: Sequence[str]) -> None:
+        self._pc, self._file = pc, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
+        self._unsettled: KeptDivergence | None = None  # nobody has voted on it yet
         self.kept: int | None = None  # the element whose divergence is in the file
-        machine.engine.before_rollback = self._capture
 
-    def decided(self, record: Divergence) -> None:
-        """The cause of the last divergence is known. Raises ConfigError if the file cannot be written."""
+    def before_rollback(self) -> None:
+        if self.kept is None:
+            self._pending = take(self._pc.core)
+
+    def divergence(self, record: Divergence) -> None:
+        """Raises ConfigError if the file cannot be written."""
         capture, self._pending = self._pending, None
         if self.kept is not None or record.cause not in KEPT:
             return
         # a replay that does not arrive is a divergence of its own, and the run's last
-        kept = self._describe(record, capture or take(self._machine.core))
+        self._unsettled = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
-        self._machine.engine.before_rollback = None
-        self._machine.engine.voting.on_verdict = lambda wrong: self._settle(kept, wrong)
-        self._file.write(encode(kept))
+        self._file.write(encode(self._unsettled))
 
-    def _settle(self, kept: KeptDivergence, wrong: list[int]) -> None:
+    def verdict(self, element: int, wrong: list[int] | None) -> None:
         """The element, run again, is committed: now it is known who was wrong."""
-        names: tuple[Literal["A", "B"], ...] = ("A", "B")
-        self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
-
-    def _capture(self) -> None:
-        self._pending = take(self._machine.core)
+        kept, self._unsettled = self._unsettled, None
+        if kept and wrong is not None and element == kept.element:
+            names: tuple[Literal["A", "B"], ...] = ("A", "B")
+            self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
 
     def _describe(self, record: Divergence, capture: Capture) -> KeptDivergence:
         return KeptDivergence(
             version=VERSION,
             command=self._command,
             directory=str(Path.cwd()),
-            strategy=self._machine.config.engine.strategy.value,
-            host=host_facts(self._machine.replicas.host),
-            guest=guest_facts(self._machine),
+            strategy=self._pc.config.engine.strategy.value,
+            host=host_facts(self._pc.replicas.host),
+            guest=guest_facts(self._pc),
             cause=record.cause.value,
             element=record.element,
             attempt=record.attempt,
@@ -113,91 +118,76 @@ def repeat_command(arguments: Sequence[str]) -> str:
     return shlex.join(["dwcvmm", *left])
 
 
-def take(core: Any) -> Capture:
+def take(core: Core) -> Capture:
     """What both replicas and the checkpoint show now. Nothing is changed, and the dirty logs are as last read."""
-    a, b = core.replicas[0], core.replicas[1]
-    logged = int(core.log_count)
-    synced = core.committed if logged else core.checkpoint
+    a, b = core.replicas
     differing = list(_differing_pages(core))
     pages = [
         Page(
             gpa=gpa,
-            logged=any(_in_log(replica, core.nslots, gpa) for replica in (a, b)),
-            a=_bytes(a.ram, gpa),
-            b=_bytes(b.ram, gpa),
-            checkpoint=_bytes(core.checkpoint_ram, gpa),
+            logged=any(replica.in_dirty_log(gpa) for replica in (a, b)),
+            a=a.ram.read(gpa, PAGE),
+            b=b.ram.read(gpa, PAGE),
+            checkpoint=core.checkpoint_ram.read(gpa, PAGE),
         )
         for gpa in differing[:MAX_PAGES]
     ]
-    vector = int(core.inputs.vector)
     return Capture(
-        vector=vector if vector >= 0 else None,
-        since_checkpoint=logged,
-        before=_state(synced, core.checkpoint, core.has_xcrs),
+        vector=core.vector,
+        since_checkpoint=core.log_count,
+        before=_state(core.committed_state, core.checkpoint_state, core.has_xcrs),
         runs=(_run(core, a, _is_running(core, 0)), _run(core, b, _is_running(core, 1))),
         pages=pages,
         pages_differ=len(differing),
     )
 
 
-def _state(synced: Any, others: Any, has_xcrs: bool) -> State:
+def _state(synced: CoreState, others: CoreState, has_xcrs: bool) -> State:
     """`synced`: where the groups come from that each KVM_RUN brings (cbits/vcpu/state.c)."""
-    registers = {name: int(getattr(synced.regs, name)) for name in REGISTERS}
+    general = synced.regs.numbers()
+    registers = {name: general[name] for name in REGISTERS}
     registers |= special_registers(synced.sregs)
-    registers |= {f"events.{name}": value for name, value in _fields(synced.events)}
-    registers |= {f"msr:{int(m.index):#x}": int(m.data) for m in others.msrs.entries[0 : others.msrs.count]}
-    registers |= {f"dr{i}": int(others.debugregs.db[i]) for i in range(4)}
-    registers |= {"dr6": int(others.debugregs.dr6), "dr7": int(others.debugregs.dr7)}
+    registers |= {f"events.{name}": value for name, value in synced.events.numbers().items()}
+    registers |= {f"msr:{index:#x}": value for index, value in others.msrs.values().items()}
+    registers |= {f"dr{i}": value for i, value in enumerate(others.debugregs.db)}
+    registers |= {"dr6": others.debugregs.dr6, "dr7": others.debugregs.dr7}
     if has_xcrs:
-        registers |= {f"xcr{int(x.xcr)}": int(x.value) for x in others.xcrs.xcrs[0 : others.xcrs.nr_xcrs]}
-    return State(registers=registers, xsave=_bytes(ffi.addressof(others, "xsave"), 0, XSAVE_BYTES))
+        registers |= {f"xcr{index}": value for index, value in others.xcrs.values().items()}
+    return State(registers=registers, xsave=others.xsave.content())
 
 
-def _fields(struct: Any) -> Iterator[tuple[str, int]]:
-    """Names and values of a C structure's fields, those of structures in it as "outer.inner"."""
-    for name, field in ffi.typeof(struct).fields:
-        value = getattr(struct, name)
-        if field.type.kind == "struct":
-            yield from ((f"{name}.{inner}", number) for inner, number in _fields(value))
-        else:
-            yield name, int(value)
-
-
-def _is_running(core: Any, index: int) -> bool:
+def _is_running(core: Core, index: int) -> bool:
     """Whether the replica is the one that hangs (extend() in cbits/element/element.c): its exit is an older one's
     then. With a counter the times say nothing of it.
     """
-    hangs = [int(replica.ended_ns - replica.started_ns) >= core.hang_ns for replica in core.replicas]
-    return bool(core.diff & lib.DWC_DIFF_HANG) and not core.counting and hangs[index] and not hangs[1 - index]
+    hangs = [replica.ran_ns >= core.hang_ns for replica in core.replicas]
+    return bool(core.diff & Diff.HANG) and not core.counting and hangs[index] and not hangs[1 - index]
 
 
-def _run(core: Any, replica: Any, running: bool) -> Run:
-    state, exit_ = replica.state, replica.exit
-    if running:
-        exit_ = ffi.new("struct dwc_exit *")
-    linear = int(state.regs.rip + state.sregs.cs.base) & (1 << 64) - 1
-    start, code = _code_around(replica, linear)
+def _run(core: Core, replica: Replica, running: bool) -> Run:
+    state, exit_ = replica.state, CoreExit() if running else replica.exit
+    start, code = _code_around(replica, state.linear_rip)
     return Run(
         state=_state(state, state, core.has_xcrs),
         exit=Exit(
-            reason=RUNNING if running else exit_name(int(exit_.reason)),
-            is_write=bool(exit_.is_write),
-            port=int(exit_.port),
-            gpa=int(exit_.gpa),
-            size=int(exit_.size),
-            count=int(exit_.count),
-            info=int(exit_.info),
-            data=bytes(ffi.buffer(exit_.data, min(exit_.size * exit_.count, lib.DWC_IO_BYTES))),
+            reason=RUNNING if running else exit_name(exit_.reason),
+            is_write=exit_.is_write,
+            port=exit_.port,
+            gpa=exit_.gpa,
+            size=exit_.size,
+            count=exit_.count,
+            info=exit_.info,
+            data=exit_.data,
         ),
-        cpu=int(replica.cpu),
-        linear_rip=linear,
-        code_bits=guestcode.code_bits(state.sregs),
+        cpu=replica.cpu,
+        linear_rip=state.linear_rip,
+        code_bits=state.code_bits,
         code_at=start,
         code=code,
     )
 
 
-def _code_around(replica: Any, linear: int) -> tuple[int, bytes]:
+def _code_around(replica: Replica, linear: int) -> tuple[int, bytes]:
     """Where it starts, and the code around a linear address; from its page's start on where the one before is not
     mapped. Empty where it is not mapped itself.
     """
@@ -208,24 +198,10 @@ def _code_around(replica: Any, linear: int) -> tuple[int, bytes]:
     return linear, b""
 
 
-def _differing_pages(core: Any) -> Iterator[int]:
+def _differing_pages(core: Core) -> Iterator[int]:
     """All of RAM is looked at: what an upset changed in a page that nobody writes is in no log."""
-    a, b, ram_bytes = core.replicas[0].ram, core.replicas[1].ram, int(core.ram_bytes)
-    for chunk in range(0, ram_bytes, CHUNK):
-        size = min(CHUNK, ram_bytes - chunk)
-        if ffi.buffer(a + chunk, size) != ffi.buffer(b + chunk, size):
-            for gpa in range(chunk, chunk + size, PAGE):
-                if ffi.buffer(a + gpa, PAGE) != ffi.buffer(b + gpa, PAGE):
-                    yield gpa
-
-
-def _in_log(replica: Any, slots: int, gpa: int) -> bool:
-    for slot in replica.slots[0:slots]:
-        if slot.gpa <= gpa < slot.gpa + slot.size:
-            page = (gpa - int(slot.gpa)) // PAGE
-            return bool(slot.dirty[page // 64] >> page % 64 & 1)
-    return False
-
-
-def _bytes(memory: Any, offset: int, length: int = PAGE) -> bytes:
-    return bytes(ffi.buffer(ffi.cast("uint8_t *", memory) + offset, length))
+    a, b = (replica.ram for replica in core.replicas)
+    for chunk in range(0, core.ram_bytes, CHUNK):
+        size = min(CHUNK, core.ram_bytes - chunk)
+        if not a.same(b, chunk, size):
+            yield from (gpa for gpa in range(chunk, chunk + size, PAGE) if not a.same(b, gpa, PAGE))

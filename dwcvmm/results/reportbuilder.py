@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import KvmExit
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
-from dwcvmm.element.hostprobe import HostKind
+from dwcvmm.element.hostprobe import HostKind, probe
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
+from dwcvmm.kvm.system import System
 from dwcvmm.pc.devices.cmos import date_text
-from dwcvmm.pc.machine import Machine, Outcome
+from dwcvmm.pc.pc import PC
+from dwcvmm.pc.result import Outcome
 from dwcvmm.results import reportfile
 from dwcvmm.results.origin import command_line, now
 from dwcvmm.results.rates import penalty
@@ -47,81 +50,97 @@ def host_facts(host: HostKind) -> reportfile.HostFacts:
     )
 
 
-def guest_facts(machine: Machine) -> reportfile.GuestFacts:
-    config, core = machine.config, machine.core
+def this_host() -> reportfile.HostFacts:
+    """Of the host, where no machine is at hand. Raises HostError without KVM."""
+    with closing(System()) as system:
+        return host_facts(probe(system))
+
+
+def guest_facts(pc: PC) -> reportfile.GuestFacts:
+    config, core = pc.config, pc.core
     return reportfile.GuestFacts(
         kernel=str(config.kernel),
-        kernel_sha256=machine.kernel_sha256,
+        kernel_sha256=pc.kernel_sha256,
         initrd=str(config.initrd) if config.initrd else None,
         command_line=config.cmdline,
         memory_bytes=config.memory_bytes,
-        status=machine.guest_status,
-        time_sites=int(core.site_count),
-        time_reads=int(core.site_reads),
+        status=pc.guest_status,
+        time_sites=core.site_count,
+        time_reads=core.site_reads,
         clock=config.engine.clock.value,
-        clock_divisor=int(core.clock_divisor),
+        clock_divisor=core.clock_divisor,
         rtc=date_text(config.date_ns),
     )
 
 
-def slice_facts(machine: Machine) -> reportfile.Slices:
-    stats, replicas = machine.core.stats, machine.replicas
-    stepped = machine.engine.counts.stepped_elements
+def slice_facts(pc: PC) -> reportfile.Slices:
+    stats, replicas = pc.core.stats, pc.replicas
+    stepped = pc.engine.counts.stepped_elements
     return reportfile.Slices(
         progress=str(replicas.progress.event),
         tsc="frozen" if replicas.frozen_tsc else "sites",
-        ended=int(stats.by_end[lib.KVM_EXIT_INTR]) - stepped,
-        catch_ups=int(stats.catch_ups),
-        debug_exits=int(stats.debug_exits),
-        count_distance=[int(n) for n in stats.distance],
-        skid=[int(n) for n in stats.lateness],
-        longest_element_us=int(stats.longest_ns) / 1000,
-        longest_element_slices=int(stats.longest_permille) / 1000,
-        tick_waits=int(stats.tick_waits),
+        ended=stats.by_end[KvmExit.INTR] - stepped,
+        catch_ups=stats.catch_ups,
+        debug_exits=stats.debug_exits,
+        count_distance=list(stats.distance),
+        skid=list(stats.lateness),
+        longest_element_us=stats.longest_ns / 1000,
+        longest_element_slices=stats.longest_permille / 1000,
+        tick_waits=stats.tick_waits,
     )
 
 
-def vote_facts(machine: Machine) -> reportfile.Votes:
-    voting = machine.engine.voting
+def vote_facts(pc: PC) -> reportfile.Votes:
+    voting = pc.engine.voting
     return reportfile.Votes(
-        policy=machine.config.engine.policy.value,
+        policy=pc.config.engine.policy.value,
         lost={run: voting.lost[index] for index, run in enumerate(("e1", "e2"))},
         lost_by_cpu={str(cpu): lost for cpu, lost in sorted(voting.lost_by_cpu.items())},
         suspect_cpus=voting.suspects,
     )
 
 
-def scrub_facts(machine: Machine) -> reportfile.Scrub:
-    stats = machine.core.stats
+def scrub_facts(pc: PC) -> reportfile.Scrub:
+    stats = pc.core.stats
     return reportfile.Scrub(
-        bytes_per_s=machine.config.engine.scrub_bytes_per_s,
-        pages=int(stats.scrub_pages),
-        passes=int(stats.scrub_passes),
-        seconds=float(stats.scrub_ns) / NS,
-        repairs=dict(zip(COPIES, map(int, stats.scrub_repairs), strict=True)),
-        checkpoint_repairs=int(stats.checkpoint_repairs),
+        bytes_per_s=pc.config.engine.scrub_bytes_per_s,
+        pages=stats.scrub_pages,
+        passes=stats.scrub_passes,
+        seconds=stats.scrub_ns / NS,
+        repairs=dict(zip(COPIES, stats.scrub_repairs, strict=True)),
+        checkpoint_repairs=stats.checkpoint_repairs,
     )
+
+
+def normalised(pc: PC) -> dict[str, int]:
+    """Differences that the comparison does not count (docs/state-table.md), by kind."""
+    stats = pc.core.stats
+    return {
+        "rflags_rf": stats.normalised_rf,
+        "unusable_segment": stats.normalised_unusable,
+        "accessed_bit": pc.engine.counts.accessed_bits,
+    }
 
 
 def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
 
-def post_mortem(machine: Machine) -> str:
+def post_mortem(pc: PC) -> str:
     try:
-        return machine.describe()
+        return pc.describe()
     except DwcVmmError as error:
         return f"none: {error}"
 
 
 def build_report(
-    machine: Machine, wall_s: float, baseline: reportfile.Report | None = None, error: str | None = None
+    pc: PC, wall_s: float, baseline: reportfile.Report | None = None, error: str | None = None
 ) -> reportfile.Report:
     """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty. `error`: what ended the run."""
-    core, counts, config = machine.core, machine.engine.counts, machine.config.engine
+    core, counts, config = pc.core, pc.engine.counts, pc.config.engine
     stats = core.stats
     phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
-    outcome = machine.outcome or Outcome.INTERRUPTED
+    outcome = pc.outcome or Outcome.INTERRUPTED
     broken = outcome in (Outcome.CRASH, Outcome.HALT, Outcome.DIVERGENCE_STOP)
     return reportfile.Report(
         schema=reportfile.SCHEMA,
@@ -131,26 +150,20 @@ def build_report(
         cache_flush=config.cache_flush.value,
         slice_ns=config.slice_ns,
         wall_s=wall_s,
-        guest_s=float(core.guest_ns) / NS,
+        guest_s=core.guest_ns / NS,
         elements=reportfile.Elements(
-            committed=int(stats.committed),
-            by_end=by_end({i: int(stats.by_end[i]) for i in range(64)}),
-            unprotected=int(stats.committed) if config.strategy is Strategy.OFF else 0,
+            committed=stats.committed,
+            by_end=by_end(dict(enumerate(stats.by_end))),
+            unprotected=stats.committed if config.strategy is Strategy.OFF else 0,
         ),
         divergences=reportfile.Divergences(
             total=sum(counts.divergences.values()),
             by_cause={str(cause): n for cause, n in sorted(counts.divergences.items())},
             unexplained=counts.divergences[Cause.UNEXPLAINED],
         ),
-        normalised={
-            "rflags_rf": int(stats.normalised_rf),
-            "unusable_segment": int(stats.normalised_unusable),
-            "accessed_bit": counts.accessed_bits,
-        },
-        rollbacks=int(stats.rollbacks),
-        pages=reportfile.Pages(
-            compared=int(stats.pages_compared), copied=int(stats.pages_copied), hot_max=int(stats.pages_hot_max)
-        ),
+        normalised=normalised(pc),
+        rollbacks=stats.rollbacks,
+        pages=reportfile.Pages(compared=stats.pages_compared, copied=stats.pages_copied, hot_max=stats.pages_hot_max),
         phases_s=reportfile.Phases(
             **phases,
             other=max(0.0, wall_s - sum(phases.values())),
@@ -162,11 +175,11 @@ def build_report(
             window_catch_ups=counts.catch_ups,
             window_catch_up_instructions=counts.catch_up_instructions,
         ),
-        slices=slice_facts(machine),
-        host=host_facts(machine.replicas.host),
-        guest=guest_facts(machine),
-        votes=vote_facts(machine),
-        scrub=scrub_facts(machine),
+        slices=slice_facts(pc),
+        host=host_facts(pc.replicas.host),
+        guest=guest_facts(pc),
+        votes=vote_facts(pc),
+        scrub=scrub_facts(pc),
         faults=[
             reportfile.FaultFacts(
                 fault=str(each.fault),
@@ -178,11 +191,11 @@ def build_report(
                 latent=each.latent,
                 repaired=each.repaired,
             )
-            for each in machine.injections
+            for each in pc.injections
         ],
         penalty_percent=penalty(wall_s, baseline.wall_s) if baseline else None,
         date=now(),
         command=command_line(),
-        post_mortem=post_mortem(machine) if broken else None,
+        post_mortem=post_mortem(pc) if broken else None,
         error=error,
     )

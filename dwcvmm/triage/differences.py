@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from dwcvmm.results.divergencefile import PAGE, KeptDivergence, Page
+from dwcvmm.core.enums import PAGE
+from dwcvmm.results.divergencefile import KeptDivergence, Page
 from dwcvmm.triage.registernames import SEGMENT_PARTS, bit_names, named_registers
 
 WORD = 8  # bytes

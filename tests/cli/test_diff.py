@@ -11,7 +11,9 @@ from conftest import needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.element.config import Strategy
+from dwcvmm.element.divergence import Divergence
 from dwcvmm.errors import ExitCode
+from dwcvmm.faults.injector import Injector
 from dwcvmm.results.divergencefile import SCHEMA, load
 from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
@@ -172,14 +174,14 @@ def test_usage() -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_path: Path, strategy) -> None:
+def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(
+    boot, tmp_path: Path, strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two faults that the engine knows nothing of: the first is kept, unexplained."""
     file = tmp_path / "k.div"
     booted = boot("ports", strategy, faults=["100:e2:r15:3", "300:e1:r14:5"])
-    engine = booted.machine.engine
-    engine.explain_by_fault = lambda record: None
-    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
-    engine._on_divergence = lambda record: (booted.divergences.append(record), keeper.decided(record))
+    monkeypatch.setattr(Injector, "explain", lambda self, record: None)
+    booted.machine.observers.add(Keeper(booted.machine, OutputFile(file), ["run"]))
     booted.machine.run()
     assert [record.cause for record in booted.divergences] == ["unexplained"] * 2
     triage = analyse(load(file))
@@ -187,7 +189,6 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(boot, tmp_
     assert [(each.name, each.changed_by, each.bits) for each in triage.registers] == [("r15", "B", [3])]
     assert triage.judgement[0].startswith("No cause is known")
     assert triage.wrong == ["B"]
-    assert engine.before_rollback is None and engine.voting.on_verdict is None
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -195,8 +196,7 @@ def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
     """Its RIP goes from behind the OUT to the `jmp $` at the end."""
     file = tmp_path / "k.div"
     booted = boot("ports", strategy, faults=["100:e2:rip:0,1,3,5"], hang_ns=1_000_000_000)
-    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
-    booted.machine.engine._on_divergence = keeper.decided
+    booted.machine.observers.add(Keeper(booted.machine, OutputFile(file), ["run"]))
     booted.machine.run()
     triage = analyse(load(file))
     assert (triage.groups, triage.wrong) == (["hang"], ["B"])
@@ -210,14 +210,14 @@ def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path
     file = tmp_path / "k.div"
     booted = boot("ports", Strategy.SEQUENTIAL, faults=["100:e2:rbx:3", "300:e1:r14:5"])
     engine = booted.machine.engine
-    keeper = Keeper(booted.machine, OutputFile(file), ["run"])
 
-    def on_divergence(record) -> None:
-        keeper.decided(record)
-        if record.element == 100:
-            engine.voting.forget()
+    class Forgetful(Keeper):
+        def divergence(self, record: Divergence) -> None:
+            super().divergence(record)
+            if record.element == 100:
+                engine.voting.forget()
 
-    engine._on_divergence = on_divergence
+    booted.machine.observers.add(Forgetful(booted.machine, OutputFile(file), ["run"]))
     booted.machine.run()
     assert dict(engine.voting.lost) == {0: 1}
     assert (load(file).element, load(file).wrong) == (100, None)

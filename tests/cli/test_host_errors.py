@@ -39,7 +39,7 @@ def planted(program: str, *arguments: str | Path, **environment: str) -> subproc
 
 @needs_kvm
 def test_a_bug_says_that_it_is_one_and_the_report_is_written(kernel: Path, tmp_path: Path) -> None:
-    bug = "from dwcvmm.pc.machine import Machine\ndef fail(self): raise KeyError('x')\nMachine._drain = fail"
+    bug = "from dwcvmm.pc.pc import PC\ndef fail(self): raise KeyError('x')\nPC._drain = fail"
     command = ("run", "--kernel", kernel, "--memory", "16M", "--report", tmp_path / "r.json")
     done = planted(bug, *command)
     assert done.returncode == ExitCode.INTERNAL
@@ -243,8 +243,8 @@ def test_a_guest_that_halts_for_good_has_failed(
 
 @needs_kvm
 def test_a_search_that_takes_seconds_is_said(kernel: Path) -> None:
-    search = "from dwcvmm.pc.machine import Machine\nreal = Machine.run\ndef run(self):\n"
-    search += "    self.engine.on_search('looking by steps')\n    return real(self)\nMachine.run = run"
+    search = "from dwcvmm.pc.pc import PC\nreal = PC.run\ndef run(self, *words):\n"
+    search += "    self.observers.search('looking by steps')\n    return real(self, *words)\nPC.run = run"
     common = ("run", "--kernel", kernel, "--memory", "16M")
     assert "dwcvmm: looking by steps\n" in planted(search, *common).stderr
     assert "looking" not in planted(search, *common, "--quiet").stderr

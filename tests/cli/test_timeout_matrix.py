@@ -215,8 +215,8 @@ def test_a_disk_that_does_not_answer_is_left_behind(place: Place) -> None:
     report = place.path / "held.json"
     program = (
         "import sys, time\n"
-        "from dwcvmm.pc.machine import Machine\n"
-        "Machine._drain = lambda self: time.sleep(1000)\n"
+        "from dwcvmm.pc.pc import PC\n"
+        "PC._drain = lambda self: time.sleep(1000)\n"
         "from dwcvmm.cli.main import main; main()\n"
     )
     command = [*COMMAND[:-1], program, "run", "--kernel", place["guest"], "--memory", "16M"]

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.bare import BareCore
+from dwcvmm.core.enums import Phase
 
-PHASES = {name.removeprefix("DWC_PHASE_"): getattr(lib, name) for name in dir(lib) if name.startswith("DWC_PHASE_")}
 ELEMENT = 41
 # what happens to elements, each a way from BETWEEN to BETWEEN
 WAYS = {
@@ -40,21 +40,16 @@ ILLEGAL = {
 }
 
 
-def walk(core: object, way: str) -> None:
-    for phase in way.split():
-        lib.dwc_set_phase(core, PHASES[phase])
-
-
 def fate(way: str, then: str) -> subprocess.CompletedProcess[str]:
     """What becomes of a process whose engine goes that way, and then does something."""
     program = f"""
 import resource
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.bare import BareCore
+from dwcvmm.core.enums import NEVER, Phase, Stop
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-core = ffi.new("struct dwc_engine *")
-core.stats.committed = {ELEMENT}
-for phase in {[PHASES[phase] for phase in way.split()]}:
-    lib.dwc_set_phase(core, phase)
+core = BareCore({ELEMENT})
+for phase in {way.split()}:
+    core.set_phase(Phase[phase])
 {then}
 """
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -62,15 +57,16 @@ for phase in {[PHASES[phase] for phase in way.split()]}:
 
 @pytest.mark.parametrize("name", list(WAYS))
 def test_what_happens_to_elements_is_legal(name: str) -> None:
-    core = ffi.new("struct dwc_engine *")
-    walk(core, WAYS[name])
-    assert core.phase == lib.DWC_PHASE_BETWEEN
+    core = BareCore()
+    for phase in WAYS[name].split():
+        core.set_phase(Phase[phase])
+    assert core.phase is Phase.BETWEEN
 
 
 @pytest.mark.parametrize("name", list(ILLEGAL))
 def test_an_illegal_step_ends_the_process(name: str) -> None:
     way, phase = ILLEGAL[name]
-    died = fate(way, f"lib.dwc_set_phase(core, {PHASES[phase]})")
+    died = fate(way, f"core.set_phase(Phase.{phase})")
     assert died.returncode == -signal.SIGABRT, died
     before = way.split()[-1] if way else "BETWEEN"
     assert f"element {ELEMENT}, phase {before}: no step leads to {phase}" in died.stderr
@@ -79,9 +75,9 @@ def test_an_illegal_step_ends_the_process(name: str) -> None:
 @pytest.mark.parametrize(
     ("way", "then", "condition"),
     [
-        ("INPUTS_CHOSEN RUNNING DISCARDED", "lib.dwc_engine_run(core)", "dwc_is_stop_requested(e)"),
-        ("", f"lib.dwc_engine_rollback(core, 0, {PHASES['INPUTS_CHOSEN']})", "to <= e->phase"),
-        ("INPUTS_CHOSEN RUNNING", "lib.dwc_engine_checkpoint(core)", "e->phase == DWC_PHASE_BETWEEN"),
+        ("INPUTS_CHOSEN RUNNING DISCARDED", "core.run(0, NEVER)", "dwc_is_stop_requested(e)"),
+        ("", "core.rollback(to=Phase.INPUTS_CHOSEN)", "to <= e->phase"),
+        ("INPUTS_CHOSEN RUNNING", "core.checkpoint()", "e->phase == DWC_PHASE_BETWEEN"),
     ],
     ids=["run after a divergence", "rollback to inputs that were not chosen", "checkpoint during a run"],
 )
@@ -95,6 +91,6 @@ def test_the_replicas_must_stand_at_the_last_committed_state(way: str, then: str
 def test_after_a_requested_stop_there_is_nothing_to_assert() -> None:
     lived = fate(
         "INPUTS_CHOSEN RUNNING DISCARDED",
-        "lib.dwc_engine_request_stop(core); assert lib.dwc_engine_run(core) == lib.DWC_STOP_REQUESTED",
+        "core.request_stop(); assert core.run(0, NEVER) is Stop.REQUESTED",
     )
     assert lived.returncode == 0, lived.stderr

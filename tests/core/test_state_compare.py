@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import PAGE, Diff
+from dwcvmm.core.kvmstructs import REGISTERS
+from dwcvmm.core.ram import difference_wide, difference_words
+from dwcvmm.core.state import State, Stats, compare
 
 RF = 1 << 16
-REGISTERS = 18
 
 
-def pair() -> tuple[Any, Any, Any]:
-    return ffi.new("struct dwc_state *"), ffi.new("struct dwc_state *"), ffi.new("struct dwc_stats *")
+def pair() -> tuple[State, State, Stats]:
+    return State(), State(), Stats.new()
 
 
 def test_every_bit_of_the_general_registers_counts_but_rf() -> None:
     a, b, stats = pair()
-    words = ffi.cast("uint64_t *", ffi.addressof(b, "regs"))
+    registers = b.regs
+    assert registers.numbers().keys() == set(REGISTERS)
     missed = []
-    for register in range(REGISTERS):
+    for register in REGISTERS:
         for bit in range(64):
-            words[register] ^= 1 << bit
-            if lib.dwc_state_compare_synced(a, b, stats) != lib.DWC_DIFF_REGS:
+            registers.set_number(register, 1 << bit)
+            if compare(a, b, stats, synced=True) != Diff.REGS:
                 missed.append((register, 1 << bit))
-            words[register] ^= 1 << bit
-    assert missed == [(REGISTERS - 1, RF)]
+        registers.set_number(register, 0)
+    assert missed == [("rflags", RF)]
     assert stats.normalised_rf == 1
 
 
@@ -34,19 +37,14 @@ def test_every_bit_of_the_general_registers_counts_but_rf() -> None:
 def test_control_registers_count(name: str) -> None:
     a, b, stats = pair()
     setattr(b.sregs, name, 1 << 40)
-    assert lib.dwc_state_compare_synced(a, b, stats) == lib.DWC_DIFF_SREGS
+    assert compare(a, b, stats, synced=True) == Diff.SREGS
 
 
-@pytest.mark.parametrize("differ", [lib.dwc_difference_wide, lib.dwc_difference_words])
-def test_every_byte_of_a_page_counts(differ: Any) -> None:
-    a, b = ffi.new("uint8_t[]", lib.DWC_PAGE), ffi.new("uint8_t[]", lib.DWC_PAGE)
-    assert not differ(a, b)
-    missed = []
-    for at in range(lib.DWC_PAGE):
-        b[at] = 1 << at % 8
-        if not differ(a, b):
-            missed.append(at)
-        b[at] = 0
+@pytest.mark.parametrize("differ", [difference_wide, difference_words])
+def test_every_byte_of_a_page_counts(differ: Callable[[bytes, bytes], int]) -> None:
+    a = bytes(PAGE)
+    assert not differ(a, bytes(PAGE))
+    missed = [at for at in range(PAGE) if not differ(a, a[:at] + bytes([1 << at % 8]) + a[at + 1 :])]
     assert not missed
 
 
@@ -54,10 +52,10 @@ def test_unusable_segments_differ_only_by_base() -> None:
     a, b, stats = pair()
     a.sregs.ldt.unusable = b.sregs.ldt.unusable = 1
     b.sregs.ldt.db = 1
-    assert lib.dwc_state_compare_synced(a, b, stats) == 0
+    assert compare(a, b, stats, synced=True) == 0
     assert stats.normalised_unusable == 1
     b.sregs.ldt.base = 8
-    assert lib.dwc_state_compare_synced(a, b, stats) == lib.DWC_DIFF_SREGS
+    assert compare(a, b, stats, synced=True) == Diff.SREGS
 
 
 def test_events_that_were_delivered_leave_no_difference() -> None:
@@ -65,7 +63,7 @@ def test_events_that_were_delivered_leave_no_difference() -> None:
     a, b, stats = pair()
     b.events.exception.nr, b.events.exception.has_error_code, b.events.exception.error_code = 14, 1, 2
     b.events.interrupt.nr = 0x20
-    assert lib.dwc_state_compare_synced(a, b, stats) == 0
+    assert compare(a, b, stats, synced=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -75,9 +73,9 @@ def test_events_that_were_delivered_leave_no_difference() -> None:
 def test_events_to_come_count(event: str, field: str) -> None:
     a, b, stats = pair()
     setattr(getattr(b.events, event), field, 1)
-    assert lib.dwc_state_compare_synced(a, b, stats) == lib.DWC_DIFF_EVENTS
+    assert compare(a, b, stats, synced=True) == Diff.EVENTS
     setattr(getattr(a.events, event), field, 1)
-    assert lib.dwc_state_compare_synced(a, b, stats) == 0
+    assert compare(a, b, stats, synced=True) == 0
     if field != "shadow":
         getattr(b.events, event).nr = 14
-        assert lib.dwc_state_compare_synced(a, b, stats) == lib.DWC_DIFF_EVENTS
+        assert compare(a, b, stats, synced=True) == Diff.EVENTS

@@ -17,7 +17,6 @@ from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Planned, Spec
 from dwcvmm.element.config import Policy, Strategy
-from dwcvmm.kvm.system import System
 
 pytestmark = needs_kvm
 FAULTS = 60
@@ -82,7 +81,7 @@ def ring3(guests: Path) -> tuple[Spec, list]:
         guests=[GuestSpec(name="ring3", kernel=str(GUESTS / "ring3.bin"), memory_bytes=16 << 20)],
         strategy=Strategy.SEQUENTIAL, policy=Policy.RESTART, faults=1, seed=1, targets=[], points=[], golden_runs=1,
     )  # fmt: skip
-    return spec, [run_golden(spec, spec.guests[0], System())]
+    return spec, [run_golden(spec, spec.guests[0])]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_classes(ring3: tuple[Spec, list], monkeypatch: pytest.MonkeyPatch, faul
     monkeypatch.setattr(worker, "SECOND_LIMIT", 1)
     spec, golden = ring3
     job = [Planned(number=0, guest=0, target="", point="", fault=fault)]
-    answer = worker.work(spec, golden, System(), job)
+    answer = worker.work(spec, golden, job)
     assert [(result.number, result.outcome) for result in answer.results] == [(0, expected)]
     assert not answer.again
 
@@ -113,5 +112,5 @@ def test_a_run_of_several_that_goes_wrong_says_nothing(ring3: tuple[Spec, list])
     spec, golden = ring3
     texts = ["20:e1:rbx:3", "100:both:rbx:3"]
     job = [Planned(number=n, guest=0, target="", point="", fault=text) for n, text in enumerate(texts)]
-    assert worker.work(spec, golden, System(), job) == worker.Answer(results=[], again=True)
-    assert [r.outcome for r in worker.work(spec, golden, System(), job[:1]).results] == [Class.RECOVERED]
+    assert worker.work(spec, golden, job) == worker.Answer(results=[], again=True)
+    assert [r.outcome for r in worker.work(spec, golden, job[:1]).results] == [Class.RECOVERED]

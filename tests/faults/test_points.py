@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from conftest import ROOT
 
+from dwcvmm.core.enums import NEVER
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
-from dwcvmm.element.visits import NEVER, Visitor
+from dwcvmm.element.visits import Visitor
 from dwcvmm.faults.injector import Became
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]
@@ -130,7 +131,8 @@ def test_comparison_that_sees_something_else(boot, strategy) -> None:
     booted = boot("ring3", strategy)
 
     def disturb() -> bool:
-        booted.machine.core.replicas[1].state.regs.rbx ^= 8
+        registers = booted.machine.core.replicas[1].state_to_upset().regs
+        registers.rbx ^= 8
         return True
 
     booted.machine.engine.visitors.insert(0, Once(20, disturb))
@@ -145,9 +147,9 @@ def test_device_state_is_not_protected(boot) -> None:
     uart = booted.machine.core.pc.uart
 
     def disturb() -> bool:
-        if uart.tx_count:
-            uart.tx[0] ^= 1
-        return bool(uart.tx_count)
+        if uart.waiting:
+            uart.upset(0, 1)
+        return bool(uart.waiting)
 
     booted.machine.engine.visitors.insert(0, Once(0, disturb))
     assert booted.machine.run() is Outcome.POWEROFF

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import ROOT, Booted
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import Copy, Phase
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 COPIES = ["e1", "e2", "checkpoint"]
@@ -22,13 +22,13 @@ def token(guest: str) -> str:
 
 
 def repairs(booted: Booted) -> dict[str, int]:
-    return dict(zip((*COPIES, "none"), map(int, booted.machine.core.stats.scrub_repairs), strict=True))
+    return dict(zip((*COPIES, "none"), booted.machine.core.stats.scrub_repairs, strict=True))
 
 
 def copies_differ(booted: Booted) -> bool:
     core = booted.machine.core
-    a, b, saved = (ffi.buffer(ram, core.ram_bytes)[:] for ram in (*(r.ram for r in core.replicas), core.checkpoint_ram))
-    return not a == b == saved
+    a, b, saved = map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT))
+    return not (a.same(b, 0, a.size_bytes) and a.same(saved, 0, a.size_bytes))
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -54,12 +54,13 @@ def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None
     """As the second restart of an element does it, of all of RAM."""
     booted = boot("ring3", strategy)
     booted.machine.run(5)
-    booted.machine.core.checkpoint_ram[IDLE] ^= 2
-    booted.machine.engine.rollback(everything=True, to=lib.DWC_PHASE_BETWEEN)
+    saved = booted.machine.core.checkpoint_ram
+    saved.upset(IDLE, saved.byte(IDLE) ^ 2)
+    booted.machine.engine.rollback(everything=True, to=Phase.BETWEEN)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
     assert booted.machine.core.stats.checkpoint_repairs == 1
-    assert booted.machine.core.checkpoint_ram[IDLE] == 0
+    assert saved.byte(IDLE) == 0
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -87,7 +88,7 @@ def test_three_contents_are_left_alone(boot, strategy) -> None:
 @pytest.mark.parametrize("strategy", TWO_VMS)
 def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
     booted = boot("ports", strategy, faults=[f"10:e2:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
-    booted.machine.core.sums[IDLE // 4096] ^= 1
+    booted.machine.core.upset_sum(IDLE, 1)
     assert booted.machine.run() is Outcome.POWEROFF
     assert repairs(booted) == {"e1": 0, "e2": 1, "checkpoint": 0, "none": 0}
     assert not copies_differ(booted)

@@ -8,7 +8,7 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became
 from dwcvmm.faults.model import parse
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
 TWO_VMS = [s for s in PROTECTED if s is not Strategy.IN_PLACE]

@@ -12,7 +12,7 @@ from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.voting import SUSPECT_AFTER
 from dwcvmm.errors import ConfigError
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 CPUS = sorted(os.sched_getaffinity(0))

@@ -21,8 +21,8 @@ from qcow2images import check_promises
 from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
-from dwcvmm._core import ffi, lib
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.core.chipset import Chipset
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
@@ -167,12 +167,11 @@ def virtio_rng(data: bytes) -> None:
 
 def registers(data: bytes) -> None:
     """Ports and memory of the devices, in Python and in C, while time passes."""
-    core = ffi.new("struct dwc_engine *")
-    pc = ffi.addressof(core, "pc")
+    pc, now = Chipset(), 0
     power_on(pc, 0, 64 << 20)
-    bus, reset = PciBus(ffi.addressof(pc, "pci")), ResetControl(lambda: None)
-    keyboard = KeyboardController(lambda: None, lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level))
-    low_ports = Bus(PORTS, CorePorts(core))
+    bus, reset = PciBus(pc.pci), ResetControl(lambda: None)
+    keyboard = KeyboardController(lambda: None, pc.set_irq_line)
+    low_ports = Bus(PORTS, CorePorts(pc, lambda: now))
     low_ports.add(0x60, 1, keyboard)
     low_ports.add(0x92, 1, SystemControl(keyboard, lambda: None))
     places: list[tuple[Any, int]] = [
@@ -189,9 +188,9 @@ def registers(data: bytes) -> None:
         size = 1 if device is keyboard else SIZES[small % 4]
         if size <= length:
             _access(device, bool(small & 4), (at << 4 | value & 15) % (length - size + 1), size, value)
-        core.guest_ns += value >> 32
-        lib.dwc_pc_tick(pc, core.guest_ns)
-        assert lib.dwc_pc_deadline(pc, core.guest_ns) > core.guest_ns, "what is due has come"
+        now += value >> 32
+        pc.tick(now)
+        assert pc.deadline(now) > now, "what is due has come"
 
 
 def texts(data: bytes) -> None:

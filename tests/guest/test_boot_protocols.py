@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, needs_kvm
+from conftest import ROOT, Recorder, needs_kvm
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 INITRD = b"an initrd of more than a page, " * 200
@@ -24,8 +25,8 @@ def run(kernel: Path, strategy: Strategy, **options: object) -> str:
     if strategy is Strategy.IN_PLACE and uses_shadow_paging(kvm_module()):
         pytest.skip("doctor: two_dimensional_paging: strategy in-place is refused under shadow paging")
     chunks: list[bytes] = []
-    config = MachineConfig(kernel, memory_bytes=16 << 20, engine=EngineConfig(strategy=strategy), **options)
-    machine = Machine(config, chunks.append)
+    config = PcConfig(kernel, memory_bytes=16 << 20, engine=EngineConfig(strategy=strategy), **options)
+    machine = PC(config, Recorder(chunks))
     try:
         machine.start()
         outcome = machine.run()
@@ -59,7 +60,7 @@ def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
     (initrd := tmp_path / "initrd").write_bytes(INITRD)
     chunks: list[bytes] = []
     requests: list[int] = []
-    config = MachineConfig(
+    config = PcConfig(
         guests / "bzimage.bin",
         initrd,
         "two words",
@@ -67,7 +68,7 @@ def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
         EngineConfig(strategy=Strategy.SEQUENTIAL),
         bios=QBOOT,
     )
-    machine = Machine(config, chunks.append)
+    machine = PC(config, Recorder(chunks))
     original = machine.fw_cfg.process
 
     def process() -> None:
@@ -86,7 +87,7 @@ def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
     undone = 0
     for fault in (f"{at + after}:e2:rbx:3" for at in requests for after in (0, 1)):
         faulty: list[bytes] = []
-        machine = Machine(replace(config, faults=(parse(fault),)), faulty.append)
+        machine = PC(replace(config, faults=(parse(fault),)), Recorder(faulty))
         try:
             machine.start()
             machine.run()

@@ -8,7 +8,7 @@ from conftest import ROOT
 from dwcvmm.element.config import Clock, Strategy
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.experiments.check import ROUNDS
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 TICKS, TICK_NS = 20, 50_000_000
 

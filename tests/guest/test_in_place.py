@@ -11,7 +11,8 @@ from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import HostError
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 
 IN_PLACE = Strategy.IN_PLACE
 DEVICE, DEVICE_BYTES, PORT = 0xD0000000, 4096, 0x300
@@ -43,9 +44,9 @@ def finish(booted: Booted, guest: str) -> None:
 @needs_kvm
 @pytest.mark.skipif(not uses_shadow_paging(kvm_module()), reason="doctor: two_dimensional_paging: EPT or NPT")
 def test_refused_under_shadow_paging(guests: Path) -> None:
-    config = MachineConfig(guests / "ports.bin", memory_bytes=16 << 20, engine=EngineConfig(strategy=IN_PLACE))
+    config = PcConfig(guests / "ports.bin", memory_bytes=16 << 20, engine=EngineConfig(strategy=IN_PLACE))
     with pytest.raises(HostError, match=r"shadows.*EPT or NPT"):
-        Machine(config, lambda data: None)
+        PC(config)
 
 
 @pytest.mark.parametrize("flush", list(CacheFlush))
@@ -138,6 +139,7 @@ def test_a_damaged_checkpoint_stops_the_run(boot) -> None:
     """e2 starts with it: found, and the rollback finds that it is not what was saved (docs/protection.md)."""
     damaged = boot("ring3", IN_PLACE)
     damaged.machine.run(20)
-    damaged.machine.core.checkpoint_ram[HOT_PAGE] ^= 4
+    ram = damaged.machine.core.checkpoint_ram
+    ram.upset(HOT_PAGE, ram.byte(HOT_PAGE) ^ 4)
     assert damaged.machine.run() is Outcome.DIVERGENCE_STOP
     assert [(d.cause, d.pages) for d in damaged.divergences] == [(Cause.CHECKPOINT, [HOT_PAGE])]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Recorder
 
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.pc.machine import Machine, MachineConfig, Outcome
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome
 
 MAP = ["00000000 0009fc00 00000001", "0009fc00 00000400 00000002", "000f0000 00010000 00000002"]
 MAP += ["00100000 00f00000 00000001", "b0000000 00100000 00000002"]
@@ -23,11 +24,11 @@ def test_boot_information(guests: Path, tmp_path: Path, guest: str, strategy: St
     first.write_bytes(b"content " * 1000)
     second.write_bytes(b"two")
     chunks: list[bytes] = []
-    machine = Machine(
-        MachineConfig(
+    machine = PC(
+        PcConfig(
             kernel, first, "serial x=1", 16 << 20, EngineConfig(strategy=strategy), modules=(f"{second} with words",)
         ),
-        chunks.append,
+        Recorder(chunks),
     )
     try:
         machine.start()

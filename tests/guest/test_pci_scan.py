@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from dwcvmm.element.config import Strategy
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.SEQUENTIAL])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import Booted
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import Phase
 from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 POST = 0x80
 STEPS = 2_000  # far below the turns of the guest
@@ -19,7 +19,7 @@ def booted_at_its_start(boot) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
     booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
-    booted.machine.core.inputs.vector = -1  # as the first element's inputs have it
+    booted.machine.core.choose_no_interrupt()  # as the first element's inputs have it
     return booted
 
 
@@ -36,7 +36,7 @@ def test_the_search_by_steps_passes_a_fault_on_the_way(boot) -> None:
     machine = booted_at_its_start(boot).machine
     while machine.core.exit.port != POST:  # between both parts
         machine.run(elements=1)
-    machine.engine.rollback(to=lib.DWC_PHASE_BETWEEN)
+    machine.engine.rollback(to=Phase.BETWEEN)
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
     assert machine.run() is Outcome.POWEROFF

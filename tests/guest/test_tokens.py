@@ -5,12 +5,12 @@ import os
 import pytest
 from conftest import ROOT, Booted
 
-from dwcvmm._core import lib
+from dwcvmm.core.enums import Cap, UserTrap
 from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause
-from dwcvmm.element.hostprobe import Abilities, UserTrap, kvm_module
+from dwcvmm.element.hostprobe import Abilities, kvm_module
 from dwcvmm.kvm.system import System
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 
 GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
@@ -32,7 +32,7 @@ def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
         pytest.skip("doctor: kernel_code: KVM emulates it, and not CMPXCHG16B")
     if guest == "hidden" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not XSAVE")
-    if guest == "alarms" and strategy is Strategy.OFF and not System().check_extension(lib.KVM_CAP_TSC_CONTROL):
+    if guest == "alarms" and strategy is Strategy.OFF and not System().check_extension(Cap.TSC_CONTROL):
         pytest.skip("doctor: tsc_scaling: under off the TSC is the host's, and keeps pace with --clock host only")
     if guest == "debug" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and no debug exceptions")
@@ -40,7 +40,7 @@ def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
         pytest.skip("kvm_pvm: a KVM_NMI is not delivered to emulated kernel code, and the vCPU never comes back")
     if guest == "debug" and os.environ.get("DWCVMM_TESTBED") == "amd":
         pytest.skip("QEMU TCG does not deliver ICEBP, under off neither")
-    if guest in ("tscaux", "moving") and not System().check_extension(lib.KVM_CAP_X86_USER_SPACE_MSR):
+    if guest in ("tscaux", "moving") and not System().check_extension(Cap.X86_USER_SPACE_MSR):
         pytest.skip("this KVM has no KVM_CAP_X86_USER_SPACE_MSR (kernel 5.10 or later): MSRs are its own affair")
     if guest == "pae" and kvm_module() == "kvm_pvm":
         pytest.skip("kvm_pvm: paging with PAE and without long mode is refused (#GP at CR0.PG), under off neither")

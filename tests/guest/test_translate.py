@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import needs_kvm
 
-from dwcvmm.element import guestcode
+from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.hostprobe import kvm_module
 from dwcvmm.guest.entry import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
-from dwcvmm.pc.machine import Machine, MachineConfig
+from dwcvmm.pc.pc import PC, PcConfig
 
 CODE, ROOT_TABLE, TABLES = 0x100000, 0x200000, 0x201000
 RAM_BYTES = 16 << 20
@@ -31,7 +30,7 @@ MODES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, int]] = {
 }
 
 
-def write_tables(machine: Machine, mode: str, chance: random.Random) -> None:
+def write_tables(machine: PC, mode: str, chance: random.Random) -> None:
     """Two tables a level; each entry is a hole, a large page, or leads on. The page of the code maps itself."""
     size, widths, large, _, _ = MODES[mode]
     form = "<I" if size == 4 else "<Q"
@@ -57,20 +56,19 @@ def write_tables(machine: Machine, mode: str, chance: random.Random) -> None:
                 machine.memory.write(at + size * index, struct.pack(form, value))
 
 
-def start(guests: Path, mode: str, chance: random.Random) -> Machine:
-    machine = Machine(
-        MachineConfig(guests / "ports.bin", memory_bytes=RAM_BYTES, engine=EngineConfig(strategy=Strategy.OFF)),
-        lambda output: None,
+def start(guests: Path, mode: str, chance: random.Random) -> PC:
+    machine = PC(
+        PcConfig(guests / "ports.bin", memory_bytes=RAM_BYTES, engine=EngineConfig(strategy=Strategy.OFF)),
     )
     machine.memory.write(CODE, LOOP)
     write_tables(machine, mode, chance)
-    vcpu: Any = machine.replicas.vcpus[0]
-    sregs = vcpu.get("sregs")
+    vcpu = machine.replicas.vcpus[0]
+    sregs = vcpu.get(Sregs)
     _, widths, _, sregs.cr4, efer = MODES[mode]
     sregs.cr0, sregs.cr3, sregs.efer = CR0_PE | CR0_ET | CR0_NE | (CR0_PG if widths else 0), ROOT_TABLE, efer
     if not efer:
         sregs.cs.l, sregs.cs.db = 0, 1
-    vcpu.set("sregs", sregs)
+    vcpu.set(sregs)
     machine.start()
     machine.run(2)
     return machine
@@ -86,14 +84,14 @@ def test_as_kvm_does(guests: Path, mode: str, seed: int) -> None:
     machine = start(guests, mode, chance)
     try:
         replica, vcpu = machine.core.replicas[0], machine.replicas.vcpus[0]
-        assert guestcode.translate(replica, CODE) == CODE
+        assert replica.translate(CODE) == CODE
         bits = {"4-level": 48, "off": 25}.get(mode, 32)
         found = 0
         for _ in range(1500):
             linear = chance.getrandbits(bits)
             if linear >> 47:
                 linear |= 0xFFFF << 48
-            ours, kvms = guestcode.translate(replica, linear), vcpu.translate(linear)
+            ours, kvms = replica.translate(linear), vcpu.translate(linear)
             assert ours == (kvms if kvms is not None and kvms < RAM_BYTES else None), hex(linear)
             found += ours is not None
         assert found > 300

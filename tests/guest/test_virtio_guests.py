@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Booted
 
+from dwcvmm.core.enums import Copy
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.pc.devices.disk import DiskConfig
-from dwcvmm.pc.machine import Outcome
+from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
 
 ROUNDS, BYTES = 32, 4096
@@ -62,14 +63,15 @@ def test_no_fault_reaches_the_disk(boot, strategy: Strategy, run: str, image: Pa
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-@pytest.mark.parametrize("copy", range(3))
-def test_what_flips_before_a_device_reads_is_mended(boot, strategy: Strategy, copy: int, image: Path) -> None:
+@pytest.mark.parametrize("copy", [Copy.A, Copy.B, Copy.CHECKPOINT])
+def test_what_flips_before_a_device_reads_is_mended(boot, strategy: Strategy, copy: Copy, image: Path) -> None:
     booted = boot("disk", strategy, virtio=VirtioConfig((DiskConfig(image),)))
     core, virtio = booted.machine.core, booted.machine.virtio
     process = virtio.process
 
     def flip_and_process() -> None:
-        (core.replicas[0].ram, core.replicas[1].ram, core.checkpoint_ram)[copy][DATA + 100] ^= 4
+        ram = core.ram(copy)
+        ram.upset(DATA + 100, ram.byte(DATA + 100) ^ 4)
         process()
 
     virtio.process = flip_and_process  # type: ignore[method-assign]
@@ -85,8 +87,8 @@ def test_nothing_leaves_without_a_right_copy(boot, strategy: Strategy, image: Pa
     process = virtio.process
 
     def damage_and_process() -> None:
-        for bit, ram in enumerate((core.replicas[0].ram, core.replicas[1].ram, core.checkpoint_ram)):
-            ram[DATA + 100] ^= 1 << bit
+        for bit, ram in enumerate(map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT))):
+            ram.upset(DATA + 100, ram.byte(DATA + 100) ^ 1 << bit)
         process()
 
     virtio.process = damage_and_process  # type: ignore[method-assign]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.pcdevices import IoApic, Lapic
 
 ID, TPR, PPR, EOI, LDR, DFR, SVR, ISR, IRR, ESR, ICR, LVT_TIMER, LINT0 = (
     *(0x20, 0x80, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0, 0x100, 0x200, 0x280, 0x300, 0x320, 0x350),
@@ -17,28 +15,21 @@ ENABLED, MASKED, PERIODIC, NEVER = 0x1FF, 0x10000, 0x20000, 2**64 - 1
 LEVEL = 0x8000
 
 
-def new_lapic() -> Any:
-    lapic = ffi.new("struct dwc_lapic *")
-    lib.dwc_lapic_init(lapic)
-    lib.dwc_lapic_write(lapic, SVR, ENABLED, 0)
+def new_lapic() -> Lapic:
+    lapic = Lapic()
+    lapic.write(SVR, ENABLED)
     return lapic
 
 
-def new_ioapic() -> Any:
-    ioapic = ffi.new("struct dwc_ioapic *")
-    lib.dwc_ioapic_init(ioapic)
-    return ioapic
-
-
-def redirect(ioapic: Any, lapic: Any, pin: int, low: int, high: int = 0) -> None:
+def redirect(ioapic: IoApic, lapic: Lapic, pin: int, low: int, high: int = 0) -> None:
     for register, value in ((0x11 + 2 * pin, high), (0x10 + 2 * pin, low)):
-        lib.dwc_ioapic_write(ioapic, lapic, 0, register)
-        lib.dwc_ioapic_write(ioapic, lapic, 0x10, value)
+        ioapic.write(lapic, 0, register)
+        ioapic.write(lapic, 0x10, value)
 
 
-def entry(ioapic: Any, lapic: Any, pin: int) -> int:
-    lib.dwc_ioapic_write(ioapic, lapic, 0, 0x10 + 2 * pin)
-    return int(lib.dwc_ioapic_read(ioapic, 0x10))
+def entry(ioapic: IoApic, lapic: Lapic, pin: int) -> int:
+    ioapic.write(lapic, 0, 0x10 + 2 * pin)
+    return ioapic.read(0x10)
 
 
 class Oracle:
@@ -73,28 +64,28 @@ def test_priorities(steps: list[tuple[str, int]]) -> None:
     lapic, oracle = new_lapic(), Oracle()
     for what, value in steps:
         if what == "request":
-            lib.dwc_lapic_accept(lapic, value, 0)
+            lapic.accept(value)
             oracle.requested.add(value)
         elif what == "tpr":
-            lib.dwc_lapic_write(lapic, TPR, value, 0)
+            lapic.write(TPR, value)
             oracle.tpr = value
         elif what == "cr8":
-            lib.dwc_lapic_set_cr8(lapic, value)
+            lapic.set_cr8(value)
             if oracle.tpr >> 4 != value:
                 oracle.tpr = value << 4
         elif what == "take":
             vector = oracle.pending()
-            assert lib.dwc_lapic_acknowledge(lapic) == vector
+            assert lapic.acknowledge() == vector
             if vector >= 0:
                 oracle.requested.remove(vector)
                 oracle.in_service.add(vector)
         else:
-            lib.dwc_lapic_write(lapic, EOI, 0, 0)
+            lapic.write(EOI, 0)
             oracle.in_service.discard(max(oracle.in_service, default=-1))
-        assert lib.dwc_lapic_pending(lapic) == oracle.pending()
-        assert lib.dwc_lapic_read(lapic, PPR, 0) == oracle.ppr
+        assert lapic.pending == oracle.pending()
+        assert lapic.read(PPR) == oracle.ppr
         for base, vectors in ((IRR, oracle.requested), (ISR, oracle.in_service)):
-            words = [int(lib.dwc_lapic_read(lapic, base + 16 * i, 0)) for i in range(8)]
+            words = [lapic.read(base + 16 * i) for i in range(8)]
             assert {32 * i + bit for i in range(8) for bit in range(32) if words[i] >> bit & 1} == vectors
 
 
@@ -102,50 +93,49 @@ def test_priorities(steps: list[tuple[str, int]]) -> None:
 def test_timer_counts_the_guest_clock(count: int, divide: int, periodic: bool, passed_ns: int) -> None:
     divisor = {0: 2, 1: 4, 2: 8, 3: 16, 8: 32, 9: 64, 10: 128, 11: 1}[divide]
     lapic, started = new_lapic(), 12345
-    lib.dwc_lapic_write(lapic, DIVIDE, divide, 0)
-    lib.dwc_lapic_write(lapic, LVT_TIMER, (PERIODIC if periodic else 0) | 0x40, 0)
-    lib.dwc_lapic_write(lapic, INITIAL, count, started)
-    assert lib.dwc_lapic_deadline(lapic) == started + count * divisor
+    lapic.write(DIVIDE, divide)
+    lapic.write(LVT_TIMER, (PERIODIC if periodic else 0) | 0x40)
+    lapic.write(INITIAL, count, started)
+    assert lapic.deadline == started + count * divisor
     now, passed = started + passed_ns, passed_ns // divisor
     left = count - passed % count if periodic else max(0, count - passed)
-    assert lib.dwc_lapic_read(lapic, CURRENT, now) == left
-    lib.dwc_lapic_tick(lapic, now)
-    assert lib.dwc_lapic_pending(lapic) == (0x40 if passed >= count else -1)
+    assert lapic.read(CURRENT, now) == left
+    lapic.tick(now)
+    assert lapic.pending == (0x40 if passed >= count else -1)
     if periodic:
-        assert lib.dwc_lapic_deadline(lapic) == started + (passed // count + 1) * count * divisor
+        assert lapic.deadline == started + (passed // count + 1) * count * divisor
     elif passed >= count:
-        assert lib.dwc_lapic_deadline(lapic) == NEVER
+        assert lapic.deadline == NEVER
 
 
 def test_a_timer_interrupts_once_a_period() -> None:
     lapic = new_lapic()
-    lib.dwc_lapic_write(lapic, DIVIDE, 11, 0)
-    lib.dwc_lapic_write(lapic, LVT_TIMER, PERIODIC | 0x40, 0)
-    lib.dwc_lapic_write(lapic, INITIAL, 1000, 0)
+    lapic.write(DIVIDE, 11)
+    lapic.write(LVT_TIMER, PERIODIC | 0x40)
+    lapic.write(INITIAL, 1000)
     taken = 0
     for now in range(0, 10_500, 100):
-        lib.dwc_lapic_tick(lapic, now)
-        if lib.dwc_lapic_acknowledge(lapic) == 0x40:
+        lapic.tick(now)
+        if lapic.acknowledge() == 0x40:
             taken += 1
-            lib.dwc_lapic_write(lapic, EOI, 0, now)
+            lapic.write(EOI, 0, now)
     assert taken == 10
 
 
 def test_a_disabled_apic_masks_its_entries_and_cuts_the_wire() -> None:
-    lapic = ffi.new("struct dwc_lapic *")
-    lib.dwc_lapic_init(lapic)
-    assert lib.dwc_lapic_wire(lapic), "as firmware leaves it"
-    lib.dwc_lapic_accept(lapic, 0x40, 0)
-    assert lib.dwc_lapic_pending(lapic) == -1
-    lib.dwc_lapic_write(lapic, SVR, 0xFF, 0)
-    assert not lib.dwc_lapic_wire(lapic)
-    lib.dwc_lapic_write(lapic, LVT_TIMER, 0x40, 0)
-    assert lib.dwc_lapic_read(lapic, LVT_TIMER, 0) & MASKED
+    lapic = Lapic()
+    assert lapic.wire, "as firmware leaves it"
+    lapic.accept(0x40)
+    assert lapic.pending == -1
+    lapic.write(SVR, 0xFF)
+    assert not lapic.wire
+    lapic.write(LVT_TIMER, 0x40)
+    assert lapic.read(LVT_TIMER) & MASKED
 
 
 def test_messages_to_itself_and_to_others() -> None:
     lapic = new_lapic()
-    lib.dwc_lapic_write(lapic, LDR, 2 << 24, 0)
+    lapic.write(LDR, 2 << 24)
     for high, low, meant in (
         (0, 0x41, True),  # its own id
         (1 << 24, 0x42, False),
@@ -157,58 +147,58 @@ def test_messages_to_itself_and_to_others() -> None:
         (0, 0xC0048, False),
         (0, 0x40649, False),  # a start-up message
     ):
-        lib.dwc_lapic_write(lapic, ICR + 16, high, 0)
-        lib.dwc_lapic_write(lapic, ICR, low, 0)
-        assert (lib.dwc_lapic_read(lapic, IRR + 16 * 2, 0) >> (low & 31) & 1) == meant, hex(low)
-        assert not lib.dwc_lapic_read(lapic, ICR, 0) & 0x1000, "delivered at once"
-    lib.dwc_lapic_write(lapic, ICR, 0x40400, 0)
+        lapic.write(ICR + 16, high)
+        lapic.write(ICR, low)
+        assert (lapic.read(IRR + 16 * 2) >> (low & 31) & 1) == meant, hex(low)
+        assert not lapic.read(ICR) & 0x1000, "delivered at once"
+    lapic.write(ICR, 0x40400)
     assert lapic.nmi
-    lib.dwc_lapic_write(lapic, ICR, 0x4000F, 0)
-    lib.dwc_lapic_write(lapic, ESR, 0, 0)
-    assert lib.dwc_lapic_read(lapic, ESR, 0) == 0x20
-    lib.dwc_lapic_write(lapic, ESR, 0, 0)
-    assert lib.dwc_lapic_read(lapic, ESR, 0) == 0
+    lapic.write(ICR, 0x4000F)
+    lapic.write(ESR, 0)
+    assert lapic.read(ESR) == 0x20
+    lapic.write(ESR, 0)
+    assert lapic.read(ESR) == 0
 
 
 def test_an_edge_is_one_interrupt_and_waits_for_the_mask() -> None:
-    lapic, ioapic = new_lapic(), new_ioapic()
+    lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 5, MASKED | 0x51)
-    lib.dwc_ioapic_set_line(ioapic, lapic, 5, 1)
-    assert lib.dwc_lapic_pending(lapic) == -1
+    ioapic.set_line(lapic, 5, 1)
+    assert lapic.pending == -1
     redirect(ioapic, lapic, 5, 0x51)
-    assert lib.dwc_lapic_acknowledge(lapic) == 0x51
-    lib.dwc_lapic_write(lapic, EOI, 0, 0)
-    lib.dwc_ioapic_set_line(ioapic, lapic, 5, 1)
-    assert lib.dwc_lapic_pending(lapic) == -1, "no new edge"
-    lib.dwc_ioapic_set_line(ioapic, lapic, 5, 0)
-    lib.dwc_ioapic_set_line(ioapic, lapic, 5, 1)
-    assert lib.dwc_lapic_pending(lapic) == 0x51
+    assert lapic.acknowledge() == 0x51
+    lapic.write(EOI, 0)
+    ioapic.set_line(lapic, 5, 1)
+    assert lapic.pending == -1, "no new edge"
+    ioapic.set_line(lapic, 5, 0)
+    ioapic.set_line(lapic, 5, 1)
+    assert lapic.pending == 0x51
 
 
 def test_a_level_interrupts_again_after_its_end_while_the_line_is_high() -> None:
-    lapic, ioapic = new_lapic(), new_ioapic()
+    lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 17, LEVEL | 0x61)
-    lib.dwc_ioapic_set_line(ioapic, lapic, 17, 1)
+    ioapic.set_line(lapic, 17, 1)
     for more in (1, 0):
-        assert lib.dwc_lapic_acknowledge(lapic) == 0x61
+        assert lapic.acknowledge() == 0x61
         assert entry(ioapic, lapic, 17) & 0x4000, "remote IRR"
-        lib.dwc_ioapic_set_line(ioapic, lapic, 17, more)
-        assert lib.dwc_lapic_pending(lapic) == -1
-        ended = lib.dwc_lapic_write(lapic, EOI, 0, 0)
+        ioapic.set_line(lapic, 17, more)
+        assert lapic.pending == -1
+        ended = lapic.write(EOI, 0)
         assert ended == 0x61
-        lib.dwc_ioapic_end(ioapic, lapic, ended)
-    assert lib.dwc_lapic_pending(lapic) == -1
+        ioapic.end(lapic, ended)
+    assert lapic.pending == -1
     assert not entry(ioapic, lapic, 17) & 0x4000
 
 
 def test_only_what_is_meant_for_this_cpu_arrives() -> None:
-    lapic, ioapic = new_lapic(), new_ioapic()
+    lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 3, 0x53, 7 << 24)
-    lib.dwc_ioapic_set_line(ioapic, lapic, 3, 1)
-    assert lib.dwc_lapic_pending(lapic) == -1
-    assert not lib.dwc_ioapic_wire(ioapic)
+    ioapic.set_line(lapic, 3, 1)
+    assert lapic.pending == -1
+    assert not ioapic.wire
     redirect(ioapic, lapic, 0, 0x700)
-    assert lib.dwc_ioapic_wire(ioapic)
+    assert ioapic.wire
 
 
 WRITES = st.lists(st.tuples(st.booleans(), st.integers(0, 0xFFF), st.integers(0, 2**32 - 1)), max_size=80)
@@ -216,17 +206,17 @@ WRITES = st.lists(st.tuples(st.booleans(), st.integers(0, 0xFFF), st.integers(0,
 
 @given(WRITES, st.integers(0, 2**40))
 def test_anything_may_be_written(writes: list[tuple[bool, int, int]], now: int) -> None:
-    lapic, ioapic = new_lapic(), new_ioapic()
+    lapic, ioapic = new_lapic(), IoApic()
     for to_lapic, offset, value in writes:
         if to_lapic:
-            lib.dwc_lapic_write(lapic, offset, value, now)
-            assert 0 <= lib.dwc_lapic_read(lapic, offset, now) < 2**32
+            lapic.write(offset, value, now)
+            assert 0 <= lapic.read(offset, now) < 2**32
         else:
-            lib.dwc_ioapic_write(ioapic, lapic, offset & 0x10, value & 0xFF if offset & 1 else value)
-            lib.dwc_ioapic_set_line(ioapic, lapic, offset % 24, value & 1)
-            assert 0 <= lib.dwc_ioapic_read(ioapic, offset) < 2**32
+            ioapic.write(lapic, offset & 0x10, value & 0xFF if offset & 1 else value)
+            ioapic.set_line(lapic, offset % 24, value & 1)
+            assert 0 <= ioapic.read(offset) < 2**32
         now += 1000
-        lib.dwc_lapic_tick(lapic, now)
-        assert lib.dwc_lapic_deadline(lapic) >= now - 1000
-        vector = lib.dwc_lapic_pending(lapic)
+        lapic.tick(now)
+        assert lapic.deadline >= now - 1000
+        vector = lapic.pending
         assert vector == -1 or vector >= 16

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -15,9 +16,8 @@ from pathlib import Path
 import pytest
 
 CBITS = Path(__file__).parents[2] / "cbits"
-FLOORS = ("vcpu", "pc", "replica", "memory", "sites", "element")  # from the ground up; engine.c stands on the last
-BASE = ("assertion", "host", "phase", "stats", "status")  # below all floors
-STRUCTURES = ("engine.h", "replica/replica.h", "replica/inputs.h")
+LAYERS = tomllib.loads((CBITS.parent / "pyproject.toml").read_text())["tool"]["dwcvmm"]["cbits"]
+FLOORS, BASE, STRUCTURES = LAYERS["floors"][::-1], LAYERS["ground"], LAYERS["structures"]
 
 
 def code(path: Path) -> str:

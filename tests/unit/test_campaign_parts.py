@@ -22,7 +22,8 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
 from dwcvmm.faults.model import parse
 from dwcvmm.pc.devices.cmos import date_text
-from dwcvmm.pc.machine import MachineConfig, Outcome
+from dwcvmm.pc.pc import PcConfig
+from dwcvmm.pc.result import Outcome
 
 GOLDEN = Golden(
     outcome="poweroff", status=0, oracle=Oracle("", ["OK"], True), elements=[2000, 2010], wall_s=[0.1, 0.1],
@@ -44,7 +45,7 @@ def test_the_command_that_repeats_a_fault_has_the_date_of_the_campaign() -> None
     command = command_of(spec(), spec().guests[0], "5:e1:rax:3")
     assert "--rtc fixed" in command
     assert command.endswith("--fault 5:e1:rax:3")
-    assert date_text(MachineConfig(Path("one.bin")).date_ns) == "fixed"
+    assert date_text(PcConfig(Path("one.bin")).date_ns) == "fixed"
 
 
 @pytest.mark.parametrize(

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi
+from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.guest.cpuid import HIDDEN, HYPERVISOR_LEAVES, apply_policy
 
 ALL = 0xFFFFFFFF
 TSC_HZ = 1_000_000_000
 
 
-def table() -> Any:
+def table() -> list[CpuidEntry]:
     """A CPU that has everything."""
     leaves = {(h.leaf, h.subleaf) for h in HIDDEN} | {(0x15, 0), (HYPERVISOR_LEAVES.start, 0)}
     leaves |= {(0x4, 0), (0x4, 3), (0xB, 0), (0x1F, 0), (0x8000001D, 0), (0x8000001E, 0), (0x80000008, 0)}
-    made = ffi.new("struct dwc_cpuid *")
-    made.nent = len(leaves)
-    for entry, (leaf, subleaf) in zip(made.entries, sorted(leaves), strict=False):
-        entry.function, entry.index = leaf, subleaf
-        entry.eax = entry.ebx = entry.ecx = entry.edx = ALL
-    return made
+    return [CpuidEntry(leaf, subleaf, 0, ALL, ALL, ALL, ALL) for leaf, subleaf in sorted(leaves)]
 
 
-def shown(made: Any) -> dict[tuple[int, int], Any]:
-    return {(e.function, e.index): e for e in made.entries[0 : made.nent]}
+def shown(leaves: list[CpuidEntry]) -> dict[tuple[int, int], CpuidEntry]:
+    entries = {(entry.function, entry.index): entry for entry in leaves}
+    assert len(entries) == len(leaves), "no leaf twice"
+    return entries
 
 
 @pytest.mark.parametrize("show_tsc", [False, True])
@@ -50,7 +45,7 @@ def test_what_needs_xsave_is_hidden_where_there_is_none(xsave: bool) -> None:
     """OpenSSL and glibc look at AVX2 alone, and would use what faults."""
     made = table()
     if not xsave:
-        for entry in made.entries[0 : made.nent]:
+        for entry in made:
             if entry.function == 1:
                 entry.ecx &= ~(1 << 26)
     entries = shown(apply_policy(made))
@@ -77,14 +72,8 @@ ANY_LEAF = st.tuples(*(st.integers(0, ALL),) * 4)
 @given(LAST_LEAF, st.dictionaries(st.sampled_from(TOPOLOGY), ANY_LEAF))
 def test_one_processor_whoever_asks(last: int, leaves: dict[tuple[int, int], tuple[int, int, int, int]]) -> None:
     """By Intel's way and by AMD's, and by dividing by a number without looking whether it's valid."""
-    made = ffi.new("struct dwc_cpuid *")
     leaves |= {(0, 0): (last, 0, 0, 0)}
-    made.nent = len(leaves)
-    for entry, (leaf, registers) in zip(made.entries, sorted(leaves.items()), strict=False):
-        entry.function, entry.index = leaf
-        entry.eax, entry.ebx, entry.ecx, entry.edx = registers
-    entries = shown(apply_policy(made))
-    assert len(entries) == made.nent, "no leaf twice"
+    entries = shown(apply_policy(CpuidEntry(*leaf, 0, *registers) for leaf, registers in sorted(leaves.items())))
     assert not {leaf for leaf, _ in entries} & {0x1F, 0x80000026}
     for (leaf, _), entry in entries.items():
         if leaf == 1:

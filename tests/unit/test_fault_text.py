@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.element.divergence import REGISTERS
+from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import SPECIAL, XSAVE_COMPONENTS, At, Fault, Point, Run, Space, Target, parse
 

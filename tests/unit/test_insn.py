@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 
 import capstone
 import pytest
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import LONGEST_INSTRUCTION, InsnKind
+from dwcvmm.core.insn import Insn, decode
 from dwcvmm.element.sites import INSTRUCTIONS
 
 MODES = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}
@@ -31,11 +31,11 @@ REGISTERS = (
 WIDTHS = {2: 0, 4: 1, 8: 2}
 HOST_READS = {name: kind for kind, (name, _) in INSTRUCTIONS.items()}
 KINDS = HOST_READS | {
-    **dict.fromkeys(("pushf", "pushfd", "pushfq"), lib.DWC_INSN_PUSHF),
-    **dict.fromkeys(("int", "int3", "into"), lib.DWC_INSN_INT),
-    **dict.fromkeys(("syscall", "sysenter", "sysexit", "sysexitq"), lib.DWC_INSN_SYSCALL),
-    **dict.fromkeys(("sysret", "sysretq"), lib.DWC_INSN_SYSRET),
-    **{"sti": lib.DWC_INSN_STI, "int1": lib.DWC_INSN_ICEBP, "hlt": lib.DWC_INSN_HLT},
+    **dict.fromkeys(("pushf", "pushfd", "pushfq"), InsnKind.PUSHF),
+    **dict.fromkeys(("int", "int3", "into"), InsnKind.INT),
+    **dict.fromkeys(("syscall", "sysenter", "sysexit", "sysexitq"), InsnKind.SYSCALL),
+    **dict.fromkeys(("sysret", "sysretq"), InsnKind.SYSRET),
+    **{"sti": InsnKind.STI, "int1": InsnKind.ICEBP, "hlt": InsnKind.HLT},
 }
 STRINGS = {
     *(f"{name}{width}" for name in ("movs", "cmps", "stos", "lods", "scas") for width in "bwdq"),
@@ -43,44 +43,29 @@ STRINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Insn:
-    kind: int
-    prefixes: int
-    length: int
-    register: int
-    width: int
-
-
-def decode(code: bytes, bits: int) -> Insn:
-    insn = ffi.new("struct dwc_insn *")
-    lib.dwc_decode(code.ljust(lib.DWC_LONGEST_INSTRUCTION, b"\x90"), bits, insn)
-    return Insn(int(insn.kind), int(insn.prefixes), int(insn.length), int(insn.reg), int(insn.bytes))
-
-
-def expected(code: bytes, bits: int, repeats: bool) -> tuple[int, int, str]:
+def expected(code: bytes, bits: int, repeats: bool) -> tuple[InsnKind, int, str]:
     """(kind, length, operands) by capstone."""
-    found = next(ENGINES[bits].disasm_lite(code.ljust(lib.DWC_LONGEST_INSTRUCTION, b"\x90"), 0, 1), None)
+    found = next(ENGINES[bits].disasm_lite(code.ljust(LONGEST_INSTRUCTION, b"\x90"), 0, 1), None)
     if not found:
-        return lib.DWC_INSN_OTHER, 0, ""
+        return InsnKind.OTHER, 0, ""
     _, length, mnemonic, operands = found
     name = mnemonic.split()[-1]
     if (name, operands) == ("pop", "ss") or (name == "mov" and operands.startswith("ss,")):
-        return lib.DWC_INSN_LOAD_SS, length, operands
+        return InsnKind.LOAD_SS, length, operands
     if repeats and name in STRINGS and "xmm" not in operands:  # MOVSD and CMPSD are names of others, too
-        return lib.DWC_INSN_STRING, length, operands
-    return KINDS.get(name, lib.DWC_INSN_OTHER), length, operands
+        return InsnKind.STRING, length, operands
+    return KINDS.get(name, InsnKind.OTHER), length, operands
 
 
-def is_prefix_of_another(kind: int, prefixes: bytes) -> bool:
+def is_prefix_of_another(kind: InsnKind, prefixes: bytes) -> bool:
     """Where capstone overlooks that a prefix makes it another instruction or none (SDM vol. 2: LOCK, NP, NFx)."""
     if 0xF0 in prefixes:
         return True
-    if kind == lib.DWC_READ_XGETBV:
+    if kind == InsnKind.XGETBV:
         return bool(set(prefixes) & {0x66, 0xF2, 0xF3})
-    if kind == lib.DWC_READ_RDRAND:
+    if kind == InsnKind.RDRAND:
         return bool(set(prefixes) & {0xF2, 0xF3})
-    return kind == lib.DWC_READ_RDSEED and 0xF2 in prefixes
+    return kind == InsnKind.RDSEED and 0xF2 in prefixes
 
 
 def opcodes() -> Iterator[bytes]:
@@ -93,46 +78,46 @@ def opcodes() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("bits", [64, 32, 16])
 def test_all_opcodes_behind_prefixes_are_what_capstone_says(bits: int) -> None:
-    told, odd = Counter[int](), 0
+    told, odd = Counter[InsnKind](), 0
     for legacy, rex, opcode in product(PREFIXES, REXES if bits == 64 else [b""], list(opcodes())):
         prefixes = legacy + rex
         code = prefixes + opcode
         insn = decode(code, bits)
         kind, length, operands = expected(code, bits, bool({0xF2, 0xF3} & set(prefixes)))
         if insn.kind != kind:
-            assert insn.kind == lib.DWC_INSN_OTHER and is_prefix_of_another(kind, prefixes), code.hex()
+            assert insn.kind == InsnKind.OTHER and is_prefix_of_another(kind, prefixes), code.hex()
             odd += 1
             continue
         told[kind] += 1
-        if kind == lib.DWC_INSN_OTHER:
+        if kind == InsnKind.OTHER:
             continue
         assert insn.prefixes == len(prefixes), code.hex()
-        assert insn.length == (0 if kind == lib.DWC_INSN_LOAD_SS else length), code.hex()
-        if kind == lib.DWC_READ_RDPID:  # it is as wide as the mode, whatever capstone makes of a prefix
+        assert insn.length == (0 if kind == InsnKind.LOAD_SS else length), code.hex()
+        if kind == InsnKind.RDPID:  # it is as wide as the mode, whatever capstone makes of a prefix
             assert operands in REGISTERS[insn.register], code.hex()
             assert insn.width == (8 if bits == 64 else 4)
-        elif kind in (lib.DWC_READ_RDRAND, lib.DWC_READ_RDSEED):
+        elif kind in (InsnKind.RDRAND, InsnKind.RDSEED):
             assert operands == REGISTERS[insn.register][WIDTHS[insn.width]], code.hex()
         else:
             assert (insn.register, insn.width) == (0, 0), code.hex()
-    assert set(told) == {*KINDS.values(), lib.DWC_INSN_STRING, lib.DWC_INSN_LOAD_SS, lib.DWC_INSN_OTHER}
+    assert set(told) == {*KINDS.values(), InsnKind.STRING, InsnKind.LOAD_SS, InsnKind.OTHER}
     assert odd < 0.002 * told.total()
 
 
 @pytest.mark.parametrize("opcode", [b"\x0f\x31", b"\xcd\x80", b"\x0f\xc7\xf8", b"\x9c"])
 def test_an_instruction_has_fifteen_bytes_at_most(opcode: bytes) -> None:
     plain = decode(opcode, 64)
-    assert plain.kind != lib.DWC_INSN_OTHER
+    assert plain.kind != InsnKind.OTHER
     for prefixes in range(15):
         insn = decode((b"\x2e" * prefixes + opcode)[:15], 64)
         if prefixes + len(opcode) <= 15:
             assert (insn.kind, insn.prefixes, insn.length) == (plain.kind, prefixes, prefixes + len(opcode))
         else:
-            assert insn.kind == lib.DWC_INSN_OTHER
-    assert decode(b"\x2e" * 15, 64).kind == lib.DWC_INSN_OTHER
+            assert insn.kind == InsnKind.OTHER
+    assert decode(b"\x2e" * 15, 64).kind == InsnKind.OTHER
 
 
 def test_a_rex_prefix_counts_right_before_the_opcode_only() -> None:
     assert decode(b"\x49\x0f\xc7\xf0", 64).register == 8
-    assert decode(b"\x49\x66\x0f\xc7\xf0", 64) == Insn(lib.DWC_READ_RDRAND, 2, 5, 0, 2)
-    assert decode(b"\x49\x0f\x31", 32).kind == lib.DWC_INSN_OTHER  # DEC ECX
+    assert decode(b"\x49\x66\x0f\xc7\xf0", 64) == Insn(InsnKind.RDRAND, 2, 5, 0, 2)
+    assert decode(b"\x49\x0f\x31", 32).kind == InsnKind.OTHER  # DEC ECX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -58,3 +59,9 @@ def test_a_package_without_a_floor_is_named(tree: Path) -> None:
     kept, output = lint(tree)
     assert not kept
     assert "attic" in output
+
+
+def test_the_picture_shows_the_code_as_it_is() -> None:
+    found = runpy.run_path(str(ROOT / "scripts" / "architecture"))["picture"]()
+    drawn = (ROOT / "docs" / "architecture.svg").read_text()
+    assert found == drawn, "run .venv/bin/python scripts/architecture, and look at docs/architecture.svg"

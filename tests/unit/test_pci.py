@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi
+from dwcvmm.core.pcdevices import Pci
 from dwcvmm.errors import InternalError
 from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.pc.devices.pci.config import COMMAND, INTERRUPT_LINE, ConfigSpace
@@ -16,7 +16,7 @@ ENABLE = 0x80000000
 
 
 def machine() -> tuple[PciBus, ConfigPorts, Ecam, list[int]]:
-    bus, resets = PciBus(ffi.new("struct dwc_pci *")), list[int]()
+    bus, resets = PciBus(Pci()), list[int]()
     bus.add(3, ConfigSpace(0x1AF4, 0x1042, 0x018000))
     return bus, ConfigPorts(bus, ResetControl(lambda: resets.append(1))), Ecam(bus), resets
 

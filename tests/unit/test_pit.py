@@ -4,53 +4,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.pcdevices import Pit
 
 NS_PER_S = 1_000_000_000
 PIT_HZ = 1_193_182
 
 
-def start_pit(pit, mode: int, reload: int, now: int = 0) -> None:
-    lib.dwc_pit_write(pit, 0x43, 0x30 | mode << 1, now)
-    lib.dwc_pit_write(pit, 0x40, reload & 0xFF, now)
-    lib.dwc_pit_write(pit, 0x40, reload >> 8, now)
+def start_pit(pit: Pit, mode: int, reload: int, now: int = 0) -> None:
+    pit.write(0x43, 0x30 | mode << 1, now)
+    pit.write(0x40, reload & 0xFF, now)
+    pit.write(0x40, reload >> 8, now)
 
 
 @pytest.mark.parametrize("mode", [2, 3])
 @pytest.mark.parametrize("reload", [2, 1193, 11932, 65535])
 def test_pit_ticks_as_often_as_the_clock_says(mode: int, reload: int) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     start_pit(pit, mode, reload)
-    assert lib.dwc_pit_edges(pit, NS_PER_S) == PIT_HZ // reload
+    assert pit.edges(NS_PER_S) == PIT_HZ // reload
 
 
 @given(st.integers(2, 65535), st.integers(0, 10 * NS_PER_S))
 def test_pit_deadline_is_the_first_moment_of_the_next_edge(reload: int, now: int) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     start_pit(pit, 2, reload)
-    lib.dwc_pit_edges(pit, now)
-    deadline = lib.dwc_pit_deadline(pit, now)
+    pit.edges(now)
+    deadline = pit.deadline(now)
     assert deadline > now
-    assert lib.dwc_pit_edges(pit, deadline - 1) == 0
-    assert lib.dwc_pit_edges(pit, deadline) == 1
+    assert pit.edges(deadline - 1) == 0
+    assert pit.edges(deadline) == 1
 
 
 def test_pit_one_shot_fires_once() -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     start_pit(pit, 0, 1000)
-    assert lib.dwc_pit_edges(pit, NS_PER_S) == 1
-    assert lib.dwc_pit_deadline(pit, NS_PER_S) == 2**64 - 1
+    assert pit.edges(NS_PER_S) == 1
+    assert pit.deadline(NS_PER_S) == 2**64 - 1
 
 
 def test_pit_read_back_says_that_a_loaded_count_is_valid() -> None:
     """Linux' KASLR code polls the null-count bit of a channel that firmware had started."""
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
-    lib.dwc_pit_write(pit, 0x43, 0xC2, 5000)
-    assert not lib.dwc_pit_read(pit, 0x40, 5000) & 0x40
+    pit = Pit()
+    pit.write(0x43, 0xC2, 5000)
+    assert not pit.read(0x40, 5000) & 0x40
 
 
 class Channel2:
@@ -147,12 +143,11 @@ STEPS = st.lists(
 @given(st.booleans(), STEPS)
 def test_pit_channel_2_is_the_data_sheets_by_mode_and_gate(bcd: bool, steps) -> None:
     """Counts are short, so that they end; a control word is followed by a count."""
-    pit, oracle = ffi.new("struct dwc_pit *"), Channel2()
-    lib.dwc_pit_init(pit)
+    pit, oracle = Pit(), Channel2()
     tick = 0
 
     def write(port: int, value: int) -> None:
-        lib.dwc_pit_write(pit, port, value, ns_of(tick))
+        pit.write(port, value, ns_of(tick))
 
     def set_count(value: int) -> None:
         oracle.write(value)
@@ -168,7 +163,7 @@ def test_pit_channel_2_is_the_data_sheets_by_mode_and_gate(bcd: bool, steps) -> 
         for _ in range(wait):
             tick += 1
             oracle.tick()
-            assert lib.dwc_pit_read(pit, 0x61, ns_of(tick)) >> 5 & 1 == oracle.out
+            assert pit.read(0x61, ns_of(tick)) >> 5 & 1 == oracle.out
         if what == "gate":
             oracle.move_gate(value)
             write(0x61, int(value))
@@ -177,23 +172,22 @@ def test_pit_channel_2_is_the_data_sheets_by_mode_and_gate(bcd: bool, steps) -> 
         else:
             set_mode(value)
             set_count(9)
-        assert lib.dwc_pit_read(pit, 0x61, ns_of(tick)) >> 5 & 1 == oracle.out
+        assert pit.read(0x61, ns_of(tick)) >> 5 & 1 == oracle.out
         if oracle.going:
             write(0x43, 0x80)
-            assert lib.dwc_pit_read(pit, 0x42, ns_of(tick)) == oracle.shown() & 0xFF
+            assert pit.read(0x42, ns_of(tick)) == oracle.shown() & 0xFF
 
 
 @pytest.mark.parametrize(("written", "ticks"), [(0x1234, 1234), (0x0000, 10_000), (0x9999, 9999)])
 def test_pit_counts_in_bcd(written: int, ticks: int) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     for port, value in ((0x43, 0x35), (0x40, written & 0xFF), (0x40, written >> 8)):
-        lib.dwc_pit_write(pit, port, value, 0)
-    assert lib.dwc_pit_deadline(pit, 0) == ns_of(ticks)
-    lib.dwc_pit_write(pit, 0x43, 0x00, ns_of(1))
-    assert [lib.dwc_pit_read(pit, 0x40, 0) for _ in range(2)] == list(int(str(ticks - 1), 16).to_bytes(2, "little"))
-    lib.dwc_pit_write(pit, 0x43, 0xE2, 0)
-    assert lib.dwc_pit_read(pit, 0x40, 0) & 0x3F == 0x35, "the status says so"
+        pit.write(port, value, 0)
+    assert pit.deadline(0) == ns_of(ticks)
+    pit.write(0x43, 0x00, ns_of(1))
+    assert [pit.read(0x40, 0) for _ in range(2)] == list(int(str(ticks - 1), 16).to_bytes(2, "little"))
+    pit.write(0x43, 0xE2, 0)
+    assert pit.read(0x40, 0) & 0x3F == 0x35, "the status says so"
 
 
 @given(
@@ -202,38 +196,35 @@ def test_pit_counts_in_bcd(written: int, ticks: int) -> None:
 )
 def test_pit_deadline_holds_when_counts_change_on_the_way(mode: int, changes: list[tuple[int, int]]) -> None:
     """A count that is written while another runs waits for its end, or the end of its half."""
-    pit, now = ffi.new("struct dwc_pit *"), 0
-    lib.dwc_pit_init(pit)
+    pit, now = Pit(), 0
     start_pit(pit, mode, 100)
     for wait, count in changes:
-        lib.dwc_pit_write(pit, 0x40, count & 0xFF, now)
-        lib.dwc_pit_write(pit, 0x40, count >> 8, now)
-        deadline = lib.dwc_pit_deadline(pit, now)
+        pit.write(0x40, count & 0xFF, now)
+        pit.write(0x40, count >> 8, now)
+        deadline = pit.deadline(now)
         assert now < deadline <= now + ns_of(700)
         if deadline <= now + wait:
-            assert lib.dwc_pit_edges(pit, deadline - 1) == 0
-            assert lib.dwc_pit_edges(pit, deadline) == 1
+            assert pit.edges(deadline - 1) == 0
+            assert pit.edges(deadline) == 1
         now = max(now + wait, deadline)
-        lib.dwc_pit_edges(pit, now)
+        pit.edges(now)
 
 
 def test_pit_keeps_the_edge_that_came_before_a_new_control_word() -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     start_pit(pit, 2, 1000)
     start_pit(pit, 4, 5000, ns_of(1000))
-    assert lib.dwc_pit_edges(pit, ns_of(1001)) == 1
-    assert lib.dwc_pit_edges(pit, ns_of(6000)) == 0
-    assert lib.dwc_pit_edges(pit, ns_of(6001)) == 1
+    assert pit.edges(ns_of(1001)) == 1
+    assert pit.edges(ns_of(6000)) == 0
+    assert pit.edges(ns_of(6001)) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from([0x40, 0x41, 0x42, 0x43, 0x61]), st.integers(0, 255), st.booleans())))
 def test_pit_survives_anything(accesses) -> None:
-    pit = ffi.new("struct dwc_pit *")
-    lib.dwc_pit_init(pit)
+    pit = Pit()
     for now, (port, value, is_write) in enumerate(accesses):
         if is_write:
-            lib.dwc_pit_write(pit, port, value, now * 100_000)
+            pit.write(port, value, now * 100_000)
         else:
-            lib.dwc_pit_read(pit, port, now * 100_000)
-        assert lib.dwc_pit_deadline(pit, now * 100_000) > now * 100_000
+            pit.read(port, now * 100_000)
+        assert pit.deadline(now * 100_000) > now * 100_000

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.pcdevices import Rtc
 
 NS_PER_S, NEVER = 1_000_000_000, 2**64 - 1
 START = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # a Tuesday
@@ -22,29 +21,28 @@ class Clock:
     """The chip as a guest sees it."""
 
     def __init__(self, start: datetime = START, ns: int = 0) -> None:
-        self.chip: Any = ffi.new("struct dwc_rtc *")
-        lib.dwc_rtc_init(self.chip, int(start.timestamp()), ns)
+        self.chip = Rtc(date_ns=int(start.timestamp()) * NS_PER_S + ns)
         self.now = 0
 
     def read(self, index: int) -> int:
-        lib.dwc_rtc_write(self.chip, 0x70, index, self.now)
-        return int(lib.dwc_rtc_read(self.chip, 0x71, self.now))
+        self.chip.write(0x70, index, self.now)
+        return self.chip.read(0x71, self.now)
 
     def write(self, index: int, value: int) -> None:
-        lib.dwc_rtc_write(self.chip, 0x70, index, self.now)
-        lib.dwc_rtc_write(self.chip, 0x71, value, self.now)
+        self.chip.write(0x70, index, self.now)
+        self.chip.write(0x71, value, self.now)
 
     def wait(self, ns: int) -> None:
         self.now += ns
-        lib.dwc_rtc_tick(self.chip, self.now)
+        self.chip.tick(self.now)
 
     @property
     def irq(self) -> bool:
-        return bool(lib.dwc_rtc_irq(self.chip))
+        return self.chip.irq
 
     @property
     def deadline(self) -> int:
-        return int(lib.dwc_rtc_deadline(self.chip))
+        return self.chip.deadline
 
     def date(self) -> datetime:
         """By a driver's way: in the format that register B says."""
@@ -272,7 +270,7 @@ def test_it_survives_anything(accesses: list[tuple[bool, int, int, int]], ns: in
             clock.read(index)
         assert clock.deadline > clock.now
         if clock.deadline < NEVER:
-            lib.dwc_rtc_tick(clock.chip, clock.deadline - 1)
+            clock.chip.tick(clock.deadline - 1)
             assert not clock.irq
             clock.now = clock.deadline
             clock.wait(0)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwcvmm.cli.diff import diff
-from dwcvmm.element.divergence import REGISTERS
+from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.errors import ConfigError
 from dwcvmm.results.divergencefile import (
     MOST_BYTES,

@@ -1,10 +1,10 @@
 """A firmware as the guest's first program: SeaBIOS, which boots from a disk, or qboot, which starts a kernel.
 
-A BIOS ends at 1 MiB, in RAM, as if a chip set had copied it there and left it writable ("shadowed"): the host
-bridge says so in its PAM registers. It starts there. Qboot copies itself, from a ROM that ends at 4 GiB.
+A BIOS lies in RAM and ends at 1 MiB, as if a chip set had copied it there and left it writable ("shadowed"); the host
+bridge's PAM registers say so. It starts there. Qboot copies itself there, from a ROM that ends at 4 GiB.
 
-Both are told about the machine by fw_cfg. They put a copy of ACPI's root pointer into their own area; the tables
-themselves lie at the end of RAM. A kernel's parts are items of fw_cfg as well (QEMU, hw/i386/x86.c, x86_load_linux).
+Both learn about the machine from fw_cfg. They put a copy of ACPI's root pointer into their own area; the tables
+themselves are at the end of RAM. The parts of a kernel are also items of fw_cfg (QEMU, hw/i386/x86.c, x86_load_linux).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dwcvmm.pc.devices.fwcfg import FirmwareConfig
 
 RESET_VECTOR = 0xFFF0  # in segment F000
 LARGEST, GRAIN = 256 << 10, 64 << 10
-FAR_JUMP, NEAR_JUMPS, DATE = 0xEA, (0xE9, 0xEB), slice(-11, -3)  # what stands at the reset vector, and behind it
+FAR_JUMP, NEAR_JUMPS, DATE = 0xEA, (0xE9, 0xEB), slice(-11, -3)  # at the reset vector, and after it
 TABLES_BYTES = 64 << 10
 INSTALLED = tuple(map(Path, ("/usr/share/seabios/bios.bin", "/usr/share/qemu/bios.bin")))
 LOADER_ALLOCATE, LOADER_FSEG, LOADER_ENTRY_BYTES = 1, 2, 128  # of SeaBIOS' table loader
@@ -48,12 +48,12 @@ def _fits(image: bytes) -> bool:
 
 
 def is_bios(image: bytes) -> bool:
-    """A far jump at the reset vector, and a date as in 06/23/99 behind it."""
+    """Whether there is a far jump at the reset vector, followed by a date such as 06/23/99."""
     return _fits(image) and image[-16] == FAR_JUMP and image[DATE][2::3] == b"//"
 
 
 def is_rom(image: bytes) -> bool:
-    """A jump at the reset vector that stays in the ROM, as qboot's."""
+    """Whether the reset vector has a jump that stays in the ROM, as qboot's does."""
     return _fits(image) and image[-16] in NEAR_JUMPS
 
 
@@ -64,7 +64,7 @@ def load_bios(room: Room, image: bytes) -> CpuEntry:
 
 
 def load_rom(room: Room, image: bytes, kernel: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
-    """A firmware in a ROM, and the bzImage that it is to start. `room.path`: of the kernel."""
+    """Load a firmware in a ROM, and the bzImage that it is to start. `room.path` is the kernel's."""
     _check_memory(room)
     return CpuEntry(Mode.REAL16, RESET_VECTOR, rom=image, fw_cfg=_kernel_items(room, kernel, initrd, cmdline))
 
@@ -75,7 +75,7 @@ def _check_memory(room: Room) -> None:
 
 
 def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dict[int, bytes]:
-    """By their key. The header of the 16-bit part says where the others will be."""
+    """Items of fw_cfg by key. The header of the 16-bit part says where the firmware will put the others."""
     length, top = setup_bytes(room.path, kernel), room.memory.size_bytes - TABLES_BYTES
     setup, code = bytearray(kernel[:length]), kernel[length:]
     initrd_most, cmdline_most = struct.unpack_from("<I", setup, 0x22C)[0], struct.unpack_from("<I", setup, 0x238)[0]
@@ -107,8 +107,8 @@ def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dic
 def configure(
     memory: GuestMemory, items: dict[int, bytes] | None = None, for_devices: GuestMemory | None = None
 ) -> FirmwareConfig:
-    """Write ACPI's tables, and make the device that tells a BIOS of them. `items`: a kernel for it (CpuEntry.fw_cfg).
-    `for_devices`: guest memory as a device uses it.
+    """Write ACPI's tables, and make the fw_cfg device that hands them to a BIOS. `items`: a kernel (CpuEntry.fw_cfg).
+    `for_devices`: guest memory as devices access it.
     """
     tables_at = memory.size_bytes - TABLES_BYTES
     rsdp = acpi.place_tables(memory, tables_at, TABLES_BYTES)

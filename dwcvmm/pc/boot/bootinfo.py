@@ -1,4 +1,4 @@
-"""What both multiboot protocols tell a kernel, and where it lies in guest memory."""
+"""The information that both multiboot protocols give a kernel, and where it is in guest memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcvmm.pc.boot.bzimage import E820_RAM, E820_RESERVED
 from dwcvmm.pc.boot.room import LOW, Room, Zone, text_bytes
 
 LOADER_NAME = "dwcvmm"
-# below the BIOS and in no region that the memory map calls free: early allocators leave it alone
+# below the BIOS, outside the regions that the memory map calls free: early allocators do not touch it
 INFO: Zone = (0xE0000, layout.BIOS)
 MAP_TYPES = {E820_RAM: 1, E820_RESERVED: 2}  # both protocols number them as E820 does
 
@@ -43,7 +43,7 @@ class BootInfo:
         return (memory.size_bytes >> 10) - 1024
 
     def place_modules(self, room: Room) -> list[PlacedModule]:
-        """Put the modules behind the kernel, each at a page of its own, as QEMU and GRUB do."""
+        """Put the modules after the kernel, each at a page boundary, as QEMU and GRUB do."""
         placed, (at, top) = [], room.high
         for module in self.modules:
             start = -(-at // PAGE) * PAGE
@@ -57,7 +57,7 @@ class BootInfo:
 
 
 def put_information(room: Room, content: bytes, align: int = 16) -> int:
-    """A part of what the kernel is told: below the BIOS if there is room, else behind the modules."""
+    """Put a part of the information below the BIOS if there is room, else after the modules."""
     return room.put(content, "the command lines and boot information", INFO, room.high, LOW, align=align)
 
 

@@ -21,7 +21,7 @@ LOADED_HIGH, MINIMUM_VERSION = 1, 0x20A
 E820_RAM, E820_RESERVED = 1, 2
 E820_COUNT, E820_TABLE = 0x1E8, 0x2D0
 VERSION_MOST = 256
-BARE_VERSION, BARE_CMDLINE_LIMIT = 0x20F, 2047  # what a vmlinux without a header takes
+BARE_VERSION, BARE_CMDLINE_LIMIT = 0x20F, 2047  # for a vmlinux, which has no header
 
 
 def is_bzimage(image: bytes) -> bool:
@@ -29,7 +29,7 @@ def is_bzimage(image: bytes) -> bool:
 
 
 def version_text(image: bytes) -> str | None:
-    """What a bzImage says of itself, as in `6.1.0-29-cloud-amd64 (...) #1 SMP`; None where it says nothing."""
+    """The version that a bzImage names, such as `6.1.0-29-cloud-amd64 (...) #1 SMP`; None if it names none."""
     offset = _field(image, 0x20E, "H") if len(image) >= 0x210 else 0
     if not offset:
         return None
@@ -49,7 +49,7 @@ def setup_bytes(path: Path, image: bytes) -> int:
         raise GuestImageError(path, f"boot protocol {version >> 8}.{version & 0xFF:02}: 2.10 and a bzImage needed")
     setup = 512 * ((_field(image, 0x1F1, "B") or 4) + 1)
     code = PARAGRAPH * _field(image, 0x1F4, "I")
-    if len(image) <= setup + code - PARAGRAPH:  # the last one need not be full
+    if len(image) <= setup + code - PARAGRAPH:  # the last paragraph need not be full
         raise GuestImageError(path, f"truncated: {setup + code} bytes expected", len(image))
     return setup
 
@@ -89,14 +89,14 @@ def linux_boot_params(room: Room, image: bytes | None, initrd: bytes, cmdline: s
     text = command_line_bytes(room.path, cmdline, limit)
     struct.pack_into("<I", params, 0x228, room.put_low(text, "the command line", CMDLINE))
     _place_e820(room.memory, params)
-    seed = os.urandom(SEED_BYTES)  # else Linux waits for timer interrupts and reads of the TSC to give it randomness
+    seed = os.urandom(SEED_BYTES)  # else Linux makes randomness from thousands of reads of the TSC
     data = struct.pack("<QII", 0, SETUP_RNG_SEED, len(seed)) + seed
     struct.pack_into("<Q", params, 0x250, room.put_low(data, "the random seed", SETUP_DATA))
     return room.put_low(bytes(params), "the boot parameters", BOOT_PARAMS, align=PAGE)
 
 
 def command_line_bytes(path: Path, cmdline: str, limit: int) -> bytes:
-    """With its zero. Raises GuestImageError for one of more than `limit` bytes."""
+    """The command line with its terminating zero. Raises GuestImageError if it has more than `limit` bytes."""
     text = text_bytes(path, cmdline)
     if len(text) - 1 > limit:
         raise GuestImageError(path, f"the command line has {len(text) - 1} bytes, this kernel takes {limit}")
@@ -104,7 +104,7 @@ def command_line_bytes(path: Path, cmdline: str, limit: int) -> bytes:
 
 
 def place_initrd(room: Room, initrd: bytes, top: int) -> int:
-    """Put the initrd as high as it may be; returns its address."""
+    """Put the initrd as high as possible. Returns its address."""
     kernel_end, _ = room.high
     address = (top - len(initrd)) // PAGE * PAGE
     if address < kernel_end:

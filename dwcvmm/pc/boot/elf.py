@@ -31,11 +31,11 @@ START_MAGIC, START_VERSION = 0x336EC578, 1
 
 @dataclass(frozen=True)
 class Notes:
-    """What an ELF kernel says of itself in its notes. `system`: of Xen's note, in small letters."""
+    """What an ELF kernel's notes say. `system`: the guest's name in Xen's note, in lower case."""
 
     pvh_entry: int | None
     system: str | None
-    of_linux: bool  # notes that are named so (kernel include/linux/elfnote.h)
+    of_linux: bool  # has notes of that name (kernel include/linux/elfnote.h)
 
 
 def is_elf(image: bytes) -> bool:
@@ -54,20 +54,20 @@ def read_notes(path: Path, elf: ELFFile) -> Notes:
                     pvh_entry = int.from_bytes(content[:8], "little")
                 elif name == "Xen" and kind == GUEST_OS:
                     system = content.partition(b"\0")[0].decode("latin-1").lower()
-    except Exception as error:  # open_elf says why
+    except Exception as error:  # any exception: see open_elf
         raise GuestImageError(path, f"damaged notes in an ELF file: {error}") from error
     return Notes(pvh_entry, system, of_linux)
 
 
 def is_linux(notes: Notes, image: bytes) -> bool:
-    """By what its notes say, else by the banner that each Linux has."""
+    """Whether it is Linux: by its notes, else by the banner that each Linux has."""
     if notes.system is not None:
         return notes.system == "linux"
     return notes.of_linux or bool(LINUX_BANNER.search(image))
 
 
 def load_elf(room: Room, image: bytes, initrd: bytes, cmdline: str) -> CpuEntry:
-    """Load the segments at their physical addresses. Raises GuestImageError for what is not an x86 kernel."""
+    """Load the segments at their physical addresses. Raises GuestImageError if it is not an x86 kernel."""
     elf = open_elf(room.path, image)
     place_segments(room, image, segments_to_load(elf))
     pvh_entry = read_notes(room.path, elf).pvh_entry

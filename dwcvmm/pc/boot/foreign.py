@@ -1,4 +1,4 @@
-"""What users bring as a kernel and is none: what it is, and what is wanted instead."""
+"""Recognises files that users take for kernels but that cannot be started, and says what is needed instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 from dwcvmm.pc.boot import multiboot, multiboot2
 
 UBOOT = re.compile(rb"U-Boot (?:SPL )?\d{4}\.\d\d")
-# an EFI firmware volume says so at 40 (UEFI PI 1.7, volume 3, 3.2.1), and coreboot's file system, CBFS, at each file
+# signatures: of an EFI firmware volume, at 40 (UEFI PI 1.7, volume 3, 3.2.1); of each file in coreboot's CBFS
 EFI_VOLUME, CBFS_FILE, CBFS_ALIGNMENT = b"_FVH", b"LARCHIVE", 64
 QBOOT = b"qboot"
 RESET_VECTOR = -16  # from the end of a ROM
@@ -19,7 +19,7 @@ UNPACK = "packed by {}: unpack it first (gzip alone is unpacked here)"
 TO_DISK = "{}: give it by --disk, and a BIOS boots from it"
 WANTED = "there is no UEFI here: give a kernel for a PC without it, or a --disk whose boot loader a BIOS starts"
 
-# (where, what stands there, what that is)
+# (offset, bytes there, what it is)
 SIGNATURES = (
     (56, b"ARM\x64", "an ARM64 kernel, this machine is x86"),
     (36, b"\x18\x28\x6f\x01", "an ARM kernel, this machine is x86"),
@@ -50,7 +50,7 @@ EXT4_SUPER_BLOCK, EXT4_MAGIC = 0x400, 0xEF53
 
 
 def describe(image: bytes) -> str | None:
-    """A sentence about a file that is no bzImage and no ELF file and cannot be started, or None if it is not known."""
+    """A sentence about a file that is neither a bzImage nor an ELF file and cannot be started; None if unknown."""
     if what := _firmware(image) or _windows(image) or _ext4(image):
         return what
     for at, content, what in SIGNATURES:
@@ -60,14 +60,14 @@ def describe(image: bytes) -> str | None:
 
 
 def boot_sector(image: bytes) -> str | None:
-    """A sentence about what has a PC's boot sector."""
+    """A sentence about a file with a PC's boot sector."""
     if image[510:512] == b"\x55\xaa" and not len(image) % 512:
         return TO_DISK.format("a boot sector or a disk image")
     return None
 
 
 def late_header(image: bytes) -> str | None:
-    """A sentence about a multiboot header where no loader looks for one."""
+    """A sentence about a multiboot header that is too far into the file for loaders to find."""
     for module, name, words in ((multiboot, "multiboot", 3), (multiboot2, "multiboot2", 4)):
         magic = struct.pack("<I", module.MAGIC)
         at = image.find(magic)
@@ -80,7 +80,7 @@ def late_header(image: bytes) -> str | None:
 
 
 def u_boot(image: bytes) -> str | None:
-    """A sentence about a U-Boot that has no multiboot header, or one that makes it no kernel: linked for a ROM."""
+    """A sentence about a U-Boot without a multiboot header, or with one but linked for a ROM."""
     if not UBOOT.search(image):
         return None
     return "U-Boot for the ROM of a machine: give the kernel that it would start, or a U-Boot that multiboot can load"
@@ -105,7 +105,7 @@ def _firmware(image: bytes) -> str | None:
 
 
 def _ext4(image: bytes) -> str | None:
-    """Its magic is two bytes only: the fields beside it must make sense, too (fs/ext4/ext4.h: ext4_super_block)."""
+    """An ext file system. Its magic has only two bytes, so other fields are checked, too (fs/ext4/ext4.h)."""
     if len(image) < EXT4_SUPER_BLOCK + 0x400:
         return None
     log_block_size = struct.unpack_from("<I", image, EXT4_SUPER_BLOCK + 0x18)[0]
@@ -117,7 +117,7 @@ def _ext4(image: bytes) -> str | None:
 
 
 def _windows(image: bytes) -> str | None:
-    """What begins as a DOS program: PE files, EFI applications among them (Microsoft's PE format)."""
+    """Files that begin as a DOS program does: PE files, such as EFI applications (Microsoft's PE format)."""
     if not image.startswith(b"MZ") or len(image) < 64:
         return None
     at = struct.unpack_from("<I", image, 60)[0]

@@ -1,4 +1,4 @@
-"""What a kernel file is. This one place decides how it is started, and which arguments it gets by itself."""
+"""What a kernel file is. Only this file decides how a kernel is started, and which default arguments it gets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dwcvmm.pc.boot.placement import open_elf
 FLAT_SUFFIX = ".bin"
 LINUX_VERSION = re.compile(r"\d+\.\d")
 
-# What a stock Linux is told of this PC.
-# - lpj: it is shown no TSC as a rule, and would count loops from timer interrupt to timer interrupt to know how long
-#   udelay() takes (init/calibrate.c): that computes for long without an exit.
-# - no_timer_check: to see whether interrupts of the timer arrive it counts loops as well, and gives up too early where
-#   the guest clock is slow (arch/x86/kernel/apic/io_apic.c, timer_irq_works).
-# - cryptomgr.notests: where the tests of built-in ciphers run (Linux 6.12), threads contend for a semaphore, on which
-#   a writer spins until sched_clock() has gone on by some microseconds (kernel/locking/rwsem.c, rwsem_optimistic_spin).
+# Default arguments of Linux.
+# - lpj: by default Linux is not shown a TSC. It would count loops from timer interrupt to timer interrupt to find out
+#   how long udelay() takes (init/calibrate.c): a long time without an exit.
+# - no_timer_check: Linux also counts loops to see whether timer interrupts arrive, and gives up too early if the
+#   guest clock is slow (arch/x86/kernel/apic/io_apic.c, timer_irq_works).
+# - cryptomgr.notests: while the tests of built-in ciphers run (Linux 6.12), threads contend for a semaphore, on which
+#   a writer spins until sched_clock() has advanced some microseconds (kernel/locking/rwsem.c, rwsem_optimistic_spin).
 #   Without a TSC that clock is jiffies: it spins without an exit until the next timer interrupt, hundreds of times.
-# The timer of the local APIC needs no word: it is measured by timer interrupts and the ACPI PM timer, which go by the
-# guest clock as it does (arch/x86/kernel/apic/apic.c, calibrate_APIC_clock).
+# The local APIC's timer needs no argument: it is calibrated by timer interrupts and the ACPI PM timer, which follow
+# the guest clock as it does (arch/x86/kernel/apic/apic.c, calibrate_APIC_clock).
 LINUX_DEFAULTS = (
     "console=ttyS0 earlyprintk=serial nokaslr panic=-1 lpj=1000000 no_timer_check cryptomgr.notests mitigations=off"
 )
@@ -38,7 +38,7 @@ LEGACY_PC_DEFAULTS = (
 
 
 class Kind(Enum):
-    """The value: as the user reads it."""
+    """Kinds of kernels. The value is the text that users see."""
 
     LINUX_BZIMAGE = "Linux bzImage"
     BZIMAGE = "bzImage of another kernel than Linux"  # memtest86+, iPXE
@@ -54,18 +54,18 @@ class Kind(Enum):
         return self in (Kind.MULTIBOOT, Kind.MULTIBOOT2)
 
     def default_arguments(self, legacy_pc: bool) -> str:
-        """What stands in front of the user's own arguments: Linux gets some, and nobody else."""
+        """The arguments before the user's own ones. Only Linux gets any."""
         if self not in (Kind.LINUX_BZIMAGE, Kind.LINUX_ELF):
             return ""
         return LEGACY_PC_DEFAULTS if legacy_pc else LINUX_DEFAULTS
 
 
 def identify(path: Path, image: bytes) -> Kind:
-    """By its content, but for flat images, which are known by their name.
+    """Tell a kernel's kind by its content; flat images by their name.
 
-    A kernel with a multiboot header and a PVH entry (Xen) is started by multiboot: PVH knows one module only.
+    A kernel with both a multiboot header and a PVH entry (Xen) is started by multiboot: PVH has only one module.
 
-    Raises GuestImageError for what cannot be started.
+    Raises GuestImageError if it cannot be started.
     """
     if is_bzimage(image):
         version = version_text(image)

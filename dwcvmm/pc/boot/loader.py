@@ -1,4 +1,4 @@
-"""Find out what a kernel file is, and load it."""
+"""Finds out what a kernel file is, and loads it."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class GuestFiles:
-    """What a guest is started from. `modules`: each a file and its arguments, in one text, for multiboot kernels."""
+    """The files that a guest is started from. `modules`, for multiboot: each a file and its arguments in one text."""
 
     kernel: Path  # or a BIOS
     initrd: Path | None = None
     cmdline: str = ""
     modules: tuple[str, ...] = ()
-    rsdp: bytes = b""  # a copy of ACPI's root pointer, where the protocol wants one
+    rsdp: bytes = b""  # a copy of ACPI's root pointer, for protocols that pass it on
     bios: Path | None = None  # a firmware that starts the kernel
-    image: bytes | None = None  # the kernel's content, where it has been read: from a pipe it comes once
+    image: bytes | None = None  # the kernel's content if it has been read already: a pipe can be read only once
 
 
 class CommandLine(NamedTuple):
     kind: Kind  # of the kernel
-    added: str  # what it gets by itself
-    text: str  # all of it: that, and what the user wants behind it
+    added: str  # the default arguments
+    text: str  # the default arguments and the user's after them
 
 
 def read_image(path: Path, most_bytes: int, too_large: str = "the guest's memory is smaller") -> bytes:
-    """An initrd or a module, from a pipe as well. Raises GuestImageError."""
+    """Read an initrd or a module, also from a pipe. Raises GuestImageError."""
     try:
         return read_file(path, most_bytes, too_large)
     except UnreadableError as error:
@@ -52,12 +52,12 @@ def read_image(path: Path, most_bytes: int, too_large: str = "the guest's memory
 
 
 def read_kernel(path: Path, memory_bytes: int) -> bytes:
-    """A kernel for a guest with so much memory, or larger: debugging information in an ELF file is not loaded."""
+    """Read a kernel. It may be larger than the guest's memory: an ELF file's debugging information is not loaded."""
     return read_image(path, max(memory_bytes, KERNEL_BYTES), "no kernel is as large")
 
 
 def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
-    """The content of a gzip file, as Xen's kernel comes in one. No more than fits into the guest."""
+    """The content of a gzip file (Xen's kernel comes in one), no more of it than fits into the guest."""
     if not image.startswith(GZIP):
         return image
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -73,8 +73,8 @@ def _unpacked(path: Path, image: bytes, most_bytes: int) -> bytes:
 def command_line(
     kernel: Path, append: str, memory_bytes: int, legacy_pc: bool = False, image: bytes | None = None
 ) -> CommandLine:
-    """What a kernel in a guest of that size is told: what Linux needs, if it is one, and `append`. `image`: what is in
-    the file, where it has been read.
+    """The command line of a kernel: default arguments if it is Linux, and `append`. `image`: the file's content, if it
+    has been read already.
     """
     content = read_kernel(kernel, memory_bytes) if image is None else image
     kind = identify(kernel, _unpacked(kernel, content, memory_bytes))
@@ -83,9 +83,9 @@ def command_line(
 
 
 def load_guest(memory: GuestMemory, files: GuestFiles) -> CpuEntry:
-    """Load a kernel by its content (kinds.py); it may be packed by gzip.
+    """Load a kernel in the way that its content asks for (kinds.py); it may be compressed by gzip.
 
-    Raises GuestImageError for what cannot be booted.
+    Raises GuestImageError if it cannot be booted.
     """
     kernel = files.kernel
     room = Room(memory, kernel)
@@ -123,7 +123,7 @@ def _load(room: Room, files: GuestFiles, image: bytes) -> CpuEntry:
 
 
 def _load_by_firmware(room: Room, files: GuestFiles, firmware: Path, kernel: bytes) -> CpuEntry:
-    """A ROM that starts what fw_cfg offers."""
+    """Load a ROM, which will start the kernel that fw_cfg offers."""
     rom = read_image(firmware, room.memory.size_bytes)
     if bios.is_bios(rom):
         raise GuestImageError(firmware, "this BIOS boots from a --disk: qboot is one that starts a --kernel")
@@ -138,7 +138,7 @@ def _load_by_firmware(room: Room, files: GuestFiles, firmware: Path, kernel: byt
 
 
 def _with_tables(room: Room, start: CpuEntry) -> CpuEntry:
-    """Places for the tables that the CPU starts with, where the kernel is not."""
+    """Reserve places for the tables that the CPU starts with, outside the kernel."""
     gdt = room.reserve(GDT_BYTES, (GDT, LOW[1]), LOW)
     tables: int | None = PAGE_TABLES
     if start.mode is Mode.LONG64:

@@ -1,4 +1,4 @@
-"""The texts that name modules: a file, and its arguments."""
+"""Takes apart the texts that name modules: a file, and its arguments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ QUOTES = "\"'"
 
 
 def split_module(text: str) -> tuple[str, str]:
-    """A module's file and its arguments. A name with blanks stands in quotes, as in GRUB; without them it is the
-    longest part of the text, up to a blank, that names a file; if none does, the first word.
+    """A module's file and its arguments. A name with blanks is quoted, as in GRUB. Without quotes the name is the
+    longest part of the text, up to a blank, that names an existing file; if there is none, the first word.
     """
     if text[:1] and text[0] in QUOTES and (end := text.find(text[0], 1)) > 0:
         return text[1:end], text[end + 1 :].lstrip(" ")
@@ -22,5 +22,5 @@ def split_module(text: str) -> tuple[str, str]:
 
 
 def as_one_word(name: str) -> str:
-    """A file's name at the start of a command line, where kernels skip a word: blanks as in a URL."""
+    """A file's name as one word, with blanks written as in a URL: kernels skip the first word of their command line."""
     return name.replace(" ", "%20")

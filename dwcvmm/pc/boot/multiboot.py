@@ -1,4 +1,4 @@
-"""Multiboot 1 (specification 0.6.96): finding the header, loading, the information for the kernel."""
+"""Multiboot 1 (specification 0.6.96): find the header, load the kernel, place the information for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dwcvmm.pc.boot.sections import place_sections
 
 MAGIC, LOADED_MAGIC = 0x1BADB002, 0x2BADB002
 SEARCH_BYTES, ALIGNMENT = 8192, 4
-# header flags (3.1.2): of the lower 16 an unknown one must be refused
+# header flags (3.1.2): unknown ones among the lower 16 must be refused
 PAGE_ALIGN, MEMORY_INFO, VIDEO_MODE, ADDRESSES = 1 << 0, 1 << 1, 1 << 2, 1 << 16
 REQUIREMENTS = 0xFFFF
 # information flags (3.3)
@@ -40,7 +40,7 @@ def find_header(image: bytes) -> Header | None:
 
 
 def load_multiboot(room: Room, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
-    """Load kernel and modules. Raises GuestImageError for a kernel that asks for what there is not."""
+    """Load kernel and modules. Raises GuestImageError if the kernel requires something that is not available."""
     unknown = header.flags & REQUIREMENTS & ~(PAGE_ALIGN | MEMORY_INFO | VIDEO_MODE)
     if unknown:
         raise GuestImageError(room.path, f"multiboot flags {unknown:#x} ask for something unknown", header.offset)
@@ -58,7 +58,7 @@ def _place(room: Room, image: bytes, header: Header) -> Placed:
 
 
 def _place_info(room: Room, image: bytes, info: BootInfo) -> int:
-    """Returns its address. The information and its memory map share a page: kernels map no more of it."""
+    """Place the information, on one page with its memory map: kernels map no more. Returns its address."""
     modules = info.place_modules(room)
     sections = place_sections(room, image)
     regions = b"".join(

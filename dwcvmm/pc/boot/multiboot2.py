@@ -1,4 +1,4 @@
-"""Multiboot 2 (specification 2.0): finding the header, its tags, loading, the information for the kernel."""
+"""Multiboot 2 (specification 2.0): find the header, check its tags, load the kernel, make the information for it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dwcvmm.pc.boot.sections import Sections, place_sections
 
 MAGIC, LOADED_MAGIC, I386 = 0xE85250D6, 0x36D76289, 0
 SEARCH_BYTES, ALIGNMENT = 32768, 8
-OPTIONAL = 1  # a tag's flag: what is unknown and not optional must be refused
+OPTIONAL = 1  # a tag's flag: an unknown tag that is not optional must be refused
 # tags of the header (3.1)
 END, INFORMATION, ADDRESS, ENTRY, CONSOLE, FRAMEBUFFER, MODULE_ALIGN = 0, 1, 2, 3, 4, 5, 6
 EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE = 7, 8, 9, 10
-# no framebuffer and no EFI here: a kernel that offers to use them finds out by the information it gets
+# there is no framebuffer and no EFI: a kernel that could use them finds no such tags in its information
 KNOWN = {INFORMATION, ADDRESS, ENTRY, CONSOLE, FRAMEBUFFER, MODULE_ALIGN}
 KNOWN |= {EFI_BOOT_SERVICES, EFI_ENTRY_32, EFI_ENTRY_64, RELOCATABLE}
 CONSOLE_REQUIRED = 1
@@ -74,7 +74,7 @@ def find_header(image: bytes) -> Header | None:
 
 
 def load_multiboot2(room: Room, image: bytes, header: Header, info: BootInfo) -> CpuEntry:
-    """Load kernel and modules. Raises GuestImageError for a kernel that asks for what there is not."""
+    """Load kernel and modules. Raises GuestImageError if the kernel requires something that is not available."""
     path = room.path
     tags = list(_tags(path, image, header))
     for tag in tags:
@@ -93,7 +93,7 @@ def load_multiboot2(room: Room, image: bytes, header: Header, info: BootInfo) ->
 
 
 def _check_requests(path: Path, tag: Tag, given: set[int]) -> None:
-    """Refuse what a tag of the header requires and the information will not have (3.1.4, 3.1.9)."""
+    """Refuse a header whose tags require information that there will not be (3.1.4, 3.1.9)."""
     wanted: tuple[int, ...] = ()
     if tag.kind == INFORMATION:
         wanted = _words(path, tag, len(tag.data) // 4)
@@ -138,7 +138,7 @@ def _place(room: Room, image: bytes, header: Header, tags: dict[int, Tag]) -> Pl
 
 
 def _tag(kind: int, data: bytes) -> bytes:
-    """A tag of the information, padded to where the next one begins."""
+    """A tag of the information, padded to the start of the next one."""
     return struct.pack("<II", kind, 8 + len(data)) + data + bytes(-len(data) % ALIGNMENT)
 
 

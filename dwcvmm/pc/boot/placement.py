@@ -18,7 +18,7 @@ from dwcvmm.pc.boot.room import Room
 class Placed:
     entry: int  # physical
     start: int  # of its lowest byte
-    end: int  # first address behind the kernel and its bss
+    end: int  # first address after the kernel and its bss
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Addresses:
 
 
 def place_addresses(room: Room, image: bytes, header_offset: int, at: Addresses) -> Placed:
-    """Load what the header's address fields say. `header_offset`: of the header in the file, bytes."""
+    """Load by the header's address fields. `header_offset`: of the header in the file, in bytes."""
     start = header_offset - (at.header - at.load)
     length = at.load_end - at.load if at.load_end else len(image) - start
     if at.load > at.header or start < 0 or length < 0 or start + length > len(image):
@@ -43,7 +43,7 @@ def place_addresses(room: Room, image: bytes, header_offset: int, at: Addresses)
 
 
 def open_elf(path: Path, image: bytes) -> ELFFile:
-    """An ELF file for x86 whose headers are all in it. Raises GuestImageError for anything else."""
+    """Open an ELF file for x86 that contains all of its headers. Raises GuestImageError for anything else."""
     try:
         elf = ELFFile(io.BytesIO(_without_sections(image)))
         header, count = elf.header, elf.num_segments()
@@ -62,7 +62,7 @@ def open_elf(path: Path, image: bytes) -> ELFFile:
 
 
 def _without_sections(image: bytes) -> bytes:
-    """What is loaded are segments: that the linker left strange section headers (as U-Boot's does) is no fault."""
+    """The image without section headers: only segments are loaded, and some linkers (U-Boot's) leave odd sections."""
     words, at, count = ("Q", 40, 60) if image[4:5] == b"\x02" else ("I", 32, 48)  # e_shoff; e_shnum and e_shstrndx
     if len(image) < count + 4:
         return image
@@ -73,7 +73,7 @@ def _without_sections(image: bytes) -> bytes:
 
 
 def segments_to_load(elf: ELFFile) -> list[Any]:
-    """Without the empty ones that linkers leave, wherever they say they lie."""
+    """The segments to load, without the empty ones that linkers leave at any address."""
     loaded = (segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD")
     return [segment for segment in loaded if segment["p_filesz"] or segment["p_memsz"]]
 
@@ -91,7 +91,7 @@ def place_elf(room: Room, image: bytes) -> Placed:
 
 
 def place_segments(room: Room, image: bytes, segments: list[Any]) -> tuple[int, int]:
-    """Copy segments (pyelftools') to guest memory; returns the start of the lowest and the end of the highest one."""
+    """Copy segments (of pyelftools) to guest memory. Returns the start of the lowest and the end of the highest one."""
     if not segments:
         raise GuestImageError(room.path, "an ELF file without segments to load: an object file?")
     end = max(_place_segment(room, image, segment) for segment in segments)

@@ -1,4 +1,4 @@
-"""Guest memory while a guest is loaded: a kernel goes where it says, the loader's own things where it is not."""
+"""Guest memory while a guest is loaded: the kernel goes where it asks for, the loader's own things elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcvmm.pc import layout
 MIB = 1 << 20
 Zone = tuple[int, int]  # start and end, guest physical
 LOW: Zone = (PAGE, layout.EBDA)  # free in the memory map, and below the BIOS
-# what firmware has left, which the memory map calls reserved
+# what firmware leaves, and the memory map calls reserved
 FIRMWARE = {
     "the extended BIOS data": (layout.EBDA, layout.EBDA + layout.EBDA_BYTES),
     "the ACPI tables": (layout.BIOS, layout.BIOS_END),
@@ -27,13 +27,13 @@ class Room:
 
     @property
     def high(self) -> Zone:
-        """RAM above 1 MiB and above all that lies there already."""
+        """RAM above 1 MiB, above all that is there already."""
         return (max([MIB, *(end for _, end in self._taken)]), self.memory.size_bytes)
 
     def load(self, start: int, content: bytes, size: int) -> int:
-        """A part of the kernel, at its place or not at all; `size` with what follows as zeros. Returns its end.
+        """Load a part of the kernel at its own address. `size` includes the zeros that follow. Returns its end.
 
-        Raises GuestImageError where that is no RAM, or taken by firmware.
+        Raises GuestImageError if there is no RAM, or if firmware occupies it.
         """
         end = start + max(size, len(content))
         if start >= layout.RAM_MOST:
@@ -50,14 +50,14 @@ class Room:
                 )
         self.memory.write(start, content)
         zeros_from = start + len(content)
-        if zeros_from < PAGE:  # else RAM is empty: here are the BIOS' data
+        if zeros_from < PAGE:  # page 0 has the BIOS data; all other RAM is zero already
             self.memory.write(zeros_from, bytes(max(0, min(end, PAGE) - zeros_from)))
         if end > start:
             self._taken.append((start, end))
         return end
 
     def reserve(self, size: int, *zones: Zone, align: int = 16) -> int | None:
-        """The lowest free place in the first zone that has one; None if none has."""
+        """Reserve the lowest free place in the first zone that has one. Returns None if none has."""
         for zone, end in zones:
             at = -(-zone // align) * align
             while overlaps := [taken for start, taken in self._taken if start < at + size and taken > at]:
@@ -69,7 +69,7 @@ class Room:
         return None
 
     def put(self, content: bytes, what: str, *zones: Zone, align: int = 16) -> int:
-        """Something of the loader's own, in the first zone that has room. Returns its address.
+        """Put something of the loader's own into the first zone that has room. Returns its address.
 
         Raises GuestImageError, which names `what`, if there is none.
         """
@@ -80,12 +80,12 @@ class Room:
         return at
 
     def put_low(self, content: bytes, what: str, wanted: int, align: int = 16) -> int:
-        """Below the BIOS, at `wanted` unless the kernel is there."""
+        """Put it below the BIOS, at `wanted` unless the kernel is there."""
         return self.put(content, what, (wanted, layout.EBDA), LOW, align=align)
 
 
 def text_bytes(path: Path, text: str) -> bytes:
-    """Text for a kernel, with its zero: UTF-8, and bytes that a shell passed on and that are not, as they came."""
+    """Text for a kernel, with its terminating zero: UTF-8; bytes from a shell that are not UTF-8 stay as they are."""
     try:
         content = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
 """The section headers of an ELF kernel as multiboot gives them (1: 3.3, flag 5; 2: 3.6.7, tag 9), for its symbols.
 
-As GRUB does it (grub-core/loader/multiboot_elfxx.c): what no segment has loaded, the symbols among it, is put into
-memory, and its header's address says where.
+This follows GRUB (grub-core/loader/multiboot_elfxx.c): sections that no segment has loaded, such as symbols, are put
+into memory, and the address in their header says where.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Sections:
 
 @dataclass(frozen=True)
 class _Format:
-    """Where fields are (System V ABI, chapter 4): of the file's header, and of a section's."""
+    """Offsets of fields in the file's header and in a section's header (System V ABI, chapter 4)."""
 
-    word: str  # of an address or a size, for struct
+    word: str  # struct's letter for an address or a size
     table_offset: int
     counts: int  # e_shentsize, e_shnum, e_shstrndx: three times 16 bits
     header_bytes: int
@@ -39,7 +39,7 @@ FORMATS = {1: _Format("I", 32, 46, 40, 12, 32), 2: _Format("Q", 40, 58, 64, 16, 
 
 
 def place_sections(room: Room, image: bytes) -> Sections | None:
-    """None for a file that is no ELF file, or has no section headers. A section that does not fit keeps address 0."""
+    """Place all sections. Returns None without section headers. A section that does not fit keeps address 0."""
     form = FORMATS.get(image[4]) if image[:4] == b"\x7fELF" and len(image) >= 64 else None
     if not form:
         return None
@@ -57,7 +57,7 @@ def place_sections(room: Room, image: bytes) -> Sections | None:
 
 
 def _place_section(room: Room, image: bytes, table: bytearray, header: int, form: _Format, free: int, end: int) -> int:
-    """Put one into memory from `free` on, if no segment has it. Returns the first address behind."""
+    """Put a section into memory from `free` on, unless a segment has it. Returns the first address after it."""
     (kind,) = struct.unpack_from("<I", table, header + 4)
     address, offset, size = struct.unpack_from("<3" + form.word, table, header + form.address)
     (alignment,) = struct.unpack_from("<" + form.word, table, header + form.alignment)

@@ -1,1 +1,1 @@
-"""Devices in Python: those that Linux seldom talks to. The busy ones are in cbits."""
+"""Devices in Python: those that guests seldom access. The busy ones are in cbits/pc."""

@@ -1,8 +1,8 @@
-"""The firmware configuration device of QEMU's machines, by ports (QEMU, docs/specs/fw_cfg): a BIOS asks it for the
-memory map, the ACPI tables, what the user wants, and for a kernel to start if there is one.
+"""The firmware configuration device of QEMU's machines, by ports (QEMU, docs/specs/fw_cfg): from it a BIOS gets
+the memory map, the ACPI tables, the user's options, and a kernel to start, if there is one.
 
-Its DMA moves an item, or a part of one, into guest memory at once. The guest writes the address of a request; the
-machine calls `process` when guest memory may be used, and the guest sees the request's control word change.
+DMA moves an item, or a part of one, into guest memory at once. The guest writes the address of a request; the machine
+calls `process` when devices may use guest memory, and the guest sees the request's control word change.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ERROR, READ, SKIP, SELECT, WRITE = (1 << bit for bit in range(5))  # control; a 
 
 
 class FirmwareConfig:
-    """`files`: contents by name; `items`: more, by key. `memory`: the guest's, for DMA; there is none without.
+    """`files`: contents by name; `items`: further ones by key. `memory`: the guest's, for DMA; None: no DMA.
 
-    A 16-bit write to offset 0 selects a key, each byte read at offset 1 is its next.
+    A 16-bit write to offset 0 selects a key. Each read at offset 1 gives the next byte of its item.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FirmwareConfig:
         self._request: int | None = None  # its address
 
     def read(self, offset: int, size: int) -> int:
-        """Zeros behind the end, and for a key that is not there."""
+        """Reads give zeros past the end of an item, and for an unknown key."""
         if self._memory and offset >= DMA_HIGH:
             return int.from_bytes(DMA_SIGNATURE[offset - DMA_HIGH :][:size], "big")
         if offset != DATA or size != 1:
@@ -64,7 +64,7 @@ class FirmwareConfig:
         return self._request is not None
 
     def process(self) -> None:
-        """Do what the guest wants. Guest memory is at rest, and verified."""
+        """Carry out the request. Guest memory has been verified, and the guest is not running."""
         address, self._request = self._request, None
         if address is None or not self._memory:
             return
@@ -72,10 +72,10 @@ class FirmwareConfig:
             control, length, target = REQUEST.unpack(self._memory.read(address, REQUEST.size))
             self._memory.write(address, struct.pack(">I", self._transfer(self._memory, control, length, target)))
         except GuestMemoryError:
-            return  # there is no place for an answer
+            return  # an answer cannot be written either
 
     def _transfer(self, memory: GuestMemory, control: int, length: int, target: int) -> int:
-        """Returns what the control word becomes."""
+        """Carry out a request; returns the new control word."""
         if control & SELECT:
             self._select(control >> 16)
         if control & WRITE:
@@ -94,7 +94,7 @@ class FirmwareConfig:
         self._item, self._at = self._items.get(key, b""), 0
 
     def _take(self, length: int) -> bytes:
-        """The next bytes, and zeros behind the end."""
+        """The next bytes of the item, and zeros past its end."""
         at, self._at = self._at, self._at + length
         return self._item[at : at + length].ljust(length, b"\0")
 

@@ -1,9 +1,9 @@
 """The 8042, the PC's keyboard controller, with nothing plugged into it (IBM PS/2 technical reference, "Keyboard and
 Auxiliary Device Controller"), and port 0x92 beside it.
 
-Each byte that is sent to the keyboard or the mouse comes back as RESEND with the time-out bit, at once, as from a
-controller that gives up waiting for the device: a driver sees that nobody is there without waiting itself. All else
-is answered as QEMU's controller does, and what QEMU's leaves without an answer as IBM has it.
+A byte sent to the keyboard or the mouse is answered at once by RESEND with the time-out bit, as from a controller
+that has given up waiting for the device: so a driver learns without waiting that nothing is plugged in. All other
+commands are answered as by QEMU's controller; those that QEMU does not answer as IBM documents them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ A20, NOT_RESET = 1 << 1, 1 << 0  # of the output port
 
 
 class Output(NamedTuple):
-    """A byte for the guest; `mouse`: from that side; `timed_out`: no device answered."""
+    """A byte for the guest. `mouse`: from the mouse's side; `timed_out`: no device has answered."""
 
     value: int
     mouse: bool = False
@@ -26,7 +26,7 @@ class Output(NamedTuple):
 class KeyboardController:
     """Offset 0 data, 4 command and status. `set_irq` gets the levels of IRQ 1 and 12.
 
-    The gate of A20 is kept and shown, and moves nothing: a virtual machine has no such wire.
+    The A20 gate can be set and read back, but has no effect: a virtual machine has no such line.
     """
 
     OUTPUT_FULL, SYSTEM, COMMAND, UNLOCKED, MOUSE_FULL, TIMED_OUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40  # status
@@ -43,10 +43,10 @@ class KeyboardController:
 
     def __init__(self, on_reset: Callable[[], None], set_irq: Callable[[int, bool], None]) -> None:
         self._on_reset, self._set_irq = on_reset, set_irq
-        self._outputs: list[Output] = []  # what is in the output buffer, and one that waits for it
+        self._outputs: list[Output] = []  # the byte in the output buffer, and one that waits for it
         self._memory = bytearray(self.MEMORY_BYTES)
         self._memory[0] = self.SYSTEM | self.KEYBOARD_INTERRUPT | self.MOUSE_INTERRUPT
-        self._command = 0  # that waits for its data
+        self._command = 0  # a command that waits for its data
         self.a20 = True
 
     def read(self, offset: int, size: int) -> int:
@@ -55,7 +55,7 @@ class KeyboardController:
         if not self._outputs:
             return 0
         value = self._outputs.pop(0).value
-        self._lower()  # what waited is an edge of its own
+        self._lower()  # the byte that waited makes an edge of its own
         self._update()
         return value
 
@@ -94,7 +94,7 @@ class KeyboardController:
             self._command = command
 
     def _take(self, command: int, value: int) -> None:
-        """A byte at the data port, behind a command that wants one or by itself."""
+        """Take a byte written to the data port: the data of a command, or for the keyboard."""
         if self.WRITE_MEMORY <= command < self.WRITE_MEMORY + self.MEMORY_BYTES:
             self._memory[command - self.WRITE_MEMORY] = value
         elif command == self.WRITE_OUTPUT_PORT:
@@ -116,7 +116,7 @@ class KeyboardController:
         return port
 
     def _put(self, output: Output) -> None:
-        self._outputs[1:] = []  # the latest replaces what waits
+        self._outputs[1:] = []  # the latest byte replaces the one that waits
         self._outputs.append(output)
 
     def _lower(self) -> None:
@@ -132,7 +132,7 @@ class KeyboardController:
 
 
 class SystemControl:
-    """Port 0x92 of the PS/2: the gate of A20, and a reset by a rising bit 0."""
+    """Port 0x92 of the PS/2: the A20 gate, and a reset when bit 0 rises."""
 
     def __init__(self, keyboard: KeyboardController, on_reset: Callable[[], None]) -> None:
         self._keyboard, self._on_reset = keyboard, on_reset

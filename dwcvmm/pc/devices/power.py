@@ -1,5 +1,5 @@
-"""Ways for a guest to end: ACPI's PM1a control, the chip set's reset, the debug exit. Resets by the keyboard
-controller are in keyboard.py.
+"""The ways in which a guest can end the run: ACPI's PM1a control, the chip set's reset, the debug exit. Resets by the
+keyboard controller are in keyboard.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PowerControl:
         self._value = 0
 
     def read(self, offset: int, size: int) -> int:
-        return (self._value | SCI_EN) >> 8 * offset  # there is no mode but ACPI's
+        return (self._value | SCI_EN) >> 8 * offset  # the machine is always in ACPI mode
 
     def write(self, offset: int, size: int, value: int) -> None:
         self._value = _with_bytes(self._value, offset, size, value)

@@ -1,4 +1,4 @@
-"""Disk images: files whose bytes are a disk's (raw), qcow2 to read, and a layer for writes that are to be forgotten."""
+"""Disk images: raw files, qcow2 (read only), and a layer for writes that are lost at the end."""
 
 from dwcvmm.pc.devices.disk.base import FORMATS, SECTOR, Disk, DiskConfig
 from dwcvmm.pc.devices.disk.opening import open_disk

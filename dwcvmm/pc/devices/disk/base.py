@@ -1,4 +1,4 @@
-"""What a disk is to its device, and how the user names one."""
+"""A disk as its device sees it, and as the user names it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FORMATS = ("raw", "qcow2")
 
 
 class Disk(Protocol):
-    """Offsets and lengths in bytes. Everything may raise OSError; a write that raises may be done in part."""
+    """Offsets and lengths are in bytes. Every method may raise OSError; a write that raises may be done in part."""
 
     size_bytes: int  # whole sectors
     read_only: bool
-    remarks: tuple[str, ...]  # sentences that the user should read
+    remarks: tuple[str, ...]  # sentences to show to the user
 
     def read(self, at: int, length: int) -> bytes: ...
 
@@ -30,7 +30,7 @@ class Disk(Protocol):
 
 @dataclass(frozen=True)
 class DiskConfig:
-    """An image as the user named it. `snapshot`: the guest may write, and the file stays as it is."""
+    """An image as the user named it. `snapshot`: the guest may write, but the file stays as it is."""
 
     path: Path
     read_only: bool = False
@@ -44,19 +44,19 @@ class DiskConfig:
 
 
 class DiskError(ConfigError):
-    """A disk that cannot be had as the user wants it."""
+    """A disk that cannot be opened as the user wants it."""
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(f"disk {path}: {message}")
 
 
 def whole_sectors(size_bytes: int) -> int:
-    """A disk's size for the guest: its odd tail is filled up to a sector, as QEMU does."""
+    """A disk's size for the guest: rounded up to a whole sector, as QEMU does."""
     return -(-size_bytes // SECTOR) * SECTOR
 
 
 def about_tail(path: Path, size_bytes: int, writes: bool) -> tuple[str, ...]:
-    """What is to be told of a disk that does not end with a sector."""
+    """The remark about a disk that does not end with a whole sector."""
     tail = size_bytes % SECTOR
     if not tail:
         return ()

@@ -1,4 +1,4 @@
-"""`,snapshot`: writes go to a temporary file, and are forgotten."""
+"""`,snapshot`: writes go to a temporary file, and are lost at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK = 4096  # bytes
 
 
 class Changes:
-    """Writes over a disk that is only read. Raises HostError if there is no place for them."""
+    """A layer of writes over a disk that is only read. Raises HostError if there is no space for it."""
 
     read_only = False
 
@@ -23,7 +23,7 @@ class Changes:
             self._file = tempfile.TemporaryFile(prefix="dwcvmm-disk-")  # noqa: SIM115
         except OSError as error:
             raise HostError(f"no temporary file for a snapshot: {error.strerror}", "set TMPDIR") from error
-        self._blocks: set[int] = set()  # that are in the file
+        self._blocks: set[int] = set()  # the blocks that are in the file
 
     def read(self, at: int, length: int) -> bytes:
         data = bytearray(self._base.read(at, length))

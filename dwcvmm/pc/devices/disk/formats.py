@@ -1,7 +1,7 @@
-"""What a file is, by its magic numbers: images of other programs would be destroyed as raw disks.
+"""Tells images of other programs by their magic numbers: used as raw disks they would be destroyed.
 
-They are those of QEMU's block drivers (block/*.c, the probe functions) and of the programs that pack files. Footers are
-looked for, too: QEMU itself takes a fixed VHD for raw.
+The numbers are those of QEMU's block drivers (block/*.c, the probe functions) and of compression programs. Footers
+are checked, too; QEMU itself takes a fixed VHD for a raw image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONVERT_BY = "qemu-img convert -f {driver} -O raw {{file}} disk.raw makes a disk
 
 @dataclass(frozen=True)
 class Magic:
-    """`at`: its place in the file, from the end if negative. `remedy`: what the user may do about `{file}`."""
+    """`at`: offset in the file, from the end if negative. `remedy`: what the user can do with `{file}`."""
 
     name: str
     content: bytes
@@ -63,5 +63,5 @@ FOREIGN = (
 
 
 def foreign(head: bytes, tail: bytes) -> Magic | None:
-    """What it is if it is no raw disk and no qcow2 image. `head`, `tail`: up to 512 bytes from the ends of the file."""
+    """The format of a file that is neither raw nor qcow2. `head`, `tail`: up to 512 bytes from the ends of the file."""
     return next((magic for magic in FOREIGN if magic.fits(head, tail)), None)

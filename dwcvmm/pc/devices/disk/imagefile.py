@@ -1,4 +1,4 @@
-"""An image's file: opened without waiting for anybody, locked, and read and written at any place."""
+"""An image's file: opened without waiting, locked, and read and written at any offset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {
 
 
 def _exactly(transfer: Callable[[int], int], length: int) -> None:
-    """Repeat a transfer of bytes until all are through: the system may do less at a time."""
+    """Repeat a transfer until all bytes are through: the system may transfer fewer at a time."""
     done = 0
     while done < length:
         count = transfer(done)
@@ -44,13 +44,13 @@ def write_exactly(fd: int, at: int, data: bytes) -> None:
 
 
 class ImageFile:
-    """A regular file or a block device. Raises DiskError; nothing of the file has been read or written then."""
+    """A regular file or a block device. Raises DiskError before anything of the file has been read or written."""
 
     def __init__(self, path: Path, writes: bool) -> None:
         self.path, self.writes = path, writes
         self.remarks: tuple[str, ...] = ()
         try:
-            # before open(), which waits at a pipe, sets a watchdog going and winds a tape back
+            # before open(), which would wait at a pipe, start a watchdog, or rewind a tape
             mode = path.stat().st_mode
             self._refuse(mode)
             self.fd = os.open(path, self._flags(mode))
@@ -83,7 +83,7 @@ class ImageFile:
             raise DiskError(self.path, f"is {kind}")
 
     def _is_read_only_device(self) -> bool:
-        """Which older kernels open for writing all the same, and refuse each write."""
+        """Whether the device is read-only: older kernels open it for writing, and then refuse each write."""
         if not stat.S_ISBLK(os.fstat(self.fd).st_mode):
             return False
         return bool(struct.unpack("i", fcntl.ioctl(self.fd, BLKROGET, bytes(4)))[0])
@@ -91,8 +91,8 @@ class ImageFile:
     def _flags(self, mode: int) -> int:
         flags = (os.O_RDWR if self.writes else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOCTTY
         if not stat.S_ISBLK(mode):
-            return flags | os.O_NONBLOCK  # it may have become a pipe, or somebody has a lease on it (fcntl(2))
-        # without O_CREAT: nobody may have it mounted, or open in this way (open(2))
+            return flags | os.O_NONBLOCK  # for a pipe by now, or a file with a lease (fcntl(2))
+        # without O_CREAT: fails if the device is mounted, or open in this way elsewhere (open(2))
         return flags | os.O_EXCL if self.writes else flags
 
     def _why(self, error: OSError) -> str:
@@ -103,11 +103,11 @@ class ImageFile:
         return str(error.strerror)
 
     def read(self, at: int, length: int) -> bytes:
-        """All of it. Raises OSError, beyond the end too."""
+        """Read `length` bytes. Raises OSError, also beyond the end."""
         return read_exactly(self.fd, at, length)
 
     def write(self, at: int, data: bytes) -> None:
-        """All of it. Raises OSError; a part may have been written then."""
+        """Write all of `data`. Raises OSError; a part may have been written then."""
         write_exactly(self.fd, at, data)
 
     def sync(self) -> None:

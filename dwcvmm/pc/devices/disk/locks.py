@@ -1,9 +1,9 @@
-"""Locks on images that QEMU, qemu-nbd and qemu-img see, and the other way round.
+"""Locks on images that QEMU, qemu-nbd and qemu-img respect, as dwcvmm respects theirs.
 
-QEMU (block/file-posix.c, util/osdep.c) has a byte in the file for each kind of access, at 100 for those that a process
-has and at 200 for those that it does not want others to have. Locks on them are shared ones, so that any number of
-processes can hold them, and belong to the open file (F_OFD_SETLK in fcntl(2)). First a process locks its own bytes,
-then it asks for each byte that would speak against it whether anybody else has it locked.
+QEMU (block/file-posix.c, util/osdep.c) uses one byte in the file for each kind of access: from 100 on for those that a
+process has, from 200 on for those that it does not want others to have. The locks are shared ones, so that any number
+of processes can hold them, and belong to the open file (F_OFD_SETLK in fcntl(2)). A process first locks its own bytes,
+and then asks for each byte that would conflict whether another process has locked it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERBS = {CONSISTENT_READ: "read", WRITE: "write to", RESIZE: "resize"}
 
 
 class InUseError(Exception):
-    """Another process has the image open in a way that does not go with ours."""
+    """Another process has the image open in a way that conflicts with ours."""
 
 
 def _fcntl(fd: int, command: int, kind: int, at: int) -> int:
@@ -33,9 +33,9 @@ def _fcntl(fd: int, command: int, kind: int, at: int) -> int:
 
 
 def lock(fd: int, writes: bool) -> bool:
-    """Lock an open image until it is closed: for reading with others that read, or for writing alone.
+    """Lock an open image until it is closed: for reading together with other readers, or for writing alone.
 
-    Returns False if its file system has no locks. Raises InUseError, OSError for what else the system refuses.
+    Returns False if its file system has no locks. Raises InUseError, or OSError for other failures.
     """
     ours = (CONSISTENT_READ, WRITE, RESIZE) if writes else (CONSISTENT_READ,)
     refused = (WRITE, RESIZE)

@@ -1,4 +1,4 @@
-"""From an image's name to a disk."""
+"""Opens an image as a disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dwcvmm.pc.devices.disk.raw import RawDisk
 
 
 def detect_format(file: ImageFile) -> str:
-    """By content, as long as the user does not say. Raises DiskError for what is neither raw nor qcow2, OSError."""
+    """The format by content, if the user did not give it. Raises OSError, or DiskError if neither raw nor qcow2."""
     head = file.read(0, min(HEAD_BYTES, file.size_bytes))
     tail_bytes = min(TAIL_BYTES, file.size_bytes)
     magic = foreign(head, file.read(file.size_bytes - tail_bytes, tail_bytes))
@@ -24,7 +24,7 @@ def detect_format(file: ImageFile) -> str:
 
 
 def open_disk(config: DiskConfig) -> Disk:
-    """Raises ConfigError for what is not there, in use, or cannot be done, HostError for what the host lacks."""
+    """Open an image. Raises ConfigError (missing, in use, wrong kind) or HostError (the host lacks something)."""
     file = ImageFile(config.path, config.writes)
     try:
         if (config.format or detect_format(file)) == "qcow2":

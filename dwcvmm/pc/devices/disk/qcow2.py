@@ -19,10 +19,10 @@ KEPT_ENTRIES = 1 << 20  # of L2 tables, in memory: 40 MB
 
 
 class _Clusters(io.RawIOBase):
-    """The image as the library sees it: its header is one made of what was checked, and says nothing else.
+    """The image as the library sees it: its header is made of checked values only.
 
-    Behind the end are zeros up to a whole cluster, as for QEMU: compressed clusters end anywhere. Farther behind it a
-    part of the image is missing, which is an OSError.
+    Past the end of the file the last cluster is filled up with zeros, as in QEMU: compressed clusters can end anywhere.
+    Beyond that the image has been cut off, which is an OSError.
     """
 
     def __init__(self, file: ImageFile, header: Qcow2Header) -> None:
@@ -59,7 +59,7 @@ class _Clusters(io.RawIOBase):
 
 
 def _l1_table(clusters: _Clusters, header: Qcow2Header) -> array[int]:
-    """The library's own would be a list of integers: 160 MB for the longest."""
+    """The L1 table, without the library's list of integers, which could take 160 MB."""
     clusters.seek(header.l1_offset)
     table = array("Q", clusters.read(header.l1_entries * ENTRY_BYTES))
     if sys.byteorder == "little":
@@ -68,7 +68,7 @@ def _l1_table(clusters: _Clusters, header: Qcow2Header) -> array[int]:
 
 
 class Qcow2Disk:
-    """Raises DiskError for an image that cannot be read, or for want of a package."""
+    """A qcow2 image. Raises DiskError if it cannot be read, or if a package is missing."""
 
     read_only = True
 
@@ -84,14 +84,14 @@ class Qcow2Disk:
         if header.zstd and not getattr(library, "HAS_ZSTD", False):
             raise DiskError(file.path, f"is compressed by zstd, read by the package backports.zstd: {INSTALL}")
         try:
-            # by an open file: the library opens none that an image names
+            # pass an open file, so that the library opens no file that an image names
             clusters = _Clusters(file, header)
             image = library.QCow2(clusters)
             image.l1_table = _l1_table(clusters, header)
             tables = max(1, KEPT_ENTRIES * ENTRY_BYTES >> header.cluster_bits)
             image.l2_table = functools.lru_cache(tables)(lambda offset: library.L2Table(image, offset))
             self._stream: Any = image.open()
-        except Exception as error:  # of the library: any kind
+        except Exception as error:  # the library raises any kind
             raise DiskError(file.path, f"not a qcow2 image that can be read: {error}") from error
 
     def read(self, at: int, length: int) -> bytes:

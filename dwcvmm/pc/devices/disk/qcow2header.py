@@ -1,7 +1,7 @@
-"""The header of a qcow2 image, checked whole before anything goes by it (QEMU, docs/interop/qcow2).
+"""The header of a qcow2 image, checked as a whole before it is used (QEMU, docs/interop/qcow2).
 
-Images whose reading needs more than tables and compressed clusters are refused by name: another file (backing, external
-data), a key, subclusters, features that are not known. So are tables that are not in the file or do not fit the size.
+Images that need more than tables and compressed clusters are refused, with the reason: another file (backing, external
+data), a key, subclusters, unknown features; also tables that are outside the file or do not fit the size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FIELDS = struct.Struct(">4sIQIIQIIQQIIQ")
 MORE_FIELDS = struct.Struct(">QQQII")  # of version 3
 V2_BYTES = FIELDS.size
 V3_BYTES = FIELDS.size + MORE_FIELDS.size
-COMPRESSION_TYPE = V3_BYTES  # its place, where the header is longer
-HEADER_BYTES = 4096  # as much of the file as is looked at
+COMPRESSION_TYPE = V3_BYTES  # its offset, in longer headers
+HEADER_BYTES = 4096  # how much of the file is examined
 LEAST_CLUSTER_BITS, MOST_CLUSTER_BITS = 9, 21  # QEMU's: 512 bytes to 2 MiB
 MOST_TABLE_BYTES, MOST_REFCOUNT_BYTES = 32 << 20, 8 << 20  # QEMU's: QCOW_MAX_L1_SIZE, QCOW_MAX_REFTABLE_SIZE
 MOST_SNAPSHOTS, LEAST_SNAPSHOT_BYTES = 65536, 40  # QEMU's; an entry's without its names
@@ -30,7 +30,7 @@ ZLIB, ZSTD = 0, 1
 CRYPT = {1: "AES", 2: "LUKS"}
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))  # incompatible features
-# what may help
+# remedies
 CHECK = "qemu-img check -r all {file} may mend it"
 CONVERT = "qemu-img convert -O qcow2 {file} new.qcow2 makes one without"
 RESIZE = "qemu-img resize {file} SIZE makes it larger"
@@ -55,7 +55,7 @@ class Qcow2Header:
     zstd: bool
 
     def plain(self) -> bytes:
-        """A header of version 3 that says this and nothing else: no extensions, no other tables."""
+        """A header of version 3 with these values and nothing else: no extensions, no other tables."""
         fields = FIELDS.pack(
             *(QCOW2, 3, 0, 0, self.cluster_bits, whole_sectors(self.size_bytes), 0),
             *(self.l1_entries, self.l1_offset, 0, 0, 0, 0),
@@ -71,7 +71,7 @@ def parse(path: Path, head: bytes, file_bytes: int) -> Qcow2Header:
 
 
 class _Fields(NamedTuple):
-    """Those of FIELDS."""
+    """The fields of FIELDS."""
 
     magic: bytes
     version: int
@@ -160,7 +160,7 @@ class _Parser:
         self._need(l1_entries >= needed, f"has {l1_entries} entries in its L1 table, and needs {needed} for its size")
 
     def _check_table(self, name: str, offset: int, length: int, most: int) -> None:
-        """A table starts with a cluster behind the header's, and is in the file, whose last cluster may be a part."""
+        """A table must start at a cluster after the header's, and lie in the file (whose last cluster may be partial)."""
         self._need(length <= most, f"has a {name} of {length} bytes, more than {most}")
         starts = offset >= self._cluster and offset % self._cluster == 0
         self._need(starts, f"has its {name} at byte {offset}, where no table can start")

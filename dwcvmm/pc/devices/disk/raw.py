@@ -7,12 +7,12 @@ from dwcvmm.pc.devices.disk.imagefile import ImageFile
 
 
 class RawDisk:
-    """A file, sector by sector. An odd tail is filled up with zeros, as QEMU does (docs/decisions/0004)."""
+    """A raw image. A last incomplete sector is filled up with zeros, as QEMU does (docs/decisions/0004)."""
 
     def __init__(self, file: ImageFile) -> None:
         self._file = file
         self.read_only = not file.writes
-        self._file_bytes = file.size_bytes  # a read up to here that comes back short is an error
+        self._file_bytes = file.size_bytes  # a short read before this offset is an error
         self.size_bytes = whole_sectors(file.size_bytes)
         self.remarks = file.remarks + about_tail(file.path, file.size_bytes, file.writes)
 

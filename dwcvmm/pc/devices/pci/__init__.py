@@ -1,1 +1,1 @@
-"""PCI: configuration space, how a CPU gets at it, the host bridge."""
+"""PCI: configuration space, how a CPU accesses it, the host bridge."""

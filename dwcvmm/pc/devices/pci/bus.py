@@ -1,13 +1,12 @@
 """PCI bus 0, and the two ways to its functions: ports 0xCF8 and 0xCFC, and memory (PCI Express 5.0, 7.2.2). The address
-register, and the answers for functions that are not there, are in cbits/pc/pci.c.
+register, and the answers for absent functions, are in cbits/pc/pci.c.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.pcdevices import Pci
 from dwcvmm.errors import InternalError
 from dwcvmm.pc.devices.pci.config import CONFIG_BYTES, EXTENDED_BYTES, SUBSYSTEM_VENDOR, ConfigSpace
 from dwcvmm.pc.devices.power import ResetControl
@@ -15,21 +14,21 @@ from dwcvmm.pc.devices.power import ResetControl
 SLOTS, FUNCTIONS = 32, 8
 DATA, RESET = 4, 1  # offsets from 0xCF8
 
-# as QEMU's q35 has it: guests know the bridge (Intel 82G33, "MCH") as one with a window for configuration in memory
+# as on QEMU's q35: guests know that this bridge (Intel 82G33, "MCH") has its configuration space in memory
 HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS = 0x8086, 0x29C0, 0x060000
 SUBSYSTEM_QEMU = struct.pack("<HH", 0x1AF4, 0x1100)  # without it SeaBIOS does not ask fw_cfg
 PAM0, READ_WRITE = 0x90, 0x33  # programmable attribute map: RAM from 0xC0000 to 1 MiB, not ROM
 
 
 def ones(size: int) -> int:
-    """What a read gets where nothing answers."""
+    """What a read gives if nothing answers."""
     return (1 << 8 * size) - 1
 
 
 class PciBus:
-    """Functions of bus 0 by device and function number; the host bridge is 0.0. `state` is a `struct dwc_pci`."""
+    """Functions of bus 0 by device and function number; the host bridge is 0.0. `state`: what C knows of it."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Pci) -> None:
         self.state = state
         bridge = ConfigSpace(HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE, HOST_BRIDGE_CLASS)
         bridge.set(SUBSYSTEM_VENDOR, SUBSYSTEM_QEMU)
@@ -45,10 +44,10 @@ class PciBus:
 
     def _place(self, slot: int, function: ConfigSpace) -> None:
         self._functions[slot, 0] = function
-        lib.dwc_pci_add(self.state, slot, 0)
+        self.state.add(slot, 0)
 
     def _find(self, address: int) -> ConfigSpace | None:
-        """By bus, device and function as both mechanisms encode them: 8, 5 and 3 bits."""
+        """Find a function by bus, device and function number as both mechanisms encode them: 8, 5 and 3 bits."""
         bus, device, function = address >> 8, address >> 3 & 31, address & 7
         return self._functions.get((device, function)) if bus == 0 else None
 
@@ -67,11 +66,11 @@ class ConfigPorts:
 
     def __init__(self, bus: PciBus, reset: ResetControl) -> None:
         self._bus, self._reset = bus, reset
-        self._data = ffi.new("uint8_t[8]")
 
     def read(self, offset: int, size: int) -> int:
-        if lib.dwc_pci_read(self._bus.state, offset, size, self._data):
-            return int.from_bytes(ffi.buffer(self._data, size), "little")
+        value = self._bus.state.read(offset, size)
+        if value is not None:
+            return value
         if offset >= DATA:
             return self._bus.read(*self._register(offset), size)
         if offset == RESET and size == 1:
@@ -79,7 +78,7 @@ class ConfigPorts:
         return ones(size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        if lib.dwc_pci_write(self._bus.state, offset, size, value.to_bytes(size, "little")):
+        if self._bus.state.write(offset, size, value):
             return
         if offset >= DATA:
             self._bus.write(*self._register(offset), size, value)
@@ -87,8 +86,8 @@ class ConfigPorts:
             self._reset.write(0, size, value)
 
     def _register(self, offset: int) -> tuple[int, int]:
-        """The function that is selected, and which of its registers."""
-        selected = int(self._bus.state.address)
+        """The selected function, and the register's offset."""
+        selected = self._bus.state.address
         return selected >> 8 & 0xFFFF, (selected & CONFIG_BYTES - 4) + offset - DATA
 
 

@@ -12,7 +12,7 @@ COMMAND_WRITABLE = 0x0547  # I/O, memory, bus master, parity, SERR, INTx disable
 
 
 class ConfigSpace:
-    """Registers, each bit writable or not. What is behind them learns of writes by `on_write`."""
+    """Registers, with a mask of writable bits. `on_write` is called after a write."""
 
     def __init__(self, vendor: int, device: int, class_code: int, revision: int = 0) -> None:
         self._bytes, self._writable = bytearray(CONFIG_BYTES), bytearray(CONFIG_BYTES)
@@ -23,15 +23,15 @@ class ConfigSpace:
         self.allow(INTERRUPT_LINE, b"\xff")
 
     def set(self, register: int, content: bytes) -> None:
-        """What the guest reads there."""
+        """Set what the guest reads there."""
         self._bytes[register : register + len(content)] = content
 
     def allow(self, register: int, mask: bytes) -> None:
-        """Which bits the guest may change there."""
+        """Set which bits the guest may change there."""
         self._writable[register : register + len(mask)] = mask
 
     def read(self, register: int, size: int) -> int:
-        """Beyond the first 256 bytes nothing is there: zeros."""
+        """Read registers. Beyond the first 256 bytes there are only zeros."""
         return int.from_bytes(self._bytes[register : register + size], "little")
 
     def write(self, register: int, size: int, value: int) -> None:

@@ -17,8 +17,8 @@ PIN_A = 1
 
 
 class PciFunction(ConfigSpace):
-    """One 32-bit memory BAR of `memory_bytes` (a power of two), with `memory` behind it, on `bus` while COMMAND allows
-    it and nothing else is there. `set_line` gets the level of pin A.
+    """A function with one 32-bit memory BAR of `memory_bytes` (a power of two). `memory` is on `bus` at the BAR's
+    address while COMMAND allows it and no other device is there. `set_line` gets the level of pin A.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class PciFunction(ConfigSpace):
         self.on_write = self._follow
 
     def add_capability(self, kind: int, body: bytes) -> int:
-        """A capability at the end of the list; `body` is what follows the link. Returns its offset."""
+        """Add a capability to the end of the list. `body`: the bytes after the link. Returns its offset."""
         at = self._next_capability
         self.set(at, bytes([kind, 0]) + body)
         self.set(self._last_link, bytes([at]))
@@ -54,7 +54,7 @@ class PciFunction(ConfigSpace):
         return at
 
     def place(self, base: int, isa_irq: int) -> None:
-        """What firmware does: an address for the BAR, decoding on, and the interrupt line as a hint."""
+        """Do what firmware does: give the BAR an address, enable decoding, and note the interrupt line."""
         self.write(BAR0, 4, base)
         self.write(INTERRUPT_LINE, 1, isa_irq)
         self.write(COMMAND, 2, MEMORY_SPACE)
@@ -64,12 +64,12 @@ class PciFunction(ConfigSpace):
         return bool(self.read(COMMAND, 2) & BUS_MASTER)
 
     def interrupt(self, asserted: bool) -> None:
-        """The level of the device's interrupt, for who uses no messages."""
+        """Set the level of the device's interrupt, for guests that do not use messages."""
         self._asserted = asserted
         self._follow()
 
     def _follow(self) -> None:
-        """Bring what is outside in line with the registers."""
+        """Put the memory and the interrupt line into the state that the registers ask for."""
         command = self.read(COMMAND, 2)
         pin = self._asserted and not self.msix.enabled
         self.set(STATUS, struct.pack("<H", CAPABILITY_LIST | (INTERRUPT_STATUS if pin else 0)))
@@ -84,5 +84,5 @@ class PciFunction(ConfigSpace):
             try:
                 self._bus.add(base, self._memory_bytes, self._memory)
                 self._mapped = base
-            except BusRangeError:  # while the guest finds out its size, or by a guest's mistake: nothing answers there
+            except BusRangeError:  # during a probe of the BAR's size, or by a mistake: nothing answers
                 pass

@@ -1,4 +1,4 @@
-"""Interrupt pins of PCI slots: levels, and several slots to a line."""
+"""Interrupt pins of PCI slots: levels; several slots share a line."""
 
 from __future__ import annotations
 

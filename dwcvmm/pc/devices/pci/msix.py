@@ -12,7 +12,7 @@ ENABLE, FUNCTION_MASK = 1 << 15, 1 << 14  # of message control
 
 
 class MsiX:
-    """`send(address, data)` delivers a message. Messages of masked vectors wait as pending bits."""
+    """`send(address, data)` delivers a message. Messages of masked vectors become pending bits."""
 
     def __init__(self, vectors: int, send: Callable[[int, int], None]) -> None:
         self.vectors = vectors
@@ -26,12 +26,12 @@ class MsiX:
         return bool(self._control & ENABLE)
 
     def control(self, value: int) -> None:
-        """The guest has written message control."""
+        """Called when the guest has written message control."""
         self._control = value
         self._flush()
 
     def notify(self, vector: int) -> None:
-        """The device has something to tell by this vector; one that is not there is none (virtio's 0xFFFF)."""
+        """Send the message of this vector. A vector that does not exist (virtio's 0xFFFF) sends nothing."""
         if vector < self.vectors and self.enabled:
             self._pending |= 1 << vector
             self._flush()

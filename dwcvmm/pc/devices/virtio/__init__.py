@@ -1,1 +1,1 @@
-"""virtio 1.2: split queues, the PCI transport, and devices behind it."""
+"""virtio 1.2: split queues, the PCI transport, and the devices."""

@@ -1,4 +1,4 @@
-"""virtio-blk (virtio 1.2, 5.2). A request is done when it is given back: nothing is in flight between elements."""
+"""virtio-blk (virtio 1.2, 5.2). Each request is finished when it is returned: none is in flight between elements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIECE = 1 << 20  # bytes: how much of a request is in the VMM's memory at a time
 
 
 class Block(VirtioDevice):
-    """A disk. What its image cannot do (no space, a short write, a damaged file) is an I/O error to the guest."""
+    """A disk. A failure of its image (no space, a short write, a damaged file) is an I/O error to the guest."""
 
     device_type, class_code = 2, 0x010000
 
@@ -61,7 +61,7 @@ class Block(VirtioDevice):
         return room if written == room - 1 else written
 
     def _pieces(self, at: int, length: int) -> Iterator[int]:
-        """Where a request's pieces start. One that the end of the run cuts off is in the image in part."""
+        """The start of each piece of a request. If the run ends in between, only a part of it is in the image."""
         if length % SECTOR or at + length > self._disk.size_bytes:
             raise OSError("a request beyond the disk, or not of whole sectors")
         for done in range(0, length, PIECE):

@@ -22,7 +22,7 @@ class Console(VirtioDevice):
         self._input = bytearray()
 
     def receive(self, data: bytes) -> None:
-        """For the guest to read; its queue is to be processed then."""
+        """Take bytes for the guest to read. Its queue has to be processed then."""
         self._input += data
 
     @property

@@ -1,4 +1,4 @@
-"""What a virtio device is to its transport."""
+"""A virtio device as its transport sees it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ class VirtioDevice:
     queue_count: ClassVar[int] = 1
 
     def __init__(self) -> None:
-        # whether the run is over: a request can be for more work than there is time
+        # whether the run is over: a request can ask for more work than there is time for
         self.ended: Callable[[], bool] = lambda: False
 
     @property
     def features(self) -> int:
-        """Those of its kind, besides the transport's."""
+        """Its own features, without the transport's."""
         return 0
 
     @property
     def config(self) -> bytes:
-        """Its configuration as the guest reads it; the guest writes nothing there."""
+        """Its configuration, which the guest can only read."""
         return b""
 
     def reset(self) -> None:
-        """The guest starts again from nothing."""
+        """Called when the guest resets the device."""
 
     def process(self, index: int, queue: Queue) -> None:
-        """Serve all requests in a queue. Raises QueueError or GuestMemoryError for what no guest may ask for."""
+        """Serve all requests in a queue. Raises QueueError or GuestMemoryError for an invalid one."""
         while not self.ended() and (chain := queue.pop()):
             queue.push(chain, self.serve(chain))
 
     def serve(self, chain: Chain) -> int:
-        """Do what a request asks for; returns how many bytes were written into it."""
+        """Carry out a request. Returns how many bytes were written into it."""
         raise NotImplementedError

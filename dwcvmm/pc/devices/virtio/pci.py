@@ -1,6 +1,7 @@
 """virtio over PCI (virtio 1.2, 4.1): modern devices only, everything in one BAR.
 
-A queue that the guest has told of waits (`waiting`) until guest memory may be used: the machine calls `process` then.
+A queue that the guest has notified waits (`waiting`) until devices may use guest memory; then the machine calls
+`process`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class VirtioPci:
         send_msi: Callable[[int, int], None],
     ) -> None:
         self.device = device
-        self.waiting: set[int] = set()  # queues that the guest has told of
+        self.waiting: set[int] = set()  # queues that the guest has notified
         self.queues = [Queue(memory) for _ in range(device.queue_count)]
         self._features = device.features | INDIRECT_DESC | EVENT_IDX | VERSION_1
         self._msix = MsiX(device.queue_count + 1, send_msi)
@@ -66,7 +67,7 @@ class VirtioPci:
         return bool(self._status & DRIVER_OK) and not self._status & NEEDS_RESET
 
     def process(self) -> None:
-        """Serve the queues that wait. Guest memory is at rest."""
+        """Serve the queues that wait. The guest is not running."""
         queues, self.waiting = sorted(self.waiting), set()
         try:
             for index in queues:
@@ -76,7 +77,7 @@ class VirtioPci:
                     if queue.wants_interrupt():
                         self._interrupt(queue.vector, ISR_QUEUE)
         except (QueueError, GuestMemoryError):
-            self._status |= NEEDS_RESET  # 2.1.2: only the driver can go on from here
+            self._status |= NEEDS_RESET  # 2.1.2: only the driver can recover from this
             self._interrupt(self._config_vector, ISR_CONFIG)
 
     def _interrupt(self, vector: int, reason: int) -> None:
@@ -183,7 +184,8 @@ class VirtioPci:
 
 
 class _Function(PciFunction):
-    """With virtio's capabilities: where its structures are, and a way to them through configuration space."""
+    """The PCI function with virtio's capabilities, which say where its structures are, and a window to them in
+    configuration space."""
 
     def __init__(
         self,
@@ -219,7 +221,7 @@ class _Function(PciFunction):
         )
 
     def _through_window(self, register: int, size: int) -> int | None:
-        """What of the BAR an access to pci_cfg_data means (4.1.4.9); None: it is none, or none that may be."""
+        """The part of the BAR that an access to pci_cfg_data means (4.1.4.9); None for another or an invalid access."""
         if register != self._window + 16 or super().read(self._window + 4, 1) != 0:
             return None
         offset, length = super().read(self._window + 8, 4), super().read(self._window + 12, 4)

@@ -1,7 +1,7 @@
 """A split virtqueue, from the device's side (virtio 1.2, 2.7).
 
-The guest does not run while a device looks at its memory, so that nothing here has to be read twice or in order. What
-the guest has written there is not trusted: every index, address and length is checked.
+The guest does not run while a device accesses its memory, so the order of reads does not matter. What the guest has
+written there is not trusted: every index, address and length is checked.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dwcvmm.errors import DwcVmmError
 from dwcvmm.guest.memory import GuestMemory
 
 MOST_ENTRIES = 256
-MOST_SEGMENTS = 1024  # of a chain, those of an indirect table among them
+MOST_SEGMENTS = 1024  # of a chain, including those of an indirect table
 NEXT, WRITE, INDIRECT = 1, 2, 4  # flags of a descriptor
 NO_INTERRUPT = 1  # of the driver's ring
 DESCRIPTOR = struct.Struct("<QIHH")
 
 
 class QueueError(DwcVmmError):
-    """The guest has put something into a queue that virtio does not allow."""
+    """A queue holds something that virtio does not allow."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Segment:
 
 
 class Chain:
-    """A request: what the device reads, then what it may write, each as one stream of bytes."""
+    """A request: the part that the device reads, and the part that it may write, each as one stream of bytes."""
 
     def __init__(self, memory: GuestMemory, head: int, readable: list[Segment], writable: list[Segment]) -> None:
         self._memory = memory
@@ -46,7 +46,7 @@ class Chain:
         return sum(segment.length for segment in self.writable)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Raises QueueError beyond what is there, GuestMemoryError outside RAM."""
+        """Raises QueueError beyond the end of the stream, GuestMemoryError outside RAM."""
         return b"".join(self._memory.read(at, n) for at, n in _part(self.readable, offset, length))
 
     def write(self, offset: int, data: bytes) -> None:
@@ -69,7 +69,7 @@ def _part(segments: list[Segment], offset: int, length: int) -> Iterator[tuple[i
 
 
 class Queue:
-    """Set up by the transport; `pop` and `push` are for the device."""
+    """A queue. The transport sets it up, the device calls `pop` and `push`."""
 
     def __init__(self, memory: GuestMemory) -> None:
         self._memory = memory
@@ -91,7 +91,7 @@ class Queue:
         if waiting > self.size:
             raise QueueError(f"{waiting} requests in a queue for {self.size}")
         if not waiting:
-            if self.event_index:  # the guest need not tell before there is one more
+            if self.event_index:  # the guest need not notify the device until it adds another request
                 self._memory.write(self.device + 4 + 8 * self.size, struct.pack("<H", self._next_available))
             return None
         head = self._u16(self.driver + 4 + 2 * (self._next_available % self.size))
@@ -127,14 +127,14 @@ class Queue:
         raise QueueError("a chain without end")
 
     def push(self, chain: Chain, written: int) -> None:
-        """Give a request back, with so many bytes written from the first writable one on."""
+        """Return a request, with the number of bytes written from the first writable one on."""
         entry = self.device + 4 + 8 * (self._next_used % self.size)
         self._memory.write(entry, struct.pack("<II", chain.head, written))
         self._next_used = (self._next_used + 1) & 0xFFFF
         self._memory.write(self.device + 2, struct.pack("<H", self._next_used))
 
     def wants_interrupt(self) -> bool:
-        """Whether the guest is to be told of what was pushed since the last time (2.7.7.2, 2.7.10)."""
+        """Whether the guest wants an interrupt for what was pushed since the last one (2.7.7.2, 2.7.10)."""
         before, self._signalled = self._signalled, self._next_used
         if before == self._next_used:
             return False

@@ -1,20 +1,18 @@
-"""The virtual PC: replicas, memory, buses, devices, and how a guest's end becomes an outcome."""
+"""The virtual PC: replicas, memory, buses, devices, and the outcome of a run."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from dwcvmm._core import ffi, lib
+from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.state import Exit
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
-from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, InternalError
@@ -32,27 +30,19 @@ from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
 from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
+from dwcvmm.pc.observer import Observer, Observers
+from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
+NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
 PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
-class Outcome(StrEnum):
-    POWEROFF = "poweroff"
-    REBOOT = "reboot"
-    HALT = "halt"
-    TIMEOUT = "timeout"
-    CRASH = "crash"
-    DIVERGENCE_STOP = "divergence_stop"
-    INTERRUPTED = "interrupted"
-    ERROR = "error"  # not of the guest: something that the host refused, or a bug
-
-
 @dataclass
-class MachineConfig:
+class PcConfig:
     kernel: Path  # or a BIOS
     initrd: Path | None = None
     cmdline: str = ""
@@ -62,40 +52,42 @@ class MachineConfig:
     settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
-    date_ns: int = FIXED_NS  # of the clock at guest time 0, since 1970, UTC
+    date_ns: int = FIXED_NS  # of the PC's clock at guest time 0: nanoseconds since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
-    image: bytes | None = None  # the kernel's content, where it has been read already
+    image: bytes | None = None  # the kernel's content, if it has been read already
 
 
-class Machine:
-    """A guest ready to run. `on_console` gets the guest's serial output as it appears."""
+class PC:
+    """A guest ready to run. `observer` is told what happens; more can be added to `observers`.
 
-    def __init__(
-        self,
-        config: MachineConfig,
-        on_console: Callable[[bytes], None],
-        on_divergence: Callable[[Divergence], None] | None = None,
-        on_suspect: Callable[[int], None] | None = None,
-        on_repair: Callable[[str, int], None] | None = None,
-        system: System | None = None,
-    ) -> None:
+    What was made is closed again where the rest of it cannot be had.
+    """
+
+    def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
         self.outcome: Outcome | None = None
-        self.guest_status = 0  # what the guest wrote to the debug exit
-        self.on_attention: Callable[[], None] | None = None  # called between elements after request_attention()
-        self.on_input_taken: Callable[[], None] = lambda: None  # called when the guest has taken some of its input
-        self._on_console = on_console
-        self._tell_repair = on_repair
+        self.exit_code: int | None = None  # what the guest wrote to the debug exit
+        self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
+        self._settle_after = config.settle_after
+        self.injector: Injector | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
-            raise ConfigError("faults are injected into one of two runs: strategy off has one only")
+            raise ConfigError(NOTHING_TO_INJECT_INTO)
+        with ExitStack() as made:
+            self._build(made)
+            self._made = made.pop_all()
+
+    def _build(self, made: ExitStack) -> None:
+        config = self.config
         ram_bytes = check_size(config.memory_bytes)
         image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
-        self.replicas = self._make_replicas(system or System(), ram_bytes)
-        self.core: Any = self.replicas.engine
-        pc = ffi.addressof(self.core, "pc")
-        power_on(pc, config.date_ns, ram_bytes)
+        system = System()
+        made.callback(system.close)
+        self.replicas = self._make_replicas(system, ram_bytes)
+        made.callback(self.replicas.close)
+        self.core = self.replicas.core
+        power_on(self.core.chipset, config.date_ns, ram_bytes)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
         rsdp = acpi.place_firmware(self.memory)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
@@ -103,63 +95,77 @@ class Machine:
         if start.rom:
             self.replicas.show_rom(start.rom)
         entry.apply(start, self.memory, self.replicas.vcpus[0])
-        self.engine = Engine(self.replicas, on_divergence, on_suspect, self._on_repair)
-        self.injector: Injector | None = None
+        self.engine = Engine(self.replicas, self.observers)
+        made.callback(self.engine.release)
         if config.faults:
-            self.injector = Injector(self.engine, config.faults, config.settle_after)
-            self.engine.visitors.insert(0, self.injector)
-            self.engine.explain_by_fault = self.injector.explain
-        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core)), Bus(PHYSICAL)
+            self.inject(*config.faults)
+        self._add_devices(made, start, ram_bytes)
+
+    def inject(self, *faults: Fault) -> None:
+        """Between two elements. Raises ConfigError for a fault that cannot be injected here, or comes too late."""
+        if not self.protected:
+            raise ConfigError(NOTHING_TO_INJECT_INTO)
+        if self.injector:
+            self.injector.add(faults)
+            return
+        self.injector = Injector(self.engine, faults, self._settle_after)
+        self.engine.visitors.insert(0, self.injector)
+        self.observers.add(self.injector)
+
+    def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
+        config = self.config
+        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
         self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(ffi.addressof(pc, "pci"))
+        self.pci = PciBus(self.core.chipset.pci)
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
         self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
         for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            config.virtio, pc, for_devices, self.mmio, self.pci, on_console, lambda: self.outcome is not None
+            *(config.virtio, self.core.chipset, for_devices, self.mmio, self.pci),
+            self.observers.console,
+            lambda: self.outcome is not None,
         )
+        made.callback(self.virtio.close)
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
-        keyboard = KeyboardController(
-            lambda: self._end(Outcome.REBOOT), lambda irq, level: lib.dwc_pc_set_gsi(pc, irq, level)
-        )
+        keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
         self.ports.add(I8042, 1, keyboard)
         self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
         self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
-        """Raises HostError where the host has not so much memory."""
+        """Raises HostError if the host does not have that much memory."""
         config = self.config.engine
-        if config.strategy is not Strategy.OFF:  # its copies of RAM are touched at once, and the host would kill us
+        if config.strategy is not Strategy.OFF:  # all copies of RAM are populated at the start: the host would kill us
             hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
         try:
             return Replicas(system, ram_bytes, config)
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # the latter of MADV_POPULATE_WRITE, under a limit
+            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # EFAULT comes from MADV_POPULATE_WRITE, under a limit
                 raise
             raise hostmemory.refused(ram_bytes) from error
 
     def _fetch(self, gpa: int, length: int) -> bytes:
-        return bytes(ffi.buffer(self.core.replicas[0].ram + gpa, length))
+        return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
         # before the first element only replica A has content; take_checkpoint() copies it
-        if lib.dwc_memory_write(self.core, gpa, data, len(data)):
+        if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = self.outcome or outcome
 
     def _debug_exit(self, value: int) -> None:
-        self.guest_status = value
+        self.exit_code = value
         self._end(Outcome.POWEROFF)
 
     def start(self) -> None:
@@ -167,15 +173,19 @@ class Machine:
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:
-        """Run to the guest's end, or None after so many more elements or a requested stop."""
-        last = int(self.core.stats.committed) + elements if elements else 0
+        """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
+        last = self.core.committed + elements if elements else 0
+        each = self.observers.wants_elements
         while self.outcome is None:
             devices_wait = not self._serve_devices()
             if self.outcome:
                 break
-            stop = self.engine.run(int(self.core.stats.committed) + 1 if devices_wait else last)
+            committed = self.core.committed
+            stop = self.engine.run(committed + 1 if devices_wait or each else last)
             self._drain()
-            if stop is Stop.LIMIT and self.core.stats.committed != last:
+            if each and self.core.committed != committed:
+                self.observers.element(committed + 1)
+            if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
                 return self.outcome
@@ -185,8 +195,7 @@ class Machine:
                 self._end(Outcome.HALT)
             elif stop is Stop.ATTENTION:
                 self._feed()
-                if self.on_attention:
-                    self.on_attention()
+                self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
         if self.injector:
@@ -194,18 +203,18 @@ class Machine:
         return self.outcome
 
     def _serve_devices(self) -> bool:
-        """Let devices use guest memory that want to. False if they must wait for the end of another element."""
+        """Let devices that wait for guest memory use it. Returns False if they must wait for another element's end."""
         try:
             if self._devices_wait and self.engine.settle():
                 self.virtio.process()
                 if self.fw_cfg:
                     self.fw_cfg.process()
-                self.on_input_taken()
+                self.observers.input_taken()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
         if self._devices_wait:
-            self.core.checkpoint_due = 1
+            self.core.checkpoint_soon()
             return False
         return True
 
@@ -213,19 +222,13 @@ class Machine:
     def _devices_wait(self) -> bool:
         return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
 
-    def _on_repair(self, copy: str, gpa: int) -> None:
-        if self.injector:
-            self.injector.repaired(copy, gpa)
-        if self._tell_repair:
-            self._tell_repair(copy, gpa)
-
     @property
     def injections(self) -> list[Injection]:
-        """What became of the faults so far; those whose element has not come are among them."""
+        """What became of the faults so far, including those whose element has not come."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
 
     def send_input(self, data: bytes) -> None:
-        """Bytes for the serial port, from any thread; they wait for room in its FIFO."""
+        """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""
         with self._input_lock:
             self._input += data
         self.request_attention()
@@ -236,12 +239,12 @@ class Machine:
         return len(self._input) + self.virtio.input_backlog
 
     def request_attention(self) -> None:
-        """From any thread: come back from C at the next element's end."""
-        lib.dwc_engine_request_attention(self.core)
+        """From any thread: make C return at the next element's end."""
+        self.core.request_attention()
 
     def wait_when_idle(self, wanted: bool) -> None:
-        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it."""
-        self.core.idle_waits = int(wanted)
+        """From any thread: let the guest's idle time pass in real time, since input may come meanwhile."""
+        self.core.wait_when_idle(wanted)
 
     def end(self, outcome: Outcome) -> None:
         """From any thread: stop the guest, with this outcome unless it has one already."""
@@ -249,59 +252,56 @@ class Machine:
         self.engine.request_stop()
 
     def describe(self) -> str:
-        """A post-mortem of replica A; on the thread that runs the machine, while it does not run."""
+        """A post-mortem of replica A. Call it on the machine's thread, while the machine is not running."""
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
-        uart = ffi.addressof(self.core, "pc", "uart")
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))
                 self._input.clear()
             piece = bytes(self._input[:INPUT_PIECE])
-            del self._input[: lib.dwc_uart_receive(uart, piece, len(piece))]
-            self.core.has_backlog = bool(self._input)
-        self.on_input_taken()
+            del self._input[: self.core.give_uart_input(piece, more=len(self._input) > len(piece))]
+        self.observers.input_taken()
 
     def _drain(self) -> None:
-        uart = ffi.addressof(self.core, "pc", "uart")
-        while uart.tx_count:
-            buffer = ffi.new("uint8_t[]", uart.tx_count)
-            count = lib.dwc_uart_drain(uart, buffer, len(buffer))
-            self._on_console(bytes(ffi.buffer(buffer, count)))
+        if sent := self.core.drain_uart():
+            self.observers.console(sent)
 
-    def _serve(self, exit_: Any) -> None:
-        if exit_.reason == lib.KVM_EXIT_IO:
+    def _serve(self, exit_: Exit) -> None:
+        if exit_.reason == KvmExit.IO:
             self._access(self.ports, exit_.port, exit_)
-        elif exit_.reason == lib.KVM_EXIT_MMIO:
+        elif exit_.reason == KvmExit.MMIO:
             self._access(self.mmio, exit_.gpa, exit_)
-        elif exit_.reason == lib.KVM_EXIT_HLT:
+        elif exit_.reason == KvmExit.HLT:
             self._end(Outcome.HALT)
         else:
             self._end(Outcome.CRASH)
 
-    def _access(self, bus: Bus, address: int, exit_: Any) -> None:
-        data = bytes(ffi.buffer(exit_.data, exit_.size * exit_.count))
-        answer = b""
-        for at in range(0, len(data), exit_.size):
-            if exit_.is_write:
-                bus.write(address, exit_.size, int.from_bytes(data[at : at + exit_.size], "little"))
-            else:
-                answer += bus.read(address, exit_.size).to_bytes(exit_.size, "little")
-        if answer:
-            self.engine.answer(answer)
+    def _access(self, bus: Bus, address: int, exit_: Exit) -> None:
+        size, data = exit_.size, exit_.data
+        if exit_.is_write:
+            for at in range(0, len(data), size):
+                bus.write(address, size, int.from_bytes(data[at : at + size], "little"))
+        else:
+            self.engine.answer(b"".join(bus.read(address, size).to_bytes(size, "little") for _ in range(exit_.count)))
 
     @property
     def protected(self) -> bool:
         return self.config.engine.strategy is not Strategy.OFF
 
+    @property
+    def guest_status(self) -> int:
+        """The exit code, 0 if the guest gave none."""
+        return self.exit_code or 0
+
     def close(self) -> None:
-        self.engine.close()
-        self.virtio.close()
+        """Stop the threads, free the VMs, close the disks; may be called again. On the thread that called start()."""
+        self._made.close()
 
 
 class _Shifted:
-    """One register of a device whose registers are apart on the bus."""
+    """One register of a device whose registers are not adjacent on the bus."""
 
     def __init__(self, device: KeyboardController, offset: int) -> None:
         self._device, self._offset = device, offset

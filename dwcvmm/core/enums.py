@@ -1,0 +1,206 @@
+"""C's enumerations and limits, with the values that the compiler gave them. Each member names its constant."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+from dwcvmm.core._binding import lib
+
+PAGE: int = lib.DWC_PAGE  # bytes
+IO_BYTES: int = lib.DWC_IO_BYTES  # of an exit's data, at most
+LOG_ELEMENTS: int = lib.DWC_LOG_ELEMENTS  # between checkpoints, at most
+HISTOGRAM: int = lib.DWC_HISTOGRAM  # buckets
+MAX_SITES: int = lib.DWC_MAX_SITES
+MAX_DIFFS: int = lib.DWC_MAX_DIFFS
+LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
+NEVER = (1 << 64) - 1  # an element, or a time, that does not come
+UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
+
+
+class Stop(IntEnum):
+    """Why the core asks Python (cbits/status.h)."""
+
+    EXIT = lib.DWC_STOP_EXIT  # a committed exit that no device in C serves
+    CONSOLE = lib.DWC_STOP_CONSOLE  # the UART has output to drain
+    DIVERGED = lib.DWC_STOP_DIVERGED
+    TIME_LIMIT = lib.DWC_STOP_TIME_LIMIT  # neither replica reached a natural end in time: nothing is committed
+    REQUESTED = lib.DWC_STOP_REQUESTED  # the element under way is not committed
+    IDLE = lib.DWC_STOP_IDLE  # HLT, and no interrupt can come from a device in C
+    ELEMENT_LIMIT = lib.DWC_STOP_ELEMENT_LIMIT  # so many elements as were asked for are committed
+    ATTENTION = lib.DWC_STOP_ATTENTION  # another thread has something for the devices
+    REPAIRED = lib.DWC_STOP_REPAIRED  # the scrubber has repaired a page
+    WAITING = lib.DWC_STOP_WAITING  # an interrupt has waited too long for a natural end; windows are inexact here
+    ELEMENT_START = lib.DWC_STOP_ELEMENT_START  # a visit: the inputs are chosen, and neither replica has started
+    BETWEEN_RUNS = lib.DWC_STOP_BETWEEN_RUNS  # a visit, in place: the VM is rewound, e2 comes next
+    ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, nothing is compared
+
+
+class Rollback(IntEnum):
+    """What became of a rollback. If it is not done, the replicas stand anywhere, and the run is over."""
+
+    DONE = lib.DWC_ROLLBACK_DONE
+    STOP_REQUESTED = lib.DWC_ROLLBACK_STOP_REQUESTED
+    UNREPEATABLE = lib.DWC_ROLLBACK_UNREPEATABLE  # the replay did not arrive at the last committed element
+    DAMAGED = lib.DWC_ROLLBACK_DAMAGED  # the checkpoint is not what was saved
+
+
+class Phase(IntEnum):
+    """Where in its life the element is (cbits/phase.h)."""
+
+    BETWEEN = lib.DWC_PHASE_BETWEEN
+    FRAGMENT = lib.DWC_PHASE_FRAGMENT
+    INPUTS_CHOSEN = lib.DWC_PHASE_INPUTS_CHOSEN
+    START_VISITED = lib.DWC_PHASE_START_VISITED
+    RUNNING = lib.DWC_PHASE_RUNNING
+    FIRST_RUN_DONE = lib.DWC_PHASE_FIRST_RUN_DONE
+    BOTH_ENDED = lib.DWC_PHASE_BOTH_ENDED
+    COMPARED = lib.DWC_PHASE_COMPARED
+    DISCARDED = lib.DWC_PHASE_DISCARDED
+    ROLLING_BACK = lib.DWC_PHASE_ROLLING_BACK
+
+
+class Diff(IntFlag):
+    """What two replicas can disagree about."""
+
+    EXIT = lib.DWC_DIFF_EXIT
+    REGS = lib.DWC_DIFF_REGS
+    SREGS = lib.DWC_DIFF_SREGS
+    EVENTS = lib.DWC_DIFF_EVENTS
+    XSAVE = lib.DWC_DIFF_XSAVE
+    MSRS = lib.DWC_DIFF_MSRS
+    DEBUGREGS = lib.DWC_DIFF_DEBUGREGS
+    XCRS = lib.DWC_DIFF_XCRS
+    MEMORY = lib.DWC_DIFF_MEMORY
+    HANG = lib.DWC_DIFF_HANG
+
+
+class Strategy(IntEnum):
+    OFF = lib.DWC_OFF
+    SEQUENTIAL = lib.DWC_SEQUENTIAL
+    PARALLEL = lib.DWC_PARALLEL
+    IN_PLACE = lib.DWC_IN_PLACE
+
+
+class TlbFlush(IntEnum):
+    """How a rollback makes KVM forget translations."""
+
+    PGE = lib.DWC_FLUSH_PGE
+    MEMSLOT = lib.DWC_FLUSH_MEMSLOT
+
+
+class CacheFlush(IntEnum):
+    """In place, before e2."""
+
+    NONE = lib.DWC_CACHE_KEPT
+    DIRTY = lib.DWC_CACHE_DIRTY
+    ALL = lib.DWC_CACHE_ALL
+
+
+class Copy(IntEnum):
+    """The copies of guest RAM."""
+
+    A = lib.DWC_COPY_A
+    B = lib.DWC_COPY_B
+    CHECKPOINT = lib.DWC_COPY_CHECKPOINT
+    NONE = lib.DWC_COPIES  # of a repair: none of the three was right
+
+
+class UserTrap(IntEnum):
+    """What can stand for RDTSC in ring 3 (cbits/vcpu/sites.c)."""
+
+    NONE = lib.DWC_USER_TRAP_NONE
+    ICEBP = lib.DWC_USER_TRAP_ICEBP
+    SYSENTER = lib.DWC_USER_TRAP_SYSENTER
+
+
+class InsnKind(IntEnum):
+    """What an instruction is to the core (cbits/vcpu/insn.h). The first read what is the host's."""
+
+    OTHER = lib.DWC_INSN_OTHER
+    RDTSC = lib.DWC_READ_RDTSC
+    RDTSCP = lib.DWC_READ_RDTSCP
+    RDRAND = lib.DWC_READ_RDRAND
+    RDSEED = lib.DWC_READ_RDSEED
+    RDPID = lib.DWC_READ_RDPID
+    XGETBV = lib.DWC_READ_XGETBV
+    STRING = lib.DWC_INSN_STRING  # with a repeat prefix
+    PUSHF = lib.DWC_INSN_PUSHF
+    STI = lib.DWC_INSN_STI
+    LOAD_SS = lib.DWC_INSN_LOAD_SS  # MOV SS, POP SS
+    INT = lib.DWC_INSN_INT  # INT n, INT3, INTO
+    ICEBP = lib.DWC_INSN_ICEBP
+    HLT = lib.DWC_INSN_HLT
+    SYSCALL = lib.DWC_INSN_SYSCALL  # and SYSENTER, SYSEXIT
+    SYSRET = lib.DWC_INSN_SYSRET
+
+    @property
+    def bit(self) -> int:
+        """In a set of kinds."""
+        return 1 << self
+
+
+class KvmExit(IntEnum):
+    """Reasons of an exit: KVM_EXIT_* of <linux/kvm.h>. KVM may have others: numbers of exits are plain int."""
+
+    UNKNOWN = lib.KVM_EXIT_UNKNOWN
+    EXCEPTION = lib.KVM_EXIT_EXCEPTION
+    IO = lib.KVM_EXIT_IO
+    HYPERCALL = lib.KVM_EXIT_HYPERCALL
+    DEBUG = lib.KVM_EXIT_DEBUG
+    HLT = lib.KVM_EXIT_HLT
+    MMIO = lib.KVM_EXIT_MMIO
+    IRQ_WINDOW_OPEN = lib.KVM_EXIT_IRQ_WINDOW_OPEN
+    SHUTDOWN = lib.KVM_EXIT_SHUTDOWN
+    FAIL_ENTRY = lib.KVM_EXIT_FAIL_ENTRY
+    INTR = lib.KVM_EXIT_INTR
+    SET_TPR = lib.KVM_EXIT_SET_TPR
+    TPR_ACCESS = lib.KVM_EXIT_TPR_ACCESS
+    NMI = lib.KVM_EXIT_NMI
+    INTERNAL_ERROR = lib.KVM_EXIT_INTERNAL_ERROR
+    SYSTEM_EVENT = lib.KVM_EXIT_SYSTEM_EVENT
+    DIRTY_RING_FULL = lib.KVM_EXIT_DIRTY_RING_FULL
+    X86_RDMSR = lib.KVM_EXIT_X86_RDMSR
+    X86_WRMSR = lib.KVM_EXIT_X86_WRMSR
+
+
+class Cap(IntEnum):
+    """KVM_CAP_* of <linux/kvm.h>."""
+
+    SYNC_REGS = lib.KVM_CAP_SYNC_REGS
+    XCRS = lib.KVM_CAP_XCRS
+    DIRTY_LOG_RING = lib.KVM_CAP_DIRTY_LOG_RING
+    MANUAL_DIRTY_LOG_PROTECT2 = lib.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
+    EXIT_ON_EMULATION_FAILURE = lib.KVM_CAP_EXIT_ON_EMULATION_FAILURE
+    TSC_CONTROL = lib.KVM_CAP_TSC_CONTROL
+    EXCEPTION_PAYLOAD = lib.KVM_CAP_EXCEPTION_PAYLOAD
+    IMMEDIATE_EXIT = lib.KVM_CAP_IMMEDIATE_EXIT
+    X86_USER_SPACE_MSR = lib.KVM_CAP_X86_USER_SPACE_MSR
+    SET_TSS_ADDR = lib.KVM_CAP_SET_TSS_ADDR
+
+
+class GuestDebug(IntFlag):
+    """KVM_GUESTDBG_* of <linux/kvm.h>."""
+
+    ENABLE = lib.KVM_GUESTDBG_ENABLE
+    SINGLESTEP = lib.KVM_GUESTDBG_SINGLESTEP
+    USE_HW_BP = lib.KVM_GUESTDBG_USE_HW_BP
+
+
+class MemFlags(IntFlag):
+    """KVM_MEM_* of <linux/kvm.h>."""
+
+    LOG_DIRTY_PAGES = lib.KVM_MEM_LOG_DIRTY_PAGES
+    READONLY = lib.KVM_MEM_READONLY
+
+
+class SyncRegs(IntFlag):
+    """KVM_SYNC_X86_* of <linux/kvm.h>."""
+
+    REGS = lib.KVM_SYNC_X86_REGS
+    SREGS = lib.KVM_SYNC_X86_SREGS
+    EVENTS = lib.KVM_SYNC_X86_EVENTS
+
+
+MANUAL_PROTECT_ENABLE: int = lib.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
+TSC_CTRL: int = lib.KVM_VCPU_TSC_CTRL  # KVM_VCPU_*: an attribute's group, and the attribute
+TSC_OFFSET: int = lib.KVM_VCPU_TSC_OFFSET

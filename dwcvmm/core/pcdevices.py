@@ -1,0 +1,248 @@
+"""The PC's devices in C (cbits/pc). Each class is one chip: the core's own, or, made without arguments, one by itself
+after its reset, as unit tests want it. Times are nanoseconds of the guest clock; offsets count from a chip's first
+register.
+"""
+
+from __future__ import annotations
+
+from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core.enums import UART_TX
+from dwcvmm.core.fields import Flag, Number, View
+
+NS_PER_S = 1_000_000_000
+NOTHING = -1
+
+
+class Pic(View):
+    """The pair of 8259A, by ports."""
+
+    __slots__ = ()
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_pic *"), owner)
+        if owner is None:
+            lib.dwc_pic_init(self._c)
+
+    def set_irq(self, irq: int, level: bool) -> None:
+        lib.dwc_pic_set_irq(self._c, irq, level)
+
+    @property
+    def pending(self) -> bool:
+        return bool(lib.dwc_pic_pending(self._c))
+
+    def acknowledge(self) -> int:
+        """The vector that a CPU gets."""
+        return int(lib.dwc_pic_acknowledge(self._c))
+
+    def read(self, port: int) -> int:
+        return int(lib.dwc_pic_read(self._c, port))
+
+    def write(self, port: int, value: int) -> None:
+        lib.dwc_pic_write(self._c, port, value)
+
+
+class Lapic(View):
+    """The local APIC."""
+
+    __slots__ = ()
+    nmi = Flag("nmi")  # one is on its way to the CPU
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_lapic *"), owner)
+        if owner is None:
+            lib.dwc_lapic_init(self._c)
+
+    def accept(self, vector: int, level: bool = False) -> None:
+        lib.dwc_lapic_accept(self._c, vector, level)
+
+    @property
+    def pending(self) -> int:
+        """The vector that would be delivered, or -1."""
+        return int(lib.dwc_lapic_pending(self._c))
+
+    def acknowledge(self) -> int:
+        """The vector that a CPU gets, or -1."""
+        return int(lib.dwc_lapic_acknowledge(self._c))
+
+    @property
+    def wire(self) -> bool:
+        """Whether the 8259's output reaches the CPU."""
+        return bool(lib.dwc_lapic_wire(self._c))
+
+    def set_cr8(self, cr8: int) -> None:
+        lib.dwc_lapic_set_cr8(self._c, cr8)
+
+    def tick(self, now_ns: int) -> None:
+        lib.dwc_lapic_tick(self._c, now_ns)
+
+    @property
+    def deadline(self) -> int:
+        """When the timer interrupts next, 2**64 - 1: never."""
+        return int(lib.dwc_lapic_deadline(self._c))
+
+    def read(self, offset: int, now_ns: int = 0) -> int:
+        return int(lib.dwc_lapic_read(self._c, offset, now_ns))
+
+    def write(self, offset: int, value: int, now_ns: int = 0) -> int:
+        """Returns the vector whose end this is, of an interrupt by level, or -1."""
+        return int(lib.dwc_lapic_write(self._c, offset, value, now_ns))
+
+
+class IoApic(View):
+    """The IO-APIC; `lapic` is where its interrupts go."""
+
+    __slots__ = ()
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_ioapic *"), owner)
+        if owner is None:
+            lib.dwc_ioapic_init(self._c)
+
+    def set_line(self, lapic: Lapic, pin: int, high: bool) -> None:
+        lib.dwc_ioapic_set_line(self._c, lapic._c, pin, high)
+
+    def end(self, lapic: Lapic, vector: int) -> None:
+        lib.dwc_ioapic_end(self._c, lapic._c, vector)
+
+    @property
+    def wire(self) -> bool:
+        """Whether the 8259's output passes through it."""
+        return bool(lib.dwc_ioapic_wire(self._c))
+
+    def read(self, offset: int) -> int:
+        return int(lib.dwc_ioapic_read(self._c, offset))
+
+    def write(self, lapic: Lapic, offset: int, value: int) -> None:
+        lib.dwc_ioapic_write(self._c, lapic._c, offset, value)
+
+
+class Pit(View):
+    """The 8254 and port 0x61, by ports."""
+
+    __slots__ = ()
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_pit *"), owner)
+        if owner is None:
+            lib.dwc_pit_init(self._c)
+
+    def read(self, port: int, now_ns: int = 0) -> int:
+        return int(lib.dwc_pit_read(self._c, port, now_ns))
+
+    def write(self, port: int, value: int, now_ns: int = 0) -> None:
+        lib.dwc_pit_write(self._c, port, value, now_ns)
+
+    def deadline(self, now_ns: int) -> int:
+        """When channel 0's output rises next, 2**64 - 1: never."""
+        return int(lib.dwc_pit_deadline(self._c, now_ns))
+
+    def edges(self, now_ns: int) -> int:
+        """How often it has risen since the last call."""
+        return int(lib.dwc_pit_edges(self._c, now_ns))
+
+    def content(self) -> bytes:
+        """All of its state, to see whether it has changed."""
+        return bytes(ffi.buffer(self._c))
+
+
+class Rtc(View):
+    """The MC146818 and its memory. `date_ns`: of guest time 0, nanoseconds since 1970, UTC."""
+
+    __slots__ = ()
+
+    def __init__(self, c: CData = None, owner: object = None, date_ns: int = 0) -> None:
+        super().__init__(c or ffi.new("struct dwc_rtc *"), owner)
+        if owner is None:
+            lib.dwc_rtc_init(self._c, *divmod(date_ns, NS_PER_S))
+
+    def memory(self, index: int) -> int:
+        return int(self._c.memory[index])
+
+    def fill_memory(self, content: dict[int, int]) -> None:
+        """Bytes by their indices: what firmware has found out."""
+        for index, value in content.items():
+            self._c.memory[index] = value
+
+    def tick(self, now_ns: int) -> None:
+        lib.dwc_rtc_tick(self._c, now_ns)
+
+    @property
+    def deadline(self) -> int:
+        """When it interrupts next, 2**64 - 1: never."""
+        return int(lib.dwc_rtc_deadline(self._c))
+
+    @property
+    def irq(self) -> bool:
+        """Level of its line."""
+        return bool(lib.dwc_rtc_irq(self._c))
+
+    def read(self, port: int, now_ns: int) -> int:
+        return int(lib.dwc_rtc_read(self._c, port, now_ns))
+
+    def write(self, port: int, value: int, now_ns: int) -> None:
+        lib.dwc_rtc_write(self._c, port, value, now_ns)
+
+
+class Pci(View):
+    """What answers in PCI configuration space for functions that are not there, and the register at 0xCF8."""
+
+    __slots__ = ()
+    address = Number("address")
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_pci *"), owner)
+
+    def add(self, device: int, function: int) -> None:
+        """That one is there: it answers itself."""
+        lib.dwc_pci_add(self._c, device, function)
+
+    def read(self, offset: int, size: int) -> int | None:
+        """Ports from 0xCF8 on; `size` in bytes. None: it is for somebody else."""
+        data = ffi.new("uint8_t[8]")
+        answered = lib.dwc_pci_read(self._c, offset, size, data)
+        return int.from_bytes(ffi.buffer(data, size), "little") if answered else None
+
+    def write(self, offset: int, size: int, value: int) -> bool:
+        """False: it is for somebody else."""
+        return bool(lib.dwc_pci_write(self._c, offset, size, value.to_bytes(size, "little")))
+
+
+class Uart(View):
+    """The 16550A."""
+
+    __slots__ = ()
+    waiting = Number("tx_count")  # bytes that the guest has sent, and nobody has drained
+    received = Number("rx_count")  # bytes in its FIFO that the guest has not read
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_uart *"), owner)
+        if owner is None:
+            lib.dwc_uart_init(self._c)
+
+    def read(self, offset: int) -> int:
+        return int(lib.dwc_uart_read(self._c, offset))
+
+    def write(self, offset: int, value: int) -> None:
+        lib.dwc_uart_write(self._c, offset, value)
+
+    @property
+    def irq(self) -> bool:
+        """Level of its line."""
+        return bool(lib.dwc_uart_irq(self._c))
+
+    @property
+    def wants_drain(self) -> bool:
+        return bool(lib.dwc_uart_wants_drain(self._c))
+
+    def drain(self) -> bytes:
+        """All that the guest has sent since the last call."""
+        buffer = ffi.new("uint8_t[]", UART_TX)
+        return bytes(ffi.buffer(buffer, lib.dwc_uart_drain(self._c, buffer, UART_TX)))
+
+    def receive(self, data: bytes) -> int:
+        """Input for the guest to read. Returns how many bytes its FIFO has taken."""
+        return int(lib.dwc_uart_receive(self._c, data, len(data)))
+
+    def upset(self, at: int, mask: int) -> None:
+        """Fault injection: bits flip in byte `at` of those that wait."""
+        self._c.tx[at] ^= mask

@@ -1,0 +1,78 @@
+"""A replica: a VM with one vCPU and RAM of its own, as the last element has left it."""
+
+from __future__ import annotations
+
+from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core.failure import check
+from dwcvmm.core.fields import Flag, Number, View
+from dwcvmm.core.ram import Ram
+from dwcvmm.core.state import Exit, Shown, State
+
+ALL_64_BITS = (1 << 64) - 1
+
+
+class Replica(View):
+    """`ram`: its copy of guest RAM. Verbs are for a replica that stands still."""
+
+    __slots__ = ("_state", "ram")
+    index, cpu = Number("index"), Number("cpu")  # cpu: that its thread is bound to, or -1
+    started_ns, ended_ns = Number("started_ns"), Number("ended_ns")  # of its last run, by the host's monotonic clock
+    tick_crossed = Flag("tick_crossed")  # the frozen TSC ticked in this element
+
+    def __init__(self, c: CData, owner: object, ram: Ram) -> None:
+        super().__init__(c, owner)
+        self.ram = ram
+        self._state = State.within(c.state, owner)
+
+    @property
+    def pointer(self) -> CData:
+        """For calls of C."""
+        return ffi.addressof(self._c)
+
+    @property
+    def ran_ns(self) -> int:
+        """How long its last run took."""
+        return int(self._c.ended_ns - self._c.started_ns)
+
+    @property
+    def state(self) -> State:
+        """As of its last exit; groups that cost an ioctl are of the last checkpoint, or of when they were read."""
+        return self._state
+
+    @property
+    def exit(self) -> Exit:
+        return Exit.within(self._c.exit, self._owner)
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether an interrupt could be injected where it stands."""
+        return bool(self._c.run.ready_for_interrupt_injection)
+
+    def shown(self) -> Shown:
+        """A copy of its exit and registers."""
+        return Shown(self.exit.copy(), self.state.copy())
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear address; None where no RAM is mapped."""
+        gpa = ffi.new("uint64_t *")
+        return int(gpa[0]) if lib.dwc_translate(self.pointer, linear & ALL_64_BITS, gpa) else None
+
+    def in_dirty_log(self, gpa: int) -> bool:
+        """Whether the page was in its dirty log when that was read last."""
+        for slot in self._c.slots[0 : self._c.engine.nslots]:
+            if slot.gpa <= gpa < slot.gpa + slot.size:
+                page = (gpa - int(slot.gpa)) // lib.DWC_PAGE
+                return bool(slot.dirty[page // 64] >> page % 64 & 1)
+        return False
+
+    def registers_were_set(self) -> None:
+        """Somebody has set registers by ioctl: the run page goes on showing what KVM has. Raises KvmError."""
+        check("KVM_GET_REGS", lib.dwc_state_prime(self.pointer))
+
+    def state_to_upset(self) -> State:
+        """Fault injection: what the comparison will read of its registers, to be set. The vCPU's are not."""
+        return State.within(self._c.state, self._owner, writable=True)
+
+    def upset_run_page(self, offset: int, mask: int) -> None:
+        """Fault injection: bits flip in a byte of the page that KVM fills at exits."""
+        ffi.cast("uint8_t *", self._c.run)[offset] ^= mask

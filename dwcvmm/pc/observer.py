@@ -1,0 +1,103 @@
+"""Who is told what happens in a machine. Every method does nothing until it is overridden."""
+
+from __future__ import annotations
+
+from dwcvmm.element.divergence import Divergence
+from dwcvmm.element.observer import EngineObserver
+from dwcvmm.pc.result import Result
+
+
+class Observer(EngineObserver):
+    """Called on the machine's thread, while the guest stands: a slow method makes a slow guest.
+
+    What a method raises ends the run, and is raised by it.
+    """
+
+    def start(self) -> None:
+        """Before the first element: the vCPUs belong to this thread now."""
+
+    def element(self, committed: int) -> None:
+        """So many elements are committed, the last one just now. Only where this is overridden does the machine come
+        back to Python after each element.
+        """
+
+    def console(self, data: bytes) -> None:
+        """The guest has printed this, to the serial port or the virtio console."""
+
+    def attention(self) -> None:
+        """Between two elements, after somebody asked for attention; the guest goes on once this returns."""
+
+    def input_taken(self) -> None:
+        """The guest may have taken some of its input."""
+
+    def end(self, result: Result) -> None:
+        """The guest has ended."""
+
+
+class Observers(Observer):
+    """Several as one, asked in their order."""
+
+    def __init__(self, *observers: EngineObserver) -> None:
+        self._engine: list[EngineObserver] = []
+        self._all: list[Observer] = []
+        self.wants_elements = False
+        for observer in observers:
+            self.add(observer)
+
+    def add(self, observer: EngineObserver) -> None:
+        self._engine.append(observer)
+        if isinstance(observer, Observer):
+            self._all.append(observer)
+            self.wants_elements |= type(observer).element is not Observer.element
+
+    def divergence(self, record: Divergence) -> None:
+        for observer in self._engine:
+            observer.divergence(record)
+
+    def before_rollback(self) -> None:
+        for observer in self._engine:
+            observer.before_rollback()
+
+    def verdict(self, element: int, wrong: list[int] | None) -> None:
+        for observer in self._engine:
+            observer.verdict(element, wrong)
+
+    def suspect_cpu(self, cpu: int) -> None:
+        for observer in self._engine:
+            observer.suspect_cpu(cpu)
+
+    def repair(self, copy: str, gpa: int) -> None:
+        for observer in self._engine:
+            observer.repair(copy, gpa)
+
+    def search(self, text: str) -> None:
+        for observer in self._engine:
+            observer.search(text)
+
+    def explain(self, record: Divergence) -> str | None:
+        """The first answer."""
+        return next((text for observer in self._engine if (text := observer.explain(record))), None)
+
+    def start(self) -> None:
+        for observer in self._all:
+            observer.start()
+
+    def element(self, committed: int) -> None:
+        for observer in self._all:
+            observer.element(committed)
+
+    def console(self, data: bytes) -> None:
+        for observer in self._all:
+            observer.console(data)
+
+    def attention(self) -> None:
+        for observer in self._all:
+            observer.attention()
+
+    def input_taken(self) -> None:
+        for observer in self._all:
+            observer.input_taken()
+
+    def end(self, result: Result) -> None:
+        for observer in self._all:
+            observer.end(result)

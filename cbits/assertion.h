@@ -1,4 +1,4 @@
-/* Assertions. They stay in release builds: a machine that goes on from a state that cannot be would protect nobody. */
+/* Assertions. They stay in release builds: a machine that went on from an impossible state would protect nothing. */
 #ifndef DWC_ASSERTION_H
 #define DWC_ASSERTION_H
 
@@ -6,7 +6,7 @@
 
 struct dwc_engine;
 
-/* A condition that only a bug of this program can break: the process says which, in what element and phase, and aborts. */
+/* A condition that only a bug of this program can violate. The process prints it with element and phase, and aborts. */
 #define DWC_ASSERT(e, condition) \
 	(__builtin_expect(!(condition), 0) ? dwc_assertion_failed((e), #condition, __FILE__, __LINE__) : (void)0)
 

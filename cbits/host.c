@@ -1,4 +1,4 @@
-/* The few host calls everything else is built on. */
+/* The few calls of the host on which all else is built. */
 #include "host.h"
 
 #include <errno.h>

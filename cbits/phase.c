@@ -12,10 +12,10 @@
 static const uint16_t steps[DWC_PHASES] = {
 	[DWC_PHASE_BETWEEN] = TO(FRAGMENT) | TO(INPUTS_CHOSEN) | TO(ROLLING_BACK),
 	[DWC_PHASE_FRAGMENT] = TO(COMPARED),
-	/* without a run: single steps have led replicas to an end, or one VM to the end of e1 */
+	/* without a run: single steps have led the replicas to an end, or in place to the end of e1 */
 	[DWC_PHASE_INPUTS_CHOSEN] = TO(START_VISITED) | TO(RUNNING) | TO(FIRST_RUN_DONE) | TO(BOTH_ENDED) | TO(ROLLING_BACK),
 	[DWC_PHASE_START_VISITED] = TO(RUNNING) | TO(ROLLING_BACK),
-	/* to BETWEEN: under `off` any point is an end */
+	/* to BETWEEN: under `off` an element may end anywhere */
 	[DWC_PHASE_RUNNING] = TO(FIRST_RUN_DONE) | TO(BOTH_ENDED) | TO(COMPARED) | TO(DISCARDED) | TO(BETWEEN),
 	[DWC_PHASE_FIRST_RUN_DONE] = TO(RUNNING) | TO(BOTH_ENDED) | TO(ROLLING_BACK),
 	[DWC_PHASE_BOTH_ENDED] = TO(BETWEEN) | TO(DISCARDED),
@@ -32,7 +32,7 @@ static _Noreturn void illegal(const struct dwc_engine *e, enum dwc_phase to)
 	dwc_assertion_failed(e, step, __FILE__, __LINE__);
 }
 
-/* The only writer of the phase. */
+/* Set the phase; nothing else writes it. */
 void dwc_set_phase(struct dwc_engine *e, enum dwc_phase to)
 {
 	if (e->phase >= DWC_PHASES || to >= DWC_PHASES || !(steps[e->phase] >> to & 1))

@@ -23,19 +23,19 @@ class ExitCode(IntEnum):
 
 
 class DwcVmmError(Exception):
-    """Base of everything dwcvmm raises on purpose. Its text is one sentence for the user."""
+    """Base of all errors that dwcvmm raises on purpose. The text is one sentence for the user."""
 
     exit_code = ExitCode.INTERNAL
 
 
 class ConfigError(DwcVmmError):
-    """The request itself cannot be met: an option, a size, a combination."""
+    """The request cannot be met: an option, a size, a combination."""
 
     exit_code = ExitCode.CONFIG
 
 
 class HostError(DwcVmmError):
-    """This host cannot do it; `remedy` says what would help."""
+    """This host cannot do what was asked; `remedy` says what would help."""
 
     exit_code = ExitCode.HOST_UNFIT
 
@@ -44,13 +44,13 @@ class HostError(DwcVmmError):
         self.remedy = remedy
 
 
-# of what a user named, there is none, or it is not what is wanted; every other error is the host's
+# errors that mean that the user named a missing or wrong file; all others are the host's
 BAD_NAME = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 BAD_NAME |= {errno.EROFS, errno.ENXIO, errno.ENODEV, errno.EINVAL, errno.ETXTBSY, errno.ESPIPE}
 
 
 def os_failure(what: str, error: OSError) -> DwcVmmError:
-    """An error of the operating system as a sentence that begins with `what`, and with the exit code it stands for."""
+    """An error of the operating system as a sentence that begins with `what`, with its exit code."""
     sentence = f"{what}: {error.strerror or error}"
     return ConfigError(sentence) if error.errno in BAD_NAME else HostError(sentence)
 
@@ -65,7 +65,7 @@ class KvmError(HostError):
 
 
 class GuestImageError(DwcVmmError):
-    """A kernel, initrd or flat image that cannot be booted; `offset` in bytes where known."""
+    """A kernel, initrd or flat image that cannot be booted; `offset` in bytes, if known."""
 
     exit_code = ExitCode.CONFIG
 
@@ -77,25 +77,25 @@ class GuestImageError(DwcVmmError):
 
 
 class GuestError(DwcVmmError):
-    """The guest did something no machine could go on from."""
+    """The guest did something after which it cannot continue."""
 
     exit_code = ExitCode.GUEST_FAILED
 
 
 class InternalError(DwcVmmError):
-    """A broken promise inside dwcvmm."""
+    """A bug of dwcvmm."""
 
     exit_code = ExitCode.INTERNAL
 
 
 def as_error(error: Exception) -> DwcVmmError:
-    """What an exception stands for: itself, something that the host has refused, or a bug of dwcvmm."""
+    """The DwcVmmError for an exception: itself, an error of the host, or a bug of dwcvmm."""
     if isinstance(error, DwcVmmError):
         return error
     if isinstance(error, MemoryError):
         return HostError("this host has no memory left for that")
     if isinstance(error, OSError):
         return os_failure(str(error.filename or "the operating system refuses"), error)
-    if isinstance(error, UnicodeEncodeError):  # names and arguments are bytes to the host, and text in results
+    if isinstance(error, UnicodeEncodeError):  # names and arguments are bytes for the host, but text in results
         return ConfigError(f"{error.object!r} is no UTF-8")
     return InternalError(f"{type(error).__name__}: {error}")

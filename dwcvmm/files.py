@@ -1,5 +1,5 @@
-"""Files that a user names: read once and no more than is wanted, opened for results. Pipes are waited for; a directory,
-a device or a socket is none of a guest's files and is refused before it is opened.
+"""Files that a user names. Inputs are read once, and no more than needed; pipes are waited for; a directory, a device
+or a socket is refused before it is opened. Results are opened before the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = {
 
 
 class UnreadableError(ConfigError):
-    """A file that is not there, is no file, or has more in it than is wanted; `why` does not name it."""
+    """A file that is missing, of the wrong kind, or too long. `why` does not name the file."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}")
@@ -32,8 +32,8 @@ class UnreadableError(ConfigError):
 
 
 def read_file(path: Path, most_bytes: int, too_large: str = "") -> bytes:
-    """The content of a regular file or a pipe, read once, to its end. `too_large`: what more than `most_bytes` are
-    larger than. Raises UnreadableError.
+    """The content of a regular file or a pipe, read once to its end. `too_large` completes the error's text if there
+    are more than `most_bytes`. Raises UnreadableError.
     """
     try:
         found = path.stat()
@@ -54,8 +54,8 @@ def read_file(path: Path, most_bytes: int, too_large: str = "") -> bytes:
 
 
 def open_output(path: Path, what: str, flags: int) -> int:
-    """A descriptor for results: O_WRONLY | O_CREAT and `flags`. A pipe that nobody reads yet is waited for, as a shell
-    does, and stderr says so. Raises ConfigError for a name that cannot be, HostError.
+    """Open a descriptor for results with O_WRONLY | O_CREAT and `flags`. A pipe without a reader is waited for, as
+    shells do, and stderr says so. Raises ConfigError for an impossible name, or HostError.
     """
     started, said = time.monotonic(), False
     while True:

@@ -1,10 +1,10 @@
-"""What the process may still ask of the kernel once its guest runs: a seccomp filter, by libseccomp.
+"""The sandbox: a seccomp filter, by libseccomp, that limits system calls once the guest runs.
 
-Everything is open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
-no memory made executable: somebody who has taken over the VMM from inside the guest is left with the descriptors in it,
-and with what they are used for. Requests of ioctl(2) are allowed one by one: among the others are TIOCSTI, which types
-into the user's shell, and those of KVM that make VMs, devices and events. What is not allowed fails with EPERM: a call
-that the VMM needs and the list lacks makes a message, not a dead guest.
+All files are open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
+no memory made executable. So an attacker who has taken over the VMM from inside the guest has only the open
+descriptors, and what they are used for. Requests of ioctl(2) are allowed one by one: those that are not include
+TIOCSTI, which types into the user's shell, and KVM's requests that make VMs, devices and events. A call that is not
+allowed fails with EPERM, so if the list lacks a call that the VMM needs there is a message, not a dead guest.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ALLOW, REFUSE, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | er
 ALL_THREADS = 4  # SCMP_FLTATR_CTL_TSYNC
 MASKED_EQUAL, ALL_BITS = 7, (1 << 64) - 1  # of enum scmp_compare
 PROT_EXEC, CLONE_THREAD = 4, 0x10000
-REQUEST = 0xFFFFFFFF  # what the kernel looks at of an ioctl's request
+REQUEST = 0xFFFFFFFF  # the part of an ioctl's request that the kernel uses
 
 GROUPS = "REGS SREGS XSAVE XCRS DEBUGREGS VCPU_EVENTS MSRS"
 OF_RUNNING = "RUN INTERRUPT SET_GUEST_DEBUG GET_DIRTY_LOG CLEAR_DIRTY_LOG SET_USER_MEMORY_REGION SET_DEVICE_ATTR"
 ATTRIBUTES = "TCGETS TCSETS TCSETSW TCSETSF TIOCGWINSZ"
-# of cbits and dwcvmm/faults while a guest runs, and of a post-mortem
+# those that cbits and dwcvmm/faults use while a guest runs, and those of a post-mortem
 KVM_NAMES = [f"KVM_{way}_{group}" for way in ("GET", "SET") for group in GROUPS.split()]
 KVM_NAMES += [f"KVM_{name}" for name in OF_RUNNING.split()]
 KVM_REQUESTS = {"KVM_NMI": 0xAE9A} | {name: ioctl_number(name) for name in KVM_NAMES}
@@ -38,7 +38,7 @@ PERF_REQUESTS = {  # <linux/perf_event.h>; the counters themselves are open
     "PERF_EVENT_IOC_RESET": 0x2403,
     "PERF_EVENT_IOC_PERIOD": 0x40082404,
 }
-TERMINAL_REQUESTS = {  # attributes, in the form of newer C libraries as well, and the window's size
+TERMINAL_REQUESTS = {  # the terminal's modes, also in the form of newer C libraries, and the window's size
     **{name: int(getattr(termios, name)) for name in ATTRIBUTES.split()},
     "TCGETS2": 0x802C542A,
     "TCSETS2": 0x402C542B,
@@ -46,7 +46,7 @@ TERMINAL_REQUESTS = {  # attributes, in the form of newer C libraries as well, a
     "TCSETSF2": 0x402C542D,
 }
 REQUESTS = KVM_REQUESTS | PERF_REQUESTS | TERMINAL_REQUESTS
-# no F_SETOWN: with F_SETSIG it sends any signal to any process of the user
+# not F_SETOWN: with F_SETSIG it could send any signal to any process of the user
 FCNTL = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_OFD_SETLK)
 
 FILES = (
@@ -65,7 +65,7 @@ ALLOWED = " ".join((FILES, ABOUT_FILES, MEMORY, THREADS, SIGNALS, WAITING, TIME,
 
 @dataclass(frozen=True)
 class When:
-    """An argument that must be `value` under `mask`."""
+    """A condition on an argument: it must be `value` under `mask`."""
 
     argument: int
     value: int
@@ -73,7 +73,7 @@ class When:
 
 
 def _conditions() -> list[tuple[str, When]]:
-    """Calls that are allowed in one form, each line a form."""
+    """Calls that are allowed only in certain forms, one form a line."""
     return [
         *(("ioctl", When(1, request, REQUEST)) for request in REQUESTS.values()),
         *(("fcntl", When(1, command, REQUEST)) for command in FCNTL),
@@ -113,7 +113,7 @@ def _library() -> ctypes.CDLL:
 
 
 class Sandbox:
-    """Made before the guest runs, as a library is loaded; `enter` is for once, and there is no way back.
+    """Make it before the guest runs, since it loads a library. `enter` can be called once and cannot be undone.
 
     Raises ConfigError without libseccomp, HostError if the kernel refuses.
     """
@@ -128,10 +128,10 @@ class Sandbox:
             self._rule(ALLOW, name)
         for name, when in _conditions():
             self._rule(ALLOW, name, when)
-        self._rule(NOT_THERE, "clone3")  # its flags are in memory; the C library turns to clone
+        self._rule(NOT_THERE, "clone3")  # a filter cannot see its flags; the C library then uses clone
 
     def enter(self) -> None:
-        """All threads of the process, and no new privileges (seccomp(2), no_new_privs in prctl(2))."""
+        """Apply the filter to all threads of the process, and set no_new_privs (seccomp(2), prctl(2))."""
         self._check(self._library.seccomp_load(self._context))
         self._library.seccomp_release(self._context)
 

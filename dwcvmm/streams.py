@@ -1,4 +1,4 @@
-"""Writing that waits: for readers that are slow, or that have made the pipe non-blocking. And stdout and stderr."""
+"""Writing that waits for slow readers, also if they have made the pipe non-blocking. And stdout and stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import click
 
 from dwcvmm.errors import HostError
 
-PIECE = select.PIPE_BUF  # what is no longer does not block where poll(2) has found room in a pipe
+PIECE = select.PIPE_BUF  # a write of at most this size does not block if poll(2) has found room in a pipe
 POLL_MS = 100
 PAUSE_S = 0.001
 
 
 def write_all(fd: int, data: bytes, over: Callable[[], bool] = lambda: False) -> bool:
-    """Write all of `data`, however long its reader takes; False once `over` says that nobody waits any more.
+    """Write all of `data`, however long its reader takes. Returns False when `over` says to stop waiting.
 
     Raises OSError, BrokenPipeError if the reader is gone.
     """
@@ -37,7 +37,7 @@ def write_all(fd: int, data: bytes, over: Callable[[], bool] = lambda: False) ->
 
 
 def _has_room(fd: int, over: Callable[[], bool]) -> bool:
-    """Wait until there is room, or an error that write(2) will name."""
+    """Wait until there is room, or an error that write(2) will report."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     while not poll.poll(0):
@@ -52,16 +52,16 @@ def _printed(text: str, end: str) -> bytes:
 
 
 def say(text: str, end: str = "\n") -> None:
-    """A line on stderr. Where that cannot be written to there is nobody to tell: the exit code says it all the same."""
+    """Print a line on stderr. If that is not possible there is nobody to tell, but the exit code still says it."""
     with suppress(OSError):
         write_all(2, _printed(text, end))
 
 
 def show(text: str, end: str = "\n") -> None:
-    """A result on stdout. Raises HostError, and BrokenPipeError where nobody reads it any more."""
+    """Print a result on stdout. Raises HostError, or BrokenPipeError if nobody reads it any more."""
     try:
         fd = sys.stdout.fileno()
-    except OSError:  # a stream without a file, as tests have it
+    except OSError:  # a stream without a file, as in tests
         click.echo(text + end, nl=False)
         return
     try:
@@ -74,8 +74,8 @@ def show(text: str, end: str = "\n") -> None:
 
 
 def complete_descriptors() -> None:
-    """Open what is closed of stdin, stdout and stderr: else the next file would get its number, and what is printed
-    would go into that. What is written to a closed stdout is an error, as it would be.
+    """Open stdin, stdout and stderr if they are closed. Otherwise the next file would get such a descriptor's number,
+    and output would go into that file. Writing to a closed stdout is still an error.
     """
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -87,15 +87,15 @@ def complete_descriptors() -> None:
 
 
 def writable(fd: int) -> bool:
-    """Whether it was opened to write."""
+    """Whether the descriptor was opened for writing."""
     import fcntl
 
     return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def give_up_streams() -> None:
-    """Whatever is still buffered for stdout and stderr has nowhere to go: keep the interpreter from trying at its end,
-    which would make the exit code 120.
+    """Drop what is still buffered for stdout and stderr and can no longer be written: if the interpreter tried to write
+    it at its end, the exit code would be 120.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

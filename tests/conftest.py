@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from othercore import locked
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
@@ -28,6 +28,8 @@ settings.load_profile("dwcvmm")
 
 ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"
+# inside a testbed, where to import a plug-in takes as long as the tests take
+PYTEST_INSIDE = (".venv/bin/python", "-m", "pytest", "-q", "-rs", "-p", "no:hypothesispytest", "-p", "no:xdist")
 COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
 
 
@@ -61,24 +63,6 @@ class Booted:
         return b"".join(self.chunks).decode(errors="replace")
 
 
-def copy_tree(target: Path) -> None:
-    """What a test run needs of the project, to build another core in."""
-    for part in ("cbits", "dwcvmm", "tests", "guest-images"):
-        shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("*.so", "_core.c", "__pycache__"))
-    for file in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / file, target / file)
-
-
-def run_tests_in(tree: Path, *tests: str, flags: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Build the core of a copied tree (CFLAGS `flags`) and run pytest in it."""
-    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=tree, check=True, capture_output=True, env=os.environ | {"CFLAGS": flags})
-    run = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(
-        run, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)} | environment, capture_output=True, text=True
-    )
-
-
 def find_program(name: str, package: str) -> str:
     if not (path := shutil.which(name)):
         pytest.skip(f"{name} is missing (package {package})")
@@ -100,9 +84,16 @@ def qemu_nbd() -> str:
     return find_program("qemu-nbd", "qemu-utils")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest starts first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: [folder in item.path.parts for folder in ("nested", "core", "cli")], reverse=True)
+
+
 @pytest.fixture(scope="session")
 def guests() -> Path:
-    subprocess.run([ROOT / "guest-images" / "build.sh", GUESTS], check=True)
+    with locked(GUESTS):
+        subprocess.run([ROOT / "guest-images" / "build.sh", GUESTS], check=True)
     return GUESTS
 
 

@@ -26,9 +26,8 @@ int dwc_is_stop_requested(const struct dwc_engine *e)
 	return atomic_load(&e->stop);
 }
 
-/* After HLT: only an interrupt ends it. The virtual clock jumps to the next timer interrupt; it is
- * waited for with the host clock, and where somebody sits at the console. Waits in short pieces, so
- * that the caller sees requests. */
+/* After HLT only an interrupt lets the guest go on. The virtual clock jumps to the next timer interrupt. With the host's clock, or
+ * if input may come, it is waited for: in short pieces, so that requests are seen. */
 static int idle(struct dwc_engine *e)
 {
 	struct timespec pause = { 0, IDLE_SLICE_NS };
@@ -57,14 +56,14 @@ static int idle(struct dwc_engine *e)
 	return 0;
 }
 
-/* Requests from other threads, and what is due now and then. */
+/* Requests from other threads, and what has to be done from time to time. */
 static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
 	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->pc.uart.rx_count))
 		return DWC_STOP_ATTENTION;
-	/* what has no newline yet: a prompt, before the guest waits; dots, now and then */
+	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
 	if (e->pc.uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;
 	if (e->elements_limit && e->stats.committed >= e->elements_limit)
@@ -72,7 +71,7 @@ static int look_outside(struct dwc_engine *e)
 	return 0;
 }
 
-/* Until the next element can start, or Python is asked. */
+/* Returns when the next element can start, or with an enum dwc_stop. */
 int dwc_between_elements(struct dwc_engine *e)
 {
 	int stop;
@@ -96,7 +95,7 @@ static int serve_memory(struct dwc_engine *e)
 	return served;
 }
 
-/* The exit of the committed element: what a device in C does about it. DWC_STOP_EXIT: there is none. */
+/* Let a device in C serve the committed exit. DWC_STOP_EXIT: no device in C can. */
 int dwc_act(struct dwc_engine *e)
 {
 	const struct dwc_exit *x = &e->exit;
@@ -124,8 +123,8 @@ int dwc_act(struct dwc_engine *e)
 		e->halted = e->replicas[0].run->if_flag;
 		return e->halted ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
-	case KVM_EXIT_INTR: /* the slice was used up */
-	case KVM_EXIT_SET_TPR: /* CR8 fell: what waits may go now */
+	case KVM_EXIT_INTR: /* ended by an overflow or by single steps */
+	case KVM_EXIT_SET_TPR: /* CR8 fell: a waiting interrupt may be possible now */
 		return 0;
 	default:
 		return DWC_STOP_EXIT;

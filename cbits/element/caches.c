@@ -1,5 +1,5 @@
-/* Strategy in-place, phase cf: between e1 and e2, so that e2 does not read from a cache what e1 left there. WBINVD would do it
- * at once, and is an instruction of ring 0. */
+/* Strategy in-place, phase cf: flush caches between e1 and e2, so that e2 does not read what e1 left in them. WBINVD would do that
+ * at once, but is an instruction of ring 0. */
 #include "element/caches.h"
 
 #include <cpuid.h>
@@ -30,7 +30,7 @@ static void flush_page(uint8_t *page)
 		_mm_clflush(page + i);
 }
 
-/* What e1 may have written: in guest RAM, as it left it, and as e2 finds it again. */
+/* Pages that e1 may have written: in guest RAM, as e1 left them, and in the checkpoint. */
 static void flush_dirty(struct dwc_engine *e)
 {
 	void (*flush)(uint8_t *) = has_clflushopt() ? flush_page_unordered : flush_page;
@@ -53,14 +53,14 @@ static void evict(struct dwc_engine *e)
 		(void)*at;
 }
 
-/* The buffer must be memory: what was never written is one page of zeros, many times. */
+/* Write the buffer once: otherwise all its pages would be the kernel's one page of zeros. */
 void dwc_caches_prepare(struct dwc_engine *e)
 {
 	if (e->evict)
 		memset(e->evict, 1, e->evict_bytes);
 }
 
-/* The pages are those that dwc_pages_list() has found last. */
+/* Flush; the pages are those of the last dwc_pages_list(). */
 void dwc_caches_flush(struct dwc_engine *e)
 {
 	if (e->cache_flush == DWC_CACHE_ALL)

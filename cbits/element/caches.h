@@ -1,4 +1,4 @@
-/* In place: what becomes of the caches between the two runs. */
+/* In place: flushes caches between the two runs. */
 #ifndef DWC_ELEMENT_CACHES_H
 #define DWC_ELEMENT_CACHES_H
 

@@ -10,7 +10,7 @@
 #include "replica/inputs.h"
 #include "vcpu/tsc.h"
 
-/* The element starts with an exception: KVM takes no interrupt or NMI beside it. */
+/* Whether the element starts with an exception: KVM does not accept an interrupt or NMI at the same time. */
 static int starts_with_exception(const struct dwc_engine *e)
 {
 	if (e->ops->settle) /* the answer has been given already (dwc_inplace_settle) */
@@ -19,7 +19,7 @@ static int starts_with_exception(const struct dwc_engine *e)
 	       e->inputs.answer == DWC_ANSWER_REFUSED;
 }
 
-/* Inputs are chosen once an element; a retry gets the same ones. */
+/* Choose an element's inputs, once: a restart gets the same ones. */
 void dwc_choose_inputs(struct dwc_engine *e)
 {
 	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);

@@ -1,4 +1,4 @@
-/* The end of an element: compare what both replicas show, and make it the checkpoint or log it. */
+/* The end of an element: compare both replicas, and make their state the checkpoint or log the element. */
 #include "element/commit.h"
 
 #include "assertion.h"
@@ -20,8 +20,8 @@ static uint64_t element_ns(const struct dwc_replica *r)
 	return dwc_ran_ns(r) / r->engine->clock_divisor;
 }
 
-/* What leaves the machine is in the exit, which is compared at every element. Memory is compared once elements have
- * taken some time together, and at each checkpoint: until then it can be brought back. */
+/* Whether memory is to be compared now: at each checkpoint, and when elements together have taken some time. What leaves the
+ * machine is in the exit, which is compared at every element; until memory is compared, a rollback can restore it. */
 int dwc_memory_due(const struct dwc_replica *r)
 {
 	const struct dwc_engine *e = r->engine;
@@ -40,7 +40,7 @@ static int compare(struct dwc_engine *e, int all)
 		e->unseen_ns += element_ns(a);
 		return 0;
 	}
-	for (int i = 0; i < 2; i++) /* also for the record of what else differs */
+	for (int i = 0; i < 2; i++) /* read the logs also after a difference, for its record */
 		if (e->replicas[i].stage != DWC_STAGE_HARVESTED && (err = dwc_pages_harvest(&e->replicas[i])))
 			return err;
 	e->diff |= dwc_pages_compare(e, all);
@@ -48,8 +48,8 @@ static int compare(struct dwc_engine *e, int all)
 	return e->diff ? DWC_COMMIT_DIVERGED : DWC_COMMIT_DONE;
 }
 
-/* Both replicas stand behind `exit`, and all groups have been compared: this is the checkpoint now. Pages first: they can
- * still differ, and then the old checkpoint is what a rollback goes to. */
+/* Make this state the checkpoint. Both replicas are at `exit`, and all groups have been compared. Pages come first: they can
+ * still turn out to differ, and then a rollback needs the old checkpoint. */
 static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 {
 	int err = dwc_pages_commit(e);
@@ -63,12 +63,12 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 	return 0;
 }
 
-/* Compare what both replicas show now. Equal: the element is committed, as the checkpoint or to the log. */
+/* Compare both replicas. If they are equal the element becomes the checkpoint, or is logged. */
 static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
 	int waits = !dwc_returnable(exit, &e->exit) && e->strategy != DWC_IN_PLACE && e->log_count < DWC_LOG_ELEMENTS;
-	/* where a tick of the frozen TSC fell into the element, both can have read the new time: no replay might again */
+	/* If the frozen TSC ticked in the element both may have read the new time, which a replay might not: make it a checkpoint */
 	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
 	int all = ((e->checkpoint_due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
@@ -101,7 +101,7 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 		e->guest_ns += ran_ns / e->clock_divisor;
 }
 
-/* The end of an element, whoever brought the replicas there: BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
+/* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
 int dwc_engine_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];
@@ -126,7 +126,7 @@ int dwc_engine_commit(struct dwc_engine *e)
 	return 0;
 }
 
-/* Single steps have brought both replicas to a common end: that is where the element ends, by `reason` (KVM_EXIT_*). */
+/* Commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*). */
 int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
 {
 	for (int i = 0; i < 2; i++)
@@ -135,9 +135,9 @@ int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
 	return dwc_engine_commit(e);
 }
 
-/* Make the last committed state the checkpoint, before the VMM changes guest memory: the change must
- * not reach elements that a later rollback replays. Both replicas stand there, restored or committed. Returns an
- * enum dwc_commit_result or -errno. */
+/* Make the last committed state the checkpoint before the VMM changes guest memory, so that a later rollback does not replay
+ * elements from before the change. Both replicas must be at that state, restored or committed. Returns an enum
+ * dwc_commit_result or -errno. */
 int dwc_engine_checkpoint(struct dwc_engine *e)
 {
 	int err;

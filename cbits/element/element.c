@@ -15,13 +15,13 @@
 
 #define WAITING_ELEMENTS 32
 
-/* The caller gets in at both ends of this element, and between its runs in place. */
+/* Whether the caller wants visits at both ends of this element (in place also between its runs). */
 static int is_visited(const struct dwc_engine *e)
 {
 	return e->stats.committed >= e->visit_from;
 }
 
-/* Until the element is over, or cut; in place until e1 is. */
+/* Run until the element is over or cut; in place until e1 is. */
 static int run(struct dwc_engine *e, int (*run)(struct dwc_engine *))
 {
 	int stop;
@@ -39,7 +39,7 @@ static int run(struct dwc_engine *e, int (*run)(struct dwc_engine *))
 	return e->phase == DWC_PHASE_BOTH_ENDED ? DWC_STOP_ELEMENT_END : 0;
 }
 
-/* From the last committed state to the start of the runs: requests from outside, idle time, inputs. A retry has its inputs. */
+/* From the last committed state to the start of the runs: requests from outside, idle time, inputs. A restart has its inputs already. */
 static int begin(struct dwc_engine *e)
 {
 	int stop;
@@ -80,7 +80,7 @@ static int finish(struct dwc_engine *e)
 	return status;
 }
 
-/* From the phase that the engine is in to the next one. */
+/* Go from the current phase to the next one. */
 static int advance(struct dwc_engine *e)
 {
 	switch (e->phase) {
@@ -95,7 +95,7 @@ static int advance(struct dwc_engine *e)
 	case DWC_PHASE_BOTH_ENDED:
 	case DWC_PHASE_COMPARED:
 		return finish(e);
-	default: /* the replicas stand anywhere: nothing but a rollback leads on, unless the run is over */
+	default: /* the replicas are in an undefined state: only a rollback leads on, unless the run is over */
 		DWC_ASSERT(e, dwc_is_stop_requested(e));
 		return DWC_STOP_REQUESTED;
 	}

@@ -1,12 +1,12 @@
-/* Strategy in-place: one VM runs each element twice (Tokponnon & Lobelle, FOSDEM 2017). Phases: t1, the first run; r1, what it
- * left is set aside and the VM goes back; cf, caches are flushed (caches.c); t2, the second run; cc, compare and commit.
+/* Strategy in-place: one VM runs each element twice (Tokponnon & Lobelle, FOSDEM 2017). Phases: t1, the first run; r1, its results
+ * are set aside and the VM is restored; cf, caches are flushed (caches.c); t2, the second run; cc, compare and commit.
  *
- * The VM is replica 0. Replica 1 has none: it shares the file descriptors and the run page, and its state, its exit and its RAM
- * hold what e1 left. Between elements both RAMs are as in the checkpoint, so that a page that a run did not write compares
- * equal. The dirty log is the VM's alone: only a commit takes pages out of it, so at the end of e2 it names those of e1 too.
+ * The VM is replica 0. Replica 1 has no VM: it shares the file descriptors and the run page, and its state, exit and RAM hold what
+ * e1 left. Between elements both RAMs equal the checkpoint, so that a page that a run did not write compares equal. The VM has the
+ * only dirty log: only a commit takes pages out of it, so at the end of e2 it also names the pages of e1.
  *
- * Each element is a checkpoint, and one that stands behind the I/O instruction that ended the element before: KVM finishes that
- * first, once, with the device's answer. Neither run nor a rollback has to come by it again. */
+ * Each element is a checkpoint, which is after the I/O instruction that ended the element before: KVM finishes that first, once, with
+ * the device's answer. So neither run and no rollback has to repeat it. */
 #include "element/inplace.h"
 
 #include <linux/kvm.h>
@@ -28,7 +28,7 @@
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-/* Mark the pages of the log that are not as in the checkpoint. */
+/* Mark the pages in the log that differ from the checkpoint. */
 static void find_changed(struct dwc_engine *e)
 {
 	dwc_pages_list(e);
@@ -46,7 +46,7 @@ static void copy_changed(struct dwc_engine *e, uint8_t *to, const uint8_t *from)
 			memcpy(to + (uint64_t)e->dirty[i].page * DWC_PAGE, from + (uint64_t)e->dirty[i].page * DWC_PAGE, DWC_PAGE);
 }
 
-/* What KVM's emulator wrote to guest memory is the same for both runs. */
+/* Copy what KVM's emulator wrote to guest memory to all copies of RAM: it is the same for both runs. */
 static int accept_memory(struct dwc_engine *e)
 {
 	int err = dwc_pages_harvest(&e->replicas[0]);
@@ -62,7 +62,7 @@ static int accept_memory(struct dwc_engine *e)
 	return 0;
 }
 
-/* The state of the VM, its exit, and when it ran, are those of e1. */
+/* Set aside what e1 left: state, exit, and times. */
 static void set_aside(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0], *kept = &e->replicas[1];
@@ -74,8 +74,8 @@ static void set_aside(struct dwc_engine *e)
 	kept->tick_crossed = vm->tick_crossed;
 }
 
-/* The instruction exits again: a part of a long memory-mapped access, or the write behind a read. Its end is in KVM's emulator
- * and in no register: this exit is an element of its own, in which no guest code runs. */
+/* The instruction exits again: for the next part of a long memory-mapped access, or for its write after a read. What is left of it
+ * is in KVM's emulator and in no register. So this exit is an element of its own, in which no guest code runs. */
 static int take_fragment(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];
@@ -91,8 +91,8 @@ static int take_fragment(struct dwc_engine *e)
 	return 0;
 }
 
-/* e2 starts with MSRs that KVM was given, so must e1: kvm_amd drops the upper halves of SYSENTER_ESP and _EIP then (svm_set_msr),
- * and lets the guest write them. */
+/* e2 starts with MSRs that were set through KVM, so e1 must, too: kvm_amd drops the upper halves of SYSENTER_ESP and _EIP when
+ * they are set (svm_set_msr), but not when the guest writes them. */
 static int give_msrs(struct dwc_engine *e)
 {
 	const struct dwc_msrs *msrs = &e->checkpoint.msrs;
@@ -103,7 +103,7 @@ static int give_msrs(struct dwc_engine *e)
 	return dwc_set_msrs(&e->replicas[0], msrs);
 }
 
-/* Bring the VM and the checkpoint behind the exit that ended the last element, with the device's answer. */
+/* Bring the VM and the checkpoint past the exit that ended the last element, with the device's answer. */
 static int finish_exit(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];
@@ -115,7 +115,7 @@ static int finish_exit(struct dwc_engine *e)
 		return err;
 	if (io && (again = dwc_replica_finish(vm)) < 0)
 		return again;
-	/* INS moves RDI, IN does not; a read from a device's memory can go anywhere, to XMM registers too */
+	/* INS moves RDI, IN does not; a read from a device's memory can go anywhere, also to XMM registers */
 	if ((mmio_read || again || vm->run->s.regs.regs.rdi != rdi) && (err = accept_memory(e)))
 		return err;
 	if (mmio_read && (err = dwc_state_get(vm, &e->checkpoint)))
@@ -129,7 +129,7 @@ static int finish_exit(struct dwc_engine *e)
 	return again ? take_fragment(e) : 0;
 }
 
-/* Make the VM ready for the next element. Once for each is enough, and all of it comes before a fault is injected. */
+/* Make the VM ready for the next element, once for each element, and before a fault is injected. */
 int dwc_inplace_settle(struct dwc_engine *e)
 {
 	uint64_t from = dwc_now_ns();
@@ -156,7 +156,7 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 	if (dwc_is_io(&vm->exit)) {
 		if ((err = dwc_replica_complete(vm)))
 			return err;
-		if (!vm->exit.is_write) { /* it may have gone to memory */
+		if (!vm->exit.is_write) { /* the data read may have gone to memory */
 			if ((err = dwc_pages_harvest(vm)))
 				return err;
 			find_changed(e);
@@ -175,8 +175,8 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 	return 0;
 }
 
-/* e2 starts with an empty TLB, by the restore: so must e1, or a stale translation, or an accessed bit that a cached one
- * leaves alone, makes them differ. */
+/* After the restore e2 starts with an empty TLB, so e1 must, too. Otherwise a stale translation, or an accessed bit that a cached
+ * translation leaves alone, could make them differ. */
 static int empty_tlb(struct dwc_replica *vm)
 {
 	struct dwc_state s; /* its synced groups, as KVM has them */
@@ -189,7 +189,7 @@ static int empty_tlb(struct dwc_replica *vm)
 	return err;
 }
 
-/* e1, and the way back. How it ends otherwise than by itself is how the element does. */
+/* e1, and the restore. If e1 does not reach a natural end, the element ends as e1 does. */
 int dwc_inplace_run(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];

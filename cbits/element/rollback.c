@@ -1,5 +1,5 @@
-/* Both replicas back to the last committed element: restore the checkpoint, and replay what was committed since with
- * logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
+/* Brings both replicas back to the last committed state: restores the checkpoint, and replays the elements committed since
+ * with their logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
 #include "element/rollback.h"
 
 #include "assertion.h"
@@ -15,7 +15,7 @@
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-#define SPARE_NS 10000000000ull /* for a machine that is busier than it was at the first time */
+#define SPARE_NS 10000000000ull /* in case the machine is busier now than at the first run */
 #define SPARE_TIMES 4
 #define REPLAY_TRIES 64
 
@@ -26,8 +26,8 @@ int dwc_job_restore(struct dwc_replica *r)
 	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
 }
 
-/* Run to the exit that is known to come (expected): the I/O exit at which the checkpoint stands, whose
- * instruction exits again without the device being asked, or the end of a logged element. */
+/* Run to the expected exit: the I/O exit of the checkpoint, whose instruction exits again (the device is not asked again), or the
+ * end of a logged element. */
 static int job_reach_exit(struct dwc_replica *r)
 {
 	int end;
@@ -52,8 +52,8 @@ static int job_replay(struct dwc_replica *r)
 	return err ? err : job_reach_exit(r);
 }
 
-/* Both replicas must have arrived where the last logged element was committed: the same to the outside (its exits),
- * in its registers, and equal in all memory. */
+/* Check that both replicas have arrived at the state of the last logged element: its exits have occurred, its registers are the
+ * same, and all memory is equal. */
 static int arrived(struct dwc_engine *e)
 {
 	int err;
@@ -68,7 +68,7 @@ static int arrived(struct dwc_engine *e)
 	return 0;
 }
 
-/* From the checkpoint to the last committed element, with the logged inputs; devices have acted. */
+/* Replay the log from the checkpoint on. Devices are not asked again. */
 static int replay(struct dwc_engine *e)
 {
 	int err;
@@ -105,10 +105,10 @@ static int restore(struct dwc_engine *e, int all)
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
 
-/* Both replicas back to the last committed element, and the engine to the phase that it is to go on from: BETWEEN, where the next
- * element has no inputs yet, INPUTS_CHOSEN or START_VISITED, where they stay. Returns an enum dwc_rollback_result or -errno.
- * An element of the log may have read time without any effect that differed; replayed, it can take another
- * way (Linux' get_any_partial() looks at get_cycles() % 1024): then once more. */
+/* Bring both replicas back to the last committed state, and the engine to phase `to`: BETWEEN, if the next element has no inputs
+ * yet; INPUTS_CHOSEN or START_VISITED, which keep the inputs. Returns an enum dwc_rollback_result or -errno.
+ * A logged element may have read time without a difference between the replicas. Replayed, it can take another path (Linux'
+ * get_any_partial() looks at get_cycles() % 1024): then the replay is repeated. */
 int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 {
 	struct dwc_inputs inputs = e->inputs;
@@ -116,10 +116,10 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 	uint32_t diff = e->diff;
 	int err, tries = 0;
 
-	DWC_ASSERT(e, to <= e->phase); /* not to inputs that have not been chosen */
+	DWC_ASSERT(e, to <= e->phase); /* inputs cannot stay that have not been chosen */
 	dwc_set_phase(e, DWC_PHASE_ROLLING_BACK);
 	do {
-		/* an upset in a page that no log names can lead a replay astray, too: all of RAM, the second time */
+		/* a fault in a page that no log names can also make a replay fail: restore all of RAM the second time */
 		if ((err = restore(e, all || tries == 1)))
 			return err;
 		err = replay(e);

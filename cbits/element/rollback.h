@@ -1,4 +1,4 @@
-/* Both replicas back to the last committed element. */
+/* Brings both replicas back to the last committed state. */
 #ifndef DWC_ELEMENT_ROLLBACK_H
 #define DWC_ELEMENT_ROLLBACK_H
 

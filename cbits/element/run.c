@@ -1,4 +1,4 @@
-/* A replica's run of an element: from its inputs to the end. */
+/* A replica's run of an element, from its inputs to its end. */
 #include "element/run.h"
 
 #include "assertion.h"
@@ -14,10 +14,10 @@
 #include "status.h"
 
 #define NS_PER_S 1000000000ull
-#define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit for as long as that takes */
+#define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit until it is done */
 
-/* How long until somebody has to be let in: the next timer interrupt, at least the patience, at most a second
- * (input from outside). */
+/* How long the element may run before an interrupt has to be let in: until the next timer interrupt, at least the patience, at most
+ * a second (for input from outside). */
 static uint64_t time_until_due(struct dwc_engine *e)
 {
 	uint64_t deadline = dwc_pc_deadline(&e->pc, e->guest_ns), left;
@@ -33,7 +33,7 @@ static uint64_t time_until_due(struct dwc_engine *e)
 	return left > e->patience_ns ? left : e->patience_ns;
 }
 
-/* An element that is cut by its time limit is discarded: now and then it gets more time, so that long elements are done at last. */
+/* An element cut by its time limit is discarded; the limit is raised from time to time so that long elements finish. */
 uint64_t dwc_time_limit(struct dwc_engine *e)
 {
 	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
@@ -50,7 +50,8 @@ static int job_continue(struct dwc_replica *r)
 	return end;
 }
 
-/* On the owning thread, from the last committed state, or from where a visit has led. Returns an enum dwc_run_end or -errno. */
+/* Run an element on the owning thread, from the last committed state or from where a visit has led. Returns an enum dwc_run_end or
+ * -errno. */
 int dwc_job_element(struct dwc_replica *r)
 {
 	int err;
@@ -65,7 +66,7 @@ int dwc_job_element(struct dwc_replica *r)
 	return job_continue(r);
 }
 
-/* What becomes of the element if one of its runs ends so: an enum dwc_stop, 0 if it goes on, or -errno. */
+/* What a run's end means for the element: an enum dwc_stop, 0 if the element goes on, or -errno. */
 int dwc_stop_of(int run_end)
 {
 	switch (run_end) {
@@ -78,7 +79,7 @@ int dwc_stop_of(int run_end)
 	}
 }
 
-/* One replica reached a natural end and the other did not yet: it must, within generous time. */
+/* One replica has reached a natural end: give the other hang_ns more to reach one, too. */
 int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 {
 	int end;

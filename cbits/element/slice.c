@@ -1,4 +1,4 @@
-/* Slices: how many events an element may count before it is ended, by the rate at which the guest counts them. */
+/* Slices: after how many events an element is ended, by the rate at which the guest's events are counted. */
 #include "element/slice.h"
 
 #include "element/align.h"
@@ -8,7 +8,7 @@
 
 #define NS_PER_MS 1000000ull
 
-/* Take note of how fast the guest counted in this slice. */
+/* Update the rate of events by this slice. */
 int dwc_slice_measure(struct dwc_engine *e)
 {
 	uint64_t count;
@@ -19,8 +19,8 @@ int dwc_slice_measure(struct dwc_engine *e)
 	return err;
 }
 
-/* A slice is counted over several elements, so that a short one costs no system call: the counters are armed
- * again once half of it is used. The budget follows what was counted in that time. */
+/* A slice extends over several elements, so that short elements cost no system call: the counters are armed again only
+ * when half of the slice is used. The budget follows the rate that was counted. */
 int dwc_slice_plan(struct dwc_engine *e)
 {
 	int err;
@@ -40,7 +40,7 @@ int dwc_slice_plan(struct dwc_engine *e)
 	return 0;
 }
 
-/* A slice starts: no element is to last longer than one and a half, whatever the counter says. */
+/* Start a slice. No element is to last longer than one and a half slices, whatever the counter says. */
 int dwc_slice_arm(struct dwc_replica *r)
 {
 	uint64_t budget = r->engine->budget;
@@ -50,7 +50,7 @@ int dwc_slice_arm(struct dwc_replica *r)
 	return err ? err : dwc_replica_kick_after(r, r->most_ns);
 }
 
-/* The length of the element is the time that the replica took that the host disturbed less. */
+/* Note an element's length: the shorter of both replicas' times, which the host has disturbed less. */
 void dwc_slice_note(struct dwc_engine *e)
 {
 	uint64_t a_ns = dwc_ran_ns(&e->replicas[0]), b_ns = dwc_ran_ns(&e->replicas[1]);

@@ -1,4 +1,4 @@
-/* Slices: how many events an element may count before it is ended. */
+/* Slices: after how many events an element is ended. */
 #ifndef DWC_ELEMENT_SLICE_H
 #define DWC_ELEMENT_SLICE_H
 

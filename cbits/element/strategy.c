@@ -12,7 +12,7 @@
 #include "replica/replica.h"
 #include "status.h"
 
-/* One run. Where nothing has to match, any point is an end: the time limit is a moment to look at the devices. */
+/* One run. Nothing has to match, so the element may end anywhere: the time limit lets devices act. */
 static int run_unprotected(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];

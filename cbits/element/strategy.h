@@ -4,11 +4,11 @@
 
 #include "engine.h"
 
-/* The runs start in phase RUNNING, and return 0 in the phase that they have led to, an enum dwc_stop, or -errno. */
+/* The runs start in phase RUNNING. They return 0 after setting the phase that they have reached, an enum dwc_stop, or -errno. */
 struct dwc_strategy_ops {
-	int vms;                              /* that there are; without two the other replica is what the first has left, or nothing */
+	int vms;                              /* how many VMs; with one, replica B is what e1 has left (in place), or unused (off) */
 	int protects;                         /* each element is run twice */
-	int (*settle)(struct dwc_engine *e);  /* in place: make the VM ready for the next element; NULL: there is nothing to do */
+	int (*settle)(struct dwc_engine *e);  /* in place: make the VM ready for the next element; NULL: nothing to do */
 	int (*run)(struct dwc_engine *e);     /* both runs, or the first */
 	int (*run_again)(struct dwc_engine *e); /* from FIRST_RUN_DONE on */
 };

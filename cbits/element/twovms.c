@@ -1,4 +1,4 @@
-/* Strategies sequential and parallel: a VM for each run, and what it takes that both have come to an end. */
+/* Strategies sequential and parallel: a VM for each run, and bringing both to a common end. */
 #include "element/twovms.h"
 
 #include <linux/kvm.h>
@@ -31,7 +31,7 @@ static int align(struct dwc_engine *e, int first, int second)
 	return dwc_align_to_natural(&e->replicas[!first], e->budget + DWC_LEAST_BUDGET);
 }
 
-/* At least one of them has ended by its counter: both to the same point. */
+/* At least one run was ended by its counter: bring both to the same point. */
 static int meet(struct dwc_engine *e, int first, int second)
 {
 	struct dwc_replica *a = &e->replicas[0];
@@ -42,7 +42,7 @@ static int meet(struct dwc_engine *e, int first, int second)
 		return status;
 	e->rearm = 1;
 	status = align(e, first, second);
-	/* the time of the way to the common point is not the guest's */
+	/* the time to get to the common point is not guest time */
 	a->ended_ns = ended_ns;
 	a->started_ns = started_ns;
 	switch (status) {
@@ -64,7 +64,7 @@ static int meet(struct dwc_engine *e, int first, int second)
 	}
 }
 
-/* Both runs have ended, by an enum dwc_run_end or -errno each. */
+/* Both runs have ended, each with an enum dwc_run_end or -errno. */
 static int end(struct dwc_engine *e, int first, int second)
 {
 	int stop = 0;
@@ -85,7 +85,7 @@ static int end(struct dwc_engine *e, int first, int second)
 	return stop;
 }
 
-/* e2 is to end where e1 has. */
+/* Set the budget so that e2 is likely to end where e1 did. */
 static int follow_e1(struct dwc_engine *e)
 {
 	int err = dwc_counter_read(&e->replicas[0], &e->budget);

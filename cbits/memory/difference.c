@@ -1,4 +1,4 @@
-/* Whether two copies of a page differ: what a comparison spends its time in. */
+/* Whether two copies of a page differ. A comparison spends most of its time here. */
 #include "memory/difference.h"
 
 #include "host.h"
@@ -7,7 +7,7 @@
 #define TRIALS 5
 #define PAGES_TIMED 16
 
-/* Equal pages are the rule: without an early exit the compiler makes wide loads. */
+/* Most pages are equal, so there is no early exit: that lets the compiler use wide loads. */
 WIDE uint64_t dwc_difference_wide(const uint8_t *pa, const uint8_t *pb)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb;
@@ -18,7 +18,7 @@ WIDE uint64_t dwc_difference_wide(const uint8_t *pa, const uint8_t *pb)
 	return ab;
 }
 
-/* The same in general registers, which QEMU TCG is five times faster with. */
+/* The same in general registers, with which QEMU TCG is five times faster. */
 uint64_t dwc_difference_words(const uint8_t *pa, const uint8_t *pb)
 {
 	const uint64_t *a = (const uint64_t *)pa, *b = (const uint64_t *)pb;

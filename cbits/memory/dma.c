@@ -1,4 +1,4 @@
-/* Guest memory for devices: they read what has been compared, and what they write is in all copies. */
+/* Guest memory for devices: what they read has been compared, and what they write goes to all copies. */
 #include "memory/dma.h"
 
 #include <errno.h>
@@ -18,21 +18,21 @@
 #define PCI_MEMORY_END 0xfec00000ull
 #define FW_CFG_DMA 0x518
 
-/* A write to a PCI device's memory can have it look at guest memory: a checkpoint stands behind it. */
+/* A write to a PCI device's memory can make it use guest memory: its element becomes a checkpoint. */
 int dwc_is_doorbell(const struct dwc_exit *x)
 {
 	return x->reason == KVM_EXIT_MMIO && x->is_write && x->gpa >= PCI_MEMORY && x->gpa < PCI_MEMORY_END;
 }
 
-/* A write to the port of fw_cfg that asks for DMA. The guest then waits in memory, with no exit to come: it must be done now, though
- * KVM may still have to step over the OUT. That is no use of memory, and a rollback has it exit again, as any. */
+/* A write to fw_cfg's DMA port. The guest then polls memory without an exit, so the transfer must be done now, although KVM may
+ * still have to step over the OUT. That is harmless: it uses no memory, and a rollback makes the OUT exit again, like any other. */
 static int is_dma_request(const struct dwc_exit *x)
 {
 	return x->reason == KVM_EXIT_IO && x->is_write && x->port == FW_CFG_DMA;
 }
 
-/* Whether the replicas stand between instructions: KVM has no part of one left that would do a thing to guest memory. With a
- * checkpoint there, a device may use it: all of it is compared, and no rollback replays an element that came before. */
+/* Whether the replicas are between instructions, so that KVM has no rest of an instruction left that could use guest memory. With
+ * a checkpoint there a device may use it: all of it has been compared, and no rollback replays an earlier element. */
 int dwc_memory_at_rest(const struct dwc_engine *e)
 {
 	if (e->phase != DWC_PHASE_BETWEEN && e->phase != DWC_PHASE_INPUTS_CHOSEN)
@@ -50,13 +50,13 @@ static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t 
 	memcpy(out, e->replicas[0].ram + gpa, length);
 	if (e->strategy == DWC_OFF)
 		return 0;
-	/* with what left for the device, not with the replica: a bit can flip on the way */
+	/* compare what was copied for the device, not the replica's page: a bit can flip on the way */
 	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint_ram + gpa, length))
 		return 0;
 	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_MENDED : DWC_MEMORY_LOST;
 }
 
-/* Read for a device, at rest. Returns an enum dwc_memory_result or -errno. */
+/* Read for a device, between elements. Returns an enum dwc_memory_result or -errno. */
 int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
 	int status = in_ram(e, gpa, length) ? 0 : -EFAULT;
@@ -70,19 +70,20 @@ int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t l
 	return status;
 }
 
-/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it. */
+/* The checkpoint's copy of a page gets `data`. A page that is not what was saved is not blessed by it, unless nothing of it
+ * is left. */
 static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
 	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
 	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
-	int right = dwc_page_sum(page) == *sum;
+	int right = length == DWC_PAGE || dwc_page_sum(page) == *sum;
 
 	memcpy(e->checkpoint_ram + gpa, data, length);
 	if (right)
 		*sum = dwc_page_sum(page);
 }
 
-/* A write by the VMM: KVM does not log it, so it goes to all three copies at once. */
+/* A write by the VMM. KVM does not log it, so it goes to all three copies at once. */
 int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
 	if (!in_ram(e, gpa, length))

@@ -1,5 +1,5 @@
-/* The checkpoint's own protection: sums of its pages, registers and log, taken from what was compared, and checked
- * before a rollback believes them. With three copies of RAM and a sum, a damaged page is mended. */
+/* Protects the checkpoint itself: sums of its pages, registers and log, made from compared data, and checked before a
+ * rollback uses them. With three copies of RAM and a sum, a damaged page can be repaired. */
 #include "memory/guard.h"
 
 #include <stddef.h>
@@ -17,7 +17,7 @@
 
 static const uint64_t odd = 0x9e3779b97f4a7c15ull;
 
-/* A step is a bijection of the sum for each word, and of the word for each sum: one changed word always shows. */
+/* For a given word a step maps sums one to one, and for a given sum it maps words one to one: so one changed word always shows. */
 static inline uint64_t mix(uint64_t sum, uint64_t word)
 {
 	sum = (sum ^ word) * odd;
@@ -61,13 +61,13 @@ uint64_t dwc_checkpoint_sum(const struct dwc_engine *e)
 	return exit_sum(bytes_sum(1, &e->checkpoint, sizeof e->checkpoint), &e->checkpoint_exit);
 }
 
-/* The answer belongs to the exit before: there is as much of it as that asked for. */
+/* The answer belongs to the exit before, which says how long it is. */
 uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before)
 {
 	return exit_sum(bytes_sum(1, &l->inputs, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(before)), &l->exit);
 }
 
-/* Before the checkpoint's registers and the log are believed: there is one copy only. */
+/* Check the checkpoint's registers and the log before they are used. There is only one copy of them. */
 int dwc_guard_log(const struct dwc_engine *e)
 {
 	const struct dwc_exit *before = &e->checkpoint_exit;
@@ -83,7 +83,7 @@ int dwc_guard_log(const struct dwc_engine *e)
 	return 0;
 }
 
-/* Before a page of the checkpoint is copied back. A replica that has not changed it since holds what the sum says. */
+/* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {
 	uint8_t *saved = e->checkpoint_ram + gpa;
@@ -100,7 +100,7 @@ int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 	return DWC_ROLLBACK_DAMAGED;
 }
 
-/* All sums anew, of the checkpoint as it is: before the first element. */
+/* Make all sums, of the checkpoint as it is, before the first element. */
 void dwc_guard_start(struct dwc_engine *e)
 {
 	static const uint8_t zeroes[DWC_PAGE];

@@ -1,4 +1,4 @@
-/* The checkpoint's own protection: sums of its pages, registers and log. */
+/* Protects the checkpoint itself: sums of its pages, registers and log. */
 #ifndef DWC_MEMORY_GUARD_H
 #define DWC_MEMORY_GUARD_H
 

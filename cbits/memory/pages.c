@@ -1,9 +1,9 @@
 /* Memory: which pages a run wrote, whether both runs wrote the same, commit and rollback.
  *
- * A page once written stays writable and in the dirty log (the hot set), and so is compared at
- * every element: a write-protect fault costs far more than comparing a page. It leaves the set when
- * its content has not changed for idle_limit elements. Contents are compared over the union of both
- * logs, never the logs: page-table pages get logged by mere page walks (SDM 3C 29.3.5). */
+ * A page that was written stays writable and in the dirty log (it is hot), and so is compared at
+ * every element: a write-protect fault costs far more than comparing a page. It becomes cold when
+ * its content has not changed for idle_limit elements. Contents are compared, over the union of both
+ * logs; the logs themselves may differ: page walks alone log page-table pages (SDM 3C 29.3.5). */
 #include "memory/pages.h"
 
 #include <linux/kvm.h>
@@ -17,12 +17,12 @@
 #include "replica/replica.h"
 #include "status.h"
 
-#define BATCH_PAGES 16 /* one CLEAR flushes the TLB, so wait for a few cold pages */
-#define SHARED_PAGES 8 /* fewer are compared sooner than the other thread is told */
+#define BATCH_PAGES 16 /* a CLEAR flushes the TLB, so wait for several cold pages */
+#define SHARED_PAGES 8 /* comparing fewer is faster than handing half of them to the other thread */
 
 int dwc_pages_harvest(struct dwc_replica *r)
 {
-	/* one VM, one log: nothing leaves it between the two runs */
+	/* in place there is one VM with one log, which still has the pages of e1 */
 	if (r->index && r->engine->strategy == DWC_IN_PLACE)
 		return 0;
 	for (int i = 0; i < r->engine->nslots; i++) {
@@ -91,7 +91,7 @@ static void age(struct dwc_engine *e, uint32_t page, int changed)
 		set_cold(e, page);
 }
 
-/* The pages of either log, with room for a finding each. */
+/* List the pages in either log. */
 void dwc_pages_list(struct dwc_engine *e)
 {
 	e->dirty_count = 0;
@@ -101,7 +101,7 @@ void dwc_pages_list(struct dwc_engine *e)
 	}
 }
 
-/* Compare dirty pages `from` to `to` (not included). Only at a checkpoint is the checkpoint's copy of interest. */
+/* Compare dirty pages `from` to `to` (not included); at a checkpoint with the checkpoint's copy, too. */
 static void compare_share(struct dwc_engine *e, uint32_t from, uint32_t to)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
@@ -120,9 +120,9 @@ static int job_compare_second_half(struct dwc_replica *r)
 	return 0;
 }
 
-/* Compare the pages of both logs; replica B's thread takes half of them, where it waits on a CPU of its own. At a
- * checkpoint: leave the changed and the cold ones for the commit. Nothing leaves the logs between checkpoints, so they
- * name all that a rollback must bring back. */
+/* Compare the pages in both logs. Replica B's thread does half of them if it waits on a CPU of its own. At a checkpoint,
+ * note the changed and the cold pages for the commit. No page leaves the logs between checkpoints, so they name all pages
+ * that a rollback must restore. */
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
 	e->diff_count = e->changed_count = 0;
@@ -180,14 +180,14 @@ static int clear_cold(struct dwc_engine *e)
 	return 0;
 }
 
-/* After a compare that found nothing: bring the checkpoint up to date. */
+/* After a comparison without a difference: bring the checkpoint up to date. */
 int dwc_pages_commit(struct dwc_engine *e)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 	int err;
 
-	/* what flips between the comparison and the sums still shows, and what flips on its way into the checkpoint
-	 * does not fit its sum */
+	/* a bit that flips between the comparison and the sums makes the two sums differ; one that flips on its way into
+	 * the checkpoint does not fit the sum */
 	for (uint32_t i = 0; i < e->changed_count; i++) {
 		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
 
@@ -225,7 +225,7 @@ static int restore_page(struct dwc_engine *e, uint64_t gpa)
 	return status;
 }
 
-/* all: every page, for an upset in a page that no guest write ever put into the log. */
+/* all: restore every page, in case a fault has hit one that no log names. */
 int dwc_pages_rollback(struct dwc_engine *e, int all)
 {
 	int err;
@@ -248,8 +248,8 @@ int dwc_pages_rollback(struct dwc_engine *e, int all)
 	return 0;
 }
 
-/* Delete and add the memslots: under shadow paging nothing less makes KVM drop the shadow of a
- * page table that was rewritten through the mapping. */
+/* Delete and add the memslots. Under shadow paging only this makes KVM drop the shadow of a page table
+ * that was rewritten through the mapping of guest RAM. */
 int dwc_pages_rearm(struct dwc_engine *e)
 {
 	for (int replica = 0; replica < 2; replica++)

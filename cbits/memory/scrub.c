@@ -1,5 +1,5 @@
-/* The scrubber: between elements, compare the three copies of pages that nobody has written since the checkpoint, and
- * mend the one that is wrong. */
+/* The scrubber: between elements it compares the three copies of pages that have not been written since the checkpoint,
+ * and repairs a copy that is wrong. */
 #include "memory/scrub.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "replica/replica.h"
 #include "status.h"
 
-#define MOST_PAGES 32 /* at a time: about 40 us */
+#define MOST_PAGES 32 /* at a time, which takes about 40 us */
 #define NS_PER_S 1000000000ull
 
 static int is_logged(const struct dwc_engine *e, uint64_t gpa)
@@ -39,8 +39,8 @@ static int same(const uint8_t *a, const uint8_t *b)
 	return !memcmp(a, b, DWC_PAGE);
 }
 
-/* Which copy is right: one that fits its sum, else one of two that agree (then the sum is wrong). But replicas that agree
- * are never set back: if the checkpoint alone fits the sum, a write has escaped the logs, or two faults met. -1: none. */
+/* Which copy is right: one that fits the sum, else one of two that agree (then the sum is wrong); -1: none. But replicas that
+ * agree are never overwritten: if only the checkpoint fits the sum, a write has escaped the logs, or there were two faults. */
 static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
 {
 	uint64_t sum = e->sums[gpa / DWC_PAGE];
@@ -57,8 +57,8 @@ static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *
 	return -1;
 }
 
-/* Both replicas stand at a checkpoint, or have not written the page since: make its copies agree. Returns 0 if none of them is
- * right; that is counted, and left. */
+/* Make the copies of a page agree. Both replicas must be at a checkpoint, or must not have written the page since. Returns 0 if no
+ * copy is right; that is counted, and the page is left alone. */
 int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
 {
 	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint_ram + gpa };
@@ -77,8 +77,8 @@ int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
 	return 1;
 }
 
-/* Look at a page; both replicas stand at a committed state. Returns an enum dwc_scrub_result or -errno. A page
- * in a dirty log may differ from the checkpoint, and is compared by the engine. */
+/* Scrub a page. Both replicas must be at a committed state. Returns an enum dwc_scrub_result or -errno. Pages in a dirty
+ * log are left out: they may differ from the checkpoint, and elements compare them. */
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 {
 	const uint8_t *a = e->replicas[0].ram + gpa;
@@ -95,7 +95,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 	return DWC_SCRUB_WRONG;
 }
 
-/* The next page of RAM, after the last one the first. */
+/* The next page of RAM; the first one after the last. */
 static uint64_t next_page(struct dwc_engine *e)
 {
 	uint64_t gpa = e->scrub_at;
@@ -111,7 +111,7 @@ static uint64_t next_page(struct dwc_engine *e)
 	return gpa;
 }
 
-/* As many pages as the rate has earned since the last time. DWC_STOP_REPAIRED after a page that was wrong. */
+/* Scrub as many pages as the rate allows since the last call. Returns DWC_STOP_REPAIRED after a page that was wrong. */
 int dwc_scrub(struct dwc_engine *e)
 {
 	uint64_t now = dwc_now_ns(), pages;
@@ -121,7 +121,7 @@ int dwc_scrub(struct dwc_engine *e)
 	if (!pages)
 		return 0;
 	e->scrub_from_ns += pages * DWC_PAGE * NS_PER_S / e->scrub_bytes_per_s;
-	if (pages > MOST_PAGES) { /* the rest is forgotten: an element is not to wait for it */
+	if (pages > MOST_PAGES) { /* drop the rest: elements must not wait for it */
 		pages = MOST_PAGES;
 		e->scrub_from_ns = now;
 	}

@@ -1,4 +1,4 @@
-/* From an interrupt line to the vector that starts an element: 8259, IO-APIC, local APIC. */
+/* Leads from an interrupt line to the vector with which an element starts: 8259, IO-APIC, local APIC. */
 #include "pc/interrupts.h"
 
 #include "pc/ioapic.h"
@@ -33,7 +33,7 @@ void dwc_pc_send_msi(struct dwc_pc *pc, uint64_t address, uint32_t data)
 		dwc_lapic_accept(&pc->lapic, data & 0xff, 0);
 }
 
-/* An interrupt of the 8259 waits, and reaches the CPU. */
+/* Whether an interrupt of the 8259 is pending and can reach the CPU. */
 static int external(const struct dwc_pc *pc)
 {
 	return dwc_pic_pending(&pc->pic) && (dwc_lapic_wire(&pc->lapic) || dwc_ioapic_wire(&pc->ioapic));
@@ -44,7 +44,7 @@ int dwc_pc_interrupt_pending(const struct dwc_pc *pc)
 	return external(pc) || dwc_lapic_pending(&pc->lapic) >= 0;
 }
 
-/* The vector for the CPU. One waits: dwc_pc_interrupt_pending(). */
+/* The vector for the CPU. Call it only if dwc_pc_interrupt_pending(). */
 int dwc_pc_interrupt_acknowledge(struct dwc_pc *pc)
 {
 	return external(pc) ? dwc_pic_acknowledge(&pc->pic) : dwc_lapic_acknowledge(&pc->lapic);

@@ -1,4 +1,4 @@
-/* From an interrupt line to the vector that starts an element. */
+/* Leads from an interrupt line to the vector with which an element starts. */
 #ifndef DWC_PC_INTERRUPTS_H
 #define DWC_PC_INTERRUPTS_H
 

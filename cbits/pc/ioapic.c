@@ -27,7 +27,7 @@ void dwc_ioapic_init(struct dwc_ioapic *io)
 		io->entry[pin] = DWC_IOAPIC_MASKED;
 }
 
-/* Send what waits at a pin, if it may go. */
+/* Send the interrupt pending at a pin, unless it is masked or in service. */
 static void service(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned pin)
 {
 	uint64_t *entry = &io->entry[pin];
@@ -46,7 +46,7 @@ static void service(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned pin
 	dwc_lapic_accept(lapic, *entry & 0xff, level);
 }
 
-/* A line changes. An edge at a masked pin is kept until it is unmasked; a level lasts as long as the line. */
+/* A line changes. An edge at a masked pin is kept until the pin is unmasked; a level lasts as long as the line is high. */
 void dwc_ioapic_set_line(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned pin, int high)
 {
 	uint32_t bit = 1u << pin;
@@ -60,7 +60,7 @@ void dwc_ioapic_set_line(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigne
 	service(io, lapic, pin);
 }
 
-/* The CPU has ended a level-triggered interrupt: a line that is still high interrupts again. */
+/* End of a level-triggered interrupt: a line that is still high interrupts again. */
 void dwc_ioapic_end(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned vector)
 {
 	for (unsigned pin = 0; pin < DWC_IOAPIC_PINS; pin++)
@@ -70,7 +70,7 @@ void dwc_ioapic_end(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned vec
 		}
 }
 
-/* Is the 8259 wired to the CPU through pin 0? */
+/* Whether the 8259 reaches the CPU through pin 0. */
 int dwc_ioapic_wire(const struct dwc_ioapic *io)
 {
 	return !(io->entry[0] & DWC_IOAPIC_MASKED) && MODE(io->entry[0]) == EXTINT;
@@ -104,7 +104,7 @@ static void write_entry(struct dwc_ioapic *io, struct dwc_lapic *lapic, unsigned
 	new = (new & ENTRY_VALID & ~ENTRY_READ_ONLY) | (old & ENTRY_READ_ONLY);
 	if (!(new & ENTRY_LEVEL))
 		new &= ~ENTRY_REMOTE_IRR;
-	if ((new ^ old) & ENTRY_LEVEL) /* a request of the other kind means nothing now */
+	if ((new ^ old) & ENTRY_LEVEL) /* the trigger mode has changed: drop the old request */
 		io->requests = new & ENTRY_LEVEL && io->lines & 1u << pin ? io->requests | 1u << pin :
 									    io->requests & ~(1u << pin);
 	io->entry[pin] = new;

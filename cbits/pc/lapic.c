@@ -1,5 +1,5 @@
-/* The local APIC of the one CPU, in xAPIC mode (SDM 3A, chapter 11). Its timer counts the guest clock, a tick a nanosecond, as
- * KVM's does. There is no other CPU: what is sent to others goes nowhere. SMI is not delivered. */
+/* The local APIC of the one CPU, in xAPIC mode (SDM 3A, chapter 11). Its timer counts nanoseconds of the guest clock, as
+ * KVM's does. There is no other CPU: interrupts sent to others are lost. SMI is not delivered. */
 #include "pc/lapic.h"
 
 #include <errno.h>
@@ -74,7 +74,7 @@ void dwc_lapic_accept(struct dwc_lapic *a, unsigned vector, int level)
 	put(a->tmr, vector, level);
 }
 
-/* The vector that the CPU would be given now, or -1. */
+/* The vector that would be delivered to the CPU now, or -1. */
 int dwc_lapic_pending(const struct dwc_lapic *a)
 {
 	int vector = highest(a->irr);
@@ -93,7 +93,7 @@ int dwc_lapic_acknowledge(struct dwc_lapic *a)
 	return vector;
 }
 
-/* Do interrupts of the 8259 come through? */
+/* Whether interrupts of the 8259 pass through LINT0. */
 int dwc_lapic_wire(const struct dwc_lapic *a)
 {
 	uint32_t lvt = a->lvt[DWC_LVT_LINT0];
@@ -101,7 +101,7 @@ int dwc_lapic_wire(const struct dwc_lapic *a)
 	return !(lvt & MASKED) && MODE(lvt) == MODE_EXTINT;
 }
 
-/* Does a message for `destination` reach this CPU? Logical: flat or cluster model (11.6.2.2). */
+/* Whether a message for `destination` reaches this CPU. Logical: flat or cluster model (11.6.2.2). */
 int dwc_lapic_is_meant(const struct dwc_lapic *a, unsigned destination, int logical)
 {
 	unsigned mine = a->ldr >> 24;
@@ -143,7 +143,7 @@ static uint32_t current_count(const struct dwc_lapic *a, uint64_t now_ns)
 	return passed >= a->initial_count ? 0 : (uint32_t)(a->initial_count - passed);
 }
 
-/* How often the timer has reached zero. */
+/* How many times the timer has reached zero. */
 static uint64_t expirations(const struct dwc_lapic *a, uint64_t now_ns)
 {
 	uint64_t count = a->initial_count ? ticks(a, now_ns) / a->initial_count : 0;
@@ -151,7 +151,7 @@ static uint64_t expirations(const struct dwc_lapic *a, uint64_t now_ns)
 	return count > 1 && !(a->lvt[DWC_LVT_TIMER] & PERIODIC) ? 1 : count;
 }
 
-/* Bring the timer up to the guest clock: periods that were missed are one interrupt. */
+/* Bring the timer up to the guest clock. Several periods that have passed make one interrupt. */
 void dwc_lapic_tick(struct dwc_lapic *a, uint64_t now_ns)
 {
 	uint64_t count = expirations(a, now_ns);
@@ -242,7 +242,7 @@ static void write_svr(struct dwc_lapic *a, uint32_t value)
 			a->lvt[i] |= MASKED;
 }
 
-/* Returns the vector of a level-triggered interrupt that this ended, which the IO-APIC is to hear of; else -1. */
+/* Returns the vector if this ended a level-triggered interrupt, which the IO-APIC has to be told; else -1. */
 static int end_of_interrupt(struct dwc_lapic *a)
 {
 	int vector = highest(a->isr);
@@ -253,7 +253,7 @@ static int end_of_interrupt(struct dwc_lapic *a)
 	return a->tmr[vector / 32] & 1u << (vector % 32) ? vector : -1;
 }
 
-/* As end_of_interrupt(), for any register. */
+/* Write a register. Returns as end_of_interrupt() does. */
 int dwc_lapic_write(struct dwc_lapic *a, unsigned offset, uint32_t value, uint64_t now_ns)
 {
 	switch (offset) {
@@ -274,7 +274,7 @@ int dwc_lapic_write(struct dwc_lapic *a, unsigned offset, uint32_t value, uint64
 	case SVR:
 		write_svr(a, value);
 		return -1;
-	case ESR: /* a write latches what has come together (11.5.3) */
+	case ESR: /* a write latches the errors collected so far (11.5.3) */
 		a->esr = a->errors;
 		a->errors = 0;
 		return -1;
@@ -298,7 +298,7 @@ int dwc_lapic_write(struct dwc_lapic *a, unsigned offset, uint32_t value, uint64
 		unsigned i = (offset - LVT) / 16;
 
 		a->lvt[i] = (value & lvt_writable[i]) | (a->svr & ENABLED ? 0 : MASKED);
-		if (i == DWC_LVT_TIMER) /* what has passed unseen is not made up for */
+		if (i == DWC_LVT_TIMER) /* periods that passed while it was masked do not interrupt later */
 			a->expirations_taken = expirations(a, now_ns);
 	} else {
 		a->errors |= ILLEGAL_REGISTER;

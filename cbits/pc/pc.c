@@ -1,5 +1,5 @@
-/* The devices that answer without Python, because guests talk to them all the time, or because they interrupt by the guest clock:
- * interrupt controllers, timer, clock, first serial port (docs/decisions/0001-devices-in-c.md). */
+/* The devices that answer without Python, because guests access them all the time or because their interrupts follow the guest
+ * clock: interrupt controllers, timer, clock, first serial port (docs/decisions/0001-devices-in-c.md). */
 #include "pc/pc.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 
 #define LAPIC 0xfee00000
 #define IOAPIC 0xfec00000
-#define ECAM 0xb0000000 /* layout.py, as the next ones */
+#define ECAM 0xb0000000 /* this and the next ones as in layout.py */
 #define ECAM_BYTES 0x100000
 #define PCI_PORTS 0xcf8
 #define COM1 0x3f8
@@ -32,7 +32,7 @@
 
 enum device { NOBODY, PIC, PIT, RTC, POST_CODE, ACPI_TIMER, UART };
 
-/* Whose port it is. All these devices are a byte wide. */
+/* Which device a port belongs to. All these devices are a byte wide. */
 static enum device device_at(unsigned port)
 {
 	switch (port) {
@@ -50,7 +50,7 @@ static enum device device_at(unsigned port)
 	return port >= COM1 && port < COM1 + 8 ? UART : NOBODY;
 }
 
-/* As firmware leaves them. `time`: seconds since 1970, UTC, and so many nanoseconds, at guest time 0. */
+/* Put the devices into the state in which firmware leaves them. `time`: seconds since 1970, UTC, plus nanoseconds, at guest time 0. */
 void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
 {
 	memset(pc, 0, sizeof *pc);
@@ -62,7 +62,7 @@ void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
 	dwc_uart_init(&pc->uart);
 }
 
-/* A byte; -1 if nobody here has that port. */
+/* Read a byte; -1 if no device here has that port. */
 int dwc_pc_read_port(struct dwc_pc *pc, uint16_t port, uint64_t now_ns)
 {
 	switch (device_at(port)) {
@@ -84,7 +84,7 @@ int dwc_pc_read_port(struct dwc_pc *pc, uint16_t port, uint64_t now_ns)
 	return -1;
 }
 
-/* Returns 1 if that port is somebody's here. */
+/* Write a byte; returns 1 if a device here has that port. */
 int dwc_pc_write_port(struct dwc_pc *pc, uint16_t port, uint8_t value, uint64_t now_ns)
 {
 	switch (device_at(port)) {
@@ -109,8 +109,8 @@ int dwc_pc_write_port(struct dwc_pc *pc, uint16_t port, uint8_t value, uint64_t 
 	return 0;
 }
 
-/* A word or double word at devices a byte wide is an access to each of its ports in turn. Where one of them is not here, Python
- * does all of it (dwcvmm/pc/bus.py). */
+/* A word or double word at devices that are a byte wide is an access to each port in turn. If one of the ports belongs to no device
+ * here, Python does the whole access (dwcvmm/pc/bus.py). */
 static int serve(struct dwc_pc *pc, const struct dwc_exit *exit, const uint8_t *written, uint8_t *read, uint64_t now_ns)
 {
 	if (exit->port >= PCI_PORTS && exit->port < PCI_PORTS + 8)
@@ -127,7 +127,7 @@ static int serve(struct dwc_pc *pc, const struct dwc_exit *exit, const uint8_t *
 	return 1;
 }
 
-/* Serve a port exit; returns 1 if devices here did. What they do for one item of a string they do for all. */
+/* Serve a port exit; returns 1 if devices here have served it. All items of a string have the same port, and so the same device. */
 int dwc_pc_io(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns)
 {
 	int served = exit->reason == KVM_EXIT_IO;
@@ -154,7 +154,7 @@ static int serve_absent(const struct dwc_pc *pc, const struct dwc_exit *exit, ui
 	return 1;
 }
 
-/* Serve an access to the local APIC, the IO-APIC, or the configuration of a PCI function that is not there; returns 1 if it was
+/* Serve an access to the local APIC, the IO-APIC, or the configuration space of an absent PCI function; returns 1 if it was
  * one. The registers of the APICs are 32 bits wide, and a write of any other width has no effect. */
 int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns)
 {
@@ -183,7 +183,7 @@ int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, u
 void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns)
 {
 	if (dwc_pit_edges(&pc->pit, now_ns)) {
-		dwc_pc_set_gsi(pc, 0, 0); /* the falling edge before it, or it is no edge */
+		dwc_pc_set_gsi(pc, 0, 0); /* lower the line first, so that raising it is an edge */
 		dwc_pc_set_gsi(pc, 0, 1);
 	}
 	if (!dwc_pit_output(&pc->pit, now_ns))
@@ -194,7 +194,7 @@ void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns)
 	dwc_lapic_tick(&pc->lapic, now_ns);
 }
 
-/* Whether an ISA interrupt, which is at this pin of the IO-APIC, goes nowhere before the guest unmasks it. */
+/* Whether an ISA interrupt, which is also at this pin of the IO-APIC, is masked everywhere. */
 static int is_masked(const struct dwc_pc *pc, unsigned irq, unsigned pin)
 {
 	int at_8259 = pc->pic.chip[irq / 8].imr >> irq % 8 & 1 || (irq >= 8 && pc->pic.chip[0].imr >> CASCADE & 1);
@@ -202,7 +202,7 @@ static int is_masked(const struct dwc_pc *pc, unsigned irq, unsigned pin)
 	return at_8259 && pc->ioapic.entry[pin] & DWC_IOAPIC_MASKED;
 }
 
-/* When a device will interrupt next. One that is masked is nothing to wait for. */
+/* Guest time at which a device will interrupt next. Masked interrupts are left out. */
 uint64_t dwc_pc_deadline(const struct dwc_pc *pc, uint64_t now_ns)
 {
 	uint64_t first = is_masked(pc, 0, DWC_TIMER_PIN) ? UINT64_MAX : dwc_pit_deadline(&pc->pit, now_ns);

@@ -1,4 +1,4 @@
-/* The PC: its devices in C, the answers to a guest that talks to them, and the way from their lines to an interrupt's vector. */
+/* The PC: its devices in C, their answers to the guest, and the way from their lines to an interrupt's vector. */
 #ifndef DWC_PC_PC_H
 #define DWC_PC_PC_H
 
@@ -14,8 +14,8 @@
 
 struct dwc_exit;
 
-/* All that these devices know: they change between elements only, and guest time is handed in. There is no pointer in it, here or in
- * a part of it, so an assignment copies a PC (tests/unit/test_platform.py lets the original and a copy go on). */
+/* All state of these devices. It changes between elements only, and guest time is passed in. Neither it nor a part of it has a
+ * pointer, so an assignment copies a PC (tests/unit/test_platform.py lets the original and a copy go on). */
 struct dwc_pc {
 	struct dwc_pic pic;
 	struct dwc_ioapic ioapic;

@@ -1,4 +1,4 @@
-/* What answers for functions that are not there, in PCI's configuration space (PCI Local Bus 3.0, 3.2.2.3). */
+/* The answers for absent functions in PCI's configuration space (PCI Local Bus 3.0, 3.2.2.3). */
 #ifndef DWC_PC_PCI_H
 #define DWC_PC_PCI_H
 

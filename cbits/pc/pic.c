@@ -5,7 +5,7 @@
 
 #define SLAVE_IRQ 2
 #define SPURIOUS_IRQ 7
-#define PCI_IRQS (1u << 2 | 1u << 3) /* 10 and 11, shared, and so levels */
+#define PCI_IRQS (1u << 2 | 1u << 3) /* 10 and 11 are shared, and therefore level-triggered */
 
 void dwc_pic_init(struct dwc_pic *pic)
 {
@@ -46,7 +46,7 @@ static int next_irq(const struct dwc_pic_chip *c, int cascade)
 		return -1;
 	if (c->special_mask)
 		in_service &= (uint8_t)~c->imr;
-	/* the slave's line may interrupt again while the master serves a lesser one of the slave */
+	/* the slave can interrupt the master again while the master serves one of the slave's lower-priority interrupts */
 	if (cascade && irq == SLAVE_IRQ)
 		in_service &= (uint8_t)~(1u << SLAVE_IRQ);
 	busy = highest(c, in_service);
@@ -128,7 +128,7 @@ static void write_icw1(struct dwc_pic_chip *c, uint8_t value)
 	memset(c, 0, sizeof *c);
 	c->elcr = elcr;
 	c->lines = lines;
-	c->irr = lines & elcr; /* edges before the initialisation are forgotten */
+	c->irr = lines & elcr; /* edges from before the initialisation are dropped */
 	c->vector_base = base;
 	c->lowest = 7;
 	c->single = (value >> 1) & 1;
@@ -184,7 +184,7 @@ static void write_data(struct dwc_pic_chip *c, uint8_t value)
 		c->vector_base = value & 0xf8;
 		c->init_step = c->single ? (c->needs_icw4 ? 4 : 0) : 3;
 		break;
-	case 3: /* the cascade is wired: nothing to learn */
+	case 3: /* ICW3: the cascade is fixed */
 		c->init_step = c->needs_icw4 ? 4 : 0;
 		break;
 	case 4:

@@ -1,6 +1,6 @@
 /* The PC's 8254 timer (Intel 231164-005) and port 0x61. A count is not stored but computed from the guest clock, in whole
- * ticks, so that nothing drifts. One thing is simpler than in the chip: a count is there when it is written, or when the gate
- * rises, not with the next pulse of the clock. */
+ * ticks, so that it does not drift. One thing is simpler than in the chip: a count is loaded at once when it is written or when the
+ * gate rises, not with the next pulse of the clock. */
 #include "pc/pit.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #define NS_PER_S 1000000000u
 
 enum { /* dwc_pit_channel.state */
-	EMPTY,   /* no count since the control word */
+	EMPTY,   /* no count has been written since the control word */
 	ARMED,   /* modes 1, 5: waits for the gate to rise */
 	RUNNING, /* since `start` */
 	HELD,    /* by the gate, after `held` ticks */
@@ -21,7 +21,7 @@ static uint64_t ticks_of(uint64_t ns)
 	return (uint64_t)((unsigned __int128)ns * HZ / NS_PER_S);
 }
 
-/* The first nanosecond at which so many ticks have passed. */
+/* The first nanosecond at which that many ticks have passed. */
 static uint64_t ns_of(uint64_t ticks)
 {
 	return (uint64_t)(((unsigned __int128)ticks * NS_PER_S + HZ - 1) / HZ);
@@ -49,7 +49,7 @@ static uint64_t counted(const struct dwc_pit_channel *c, uint64_t tick)
 	return c->state == HELD ? c->held : 0;
 }
 
-/* Of mode 3: the part of a period in which the output is high. */
+/* The part of a period of mode 3 in which the output is high. */
 static uint32_t high_half(uint32_t reload)
 {
 	return (reload + 1) / 2;
@@ -91,7 +91,7 @@ static int output(const struct dwc_pit_channel *c, uint64_t tick)
 	}
 }
 
-/* Rising edges of the output, at the end of a count, since `start`. */
+/* Rising edges of the output since `start`; they are at the ends of counts. */
 static uint64_t rises(const struct dwc_pit_channel *c, uint64_t tick)
 {
 	uint64_t gone = counted(c, tick);
@@ -103,7 +103,7 @@ static uint64_t rises(const struct dwc_pit_channel *c, uint64_t tick)
 	return c->mode >= 4 ? gone > c->reload : gone >= c->reload;
 }
 
-/* Modes 2 and 3 go over to a new count at the end of the period, or of half of it. */
+/* Modes 2 and 3 start to use a new count at the end of a period, or of half a period. */
 static void settle(struct dwc_pit_channel *c, uint64_t tick)
 {
 	uint64_t gone;
@@ -168,7 +168,7 @@ unsigned dwc_pit_edges(struct dwc_pit *pit, uint64_t now_ns)
 	return fresh > UINT32_MAX ? UINT32_MAX : (unsigned)fresh;
 }
 
-/* What the channel does from here on is not what it did: its edges are counted up to now. */
+/* The channel is about to be changed: count its edges up to now. */
 static void leave(struct dwc_pit_channel *c, uint64_t tick, uint8_t state)
 {
 	c->rises += rises(c, tick);
@@ -187,7 +187,7 @@ static void load(struct dwc_pit_channel *c, uint32_t value, uint64_t tick)
 		value = modulus(c);
 	if (value == 1 && periodic(c))
 		value = 2; /* the data sheet forbids a count of 1 here */
-	if (c->state == RUNNING && (periodic(c) || triggered(c))) { /* does not disturb the count that is under way */
+	if (c->state == RUNNING && (periodic(c) || triggered(c))) { /* the current count goes on undisturbed */
 		c->next = value;
 		phase = counted(c, tick) % c->reload;
 		c->next_at = tick - phase + (c->mode == 3 && phase < high_half(c->reload) ? high_half(c->reload) : c->reload);
@@ -246,7 +246,7 @@ static void control(struct dwc_pit *pit, uint8_t value, uint64_t tick)
 	c->write_high = c->read_high = c->latched = c->status_latched = 0;
 }
 
-/* The gate of channel 2, which alone can be moved. A low gate stops the counts of modes 0 and 4, and those of 2 and 3 with their
+/* The gate of channel 2, the only one that can change. A low gate stops the counts of modes 0 and 4, and those of 2 and 3 with their
  * output high; a rising one starts all but 0 and 4 anew (the data sheet's table of gate operations). */
 static void move_gate(struct dwc_pit_channel *c, int high, uint64_t tick)
 {

@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 struct dwc_pit_channel {
-	uint32_t reload, next; /* counts, 1 to 65536; next: written, and in use from next_at or the next trigger on; 0: none */
+	uint32_t reload, next; /* counts, 1 to 65536; next: written, but used only from next_at or the next trigger on; 0: none */
 	uint64_t start, held, next_at;
-	uint64_t rises; /* edges before `start` */
+	uint64_t rises; /* rising edges before `start` */
 	uint8_t state, mode, bcd, access, write_high, read_high, low_byte, latched, status_latched, status, gate;
 	uint16_t latch;
 };

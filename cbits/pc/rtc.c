@@ -1,6 +1,6 @@
 /* The PC's MC146818 (Motorola ADI-1018): clock, alarm, periodic interrupt, and CMOS memory, at ports 0x70 and 0x71. The time is in
- * its registers, in the format that register B asks for, and is brought up to the guest clock when somebody looks. An update takes
- * no time: UIP stands only for the 244 us before one in which a guest must not begin to read. */
+ * its registers, in the format that register B asks for, and is brought up to the guest clock at each access. An update takes
+ * no time; UIP is set only during the 244 us before it, in which a guest must not begin to read. */
 #include "pc/rtc.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ enum { SECONDS = 0, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, W
 
 #define UIP 0x80 /* of A */
 #define DIVIDER 0x70
-#define DIVIDER_RUNS 0x20 /* and what is below it; above is the reset */
+#define DIVIDER_RUNS 0x20 /* this value and those below it; those above are the reset */
 #define RATE 0x0f
 #define SET 0x80 /* of B */
 #define UPDATE 0x10 /* of B and C, as the next two */
@@ -25,7 +25,7 @@ enum { SECONDS = 0, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, W
 #define HOURS_24 0x02
 #define IRQF 0x80 /* of C */
 #define VALID 0x80 /* of D */
-#define ANY 0xc0 /* of an alarm register: do not care */
+#define ANY 0xc0 /* of an alarm register: any value matches */
 #define PM 0x80
 
 static unsigned decode(const struct dwc_rtc *r, uint8_t value)
@@ -89,7 +89,7 @@ static void write_time(struct dwc_rtc *r, int64_t time)
 	r->memory[CENTURY] = encode(r, (unsigned)(year / 100 % 100));
 }
 
-/* The day of the week is a counter of its own: what a guest has set goes on. */
+/* The day of the week is a counter of its own, which goes on from what a guest has set. */
 static void add(struct dwc_rtc *r, uint64_t seconds)
 {
 	int64_t before = read_time(r), after = before + (int64_t)seconds;
@@ -114,14 +114,14 @@ static int alarm_is(const struct dwc_rtc *r, unsigned alarm, uint8_t value)
 	return (r->memory[alarm] & ANY) == ANY || r->memory[alarm] == value;
 }
 
-/* Seconds until the alarm goes off, at most a day; UINT64_MAX: no time is like that. */
+/* Seconds until the alarm, at most a day; UINT64_MAX: no time matches the alarm. */
 static uint64_t until_alarm(const struct dwc_rtc *r)
 {
 	unsigned now = (unsigned)((read_time(r) % DAY_S + DAY_S) % DAY_S), passed = 1, second = 0;
 
 	while (second < 60 && !alarm_is(r, SECONDS_ALARM, encode(r, second)))
 		second++;
-	if (second == 60) /* what no second is like: or each look would be at all of a day */
+	if (second == 60) /* no second matches: do not search a whole day each time */
 		return UINT64_MAX;
 	while (passed <= DAY_S) {
 		unsigned then = (now + passed) % DAY_S;
@@ -138,7 +138,7 @@ static uint64_t until_alarm(const struct dwc_rtc *r)
 	return UINT64_MAX;
 }
 
-/* Of the periodic interrupt, in ticks of the oscillator (table 5); 0: none. */
+/* Period of the periodic interrupt, in ticks of the oscillator (table 5); 0: none. */
 static uint64_t period(const struct dwc_rtc *r)
 {
 	unsigned rate = r->memory[A] & RATE;
@@ -153,7 +153,7 @@ static uint64_t periods(const struct dwc_rtc *r, uint64_t ns)
 	return (uint64_t)((unsigned __int128)ns * OSCILLATOR_HZ / NS_PER_S / period(r));
 }
 
-/* What has happened until now. */
+/* Bring the registers up to the guest clock. */
 static void catch_up(struct dwc_rtc *r, uint64_t now_ns)
 {
 	uint64_t before = r->seen_ns - r->chain_ns, after = now_ns - r->chain_ns, seconds = after / NS_PER_S - before / NS_PER_S;
@@ -169,7 +169,7 @@ static void catch_up(struct dwc_rtc *r, uint64_t now_ns)
 	r->memory[C] |= UPDATE;
 }
 
-/* After any change: the level of the interrupt, and when the next one comes. While it is up nothing new can be seen. */
+/* After any change: set the interrupt's level, and the time of the next one. While the line is up no new one can be seen. */
 static void plan(struct dwc_rtc *r)
 {
 	uint64_t passed = r->seen_ns - r->chain_ns, second = passed / NS_PER_S, at, ticks;
@@ -195,7 +195,7 @@ static void plan(struct dwc_rtc *r)
 		r->deadline_ns = at;
 }
 
-/* `time`: seconds since 1970, UTC, and so many nanoseconds, at guest time 0. */
+/* `time`: seconds since 1970, UTC, and additional nanoseconds, at guest time 0. */
 void dwc_rtc_init(struct dwc_rtc *r, int64_t time, uint32_t ns)
 {
 	memset(r, 0, sizeof *r);

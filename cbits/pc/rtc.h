@@ -6,8 +6,8 @@
 
 struct dwc_rtc {
 	uint8_t index, memory[128];
-	uint64_t chain_ns;    /* guest time at which the divider chain began: a second ends with each whole one from there on */
-	uint64_t seen_ns;     /* up to here the registers are right */
+	uint64_t chain_ns;    /* guest time at which the divider chain began: each second after it is an update */
+	uint64_t seen_ns;     /* guest time up to which the registers are right */
 	uint64_t deadline_ns; /* of the next interrupt */
 };
 

@@ -8,7 +8,7 @@ enum { IER_RX = 1, IER_THRE = 2, IER_LINE = 4, LCR_DLAB = 0x80, LSR_READY = 1, L
        MCR_OUT2 = 8, MCR_LOOP = 0x10, FCR_ENABLE = 1, FCR_CLEAR_RX = 2 };
 enum { IIR_NONE = 1, IIR_THRE = 2, IIR_RX = 4, IIR_LINE = 6, IIR_FIFO = 0xc0 };
 
-#define TX_HEADROOM 4160 /* one string output of KVM is a page at most */
+#define TX_HEADROOM 4160 /* KVM passes on at most a page of a string output at once */
 
 void dwc_uart_init(struct dwc_uart *u)
 {
@@ -23,7 +23,7 @@ static uint8_t interrupt_id(const struct dwc_uart *u)
 	if ((u->ier & IER_LINE) && (u->lsr & LSR_OVERRUN))
 		return IIR_LINE;
 	if ((u->ier & IER_RX) && u->rx_count)
-		return IIR_RX; /* below the trigger level the time-out would come at once: the same */
+		return IIR_RX; /* below the trigger level the time-out would come at once, which is the same */
 	if ((u->ier & IER_THRE) && u->thre_pending)
 		return IIR_THRE;
 	return IIR_NONE;
@@ -63,7 +63,7 @@ static uint8_t take_received(struct dwc_uart *u)
 static uint8_t modem_status(const struct dwc_uart *u)
 {
 	if (!(u->mcr & MCR_LOOP))
-		return 0xb0; /* DCD, DSR, CTS: a terminal is there */
+		return 0xb0; /* DCD, DSR, CTS: a terminal is connected */
 	return (uint8_t)((u->mcr & 1) << 5 | (u->mcr & 2) << 3 | (u->mcr & 4) << 4 | (u->mcr & 8) << 4);
 }
 
@@ -148,7 +148,7 @@ void dwc_uart_write(struct dwc_uart *u, unsigned offset, uint8_t value)
 	}
 }
 
-/* A line is complete, or room gets short: the headroom is for string output, so nothing is lost. */
+/* Whether to drain it: a line is complete, or there is little room. The headroom takes a string output, so nothing is lost. */
 int dwc_uart_wants_drain(const struct dwc_uart *u)
 {
 	return u->tx_count > DWC_UART_TX - TX_HEADROOM ||

@@ -26,9 +26,10 @@
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
 
+/* Whom a kick of this thread stops: the replica that runs on it. Two take turns on one thread under sequential. */
 static __thread struct dwc_replica *kicked;
 
-/* Setting immediate_exit closes the race between a look at the clock and the entry to KVM_RUN. */
+/* immediate_exit also ends a KVM_RUN that is entered only after the signal. */
 static void on_kick(int signal)
 {
 	(void)signal;
@@ -45,7 +46,7 @@ int dwc_install_kick(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
-/* The next kick comes after so long (at most the period), and then periodically again. */
+/* Let the next kick come after `ns` (at most the period), and then periodically again. */
 int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
 {
 	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { 0, (long)(ns < KICK_PERIOD_NS ? ns : KICK_PERIOD_NS) } };
@@ -53,8 +54,8 @@ int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
 	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
 }
 
-/* Called on the owning thread. A periodic kick costs a fault-free element no system call, where a
- * timer armed for each element would cost two. */
+/* Take over the vCPU, on the thread that will own it. A periodic kick costs a fault-free element no system call, while
+ * a timer armed for each element would cost two. */
 static int own(struct dwc_replica *r)
 {
 	struct sigevent event;
@@ -70,7 +71,7 @@ static int own(struct dwc_replica *r)
 		if (sched_setaffinity(0, sizeof cpus, &cpus))
 			return -errno;
 	}
-	/* all signals but the kick belong to the main thread: an element is never cut by one */
+	/* leave all signals but the kicks to the main thread, so that they do not cut elements */
 	sigfillset(&set);
 	sigdelset(&set, KICK_SIGNAL);
 	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
@@ -105,7 +106,7 @@ static void announce(struct dwc_turn *turn, unsigned number)
 		syscall(SYS_futex, &turn->number, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* A futex wake costs as much as a short element: spin first. */
+/* Wait for a number. Spin first: a futex wake costs as much as a short element. */
 static void await(struct dwc_replica *r, struct dwc_turn *turn, unsigned wanted)
 {
 	unsigned seen;
@@ -115,7 +116,7 @@ static void await(struct dwc_replica *r, struct dwc_turn *turn, unsigned wanted)
 			return;
 		__builtin_ia32_pause();
 	}
-	/* both sides write first and then look at what the other wrote: one of them sees it */
+	/* both sides write before they read what the other wrote, so at least one of them sees it */
 	atomic_store(&turn->sleeping, 1);
 	while ((seen = atomic_load(&turn->number)) != wanted)
 		syscall(SYS_futex, &turn->number, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -179,17 +180,19 @@ int dwc_replica_wait(struct dwc_replica *r)
 	return r->job_result;
 }
 
-/* Run a job on the thread that owns the vCPU: KVM_RUN from another thread than the last one waits
- * for an RCU grace period. */
+/* Run a job on the thread that owns the vCPU. If the thread changes between two KVM_RUN, KVM waits for an RCU grace
+ * period. */
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
-	if (!r->has_thread)
+	if (!r->has_thread) {
+		kicked = r;
 		return job(r);
+	}
 	dwc_replica_post(r, job);
 	return dwc_replica_wait(r);
 }
 
-/* On A, then on B, where that has a VM. */
+/* Run a job on A, and then on B if that has a VM. */
 int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *))
 {
 	int err = dwc_replica_call(&e->replicas[0], job);
@@ -197,15 +200,15 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 	return err || e->strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
-/* The host time that its last run took, up to where it ended. */
+/* The host time that its last run took. */
 uint64_t dwc_ran_ns(const struct dwc_replica *r)
 {
 	return r->ended_ns - r->started_ns;
 }
 
-/* A slice ends by the count (also if the signal was lost: a kick comes all the same); by time where the guest has
- * become slow. But never without some progress: where an entry takes longer than a slice (an emulator), nothing would
- * ever get done. */
+/* Whether the slice is over. It ends by the count (a periodic kick finds an overflow whose signal was lost), or by time if
+ * the guest has become slow. It needs some progress in any case: where an entry takes longer than a slice (in an
+ * emulator), nothing would ever be done. */
 static int slice_is_over(struct dwc_replica *r)
 {
 	uint64_t count, ran_ns = dwc_ran_ns(r);
@@ -221,7 +224,7 @@ static int slice_is_over(struct dwc_replica *r)
 }
 
 /* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
- * that did not end by an exit goes on where it was. */
+ * that was not ended by an exit can be continued. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
@@ -261,8 +264,8 @@ int dwc_replica_read_state(struct dwc_replica *r)
 	return dwc_state_get(r, &r->state);
 }
 
-/* Finish the instruction of a pending I/O or MMIO without running the guest on (KVM api.rst,
- * KVM_RUN): setting registers before that corrupts them. Returns 1 if its next fragment exits. */
+/* Finish the instruction of a pending I/O or MMIO exit without running the guest further (KVM api.rst,
+ * KVM_RUN): setting registers before that would corrupt them. Returns 1 if its next fragment exits. */
 int dwc_replica_finish(struct dwc_replica *r)
 {
 	long err;
@@ -275,7 +278,7 @@ int dwc_replica_finish(struct dwc_replica *r)
 	return err == -EINTR ? 0 : (int)err;
 }
 
-/* The same with all its fragments, whatever is read. */
+/* The same with all its fragments; reads get arbitrary data. */
 int dwc_replica_complete(struct dwc_replica *r)
 {
 	int err;

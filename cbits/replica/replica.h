@@ -18,11 +18,11 @@
 struct dwc_engine;
 struct chase;
 
-/* Where a replica stands in the element. */
+/* Where a replica is in the element. */
 enum dwc_stage {
 	DWC_STAGE_AT_COMMITTED, /* at the last committed state */
 	DWC_STAGE_HAS_INPUTS,   /* the element has begun, on a visit or by single steps: its inputs are given */
-	DWC_STAGE_RAN,          /* it stands anywhere */
+	DWC_STAGE_RAN,          /* somewhere in the element */
 	DWC_STAGE_HARVESTED,    /* the same, and its dirty logs have been read since it ran */
 };
 
@@ -32,10 +32,10 @@ struct dwc_slot {
 	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
 };
 
-/* A number that one thread raises and another waits for. */
+/* A number that one thread increments and another waits for. */
 struct dwc_turn {
 	atomic_uint number;
-	atomic_int sleeping; /* the one who waits: only then is a system call needed to wake it */
+	atomic_int sleeping; /* whether the waiting thread sleeps: only then waking it needs a system call */
 };
 
 struct dwc_replica {
@@ -48,15 +48,15 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
 	enum dwc_stage stage;
-	/* the progress counter; counts are since it was armed */
+	/* the progress counter; counts start when it is armed */
 	int counter_fd;
-	uint64_t budget, count_base, move, most_ns; /* most_ns: a slice ends by time as well; 0: it does not */
+	uint64_t budget, count_base, move, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
 	struct chase *chase; /* align.c */
-	/* the frozen TSC: host tick and guest value that the offset is set for */
+	/* the frozen TSC: the host's tick and the guest's value for which the offset is set */
 	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
-	int tsc_runs; /* under `off`: it has been set once */
+	int tsc_runs; /* under `off`: the offset has been set */
 	int tick_crossed; /* in this element */
-	/* the thread that owns this vCPU, where it is not the caller's */
+	/* the thread that owns this vCPU, if it is not the caller's */
 	pthread_t thread;
 	int has_thread;
 	int (*job)(struct dwc_replica *);
@@ -64,7 +64,7 @@ struct dwc_replica {
 	struct dwc_turn job_posted, job_done;
 	timer_t timer;
 	int has_timer;
-	cpu_set_t cpus_before; /* of a thread that is the caller's: given back at the end */
+	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
 	sigset_t signals_before;
 };
 

@@ -1,6 +1,6 @@
 /* The progress counter: a perf event on the thread that owns a vCPU, counting in the guest only. Its
- * overflow makes KVM_RUN return, some instructions late (docs/progress.md). The count is a guide: that
- * two replicas stand at the same point is shown by their state alone. */
+ * overflow makes KVM_RUN return, some instructions late (docs/progress.md). The count is a guide:
+ * only their state shows that two replicas are at the same point. */
 #include "vcpu/counter.h"
 
 #include <errno.h>
@@ -20,8 +20,8 @@
 
 #define NEVER (1ull << 40)
 
-/* On the owning thread. Returns 0 or -errno: ENOENT and EOPNOTSUPP (no PMU, or no such event), EACCES,
- * EBUSY (a mediated vPMU has it). */
+/* Call it on the owning thread. Returns 0 or -errno: ENOENT and EOPNOTSUPP (no PMU, or no such event), EACCES,
+ * EBUSY (a mediated vPMU uses the PMU). */
 int dwc_counter_open(struct dwc_replica *r)
 {
 	struct perf_event_attr attr;
@@ -33,7 +33,7 @@ int dwc_counter_open(struct dwc_replica *r)
 	attr.config = r->engine->counter_config;
 	attr.sample_period = NEVER;
 	attr.disabled = 1;
-	attr.pinned = 1; /* a counter that is shared by time says nothing */
+	attr.pinned = 1; /* a counter that is time-shared with others would miss events */
 	attr.exclude_host = 1;
 	attr.exclude_hv = 1;
 	r->counter_fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
@@ -54,7 +54,7 @@ void dwc_counter_close(struct dwc_replica *r)
 	r->counter_fd = 0;
 }
 
-/* Count from zero, and interrupt at `budget`. ENABLE and not REFRESH: it counts on behind the overflow. */
+/* Count from zero, and interrupt at `budget`. ENABLE rather than REFRESH, so that it goes on counting after the overflow. */
 int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
 {
 	if (ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) || ioctl(r->counter_fd, PERF_EVENT_IOC_RESET, 0) ||
@@ -65,7 +65,7 @@ int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
 	return 0;
 }
 
-/* No overflows: the replica is restored, and replays what comes by itself. */
+/* No overflows while the replica is restored and replays, since all its ends are natural ones. */
 int dwc_counter_disarm(struct dwc_replica *r)
 {
 	r->budget = UINT64_MAX;
@@ -73,7 +73,7 @@ int dwc_counter_disarm(struct dwc_replica *r)
 	return ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) ? -errno : 0;
 }
 
-/* Go on counting, and interrupt after so many more. The period starts anew: what was counted is kept here. */
+/* Go on counting, and interrupt after `more` events. The period starts anew; what was counted is kept in count_base. */
 int dwc_counter_extend(struct dwc_replica *r, uint64_t more)
 {
 	uint64_t count;
@@ -86,7 +86,7 @@ int dwc_counter_extend(struct dwc_replica *r, uint64_t more)
 	return 0;
 }
 
-/* What was counted since dwc_counter_arm(). ENODEV: a pinned event that could not be scheduled reads nothing. */
+/* The count since dwc_counter_arm(). ENODEV: the pinned event could not be scheduled, and cannot be read. */
 int dwc_counter_read(struct dwc_replica *r, uint64_t *count)
 {
 	ssize_t got = read(r->counter_fd, count, sizeof *count);
@@ -97,7 +97,7 @@ int dwc_counter_read(struct dwc_replica *r, uint64_t *count)
 	return 0;
 }
 
-/* The self-test's run: count and time (started_ns, ended_ns) one entry of a vCPU that belongs to this thread.
+/* A run of the self-test: count and time (started_ns, ended_ns) one entry of a vCPU that belongs to this thread.
  * Returns 1 if the overflow ended it, 0 if the guest did, or -errno. */
 int dwc_counter_try(struct dwc_replica *r, uint64_t budget, uint64_t *count)
 {

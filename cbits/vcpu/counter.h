@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <stdint.h>
 
-#define DWC_LEAST_BUDGET 1000 /* where counting is slow (an emulator), a slice is longer than asked for */
+#define DWC_LEAST_BUDGET 1000 /* events; if the guest is slow (in an emulator), slices are longer than asked for */
 #define DWC_OVERFLOW_SIGNAL (SIGRTMIN + 5)
 
 struct dwc_replica;

@@ -1,4 +1,4 @@
-/* Exits: what of KVM_RUN's return is kept, compared, logged. */
+/* Exits: what is kept of a return of KVM_RUN, to be compared and logged. */
 #include "vcpu/exit.h"
 
 #include <linux/kvm.h>
@@ -9,9 +9,9 @@
 #include "host.h"
 #include "replica/replica.h"
 
-#define MMIO_PART 8 /* the most that one exit transfers; parts end at pages, too */
+#define MMIO_PART 8 /* bytes that one exit transfers at most; parts also end at page boundaries */
 
-/* The replica stands at a point that was agreed on, whatever exit has brought it there. */
+/* Replace the exit by another reason: the replica was brought to this point by alignment or single steps. */
 void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
 {
 	memset(&r->exit, 0, offsetof(struct dwc_exit, data));
@@ -19,7 +19,7 @@ void dwc_replica_ends_by(struct dwc_replica *r, uint32_t reason)
 	r->stage = DWC_STAGE_RAN;
 }
 
-/* What KVM_RUN came back with. */
+/* Describe the exit with which KVM_RUN returned. */
 void dwc_describe_exit(struct dwc_replica *r)
 {
 	struct kvm_run *run = r->run;
@@ -43,7 +43,7 @@ void dwc_describe_exit(struct dwc_replica *r)
 		x->size = (uint8_t)run->mmio.len;
 		x->count = 1;
 		x->gpa = run->mmio.phys_addr;
-		if (x->is_write && x->size <= sizeof run->mmio.data) /* behind its end stands what was there before */
+		if (x->is_write && x->size <= sizeof run->mmio.data) /* the bytes after its end are old ones */
 			memcpy(x->data, run->mmio.data, x->size);
 		break;
 	case KVM_EXIT_X86_RDMSR:
@@ -69,7 +69,7 @@ void dwc_describe_exit(struct dwc_replica *r)
 	}
 }
 
-/* Bytes of its data. */
+/* The number of bytes of its data. */
 uint64_t dwc_exit_length(const struct dwc_exit *x)
 {
 	uint64_t length = (uint64_t)x->size * x->count;
@@ -89,7 +89,7 @@ int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
 	return !a->is_write || !memcmp(a->data, b->data, dwc_exit_length(a));
 }
 
-/* Whether the instruction of the exit is unfinished: RIP is before it, and from there it exits again. KVM's emulator
+/* Whether the exit's instruction is unfinished: RIP is before it, and it will exit again from there. KVM's emulator
  * finishes a write to MMIO before it exits (x86_emulate_instruction() in x86.c). */
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
 {
@@ -103,23 +103,23 @@ int dwc_is_msr(const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_X86_RDMSR || x->reason == KVM_EXIT_X86_WRMSR;
 }
 
-/* Somebody answers it. */
+/* Whether a device or the VMM has to answer it. */
 int dwc_is_io(const struct dwc_exit *x)
 {
 	return x->reason == KVM_EXIT_IO || x->reason == KVM_EXIT_MMIO || dwc_is_msr(x);
 }
 
-/* A rollback replays what was committed since the checkpoint. Only ends that come again at the same
- * instruction by themselves can be replayed: behind any other (a window, a slice's end) stands a checkpoint. */
+/* Whether a replay can repeat this end. Only ends that occur at the same instruction by themselves can be repeated;
+ * all others (an interrupt window, an overflow) become checkpoints. */
 int dwc_replayable(const struct dwc_exit *x)
 {
 	return dwc_is_io(x) || x->reason == KVM_EXIT_HLT || x->reason == KVM_EXIT_DEBUG || x->reason == KVM_EXIT_SET_TPR ||
 	       x->reason == KVM_EXIT_INTERNAL_ERROR;
 }
 
-/* Can registers and memory as they are at this exit be returned to? Not where KVM's emulator has more of the instruction in
- * mind: behind a part of a long memory-mapped write there may be the next one (RIP has gone on already), and the second part of
- * a long read comes again only after the first. */
+/* Whether a rollback can return to this exit. No, if KVM's emulator is in the middle of an instruction: that state cannot be
+ * saved. A part of a long memory-mapped write can be followed by another one (RIP has moved on already), and the second part
+ * of a long read occurs again only after the first. */
 int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before)
 {
 	if (x->reason != KVM_EXIT_MMIO)

@@ -1,4 +1,4 @@
-/* Exits: what of KVM_RUN's return is kept, compared, logged. */
+/* Exits: what is kept of a return of KVM_RUN, to be compared and logged. */
 #ifndef DWC_VCPU_EXIT_H
 #define DWC_VCPU_EXIT_H
 
@@ -9,7 +9,7 @@
 struct dwc_engine;
 struct dwc_replica;
 
-/* An exit as it is compared: nothing host-specific (data_offset, flags) is in it. */
+/* An exit as it is compared, without anything host-specific (data_offset, flags). */
 struct dwc_exit {
 	uint32_t reason;  /* KVM_EXIT_* */
 	uint8_t is_write; /* guest to device */

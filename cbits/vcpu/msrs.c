@@ -1,6 +1,6 @@
 /* MSRs that the VMM answers, by exits of RDMSR and WRMSR (api.rst: KVM_CAP_X86_USER_SPACE_MSR, KVM_X86_SET_MSR_FILTER):
- * TSC_AUX, which KVM refuses where RDTSCP is hidden, and what a host would answer by values of its own that move. Such an exit ends an
- * element like one of I/O: what is written is compared, the answer is an input of the next element. */
+ * TSC_AUX, which KVM refuses if RDTSCP is hidden, and MSRs for which the host would give changing values of its own. Such an exit ends
+ * an element as an I/O exit does: the value written is compared, and the answer is an input of the next element. */
 #include "vcpu/msrs.h"
 
 #include <linux/kvm.h>
@@ -15,17 +15,17 @@
 #define LONGEST 128 /* MSRs in a range */
 
 enum kind {
-	TIME,    /* what RDTSC reads; not to be written, the guest clock goes on */
-	AUX,     /* of 32 bits, kept: no instruction that is shown reads it */
-	COUNTER, /* stands at 0, and cannot be started: what KVM does without a virtual PMU */
-	ABSENT,  /* no CPUID leaf that is shown tells of it: #GP */
+	TIME,    /* what RDTSC reads; writes have no effect, since the guest clock goes on */
+	AUX,     /* 32 bits that are kept; no visible instruction reads them */
+	COUNTER, /* stays 0 and cannot be started, as in KVM without a virtual PMU */
+	ABSENT,  /* no visible CPUID leaf announces it: #GP */
 };
 
 static const struct served {
 	uint32_t first, count;
 	enum kind kind;
 } served[] = {
-	{ 0x10, 1, TIME }, /* first: as it is left to KVM under `off` */
+	{ 0x10, 1, TIME }, /* must be first: under `off` it is left to KVM */
 	{ 0x11, 2, ABSENT }, /* MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME */
 	{ 0x34, 1, COUNTER }, /* SMI_COUNT */
 	{ 0xc1, 8, COUNTER }, /* IA32_PMCx */
@@ -45,7 +45,7 @@ static const struct served {
 #define RANGES (sizeof served / sizeof served[0])
 _Static_assert(RANGES <= KVM_MSR_FILTER_MAX_RANGES, "KVM takes so many ranges");
 
-/* Make them exits of a VM; with `time`, the TSC as well. */
+/* Let accesses to them exit in a VM; with `time`, also those to the TSC. */
 int dwc_msrs_filter(int vm_fd, int time)
 {
 	static uint8_t none[LONGEST / 8];

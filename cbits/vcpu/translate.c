@@ -1,5 +1,5 @@
-/* Where a linear address is in guest physical memory: the walk of the guest's page tables (SDM vol. 3A, chapter 4). Not
- * KVM_TRANSLATE: that asks as ring 0 does, and CR4.SMAP then hides the pages of ring 3. */
+/* Finds the guest physical address of a linear one by a walk of the guest's page tables (SDM vol. 3A, chapter 4). KVM_TRANSLATE
+ * will not do: it translates as ring 0 does, for which CR4.SMAP hides the pages of ring 3. */
 #include "vcpu/translate.h"
 
 #include <string.h>
@@ -23,13 +23,13 @@
 static int entry_at(struct dwc_replica *r, uint64_t gpa, unsigned bytes, uint64_t *entry)
 {
 	*entry = 0;
-	if (gpa >= r->engine->ram_bytes) /* an entry never straddles the end: both are aligned */
+	if (gpa >= r->engine->ram_bytes) /* an entry cannot cross the end of RAM: both are aligned */
 		return 0;
 	memcpy(entry, r->ram + gpa, bytes);
 	return (*entry & PRESENT) != 0;
 }
 
-/* Two levels of 32-bit entries (4.3); pages of 4 MiB, whose address goes on in bits 13 to 20. */
+/* Two levels of 32-bit entries (4.3); 4 MiB pages have upper address bits in bits 13 to 20. */
 static int walk_32_bit(struct dwc_replica *r, const struct kvm_sregs *s, uint64_t linear, uint64_t *gpa)
 {
 	uint64_t entry;
@@ -66,13 +66,13 @@ static int walk_64_bit(struct dwc_replica *r, uint64_t table, int levels, uint64
 	return 1;
 }
 
-/* As KVM has the vCPU's registers now. Returns 0 where nothing in RAM is mapped; rights are not looked at. */
+/* Translate by the registers that KVM has now. Returns 0 if no RAM is mapped there. Access rights are ignored. */
 int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 {
 	const struct kvm_sregs *s = &r->run->s.regs.sregs;
 	int found = 1;
 
-	if (r->engine->strategy == DWC_OFF && dwc_state_prime(r)) /* KVM_RUN does not fill the run page there */
+	if (r->engine->strategy == DWC_OFF && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
 		return 0;
 	if (!(s->cr0 & CR0_PG))
 		*gpa = linear & 0xffffffff;
@@ -86,14 +86,14 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 	return found && *gpa < r->engine->ram_bytes;
 }
 
-/* Code at a linear address, `length` bytes; zeros from where nothing is mapped. */
+/* Read `length` bytes of code at a linear address; zeros from the first unmapped page on. */
 void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsigned length)
 {
 	unsigned left = length;
 	uint64_t gpa;
 
 	memset(code, 0, length);
-	while (left && dwc_translate(r, linear, &gpa)) { /* a walk at each page, not at each byte */
+	while (left && dwc_translate(r, linear, &gpa)) { /* one walk for each page, not for each byte */
 		uint64_t in_page = DWC_PAGE - gpa % DWC_PAGE;
 		unsigned count = left < in_page ? left : (unsigned)in_page;
 

@@ -1,4 +1,4 @@
-/* Where a linear address is in guest physical memory. */
+/* Finds the guest physical address of a linear one. */
 #ifndef DWC_VCPU_TRANSLATE_H
 #define DWC_VCPU_TRANSLATE_H
 

@@ -1,11 +1,11 @@
-/* The guest's TSC, which shows the guest clock at 1 GHz: whoever keeps time by one and waits by the other must not be late.
+/* The guest's TSC, which shows the guest clock at 1 GHz, so that guests can keep time by one and wait by the other.
  *
- * Time that stands still: with TSC scaling the guest's TSC runs at 1 kHz, and its offset is set so that both
- * replicas read the same value all through an element (docs/progress.md). Its ticks are the host's:
- * guest TSC = (host TSC * ratio >> bits) + offset, so an element that would run into one waits for it.
+ * The frozen TSC: with TSC scaling the guest's TSC runs at 1 kHz, and its offset is set so that both replicas read the
+ * same value throughout an element (docs/progress.md). It ticks with the host's TSC: guest TSC = (host TSC * ratio >>
+ * bits) + offset. An element that would run into a tick waits for it first.
  *
- * Under `off` it runs as fast as the guest clock does, which then goes by it: the VMM's own time counts, as in any VMM. Where that
- * clock jumps (in HLT) it is set forward. */
+ * Under `off` the TSC runs at the speed of the guest clock, and the guest clock follows it; time spent in the VMM counts, as in
+ * any VMM. When the clock jumps (in HLT) the TSC is set forward. */
 #include "vcpu/tsc.h"
 
 #include <linux/kvm.h>
@@ -17,7 +17,7 @@
 
 #define NS_PER_MS 1000000ull
 #define LONGEST_WAIT_NS (900 * 1000ull)
-#define APART_NS 250000ull /* from the guest clock: no timer of a guest is as exact as that */
+#define APART_NS 250000ull /* difference to the guest clock that is tolerated: no guest's timer is more exact */
 
 static uint64_t scaled(const struct dwc_engine *e, uint64_t host)
 {
@@ -32,8 +32,8 @@ static int set_offset(struct dwc_replica *r, uint64_t offset)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
-/* The guest's TSC for the next element, an input like any other: as it was while the host is in the same tick, which costs no
- * system call, unless the guest clock has jumped. */
+/* Choose the guest's TSC for the next element, one of its inputs. It stays the same while the host is in the same tick, which
+ * costs no system call, unless the guest clock has jumped. */
 void dwc_tsc_choose(struct dwc_engine *e)
 {
 	uint64_t tick;
@@ -47,9 +47,10 @@ void dwc_tsc_choose(struct dwc_engine *e)
 	e->inputs.tsc = e->guest_ns > e->inputs.tsc ? e->guest_ns : e->inputs.tsc + 1;
 }
 
-/* Never the same twice. The frozen TSC's successor; where the TSC runs the guest clock, from the host's TSC on at the first site, which is
- * more than what the guest has read by itself, as a VM's own TSC begins at 0. (What it reads by itself later is undone, as the replicas' TSCs
- * are apart. Where the host does not let them be, as on kvm_pvm, both can read the same, and a site then an earlier time.) */
+/* The time that a site reads, never the same twice. With a frozen TSC it follows on from that. Otherwise it is the guest clock, plus the
+ * host's TSC at the first site: more than any value that the guest has read by itself, since a VM's own TSC starts at 0. (Later reads
+ * outside of sites are undone, because the replicas' TSCs are set apart. If the host cannot do that, as kvm_pvm, both replicas can read
+ * the same value, and a site can then give an earlier time.) */
 uint64_t dwc_tsc_next(struct dwc_engine *e)
 {
 	uint64_t now = e->inputs.tsc;
@@ -74,7 +75,7 @@ static int follow(struct dwc_replica *r)
 	return set_offset(r, e->guest_ns - now);
 }
 
-/* Before each entry, on the owning thread. Elements are about as long as the ones before. */
+/* Called before each entry, on the owning thread. Elements are assumed to be about as long as those before. */
 int dwc_tsc_enter(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
@@ -97,7 +98,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 		while (scaled(e, __rdtsc()) == tick)
 			__builtin_ia32_pause();
 		tick = scaled(e, __rdtsc());
-		r->started_ns += dwc_now_ns() - from_ns; /* no time of the element's, or the next ones would wait longer still */
+		r->started_ns += dwc_now_ns() - from_ns; /* the wait is no time of the element: otherwise the next ones would wait even longer */
 		e->stats.tick_waits++;
 	}
 	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
@@ -109,7 +110,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	return 0;
 }
 
-/* After each exit: did the guest see a tick? */
+/* Called after each exit: note whether the guest can have seen a tick. */
 void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
 {
 	if (!r->engine->tsc_ratio)
@@ -118,7 +119,7 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
 		r->tsc_value = scaled(r->engine, __rdtsc()) + r->tsc_offset;
 		return;
 	}
-	if (ran_ns < NS_PER_MS) { /* a longer one meets a tick, whatever it waits for */
+	if (ran_ns < NS_PER_MS) { /* a longer one meets a tick in any case */
 		r->tsc_usual_ns += (ran_ns > r->tsc_usual_ns ? ran_ns - r->tsc_usual_ns : 0) / 4;
 		r->tsc_usual_ns -= (ran_ns < r->tsc_usual_ns ? r->tsc_usual_ns - ran_ns : 0) / 16;
 	}

@@ -1,1 +1,1 @@
-"""Fault injection campaigns: a golden run, a list of faults from a seed, runs, classes, bounds."""
+"""Fault injection campaigns: golden runs, a list of faults drawn from a seed, runs, outcome classes, bounds."""

@@ -18,7 +18,7 @@ CONTROL = ("cr0", "cr2", "cr3", "cr4", "efer")
 X87, SSE, AVX = XSAVE_COMPONENTS
 MOST_INSTRUCTIONS = 20
 
-# a target of that kind in a guest that stands as the sample says; None where it has none there
+# draws a target of its kind in a guest at the point of the sample; None if there is none
 Draw = Callable[[random.Random, Golden, Sample], Target | None]
 
 
@@ -64,10 +64,10 @@ def _point(kind: str, rng: random.Random) -> Point:
 
 
 def draw_faults(spec: Spec, golden: list[Golden]) -> list[Planned]:
-    """Kinds of targets, points, runs, guests in equal shares; elements, addresses and bits uniformly.
+    """Draw kinds of targets, points, runs and guests in equal shares; elements, addresses and bits uniformly.
 
-    With several faults in a run they lie further apart than it takes to settle one. Raises ConfigError where a guest
-    is too short for that, or has none of the targets.
+    Several faults of one run are further apart than it takes to close one. Raises ConfigError if a guest is too short
+    for that, or has none of the targets.
     """
     rng = random.Random(spec.seed)
     planned: list[Planned] = []
@@ -80,9 +80,9 @@ def draw_faults(spec: Spec, golden: list[Golden]) -> list[Planned]:
 
 
 def _elements(spec: Spec, golden: Golden, count: int, rng: random.Random) -> list[int]:
-    last = min(golden.elements) - 2  # a fault after the last comparison of a guest is none
+    last = min(golden.elements) - 2  # a fault after a guest's last comparison could not be found
     if spec.defects:
-        last //= 2  # a defect is to be met again and again
+        last //= 2  # a defect should occur many times
     apart = spec.settle_after + 1
     room = last - (count - 1) * apart
     if room < 1:
@@ -104,7 +104,7 @@ def _draw_fault(spec: Spec, golden: Golden, guest: int, number: int, element: in
     lowest = rng.randrange(target.space.bits - spec.bits + 1)
     bits = tuple(range(lowest, lowest + spec.bits))
     if spec.defects:
-        # flipped at every end, what is compared at every 16th only would be right again there
+        # state that is compared at every 16th element only would be right again after an even number of flips
         flips = (None,) if target.space in (Space.GENERAL, Space.SPECIAL) else ()
         cpu, stuck = rng.choice(golden.cpus), rng.choice((*flips, 0, 1))
         fault, point = Fault(element, Run.CPU, target, bits, cpu=cpu, stuck=stuck), "end"

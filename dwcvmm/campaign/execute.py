@@ -1,4 +1,4 @@
-"""Run what a campaign has not run yet, over worker processes, and keep each result as it is known."""
+"""Runs the remaining faults of a campaign in worker processes, and keeps each result as soon as it is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, Golden, Planned, Result, Spec
 from dwcvmm.campaign.worker import SECOND_LIMIT, Answer, limit_s
 
-GRACE = 3.0  # times the limits of a run, until its worker counts as lost
+GRACE = 3.0  # times the time limits of a run, after which its worker counts as lost
 POLL_S = 1.0
 
 
@@ -52,12 +52,12 @@ class Worker:
     def give(self, job: list[Planned], seconds: float) -> None:
         assert self.process.stdin
         self.job, self.deadline = job, time.monotonic() + seconds
-        with suppress(BrokenPipeError):  # its end is seen where its answer is read
+        with suppress(BrokenPipeError):  # that it has ended is noticed when its answer is read
             self.process.stdin.write(msgspec.json.encode(job) + b"\n")
             self.process.stdin.flush()
 
     def answer(self) -> Answer | None:
-        """What has come, if a whole line has. Raises EOFError if the process is gone."""
+        """The worker's answer, if a whole line has come. Raises EOFError if the process is gone."""
         assert self.process.stdout
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         if not data:
@@ -74,7 +74,7 @@ class Worker:
 
 
 def jobs_of(spec: Spec, faults: list[Planned], results: dict[int, Result]) -> list[list[Planned]]:
-    """Faults that are not done, by runs: neighbours of the list that share a guest, up to spec.per_run."""
+    """The remaining faults, grouped into runs: neighbours in the list with the same guest, up to spec.per_run."""
     jobs: list[list[Planned]] = []
     for start in range(0, len(faults), spec.per_run):
         job = [planned for planned in faults[start : start + spec.per_run] if planned.number not in results]
@@ -91,9 +91,9 @@ def execute(
     most_errors: int,
     limit: int | None = None,
 ) -> Progress:
-    """Run until all faults are done, `limit` more are, or there are more silent corruptions or tool errors than that.
+    """Run until all faults are done, or `limit` more, or there are too many silent corruptions or tool errors.
 
-    Whatever ends it, results that are known are in the directory.
+    However it ends, all results that are known are in the directory.
     """
     spec, golden, results = directory.spec(), directory.golden(), directory.results()
     faults = directory.faults()
@@ -129,7 +129,7 @@ def _over(progress: Progress, most_silent: int, most_errors: int, limit: int | N
 
 
 class _Pool:
-    """Workers; those that die or hang are replaced, and their job is a tool error."""
+    """The workers. One that dies or hangs is replaced, and its job counts as a tool error."""
 
     def __init__(self, directory: Directory, golden: list[Golden]) -> None:
         self._directory, self._golden = directory, golden

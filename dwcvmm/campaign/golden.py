@@ -1,4 +1,4 @@
-"""What a guest does without faults, and where in it faults can hit."""
+"""Golden runs: what a guest does without faults, and where in it faults can hit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_S = 3600.0
 
 
 def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
-    """Run `guest` spec.golden_runs times and once more with stops, to look at it.
+    """Run `guest` spec.golden_runs times, and once more with stops at which samples are taken.
 
     Raises ConfigError if it does not end by itself, or ends in different ways.
     """
@@ -62,7 +62,7 @@ def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
 
 
 def take_sample(pc: PC) -> Sample:
-    """Look at replica A between two elements."""
+    """Take a sample of replica A between two elements."""
     core, replica = pc.core, pc.core.replicas[0]
     state = replica.state
     rip, rsp = state.linear_rip, state.rsp

@@ -1,4 +1,4 @@
-"""What became of a fault: the classes of a campaign."""
+"""Outcome classes of a campaign's faults."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dwcvmm.pc.result import Outcome
 
 
 class Class(StrEnum):
-    MASKED = "masked"  # nothing showed it, and the guest did what it does without it
+    MASKED = "masked"  # no divergence, and the guest did the same as without the fault
     RECOVERED = "detected and recovered"  # by a rollback, or by the scrubber
     STOPPED = "detected and stopped"
-    SILENT = "silent corruption"  # the guest ended as usual and had printed something else
+    SILENT = "silent corruption"  # the guest ended as usual but printed something else
     CRASH = "guest crash"
     HANG = "hang"
-    NOT_ACTIVATED = "not activated"  # it never got into the machine
+    NOT_ACTIVATED = "not activated"  # the fault was never injected
     TOOL_ERROR = "tool error"
 
 
-# faults that would have done something, had nobody stopped them
+# faults that were not masked
 EFFECTIVE = (Class.RECOVERED, Class.STOPPED, Class.SILENT, Class.CRASH, Class.HANG)
 INJECTED = (Class.MASKED, *EFFECTIVE)
 
@@ -30,8 +30,8 @@ KERNEL_TIME = re.compile(rb"^\[ *\d+\.\d+\] ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Oracle:
-    """What fault-free runs print. Lines that match `expect` count; `stable`: those that all runs have printed, in their
-    order; `exact`: and no others.
+    """What fault-free runs print. Only lines that match `expect` count. `stable`: lines that all runs have printed, in
+    order; `exact`: whether they printed no others.
     """
 
     expect: str
@@ -46,7 +46,7 @@ class Oracle:
         return Oracle(expect, stable, all(run == stable for run in runs))
 
     def complaint(self, output: bytes) -> str:
-        """What a run has not printed as it should; empty if nothing."""
+        """How a run's output differs from what it should be; empty if it does not."""
         printed = printed_lines(output, self.expect)
         lines = iter(printed)
         for wanted in self.stable:
@@ -56,13 +56,13 @@ class Oracle:
 
 
 def printed_lines(output: bytes, expect: str = "") -> list[str]:
-    """A guest's console line by line, without the times that Linux puts before its messages: what matches `expect`."""
+    """The lines of a guest's console that match `expect`, without the times that Linux puts before its messages."""
     lines = KERNEL_TIME.sub(b"", output).decode(errors="replace").splitlines()
     return [line for line in lines if re.search(expect, line)]
 
 
 def classify_run(golden: Outcome, outcome: Outcome | None, complaint: str) -> Class | None:
-    """What a run with faults came to; None: it went as without them. `complaint`: about what it has printed."""
+    """The class of a run with faults; None: it went as without them. `complaint`: about its output."""
     if outcome is Outcome.DIVERGENCE_STOP:
         return Class.STOPPED
     if outcome in (Outcome.TIMEOUT, None):
@@ -73,7 +73,7 @@ def classify_run(golden: Outcome, outcome: Outcome | None, complaint: str) -> Cl
 
 
 def classify(injection: Injection, run: Class | None) -> Class:
-    """The class of a fault that was alone in its run, or in a run that went right."""
+    """The class of a fault that was alone in its run, or in a run that went as it should."""
     if injection.became is not Became.INJECTED:
         return Class.NOT_ACTIVATED
     if run:

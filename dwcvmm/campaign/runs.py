@@ -1,4 +1,4 @@
-"""One run of a guest, with faults or without."""
+"""One run of a guest, with or without faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dwcvmm.pc.result import Outcome
 
 @dataclass
 class Run:
-    """What a run came to. `outcome` is TIMEOUT after the limit."""
+    """The result of a run. `outcome` is TIMEOUT after the time limit."""
 
     outcome: Outcome
     status: int
@@ -47,7 +47,7 @@ def run_guest(
     on_stop: Callable[[PC], None] | None = None,
     elements: Sequence[int] = (),
 ) -> Run:
-    """Run to the guest's end. `on_stop` is called each time so many `elements` (ascending) are committed."""
+    """Run to the guest's end. `on_stop` is called when each of the numbers `elements` (ascending) is committed."""
     printed = _Printed()
     engine = EngineConfig(
         strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns, scrub_bytes_per_s=spec.scrub_bytes_per_s

@@ -1,9 +1,9 @@
-"""What a campaign is, and the directory that holds it. A killed campaign goes on from what is in there.
+"""A campaign's specification, and the directory that holds it. A killed campaign is resumed from the directory.
 
 campaign.json    what was asked for
 golden.json      what each guest does without faults, and where faults can hit it
 faults.ndjson    the list of faults, drawn from the seed
-results.ndjson   a line a fault, appended and synced as it is known
+results.ndjson   a line for each fault, appended and synced when its result is known
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`per_run`: faults in one run of a guest. `settle_after`: elements after which a fault that nothing has shown is
-    looked for and mended (dwcvmm/faults/injector.py); `hang_ns`: as in EngineConfig; `defects`: not transient faults,
-    but defects of the two CPUs that the replicas are bound to.
+    """`per_run`: faults in one run of a guest. `settle_after`: elements after which a fault that no divergence has
+    shown is looked for and repaired (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`: instead of
+    transient faults, defects of the two CPUs that the replicas are bound to.
     """
 
     schema: str = SCHEMA
@@ -59,20 +59,20 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     defects: bool = False
     runs: tuple[str, ...] = ("e1", "e2")
     scrub_bytes_per_s: int = 0
-    expect: str = ""  # what the guest prints that matters: a regular expression for lines
+    expect: str = ""  # which lines of the guest's output matter: a regular expression
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a guest stood after `element` elements: guest physical addresses."""
+    """Places in a guest after `element` elements: guest physical addresses."""
 
     element: int
-    code: list[int]  # bytes of the instructions to come
+    code: list[int]  # bytes of the instructions that are executed next
     entries: list[int]  # page-table entries in use
     written: list[int]  # pages in the dirty logs
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A guest without faults."""
+    """Results of the golden runs of one guest."""
 
     outcome: str
     status: int
@@ -80,7 +80,7 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     elements: list[int]  # of each run
     wall_s: list[float]
     divergences: dict[str, int]  # of all runs, by cause
-    untouched: list[int]  # pages that no sample shows as written
+    untouched: list[int]  # pages that are written in no sample
     msrs: list[int]
     avx: bool
     cpus: list[int]  # that the replicas are bound to
@@ -88,7 +88,7 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A fault of the list: `guest` counts from 0; `target` and `point` are the kinds that it was drawn from."""
+    """A fault of the list. `guest` counts from 0; `target` and `point` are the kinds that it was drawn for."""
 
     number: int
     guest: int
@@ -99,7 +99,7 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What became of fault `number`. `latency_elements`: from its element to the one that showed it; `suspects`: CPUs
-    that lost votes again and again.
+    that lost several votes.
     """
 
     number: int
@@ -113,7 +113,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Directory:
-    """Raises ConfigError for what cannot be read or is no campaign."""
+    """A campaign's directory. Raises ConfigError if it cannot be read or is no campaign."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class Directory:
         return list(self._lines("faults.ndjson", Planned))
 
     def results(self) -> dict[int, Result]:
-        """By number of the fault. A last line that was cut off by the end of its writer does not count."""
+        """Results by number of the fault. A last line that was cut off when its writer ended is ignored."""
         results: dict[int, Result] = {}
         for result in self._lines("results.ndjson", Result):
             results.setdefault(result.number, result)
@@ -158,7 +158,7 @@ class Directory:
         return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
 
     def open_results(self) -> int:
-        """File descriptor to append to. What a killed writer has left of a line is cut off."""
+        """A file descriptor to append to. An incomplete last line of a killed writer is removed."""
         path = self.path / "results.ndjson"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -168,7 +168,7 @@ class Directory:
         return fd
 
     def append(self, fd: int, results: list[Result]) -> None:
-        """Raises HostError where they cannot be kept: a full disk."""
+        """Append results. Raises HostError if that is not possible, for example on a full disk."""
         try:
             write_all(fd, b"".join(msgspec.json.encode(result) + b"\n" for result in results))
             os.fsync(fd)
@@ -176,7 +176,7 @@ class Directory:
             raise write_failure("the results", self.path / "results.ndjson", error) from error
 
     def _replace(self, name: str, content: bytes) -> None:
-        """All of it or nothing, whenever the process is killed."""
+        """Replace a file atomically: all of it or nothing, even if the process is killed."""
         partial = self.path / f"{name}.partial"
         try:
             with partial.open("wb") as file:

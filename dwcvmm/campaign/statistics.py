@@ -1,4 +1,4 @@
-"""How many faults a campaign needs, and what its counts are worth."""
+"""How many faults a campaign needs, and how exact its results are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dwcvmm.errors import ConfigError
 
 
 def sample_size(population: int | None, error: float, confidence: float = 0.95, p: float = 0.5) -> int:
-    """Faults to draw so that a share is known within +-`error` (Leveugle et al., DATE 2009, equation 4).
+    """How many faults are needed to know a share within +-`error` (Leveugle et al., DATE 2009, equation 4).
 
-    `population` None: without bound. `p`: the share expected; 0.5 is the worst case.
+    `population`: None: unbounded. `p`: the expected share; 0.5 is the worst case.
     """
     t = NormalDist().inv_cdf((1 + confidence) / 2)
     if population is None:
@@ -22,7 +22,7 @@ def sample_size(population: int | None, error: float, confidence: float = 0.95, 
 
 
 def margin(count: int, confidence: float = 0.95) -> float:
-    """The error that `count` faults of an unbounded population give, where the share is 0.5: sample_size, solved."""
+    """The error of `count` faults from an unbounded population at a share of 0.5: the inverse of sample_size."""
     return NormalDist().inv_cdf((1 + confidence) / 2) / (2 * math.sqrt(count))
 
 
@@ -38,7 +38,7 @@ class Bounds:
 
 
 def clopper_pearson(count: int, of: int, confidence: float = 0.95) -> Bounds:
-    """Exact bounds: near 0 and 1, where a normal interval is wrong, they are what `count` of `of` can say.
+    """Exact bounds of the share `count` of `of`, also near 0 and 1, where a normal interval is wrong.
 
     Raises ConfigError without SciPy.
     """
@@ -52,6 +52,6 @@ def clopper_pearson(count: int, of: int, confidence: float = 0.95) -> Bounds:
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that is not exceeded by `share` of all; None of nothing."""
+    """The smallest value that is not exceeded by `share` of all values; None if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None

@@ -1,4 +1,4 @@
-"""What a campaign has shown: classes, bounds, latencies, and how to repeat what went wrong."""
+"""The summary of a campaign: classes, bounds, latencies, and the commands that repeat what went wrong."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ GOOD = (Class.MASKED, Class.RECOVERED, Class.NOT_ACTIVATED)
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """Schema dwcvmm-campaign/1. `bounds`: shares of faults, one-sided, each with its confidence; `error`: what so many
-    faults know a share to (Leveugle 2009). Latencies are of detected faults."""
+    """Schema dwcvmm-campaign/1. `bounds`: shares of faults, one-sided, each with its confidence; `error`: how exactly
+    this number of faults gives a share (Leveugle 2009). Latencies are of detected faults."""
 
     schema: str = SCHEMA
     host: HostFacts | None
@@ -76,7 +76,7 @@ def _golden(name: str, golden: Golden) -> dict[str, Any]:
 
 
 def named(faults: dict[int, Planned], results: dict[int, Result]) -> dict[str, int]:
-    """How often the defective CPU was named, how often another one, among the defects that were not masked."""
+    """How often the defective CPU was named, and how often another one, among the defects that were not masked."""
     defects = [(parse(faults[n].fault).cpu, r) for n, r in results.items() if r.outcome in EFFECTIVE]
     return {
         "defects": len(defects),

@@ -1,5 +1,5 @@
-"""A process that runs guests with faults: jobs come as lines of JSON on stdin, answers go to stdout. It ends with its
-parent: a run that hangs in the kernel must not outlive a killed campaign.
+"""A process that runs guests with faults: jobs come as lines of JSON on stdin, answers go to stdout. It ends when its
+parent ends: a run that hangs in the kernel must not outlive a killed campaign.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from dwcvmm.pc.result import Outcome
 
 PR_SET_PDEATHSIG = 1
 LEAST_LIMIT_S, LIMIT_FACTOR = 20.0, 10.0
-SECOND_LIMIT = 5  # times the first: a host that was busy with something else is no hang
+SECOND_LIMIT = 5  # times the first limit, in case the host was only busy with something else
 
 
 def limit_s(golden: Golden) -> float:
-    """How long a run with faults may take before it counts as hung."""
+    """Seconds after which a run with faults counts as hung."""
     return max(LEAST_LIMIT_S, LIMIT_FACTOR * max(golden.wall_s))
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """`again`: several faults were in the run, and it did not go right: it says nothing of any of them."""
+    """`again`: the run had several faults and went wrong, so it says nothing about any one of them."""
 
     results: list[Result]
     again: bool = False
@@ -52,14 +52,14 @@ def result_of(planned: Planned, injection: Injection, run: Class | None, suspect
 
 
 def work(spec: Spec, golden: list[Golden], job: list[Planned]) -> Answer:
-    """Run the guest of `job` with all of its faults."""
+    """Run the guest of `job` with all its faults."""
     guest, expected = spec.guests[job[0].guest], golden[job[0].guest]
     faults = {planned.number: parse(planned.fault) for planned in job}
     try:
         run = run_guest(spec, guest, limit_s(expected), list(faults.values()))
         if run.outcome is Outcome.TIMEOUT and len(job) == 1:
             run = run_guest(spec, guest, SECOND_LIMIT * limit_s(expected), list(faults.values()))
-    except Exception as error:  # the host's, or a bug: this fault says nothing, the next ones may
+    except Exception as error:  # of the host, or a bug: this job has no result, but the next ones may have one
         if len(job) > 1:
             return Answer(results=[], again=True)
         return Answer(results=[Result(number=job[0].number, outcome=Class.TOOL_ERROR, note=str(as_error(error)))])
@@ -81,7 +81,7 @@ def work(spec: Spec, golden: list[Golden], job: list[Planned]) -> Answer:
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:
-        return  # the parent was gone before
+        return  # the parent ended before
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     directory = Directory(Path(sys.argv[1]))
     spec, golden = directory.spec(), directory.golden()

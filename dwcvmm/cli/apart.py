@@ -1,4 +1,4 @@
-"""The files of one command must not be each other: what is written to one would destroy the other."""
+"""Makes sure that two files of one command are not the same file: writing one would destroy the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.pc.boot.modules import split_module
 from dwcvmm.pc.devices.disk import DiskConfig
 
-STDOUT, STDERR = Path("/dev/stdout"), Path("/dev/stderr")  # which lead to what the shell has opened
+STDOUT, STDERR = Path("/dev/stdout"), Path("/dev/stderr")  # which stand for what the shell has opened
 STREAMS = {STDOUT: "standard output", STDERR: "standard error"}
 
 
@@ -34,10 +34,10 @@ def check_apart(
     disks: Sequence[DiskConfig] = (),
     modules: Sequence[str] = (),
 ) -> None:
-    """Raises ConfigError, before anything is opened, if two files are one and one of them would be written to.
+    """Raises ConfigError, before anything is opened, if two names mean the same file and one of them is written to.
 
-    `written` and `read` are options and their files; a disk is as it says. Names may differ: links lead to the same
-    file. Only what keeps content is looked at, so that two results may go to /dev/null or a terminal.
+    `written` and `read` are options and their files; each disk says itself whether it is written. Names can differ and
+    still mean one file, by links. Only files that keep content count: two results may go to /dev/null or a terminal.
     """
     uses = [_Use(option, path, writes=True) for option, path in written.items() if path]
     uses += [_Use(option, path, writes=False) for option, path in read.items() if path]
@@ -66,7 +66,7 @@ def _check(one: _Use, other: _Use) -> None:
 
 
 def _identity(path: Path) -> tuple[object, ...] | None:
-    """What two names of a file have in common; None for what keeps no content, or cannot be looked at."""
+    """The identity of a file, whatever its name; None if it keeps no content, or cannot be examined."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def _identity(path: Path) -> tuple[object, ...] | None:
 
 
 def _identity_when_made(path: Path) -> tuple[object, ...] | None:
-    """Of a file that will be made under this name."""
+    """The identity of a file that will be created under this name."""
     real = Path(os.path.realpath(path))
     try:
         directory = real.parent.stat()

@@ -1,4 +1,4 @@
-"""`dwcvmm bench`: what double execution costs here."""
+"""`dwcvmm bench`: what double execution costs on this host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.streams import say, show
 
-MOST_PAGES = 2048  # of the 16 MiB that guest-images/ring3 has
+MOST_PAGES = 2048  # of the 16 MiB of guest-images/ring3
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
 
 
@@ -74,7 +74,7 @@ def bench() -> None:
 )
 @click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run: what does it cost?  [default: off]")
 def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int, scrub: int) -> None:
-    """Elements of ring-3 computing that write a number of pages: each strategy against off, in one run."""
+    """Elements that compute in ring 3 and write a number of pages: each strategy compared with off, in one run."""
     try:
         page_counts = [int(p) for p in pages.split(",")]
     except ValueError as error:
@@ -89,7 +89,7 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
 
 
 def of_runs(command: Callable[..., int]) -> Callable[..., int]:
-    """The options of benches that run whole guests."""
+    """Options of benches that run whole guests."""
     for option in (
         click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every run's report as JSON."),
         click.option(
@@ -129,14 +129,14 @@ def boot(
     kernel: Path, initrd: Path | None, append: str, memory: str, token: str,
     rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None,
 ) -> int:  # fmt: skip
-    """A guest from its start to its end: each strategy against off. Exit code 1 if a run went wrong."""
+    """A guest from its start to its end: each strategy compared with off. Exit code 1 if a run went wrong."""
     return _runs(Guest(kernel, initrd, append, memory, token), strategies, rounds, timeout, json_path)
 
 
 @bench.command()
 @of_runs
 def workload(rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None) -> int:
-    """The shell workload in Linux (guest-images/linux): its hashes must be those of off. Exit code as of boot."""
+    """The shell workload in Linux (guest-images/linux): its hashes must be those of off. Exit code as for boot."""
     guest = Guest(LINUX / "vmlinuz", LINUX / "initramfs.cpio", "dwc.work dwc.spin", hashes=True)
     if not guest.kernel.exists():
         raise ConfigError(f"{guest.kernel} is missing: run guest-images/linux/build.sh")
@@ -150,7 +150,7 @@ def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, js
     def after_run(run: Run, runs: list[Run]) -> None:
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
         say(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}")
-        if file:  # after each run: what was measured survives whatever ends this
+        if file:  # after each run, so that results survive if this process is ended
             file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
     with guestprocess.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:

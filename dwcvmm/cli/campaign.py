@@ -1,4 +1,4 @@
-"""`dwcvmm campaign`: faults by the hundred, and what became of them."""
+"""`dwcvmm campaign`: inject many faults, and report what became of them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _guests(
         if not path.is_file():
             raise ConfigError(f"{path} is no file" + ("" if kernel else ": run guest-images/build.sh"))
     for text in (*map(str, paths), str(initrd), append):
-        if not text.isprintable():  # a campaign's file keeps it, and has no place for other bytes
+        if not text.isprintable():  # the campaign's file can keep only text
             raise ConfigError(f"{text!r} is not printable text, as what a campaign keeps has to be")
     if not kernel:
         return [
@@ -170,7 +170,7 @@ def run_campaign(directory: Path, jobs: int | None, limit: int | None, most_sile
 @DIRECTORY
 @_run_options
 def resume(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
-    """Go on with a campaign, however it was ended."""
+    """Continue a campaign, however it ended."""
     return _execute(directory, jobs, limit, most_silent, most_errors)
 
 
@@ -190,7 +190,7 @@ def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: 
 
 
 class ProgressLine:
-    """On stderr: one line that changes on a terminal, else a line now and then."""
+    """Progress on stderr: one line that changes on a terminal, else a line from time to time."""
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()

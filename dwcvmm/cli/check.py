@@ -1,4 +1,4 @@
-"""`dwcvmm check`: how deterministic a guest is here, and what slice ends take."""
+"""`dwcvmm check`: how deterministic a guest is on this host, and what slice ends cost."""
 
 from __future__ import annotations
 

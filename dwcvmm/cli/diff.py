@@ -1,4 +1,4 @@
-"""`dwcvmm diff`: look at a divergence that `dwcvmm run --keep-divergence` has kept."""
+"""`dwcvmm diff`: examine a divergence that `dwcvmm run --keep-divergence` has kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dwcvmm.triage.text import render
 @click.option("--symbols", type=click.Path(path_type=Path), help="The guest's vmlinux or System.map.")
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON on stdout.")
 def diff(file: Path, symbols: Path | None, as_json: bool) -> int:
-    """Show what differed in the divergence kept in FILE, where, and what it looks like (docs/triage.md)."""
+    """Show what differed in the divergence kept in FILE, where, and what it suggests (docs/triage.md)."""
     triage = analyse(load(file), load_symbols(symbols) if symbols else None)
     if as_json:
         show(pretty_json(triage).decode(), end="")

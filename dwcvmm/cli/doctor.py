@@ -1,4 +1,4 @@
-"""`dwcvmm doctor`: can this host run guests, how well, and what would help."""
+"""`dwcvmm doctor`: whether and how well this host can run guests, and what would help."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dwcvmm.cli.run import run
 from dwcvmm.errors import DwcVmmError, ExitCode, as_error
 from dwcvmm.streams import complete_descriptors, give_up_streams, say
 
-DEBUG = "DWCVMM_DEBUG"  # in the environment: errors come with their traceback
+DEBUG = "DWCVMM_DEBUG"  # environment variable: show errors with their traceback
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +56,7 @@ def _code_of_command() -> int:
         return ExitCode.CONFIG
     except (click.Abort, KeyboardInterrupt, BrokenPipeError):
         return ExitCode.INTERRUPTED
-    except SystemExit:  # click's answer to a stdout that nobody reads any more
+    except SystemExit:  # click raises it when nobody reads stdout any more
         return ExitCode.INTERRUPTED
     except Exception as error:
         if os.environ.get(DEBUG):

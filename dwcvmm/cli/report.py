@@ -1,4 +1,4 @@
-"""`dwcvmm report`: one page of many results."""
+"""`dwcvmm report`: one page made of many results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dwcvmm.streams import say
 def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | None) -> None:
     """Make one HTML page of reports of runs, results of bench and check, and campaigns (docs/report.md)."""
     check_apart({"--out": out}, {f"the input {path}": path for path in inputs})
-    figure_class()  # say what is missing before the work
+    figure_class()  # fail early if matplotlib is missing
     made = sections([(path, read(path)) for path in inputs])
     try:
         out.write_text(render(made, now(), version("dwcvmm")))

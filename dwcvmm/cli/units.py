@@ -62,7 +62,7 @@ class Size(click.ParamType[int]):
 
 
 class Utf8Text(click.ParamType[str]):
-    """Text that a file of ours can keep: an argument may be any bytes."""
+    """Text in UTF-8, as result files need it: an argument can be any bytes."""
 
     name = "text"
 
@@ -106,8 +106,8 @@ class DiskText(click.ParamType[DiskConfig]):
 
 
 class DateText(click.ParamType[int]):
-    """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" is now;
-    a date may have its own distance from UTC.
+    """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" means
+    the present; a date may have a UTC offset.
     """
 
     name = "date"

@@ -1,4 +1,4 @@
-"""Ctrl-C for commands that measure: the engine blocks signals on its thread, so it must not be the main one."""
+"""Ctrl-C for commands that measure: the engine blocks signals on its thread, which must not be the main thread."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ POLL_S = 0.1
 
 
 def interruptible(job: Callable[[], T]) -> T:
-    """Run `job` on a thread of its own and return its result; what it raises is raised here.
+    """Run `job` on a thread of its own and return its result. What it raises is raised here.
 
-    Ctrl-C ends the process at once: a measurement that was cut short has nothing to keep. SIGTERM does by itself.
+    Ctrl-C ends the process at once, since an incomplete measurement is of no use. SIGTERM does so by itself.
     """
     results: list[T] = []
     errors: list[BaseException] = []

@@ -1,15 +1,15 @@
-"""Where the guest's input comes from: a terminal, a pipe, or a file, read as the guest takes it."""
+"""The guest's input: a terminal, a pipe, or a file, read as fast as the guest takes it."""
 
 from __future__ import annotations
 
 import os
 import selectors
 
-PIECE = 4096  # bytes, of a read
+PIECE = 4096  # bytes that are read at a time
 
 
 class Input:
-    """A file descriptor, or nothing: then it has ended already."""
+    """Input from a file descriptor. Without one it has ended already."""
 
     def __init__(self, fd: int | None) -> None:
         self.fd = fd
@@ -18,7 +18,7 @@ class Input:
         self._can_be_watched = True
 
     def watch(self, selector: selectors.BaseSelector, wanted: bool) -> bool:
-        """Have the selector look at it, or not. True if it need not be waited for: a regular file."""
+        """Let the selector watch it, or not. Returns True for a regular file, which never has to be waited for."""
         wanted = wanted and not self.ended
         if self.fd is not None and self._can_be_watched and wanted != self._watched:
             try:
@@ -27,18 +27,18 @@ class Input:
                 else:
                     selector.unregister(self.fd)
                 self._watched = wanted
-            except PermissionError:  # epoll refuses what is always readable
+            except PermissionError:  # epoll refuses files that are always readable
                 self._can_be_watched = False
         return wanted and not self._can_be_watched
 
     def read(self) -> bytes:
-        """What has come, or nothing: at its end, or where somebody else was quicker."""
+        """The bytes that have come. Empty at the end, or if another reader was quicker."""
         assert self.fd is not None
         try:
             data = os.read(self.fd, PIECE)
         except BlockingIOError:
             return b""
-        except OSError:  # the terminal has hung up
+        except OSError:  # the terminal is gone
             data = b""
         self.ended = not data
         return data

@@ -23,13 +23,13 @@ class Key(Enum):
 
 
 class KeyParser:
-    """Splits what was typed into bytes for the guest and commands; remembers a Ctrl-a at the end."""
+    """Splits typed bytes into input for the guest and commands; a Ctrl-a at the end is remembered."""
 
     def __init__(self) -> None:
         self._escaped = False
 
     def feed(self, data: bytes) -> tuple[bytes, list[Key]]:
-        """(bytes for the guest, commands in order). An unknown letter after Ctrl-a is dropped."""
+        """Returns (bytes for the guest, commands in order). An unknown letter after Ctrl-a is dropped."""
         out = bytearray()
         commands: list[Key] = []
         for byte in data:

@@ -1,4 +1,4 @@
-"""Where the guest's console goes: a descriptor, whose reader is waited for, but not once the run is to end."""
+"""The guest's console output. A slow reader is waited for, except when the run is about to end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dwcvmm.streams import write_all
 
 
 class Output:
-    """To a file descriptor, or to nobody. `over`: a slow reader is not waited for any more. `on_closed` is called once
-    the reader is gone.
+    """Output to a file descriptor, or None. `over`: whether to stop waiting for a slow reader. `on_closed` is called
+    when the reader is gone.
     """
 
     def __init__(self, fd: int | None, name: str, over: Callable[[], bool]) -> None:
@@ -18,7 +18,7 @@ class Output:
         self.on_closed: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
-        """Raises HostError for a descriptor that takes no more (a full disk)."""
+        """Raises HostError if the descriptor takes no more (a full disk)."""
         if self._fd is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""A guest run with its console: the machine on a thread of its own, terminal and signals on the main one."""
+"""Runs a guest with its console: the machine on a thread of its own, terminal and signals on the main thread."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.streams import say
 
-# all that end a process and can be caught, but those of a fault of its own: the terminal must not stay raw
+# all catchable signals that end a process, except those of its own faults: the terminal must not stay raw
 STOP_SIGNALS = tuple(
     getattr(signal, f"SIG{name}")
     for name in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR", "STKFLT"]
     if hasattr(signal, f"SIG{name}")
 )
-INPUT_AHEAD = 1 << 16  # bytes that are read before the guest takes them
-READERS_S = 0.2  # for readers to take what was printed
-STOP_S = 0.4  # for the machine to stop where it stands; what it waits for longer is left alone
-FINISH_S = 0.6  # and then for the report
+INPUT_AHEAD = 1 << 16  # bytes that may be read before the guest takes them
+READERS_S = 0.2  # that readers have to take what was printed
+STOP_S = 0.4  # that the machine has to stop; if it waits for something longer, it is left behind
+FINISH_S = 0.6  # and then for writing the report
 
 
 class Ending:
-    """Whether the run is to end, by a signal or the time. Called: whether readers of its output are not waited for any
-    more. Set in signal handlers, which may take no lock.
+    """Whether the run is to end, by a signal or the time limit. Calling it tells whether to stop waiting for readers of
+    the output. It is set in signal handlers, which must not take locks.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Ending:
 class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
 
-    A context, in which signals are taken: one that comes while results are written ends what they wait for.
+    A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Session(Observer):
     ) -> None:
         self.machine = machine
         self.wall_s = 0.0
-        self.stuck = False  # the machine's thread did not come back: it must not be waited for, nor touched
+        self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input = Input(input_fd)
         self._terminal = Terminal(input_fd) if input_fd is not None else None
@@ -76,7 +76,7 @@ class Session(Observer):
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = self._input_full = self._in_shell = False
         self._error: BaseException | None = None
-        self._previous: dict[int, Any] = {}  # handlers of signals
+        self._previous: dict[int, Any] = {}  # the signal handlers from before
         self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
         machine.observers.add(self)
 
@@ -101,9 +101,9 @@ class Session(Observer):
             signal.signal(number, handler)
 
     def run(self) -> None:
-        """Returns when the guest has ended; raises what the machine's thread raised."""
+        """Returns when the guest has ended. Raises what the machine's thread raised."""
         worker = threading.Thread(target=self._work, name="machine", daemon=True)
-        # also wakes select(), which Python would otherwise resume
+        # also wakes up select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         started = time.monotonic()
         try:
@@ -130,7 +130,7 @@ class Session(Observer):
             raise self._error
 
     def _wait_for(self, worker: threading.Thread) -> None:
-        """For its end; once the run is to end, only as long as something is done."""
+        """Wait for the machine's thread; once the run is to end, only as long as it makes progress."""
         busy, asked = Busy(), time.monotonic()
         while worker.is_alive():
             worker.join(LOOK_S)
@@ -161,11 +161,11 @@ class Session(Observer):
             self._wake()
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full: it wakes all the same
+        with suppress(OSError):  # the pipe is full, and wakes the thread up all the same
             os.write(self._wake_write, b"\0")
 
     def _end(self, outcome: Outcome) -> None:
-        """Stop the machine, and what it waits for; has no effect on the outcome of a guest that has ended."""
+        """Stop the machine, and what it waits for. The outcome of a guest that has already ended stays."""
         self.machine.end(outcome)
         self._ending.request()
         if outcome is Outcome.INTERRUPTED:
@@ -180,7 +180,7 @@ class Session(Observer):
             raise SystemExit
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        """SIGTSTP: whoever has the terminal now gets it as it was; and we, once we go on, as we had it."""
+        """SIGTSTP: restore the terminal's modes before the process stops, and set ours again when it continues."""
         assert self._terminal
         raw = self._terminal.is_raw
         self._terminal.restore()
@@ -196,7 +196,7 @@ class Session(Observer):
                 if remaining is not None and remaining <= 0:
                     self._end(Outcome.TIMEOUT)
                     return
-                self._input_full = True  # before the look: or what is taken meanwhile would wake nobody
+                self._input_full = True  # set before looking, so that input taken meanwhile wakes this thread up
                 self._input_full = not self.interactive and self.machine.input_backlog >= INPUT_AHEAD
                 at_hand = self._input.watch(selector, not self._input_full)
                 events = {key.fd for key, _ in selector.select(0 if at_hand else remaining)}

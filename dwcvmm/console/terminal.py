@@ -1,4 +1,4 @@
-"""The user's terminal: raw while the guest has it, restored whatever happens."""
+"""The user's terminal: raw while the guest uses it, restored in any case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Terminal:
-    """A tty on `fd`, or nothing at all if it is none."""
+    """The terminal on `fd`; does nothing if that is not a terminal."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -28,13 +28,13 @@ class Terminal:
         self._saved = termios.tcgetattr(self.fd)
         atexit.register(self.restore)
         tty.setraw(self.fd, termios.TCSANOW)
-        # output stays cooked: our own messages end lines with \n, and the guest's \r\n does no harm
+        # output is still processed: our own lines end with \n, and the guest's \r\n does no harm
         attributes = termios.tcgetattr(self.fd)
         attributes[1] |= termios.OPOST | termios.ONLCR
         termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
 
     def restore(self) -> None:
-        """At once: what waits to be shown may never be, on a terminal that is stopped."""
+        """Restore the modes at once, without waiting for output: a stopped terminal may never show it."""
         if self._saved:
             with suppress(termios.error):  # the terminal is gone: nothing to restore
                 termios.tcsetattr(self.fd, termios.TCSANOW, self._saved)

@@ -1,4 +1,4 @@
-"""The last resort: ends the process where what it waits for (a pipe, a disk, a file) does not come in time."""
+"""The last resort: ends the process if what it waits for (a pipe, a disk, a file) does not come in time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from dwcvmm.errors import ExitCode, HostError
 
 LOOK_S = 0.1
-AWAY_S = 1.0  # longer between two looks: the process has been stopped
-BUSY = 0.05  # of the time: what waits in short pieces takes less
-BUSY_MOST_S = 10.0  # that the process may go on while it is busy: a slow machine does not wait, it works
+AWAY_S = 1.0  # a longer time between two looks means that the process was stopped
+BUSY = 0.05  # share of the time; a process that waits in short pieces uses less
+BUSY_MOST_S = 10.0  # that a busy process gets in addition: it is working on a slow machine, not waiting
 
 
 @dataclass(frozen=True)
 class Plan:
-    """End at `at` (time.monotonic()), with `code` and a sentence on stderr; `spare_s` later if the process is busy."""
+    """End at `at` (time.monotonic()), with exit code `code` and a sentence on stderr; `spare_s` later if busy."""
 
     at: float
     code: ExitCode
@@ -29,7 +29,7 @@ class Plan:
 
 
 class Busy:
-    """Called: whether the process has computed since the last call, or rather waited."""
+    """Calling it tells whether the process has computed since the last call, rather than waited."""
 
     def __init__(self) -> None:
         self._then, self._used = time.monotonic(), time.process_time()
@@ -42,8 +42,8 @@ class Busy:
 
 
 class Watchdog:
-    """A thread that looks at the clock. `arm` replaces an earlier plan, and may be called in a signal handler: it takes
-    no lock. `before_exit`: what is to be undone in any case, as the terminal's modes.
+    """A thread that looks at the clock. `arm` replaces an earlier plan; it takes no lock, so signal handlers may call
+    it. `before_exit`: what has to be undone in any case, such as the terminal's modes.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Watchdog:
             raise HostError("this host gives no thread more", "see ulimit -u") from error
 
     def stop(self) -> None:
-        """Before the interpreter ends: for threads that are left it wants a library, which a sandbox lacks."""
+        """Call it before the interpreter ends, which needs a library to end threads: a sandbox cannot load it."""
         self._stopped.set()
         self._thread.join()
 
@@ -69,7 +69,7 @@ class Watchdog:
         looked, not_before = time.monotonic(), 0.0
         while True:
             now = time.monotonic()
-            if now > looked + AWAY_S:  # the process was stopped (SIGSTOP, a debugger): nobody had his time
+            if now > looked + AWAY_S:  # the process was stopped (SIGSTOP, a debugger): that time does not count
                 not_before = now + AWAY_S
             looked = now
             if (plan := self._plan) and now >= max(plan.at + (plan.spare_s if busy() else 0), not_before):
@@ -81,6 +81,6 @@ class Watchdog:
         poll = select.poll()
         poll.register(2, select.POLLOUT)
         with suppress(OSError):
-            if poll.poll(0):  # whoever reads stderr may be what is waited for
+            if poll.poll(0):  # the reader of stderr may be what the process waits for
                 os.write(2, f"dwcvmm: {plan.sentence}\n".encode(errors="backslashreplace"))
         os._exit(int(plan.code))

@@ -1,1 +1,1 @@
-"""Machines that are run to measure: check, bench, soak, doctor."""
+"""Runs machines to measure: check, bench, soak, doctor."""

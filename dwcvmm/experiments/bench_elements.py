@@ -24,13 +24,13 @@ CALIBRATION_ITERATIONS = 100_000
 
 
 def protected_strategies() -> list[Strategy]:
-    """The strategies that compare, as far as this host has them."""
+    """The strategies that compare, without those that this host cannot do."""
     refused = {Strategy.OFF, Strategy.IN_PLACE} if uses_shadow_paging(kvm_module()) else {Strategy.OFF}
     return [strategy for strategy in Strategy if strategy not in refused]
 
 
 def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
-    """Put 32-bit `values` behind `mark`, where a guest reads them."""
+    """Put 32-bit `values` after `mark`, where the guest reads them."""
     at = image.index(mark) + len(mark)
     words = b"".join(value.to_bytes(4, "little") for value in values)
     return image[:at] + words + image[at + len(words) :]
@@ -39,7 +39,7 @@ def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
 def run_once(
     image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1, scrub_bytes_per_s: int = 0
 ) -> tuple[float, float]:
-    """(us an element, us of compare and commit an element)."""
+    """Returns (us an element, us an element for compare and commit)."""
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
         file.flush()
@@ -65,7 +65,7 @@ def document(rows: list[ElementsRow]) -> ElementsBench:
 
 
 def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[ElementsRow]:
-    """One row a strategy and page count. Raises ConfigError if the guest was not built."""
+    """One row for each strategy and page count. Raises ConfigError if the guest has not been built."""
     try:
         image = GUEST.read_bytes()
     except OSError as error:
@@ -94,7 +94,7 @@ def _row(
     dwc = [t for t, _ in times[strategy, pages]]
     compare = statistics.median(c for _, c in times[strategy, pages])
     base = statistics.median(c for _, c in times[strategy, least])
-    # each round against its own plain run: what slows the machine down slows both
+    # compare with the plain run of the same round: what slows the machine down slows both
     penalties = [100 * (d - p) / p for d, p in zip(dwc, plain, strict=True)]
     return ElementsRow(
         strategy=strategy.value,

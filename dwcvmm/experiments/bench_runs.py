@@ -1,4 +1,4 @@
-"""The penalty of whole guests: boots, and the workload in Linux, under each strategy, interleaved; medians."""
+"""The penalty of whole guests, boots and the workload in Linux: each strategy, interleaved, medians."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dwcvmm.results.rates import spread
 
 @dataclass(frozen=True)
 class Guest:
-    """What is run. `token`: text that its console must show. `hashes`: it is the workload of guest-images/linux/init,
-    and must print the same hashes as under off."""
+    """The guest that is run. `token`: text that its console must show. `hashes`: it is the workload of
+    guest-images/linux/init, and must print the same hashes as under off."""
 
     kernel: Path
     initrd: Path | None = None
@@ -29,13 +29,13 @@ class Guest:
 
 
 def rotated(columns: Sequence[str], number: int) -> list[str]:
-    """The order of a round: each strategy is first in turn, so that none is always behind the same one."""
+    """The order of a round: each strategy is first in turn, so that none always follows the same one."""
     start = number % len(columns)
     return [*columns[start:], *columns[:start]]
 
 
 def boot_complaints(run: Run, guest: Guest, printed: str) -> list[str]:
-    """Why a run is no measurement; empty if it is one."""
+    """Why a run does not count; empty if it does."""
     report = run.report
     if run.wrong or report is None:
         return run.wrong
@@ -58,7 +58,7 @@ def measure(
     execute: Callable[[Guest, str, int], tuple[Run, str]],
     after_run: Callable[[Run, list[Run]], None] = lambda run, runs: None,
 ) -> list[Run]:
-    """Run the guest `rounds` times in each column. `execute` gives a run and its console.
+    """Run the guest `rounds` times in each column. `execute` returns a run and its console.
 
     A strategy that the host refused is not tried again.
     """
@@ -81,13 +81,13 @@ def measure(
 def _with_hashes_checked(run: Run, printed: dict[str, str]) -> Run:
     if run.wrong or run.report is None:
         return run
-    wrong = printed_complaints(printed.get(OFF, ""), printed[run.strategy])  # off: that it printed any
+    wrong = printed_complaints(printed.get(OFF, ""), printed[run.strategy])  # off: it printed any
     wrong += [] if run.strategy == OFF else complaints(run.report)
     return msgspec.structs.replace(run, wrong=wrong)
 
 
 def row(column: str, runs: Iterable[Run]) -> RunsRow:
-    """The figures of a strategy."""
+    """The row of a strategy."""
     runs = list(runs)
     mine = [run for run in runs if run.strategy == column]
     off = {run.round: run.report.wall_s for run in runs if run.strategy == OFF and run.report and not run.wrong}
@@ -112,7 +112,7 @@ def row(column: str, runs: Iterable[Run]) -> RunsRow:
 
 
 def document(guest: Guest, columns: Sequence[str], rounds: int, runs: list[Run]) -> RunsBench:
-    """The result file, as far as the runs got."""
+    """The result file of the runs so far."""
     host = next((run.report.host for run in runs if run.report), None)
     return RunsBench(
         schema=WORKLOAD if guest.hashes else BOOT,

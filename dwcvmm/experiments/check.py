@@ -1,4 +1,4 @@
-"""`dwcvmm check`: run a guest for so many elements, and say what was not deterministic, and what slice ends took."""
+"""`dwcvmm check`: run a guest for a number of elements, and say what was not deterministic and what slice ends cost."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ class _Log(Observer):
 
 
 def endless(image: bytes) -> bytes:
-    """A guest that computes in rounds does so until it is stopped."""
+    """Let a guest that computes in rounds go on until it is stopped."""
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
 def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> CheckResult:
-    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
+    """Run the small guest `name`, repeatedly if it ends, until `elements` are committed.
 
-    Raises ConfigError if it was not built, or does not end as it should.
+    Raises ConfigError if it has not been built, or does not end as it should.
     """
     path = GUESTS / f"{name}.bin"
     try:
@@ -131,7 +131,7 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
 
 
 def picture(result: CheckResult) -> str:
-    """The result for a terminal."""
+    """The result as text for a terminal."""
     causes = ", ".join(f"{cause} {n}" for cause, n in sorted(result.divergences.items())) or "none"
     a_slice = result.debug_exits / result.slice_ends if result.slice_ends else 0.0
     lines = [

@@ -1,4 +1,4 @@
-"""A guest in a process of its own: whatever becomes of that, the one who measures goes on."""
+"""Runs a guest in a process of its own, so that a measurement survives whatever happens to it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dwcvmm.results.benchfile import Run
 from dwcvmm.results.reportfile import load
 
 STOP_S = 10
-SPARE_S = 60.0  # over the time limit: to start and to end, on a machine that is busy
+SPARE_S = 60.0  # in addition to the time limit, to start and to end on a busy machine
 TAIL = 300
 
 
 def _call(command: list[str], most_s: float) -> tuple[int, str]:
-    """(exit code, stderr). The process does not outlive this call, and is killed after so many seconds."""
+    """Returns (exit code, stderr). The process does not outlive this call, and is killed after the given seconds."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -44,7 +44,7 @@ def _call(command: list[str], most_s: float) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP as KeyboardInterrupt: else they would end this process and leave its child."""
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt: otherwise they would end this process but not its child."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -69,7 +69,7 @@ def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
 
 
 def execute(guest: Guest, column: str, number: int, scratch: Path, timeout_s: float) -> tuple[Run, str]:
-    """Run the guest; (the run, its console). Raises ConfigError if `dwcvmm run` does not understand the request."""
+    """Run the guest. Returns (the run, its console). Raises ConfigError if `dwcvmm run` refuses the request."""
     report, console = scratch / f"{number}-{column}.json", scratch / f"{number}-{column}.log"
     command = [*command_of(guest, column, timeout_s), "--report", str(report), "--console", str(console)]
     code, errors = _call(command, timeout_s + SPARE_S)

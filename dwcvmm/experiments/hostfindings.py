@@ -1,4 +1,4 @@
-"""What doctor finds out about a host. Names are stable: scripts and tests ask by them."""
+"""Doctor's findings about a host. Their names are stable: scripts and tests use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NATIVE_NS = 50
 
 class Level(StrEnum):
     OK = "ok"
-    NOTE = "note"  # works, with a cost or a limit
+    NOTE = "note"  # works, but with a cost or a limit
     FAIL = "fail"
 
 
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def examine() -> list[Finding]:
-    """All findings; stops early where KVM itself is missing."""
+    """All findings. Stops early if KVM itself is missing."""
     try:
         system = System()
     except HostError as error:
@@ -131,7 +131,7 @@ def _choice(name: str, good: bool, detail: str, otherwise: str) -> Finding:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: 0 if doctor's JSON says ok to finding NAME."""
+    """`python -m dwcvmm.experiments.hostfindings FILE NAME`: exit code 0 if NAME is ok in doctor's JSON."""
     document = msgspec.json.decode(Path(arguments[0]).read_bytes())
     levels = {finding["name"]: finding["level"] for finding in document["findings"]}
     return 0 if document["fit"] and levels.get(arguments[1]) == Level.OK else 1

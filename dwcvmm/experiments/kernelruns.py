@@ -1,6 +1,6 @@
 """`python -m dwcvmm.experiments.kernelruns run|table DIRECTORY NAME:WAY ...`: what scripts/kernels runs.
 
-A run leaves NAME-WAY.json, .log (its console), .ndjson and .err, and is made again if there is no report.
+A run leaves NAME-WAY.json, .log (its console), .ndjson and .err. It is repeated only if there is no report.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WAYS = {
     "sites": ("--strategy", "sequential", "--tsc", "sites"),
     "parallel": ("--strategy", "parallel"),
 }
-TIMEOUT_S = 100  # of the machine, which may be slower than the one outside (docs/testbeds.md)
+TIMEOUT_S = 100  # by the clock of the testbed, which can be slower than outside (docs/testbeds.md)
 LOOK_EVERY_S = 0.2
-# what Linux, and memtest86+, say when something is wrong with them or with their machine
+# what Linux and memtest86+ print if something is wrong
 TROUBLE = re.compile(
     r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|self-detected stall|hung_task|Tainted: |\[Firmware (?:Bug|Warn)\]"
     r"|clocksource: .*(?:unstable|skew)|APIC error|spurious|(?:irq|IRQ) \d+: nobody cared|MP-BIOS bug"
@@ -37,13 +37,13 @@ TROUBLE = re.compile(
 
 @dataclass(frozen=True)
 class Kernel:
-    """How it is run, and which words it must come to. How it ends: by itself, or it is stopped there."""
+    """How a kernel is run, and what it must print. Then it ends by itself, or it is stopped."""
 
     arguments: tuple[str, ...]
-    tokens: tuple[str, ...]  # it has come to its end with the last
-    version: str  # pattern; group 1
+    tokens: tuple[str, ...]  # texts that it must print; the last one means success
+    version: str  # a pattern, whose group 1 is the version
     outcome: Outcome = Outcome.INTERRUPTED
-    after_s: float = 0.0  # stopped so long after the token
+    after_s: float = 0.0  # seconds after the last token, when it is stopped
 
 
 def _linux(kernel: str, initrd: str, *more: str, tokens: tuple[str, ...] = ()) -> Kernel:
@@ -90,7 +90,7 @@ KERNELS = {
 
 
 def run(directory: Path, name: str, way: str) -> None:
-    """Here, on this machine's KVM. Does nothing if its report is there."""
+    """Run a kernel on this machine's KVM. Does nothing if there is a report already."""
     kernel, base = KERNELS[name], directory / f"{name}-{way}"
     report, log = base.with_suffix(".json"), base.with_suffix(".log")
     if report.exists() and report.stat().st_size:
@@ -114,7 +114,7 @@ def printed(log: Path) -> str:
 
 
 def complaints(kernel: Kernel, report: Report, text: str) -> list[str]:
-    """What is wrong, in words; empty if nothing is."""
+    """What is wrong with a run, in words; empty if nothing is."""
     wrong = [f"did not say {token!r}" for token in kernel.tokens if token not in text]
     if report.outcome != kernel.outcome:
         wrong.append(f"ended by {report.outcome}")
@@ -126,7 +126,7 @@ def complaints(kernel: Kernel, report: Report, text: str) -> list[str]:
 
 
 def complaints_of(directory: Path, name: str, way: str) -> list[str]:
-    """The same of what a run has left. Raises ConfigError where there is no report."""
+    """The same, from the files that a run has left. Raises ConfigError if there is no report."""
     base = directory / f"{name}-{way}"
     return complaints(KERNELS[name], load(base.with_suffix(".json")), printed(base.with_suffix(".log")))
 
@@ -140,7 +140,7 @@ def cell(report: Report) -> str:
 
 
 def table(directory: Path, runs: list[tuple[str, str]]) -> int:
-    """Print it, a row a kernel and a column a way; how many runs have something wrong, which is said below it."""
+    """Print the table: a row for each kernel, a column for each way, complaints below. Returns how many runs failed."""
     ways = [way for way in WAYS if any(way == other for _, other in runs)]
     print(f"| kernel | version | {' | '.join(ways)} |", "|---" * (2 + len(ways)) + "|", sep="\n")
     wrong = []

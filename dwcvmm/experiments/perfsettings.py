@@ -8,7 +8,7 @@ from pathlib import Path
 from dwcvmm.element.config import EngineConfig
 
 NS_PER_S = 1_000_000_000
-OVERFLOWS_A_SLICE = 3  # its end, and the moves of an alignment
+OVERFLOWS_A_SLICE = 3  # the end of the slice, and the moves of its alignment
 
 
 def _read(path: Path) -> str:
@@ -19,7 +19,7 @@ def _read(path: Path) -> str:
 
 
 def perf_troubles(root: Path = Path("/"), slice_ns: int = EngineConfig.slice_ns) -> Iterator[tuple[str, str]]:
-    """(what is wrong, what to do) for the host whose files are below `root`.
+    """Returns (what is wrong, what to do) for the host whose files are below `root`.
 
     Sources: kernel/irq_work.c (PREEMPT_RT), kernel/events/core.c (__perf_event_account_interrupt: throttling), kernel
     Documentation/admin-guide/sysctl/kernel.rst, arch/x86/kvm/pmu.c (enable_mediated_pmu).

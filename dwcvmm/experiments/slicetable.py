@@ -1,6 +1,6 @@
-"""`python -m dwcvmm.experiments.slicetable [--printed-like LOG] REPORT ...`: what slices took (scripts/pmu-boots).
+"""`python -m dwcvmm.experiments.slicetable [--printed-like LOG] REPORT ...`: what slices cost (scripts/pmu-boots).
 
-A line a report. With a log: each must have printed the same hashes as there, in the .log beside its report.
+One line for each report. With a log: each run must have printed the same hashes, in the .log beside its report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEADER = (
 
 
 def causes(found: Divergences) -> str:
-    """As in: 3 alignment, 7 time."""
+    """Text such as: 3 alignment, 7 time."""
     return ", ".join(f"{count} {cause}" for cause, count in sorted(found.by_cause.items()) if count) or "none"
 
 

@@ -1,8 +1,8 @@
-"""The pieces of scripts/soak: running them, what became of each, and the table.
+"""The pieces of scripts/soak: runs them, keeps their results, and prints the table.
 
-A piece is one command on one host. It runs where the host is (`run`, inside a testbed) and is printed there as a line;
-outside, `store` turns such lines into files of build/soak/, so that a piece that finished is kept even if its machine
-is killed right after.
+A piece is one command on one host. `run` runs it there, for example inside a testbed, and prints its result as a line.
+Outside, `store` turns such lines into files in build/soak/, so the result of a finished piece is kept even if its
+machine is killed right after.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dwcvmm.results.reportfile import Report, load
 
 RESULTS = Path("build/soak")
 LINUX = Path("build/guests/linux")
-MARK = "DWCVMM-SOAK "  # before a result, on the output of a testbed
+MARK = "DWCVMM-SOAK "  # precedes a result in the output of a testbed
 ENGINE = ("cbits/**/[a-z]*.[ch]", *(f"dwcvmm/{part}/**/*.py" for part in ("element", "guest", "kvm", "pc")))
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What is wanted from the JSON of `dwcvmm check`, and from a report. No defaults: what is not said is not 0."""
+    """The figures needed from the JSON of `dwcvmm check`, or from a report. No defaults: a missing figure is not 0."""
 
     elements: int
     slice_ends: int
@@ -44,8 +44,8 @@ NOTHING = Figures(0, 0, {}, 0)
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of a piece. `code`: see code_digest; `seconds`: by the clock outside, a testbed's own runs at another
-    speed, and with the start of Python."""
+    """The result of a piece. `code`: see code_digest. `seconds`: by the clock outside (a testbed's own clock can run at
+    another speed), including the start of Python."""
 
     piece: Piece
     code: str
@@ -55,7 +55,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def code_digest(root: Path = Path()) -> str:
-    """Of the code that runs guests: results from another state of it do not count."""
+    """A digest of the code that runs guests: results of other versions of it do not count."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in ENGINE for path in root.glob(pattern)):
         digest.update(path.read_bytes())
@@ -95,7 +95,7 @@ def _result_of_boot(piece: Piece, code: str, report: Report, console: bytes) -> 
 
 
 def write_result(result: Result, directory: Path) -> None:
-    """Whole or not at all, whenever the process is killed."""
+    """Write a result atomically, even if the process is killed."""
     path = directory / f"{result.piece.name}.json"
     unfinished = path.with_suffix(".unfinished")
     write_json(unfinished, result)
@@ -103,7 +103,7 @@ def write_result(result: Result, directory: Path) -> None:
 
 
 def read_results(pieces: list[Piece], directory: Path, code: str) -> dict[Piece, Result]:
-    """Results of those pieces that have one by this code."""
+    """Results of the pieces that have one from this version of the code."""
     results = {}
     for piece in pieces:
         try:
@@ -139,7 +139,7 @@ def _row(name: str, kind: str, seconds: float, figures: Figures) -> str:
 
 
 def table(results: dict[Piece, Result]) -> str:
-    """Markdown: a row a piece, and the sums."""
+    """The table in Markdown: a row for each piece, and the sums."""
     kinds = {host.name: f"{host.kind} {host.pmu}".strip() for host in HOSTS}
     lines = [
         "| piece | host | elements | seconds | elements/s | slice ends | divergences | unexplained |",
@@ -159,7 +159,7 @@ def table(results: dict[Piece, Result]) -> str:
 
 
 def store(lines: Iterable[str], directory: Path) -> None:
-    """Turn the output of `run` into files, as it comes; whatever else is in it is passed on."""
+    """Turn the output of `run` into files as it comes; all other output is passed on."""
     since = time.monotonic()
     for line in lines:
         if not line.startswith(MARK):
@@ -181,7 +181,7 @@ def cli() -> None:
 
 
 def choice(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which pieces a soak has."""
+    """The options that choose the pieces of a soak."""
     names = sorted({name for host in HOSTS for name in (host.kind, host.name)})
     for option in (
         click.option("--elements", type=click.IntRange(1), default=1_000_000),
@@ -195,7 +195,7 @@ def choice(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command("missing")
 @choice
 def show_missing(elements: int, only: str | None, local: str) -> None:
-    """A line a host that has pieces without result: its name, kind, PMU or -, and the pieces."""
+    """Print a line for each host that has pieces without a result: its name, kind, PMU or -, and the pieces."""
     hosts = choose_hosts(only, local)
     pieces = plan(elements, hosts, local)
     results = read_results(pieces, RESULTS, code_digest())
@@ -208,7 +208,7 @@ def show_missing(elements: int, only: str | None, local: str) -> None:
 @cli.command("run")
 @click.argument("names", nargs=-1, required=True)
 def run_pieces(names: tuple[str, ...]) -> None:
-    """Run pieces here, one after another."""
+    """Run pieces on this machine, one after another."""
     for name in names:
         click.echo(MARK + name)
         with tempfile.TemporaryDirectory() as scratch:
@@ -218,14 +218,14 @@ def run_pieces(names: tuple[str, ...]) -> None:
 
 @cli.command("store")
 def store_results() -> None:
-    """Keep the results that come on stdin."""
+    """Keep the results that are read from stdin."""
     store(sys.stdin, RESULTS)
 
 
 @cli.command("table")
 @choice
 def show_table(elements: int, only: str | None, local: str) -> None:
-    """The table; exit code 1 if anything is missing, failed or unexplained."""
+    """Print the table. Exit code 1 if a result is missing or failed, or a divergence is unexplained."""
     pieces = plan(elements, choose_hosts(only, local), local)
     results = read_results(pieces, RESULTS, code_digest())
     click.echo(table(results))

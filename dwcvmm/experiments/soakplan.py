@@ -1,22 +1,22 @@
-"""Which pieces scripts/soak has: a piece is one command on one host."""
+"""The pieces of scripts/soak. A piece is one command on one host."""
 
 from __future__ import annotations
 
 import msgspec
 
-BOOT_ELEMENTS = 45_000  # a boot commits more (docs/measurements.md), and how many varies
+BOOT_ELEMENTS = 45_000  # at least; a boot commits more, and the number varies (docs/measurements.md)
 LEAST_ELEMENTS = 100
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Where pieces run. `share` of the elements of tiny guests, `guests` with their shares of those, `boots` of Linux.
+    """Where pieces run. `share`: of the elements of small guests; `guests`: their shares of those; `boots`: of Linux.
 
-    Shares follow the speed: bochs commits a hundred elements a second, the others several. A boot there takes eight
-    minutes, with slices twice that, so only one setting of the PMU has one.
+    Shares follow the host's speed: bochs commits a hundred elements a second, the others several hundred. A
+    boot there takes eight minutes, or twice that with slices, so only one setting of the PMU has a boot.
     """
 
     name: str
-    kind: str  # a testbed, or local
+    kind: str  # a testbed's kind, or local
     share: int
     strategies: tuple[str, ...]
     guests: dict[str, int]
@@ -25,7 +25,7 @@ class Host(msgspec.Struct, frozen=True):
     tsc: str = "auto"  # how the guest's TSC is kept the same (--tsc)
 
 
-# entries, rdtsc: single steps; compute, spin: a slice takes bochs a tenth of a second
+# shares are small where elements are slow: single steps (entries, rdtsc), slices in bochs of 0.1 s (compute, spin)
 NATURAL_ENDS = {"ports": 8, "mmio": 6, "fpu": 4, "paging": 4, "smc": 4, "rdtsc": 1, "entries": 1}
 SLICES = {"compute": 3, "spin": 1, "fpu": 6, "paging": 6, "interrupts": 12, "entries": 2}
 BOTH = ("sequential", "parallel")
@@ -37,7 +37,7 @@ HOSTS = (
     Host("pmu-exact", "intel-pmu", 1, ("sequential",), SLICES, (), "exact"),
     Host("pmu-skid", "intel-pmu", 1, ("sequential",), SLICES, pmu="skid=random:128"),
     Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, (), OVERCOUNTS),
-    # a counter and no frozen TSC: what client CPUs have
+    # a counter, but no frozen TSC, as on client CPUs
     Host("pmu-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu="exact", tsc="sites"),
     Host("pmu-noise-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu=f"skid=random:128,{OVERCOUNTS}", tsc="sites"),
 )
@@ -47,7 +47,7 @@ class Piece(msgspec.Struct, frozen=True):
     host: str
     guest: str  # linux: a boot
     strategy: str
-    elements: int  # at least so many are expected
+    elements: int  # the least number that is expected
     number: int
 
     @property
@@ -67,9 +67,9 @@ def choose_hosts(only: str | None, local: str) -> list[Host]:
 
 
 def plan(elements: int, hosts: list[Host], local: str = "none") -> list[Piece]:
-    """Pieces that commit `elements` or more: half by boots of Linux as far as whole ones fit, else by tiny guests.
+    """Pieces that commit at least `elements`: up to half by whole boots of Linux, the rest by small guests.
 
-    Each host boots once by each strategy of its `boots`, further boots are on the one with the largest share.
+    Each host boots once under each strategy of its `boots`. Further boots are on the host with the largest share.
     """
     able = [host for host in hosts if host.boots and (host.kind != "local" or local == "linux")]
     places = [(host.name, how) for host in able for how in host.boots]

@@ -1,4 +1,4 @@
-"""A campaign of faults on the page. Whatever its report does not say is left out."""
+"""A campaign of faults on the page. Fields that its report lacks are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _percent(share: float | None) -> str:
 
 
 def _golden_runs(golden: object) -> int:
-    """Runs without a fault: of one guest, or of a list of guests."""
+    """Golden runs: of one guest, or of a list of guests."""
     each = golden if isinstance(golden, list) else [golden]
     runs = [found.get("runs") for found in each if isinstance(found, dict)]
     return sum(number for number in runs if isinstance(number, int))

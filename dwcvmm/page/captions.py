@@ -1,4 +1,4 @@
-"""Where figures come from, in words for captions."""
+"""Captions: where figures come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = "-"
 
 
 def said(host: HostFacts | None) -> str:
-    """A host in a line."""
+    """A host in one line."""
     if host is None:
         return "unknown"
     paging = ", shadow paging" if host.shadow_paging else ""
@@ -26,6 +26,6 @@ def of(origin: Origin) -> str:
 
 
 def name_of(guest: GuestFacts) -> str:
-    """A guest by the names of its files, without where they were."""
+    """A guest, by its files' names without their folders."""
     initrd = f" with {Path(guest.initrd).name}" if guest.initrd else ""
     return f"{Path(guest.kernel).name}{initrd}"

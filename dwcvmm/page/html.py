@@ -15,8 +15,8 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Table:
-    """`caption` says where the figures come from. The first column names the row; a row of two cells in a wider
-    table is a name and a remark over all columns. `texts`: headers of columns that hold words, not figures."""
+    """`caption` says where the figures come from. The first column names the row. A row of two cells in a wider table
+    has a name, and a remark that spans all other columns. `texts`: headers of columns that hold words, not figures."""
 
     title: str
     caption: str
@@ -27,7 +27,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """`name`: of its file, and of its ids in the page; unique. `figure`: matplotlib's."""
+    """`name`: unique; of its file, and in its ids on the page. `figure`: matplotlib's."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class Section:
 
 
 def render(sections: Sequence[Section], date: str, version: str) -> str:
-    """The page. Every text is escaped. Raises ConfigError without Jinja."""
+    """Make the page. Every text is escaped. Raises ConfigError without Jinja."""
     try:
         import jinja2
     except ImportError as error:

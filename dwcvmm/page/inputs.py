@@ -1,4 +1,4 @@
-"""The files that a page is made of, told apart by their `schema`."""
+"""The input files of a page, told apart by their `schema`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: dict[str, type[Document]] = {
 
 
 def read(path: Path) -> Document:
-    """One input. Raises ConfigError, with the file's name, for what is none of the kinds."""
+    """Read one input. Raises ConfigError, with the file's name, if it is of an unknown kind."""
     try:
         found = msgspec.json.decode(read_json_file(path))
     except NOT_JSON as error:

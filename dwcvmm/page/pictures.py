@@ -1,4 +1,4 @@
-"""The pictures of the page, each from plain figures."""
+"""The pictures of the page, each made from plain numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def colour_of(strategy: str) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """A penalty. `exits_per_s`: of the same guest without double execution."""
+    """A point of a penalty. `exits_per_s`: of the same guest without double execution."""
 
     source: str
     strategy: str
@@ -39,14 +39,14 @@ class Point:
 
 
 def phase_terms(phases_us: Mapping[str, float]) -> dict[str, float]:
-    """Phases of an element by term; what is no term is the rest."""
+    """Phases of an element by term; phases that are no term make up the rest."""
     terms = {label: phases_us[phase] for phase, label in TERMS.items() if phases_us.get(phase)}
     rest = sum(us for phase, us in phases_us.items() if phase not in TERMS)
     return terms | ({REST: rest} if rest else {})
 
 
 def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str], xlabel: str) -> Any:
-    """Horizontal bars, the first on top, of `parts` one after another; a part that no bar has is not in the legend."""
+    """Horizontal bars, the first on top, each of `parts` side by side. A part that no bar has is not in the legend."""
     used = [part for part in parts if any(values.get(part) for _, values in bars)]
     # a legend of two columns below the axes
     figure, axis = new_figure(1.0 + BAR_IN * len(bars) + 0.24 * ((len(used) + 1) // 2))
@@ -66,13 +66,13 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
 
 
 def phases(bars: Sequence[tuple[str, Mapping[str, float]]]) -> Any:
-    """Where the time of an element goes. `bars`: a name, and us an element by phase of the report."""
+    """Where an element's time goes. `bars`: a name, and us an element for each phase of the report."""
     terms = [(name, phase_terms(phases_us)) for name, phases_us in bars]
     return stacked(terms, (*TERMS.values(), REST), "us an element")
 
 
 def penalty_by_exits(points: Sequence[Point]) -> Any:
-    """One point a run, both axes by powers of ten; the penalty's is linear about 0 where one is not above it."""
+    """One point for each run, axes logarithmic; that of the penalty is linear near 0 if some penalty is not above 0."""
     figure, axis = new_figure(4.2)
     for source, strategy in dict.fromkeys((point.source, point.strategy) for point in points):
         mine = [point for point in points if (point.source, point.strategy) == (source, strategy)]
@@ -102,7 +102,7 @@ def penalty_by_exits(points: Sequence[Point]) -> Any:
 
 
 def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
-    """Of `bench elements`: medians, with bars from the least to the greatest."""
+    """Results of `bench elements`: medians, with bars from least to greatest."""
     figure, axis = new_figure(3.4)
     for strategy in dict.fromkeys(row.strategy for row in rows):
         mine = sorted((row for row in rows if row.strategy == strategy), key=lambda row: row.dirty_pages)
@@ -122,7 +122,7 @@ def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
 
 
 def latency(histogram: Mapping[str, int]) -> Any:
-    """Detected faults by the elements that went by before they were."""
+    """Detected faults, by the number of elements until detection."""
     figure, axis = new_figure(2.6)
     numbers = all(key.isdecimal() for key in histogram)
     axis.bar(

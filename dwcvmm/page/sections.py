@@ -1,4 +1,4 @@
-"""From result files to the sections of the page: a section a kind of result."""
+"""Makes the sections of the page from result files: one for each kind of result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PHASE_NAMES = pictures.TERMS | {"rollback": "rollback", "device": "devices", "ot
 
 
 def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
-    """Those that have anything to show."""
+    """The sections that have something to show."""
     boots = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema == BOOT]
     works = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema != BOOT]
     runs = [(path, found) for path, found in documents if isinstance(found, Report)]
@@ -161,7 +161,7 @@ def elements_parts(number: int, bench: ElementsBench) -> Iterator[Table | Pictur
 
 
 def points_of(found: Document) -> list[Point]:
-    """Penalty against exits a second of the same guest without double execution; one a run, medians of elements."""
+    """Points of penalty against exits a second of the same guest without double execution: one for each run."""
     if isinstance(found, ElementsBench):
         return [Point("elements", row.strategy, 1e6 / row.plain_us, row.penalty_percent) for row in found.rows]
     if isinstance(found, RunsBench):

@@ -1,4 +1,4 @@
-"""How pictures look, and how they are written to a file; by matplotlib (the extra `report`)."""
+"""The style of pictures, and writing them to files, by matplotlib (the extra `report`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.files import write_failure
 
 FORMATS = (".svg", ".png", ".pdf")
-WIDTH_IN = 5.0  # at one CSS pixel a point this fits a telephone
-# Each of these colours stands in no other place of a picture: svg.py finds them by their value.
+WIDTH_IN = 5.0  # at one CSS pixel a point this fits a telephone's screen
+# Each of these colours is used for nothing else in a picture: svg.py finds them by their value.
 INK, GRID = "#1c1c1f", "#d6d6db"
 COLOURS = ("#3b76b8", "#c85f17", "#2f8a55", "#a8487a", "#7a5fc0", "#8a8a92", "#b08d1e", "#2f8f9d")
 
 
 def check_picture_path(path: Path) -> None:
-    """Raises ConfigError for a file that no picture can be written to: better before a long run than after it."""
+    """Raises ConfigError if no picture can be written to this file: called before a long run, not after it."""
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     figure_class()
@@ -30,8 +30,8 @@ def figure_class() -> Any:
         raise ConfigError("pictures need matplotlib: pip install 'dwcvmm[report]'") from error
     matplotlib.rcParams |= {
         "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "dwcvmm",  # the same ids each time
-        "text.parse_math": False,  # a guest's name may hold a dollar
+        "svg.hashsalt": "dwcvmm",  # ids stay the same
+        "text.parse_math": False,  # a guest's name may contain a dollar sign
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,

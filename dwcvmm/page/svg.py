@@ -1,4 +1,4 @@
-"""A picture as SVG inside an HTML page: it takes the colours of the page, in light and dark, and asks for nothing."""
+"""Pictures as SVG inside an HTML page: in the page's colours, light or dark, and loading nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 from dwcvmm.page.style import COLOURS, GRID, INK
 
-# of the page's style sheet
+# CSS variables of the page's style sheet
 VARIABLES = {INK: "currentColor", GRID: "var(--grid)"} | {c: f"var(--c{i})" for i, c in enumerate(COLOURS)}
-NOT_INLINE = ("metadata", "style")  # of files of their own; the rules would hold for all of the page
+NOT_INLINE = ("metadata", "style")  # only for SVG files; the style's rules would apply to the whole page
 
 
 def inline(figure: Any, name: str, label: str) -> str:
-    """An <svg> element. `name` is put before its ids: a page holds several. `label`: for those who do not see it."""
+    """An <svg> element. `name` is put before its ids, since a page has several. `label`: text for screen readers."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = ElementTree.fromstring(buffer.getvalue())
@@ -28,12 +28,12 @@ def inline(figure: Any, name: str, label: str) -> str:
 
 
 def _local(name: str) -> str:
-    """Without its namespace: HTML knows SVG's elements and attributes by their plain names."""
+    """A name without its namespace: HTML knows SVG's elements and attributes by their plain names."""
     return name.rpartition("}")[2]
 
 
 def _of_page(attribute: str, value: str, name: str) -> str:
-    """An attribute's value with the ids and the colours of the page."""
+    """An attribute's value with the page's ids and colours."""
     if attribute == "id":
         return f"{name}-{value}"
     if attribute == "href":

@@ -10,11 +10,11 @@ from dwcvmm.results.rates import Spread
 from dwcvmm.results.reportfile import Report
 
 ELEMENTS, BOOT, WORKLOAD = "dwcvmm-bench-elements/1", "dwcvmm-bench-boot/1", "dwcvmm-bench-workload/1"
-OFF = Strategy.OFF.value  # what penalties are over
+OFF = Strategy.OFF.value  # what penalties are compared with
 
 
 class ElementsRow(msgspec.Struct, frozen=True):
-    """Times in us an element, medians over the rounds. `work_us`: its plain time less that of an empty element."""
+    """Times in us an element, medians over the rounds. `work_us`: the plain time minus that of an empty element."""
 
     strategy: str
     work_us: float
@@ -36,21 +36,21 @@ class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty: it does."""
+    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty if it does."""
 
     round: int
     strategy: str
     wrong: list[str] = []
-    refused: bool = False  # by the host, before the guest ran
+    refused: bool = False  # the host refused it before the guest ran
     report: Report | None = None
 
 
 class RunsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A strategy over its runs that count. `penalty_percent`: each run over the one under off in its round."""
+    """A strategy's runs that count. `penalty_percent`: each run compared with the one under off in its round."""
 
     strategy: str
     runs: int
-    reason: str = ""  # of runs that do not count
+    reason: str = ""  # why runs do not count
     wall_s: Spread | None = None
     penalty_percent: Spread | None = None
     elements: Spread | None = None

@@ -1,4 +1,4 @@
-"""The summary of a campaign of faults, `dwcvmm-campaign/1`, as far as others than the campaign read it."""
+"""The summary of a campaign, `dwcvmm-campaign/1`: the fields that others than the campaign read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """A campaign of faults; every field may be missing."""
+    """A campaign of faults. Every field may be missing."""
 
     guest: str = ""
     guests: list[str] = []

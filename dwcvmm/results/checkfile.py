@@ -29,8 +29,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     divergences: dict[str, int]  # by cause
     unexplained: int
     normalised: dict[str, int] = {}
-    count_distance: list[int]  # |n1 - n2|, events between the two stops
-    skid: list[int]  # events that e1 stopped late
+    count_distance: list[int]  # |n1 - n2|: events between the stops of both replicas
+    skid: list[int]  # by how many events e1 stopped late
     slice_ends: int
     catch_ups: int
     debug_exits: int
@@ -41,6 +41,6 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bucket_labels(count: int) -> list[str]:
-    """What the buckets of a histogram by powers of two hold: bucket n values below 2**n, and not below 2**(n-1)."""
+    """Labels of the buckets of a histogram: bucket n counts values below 2**n and not below 2**(n-1)."""
     ranges = [f"{1 << (i - 1)}-{(1 << i) - 1}" for i in range(2, count)]
     return ["0", "1", *ranges][:count]

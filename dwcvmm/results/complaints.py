@@ -1,6 +1,6 @@
-"""`python -m dwcvmm.results.complaints [--printed-like LOG] REPORT ...`: was this guest protected to its end?
+"""`python -m dwcvmm.results.complaints [--printed-like LOG] REPORT ...`: were these guests protected to their end?
 
-With a log: did it print the same hashes as there, each in the .log beside its report (scripts/workload)?
+With a log: also that each printed the same hashes as there, in the .log beside its report (scripts/workload).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def complaints(report: Report) -> list[str]:
 
 
 def printed_complaints(reference: str, printed: str) -> list[str]:
-    """What is wrong with the output of the workload in guest-images/linux/init, given that of an unprotected run."""
+    """What is wrong with the output of the workload in guest-images/linux/init, compared with an unprotected run."""
     expected, found = dict(HASH.findall(reference)), dict(HASH.findall(printed))
     wrong = [] if expected else ["no hashes to compare with"]
     for what in sorted(expected.keys() | found.keys()):

@@ -1,6 +1,6 @@
-"""The file of one divergence that was kept, `dwcvmm-divergence/1`: what both replicas and the checkpoint showed.
+"""The file of a kept divergence, `dwcvmm-divergence/1`: both replicas and the checkpoint.
 
-A line with the schema, then MessagePack in zlib's format, whose checksum finds damage. Decoding is strict (`load`).
+A line with the schema, then MessagePack in zlib's format, whose checksum reveals damage. Decoding is strict (`load`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A `struct dwc_exit`. Fields that its reason does not use are zero."""
+    """A `struct dwc_exit`. Fields that this reason does not use are zero."""
 
     reason: str  # as dwcvmm.kvm.exits has it, or RUNNING
     is_write: bool
@@ -72,14 +72,14 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class KeptDivergence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`before`: the registers of the last committed element, the groups that cost an ioctl as of the checkpoint.
+    """`before`: registers as the last committed element left them; groups that cost an ioctl as in the checkpoint.
 
-    The checkpoint, which pages are compared with, is `since_checkpoint` elements older than that.
+    The checkpoint is `since_checkpoint` elements older than the last committed element; pages are compared with it.
     """
 
     version: str
-    command: str  # that repeats the run
-    directory: str  # it was given in
+    command: str  # the command that repeats the run
+    directory: str  # where it was given
     strategy: str
     host: HostFacts
     guest: GuestFacts
@@ -95,7 +95,7 @@ class KeptDivergence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     runs: tuple[Run, Run]  # e1 on replica A, e2 on replica B
     pages: list[Page]
     pages_differ: U64  # all of them, kept or not
-    wrong: list[Literal["A", "B"]] | None = None  # that showed something else than what was committed; null: not known
+    wrong: list[Literal["A", "B"]] | None = None  # that showed other than what was committed; null: not known
 
 
 def encode(kept: KeptDivergence) -> bytes:
@@ -107,7 +107,7 @@ def encode(kept: KeptDivergence) -> bytes:
 
 
 def load(path: Path) -> KeptDivergence:
-    """Read a kept divergence; raises ConfigError, with what is wrong, if it is not one, or not whole."""
+    """Read a kept divergence. Raises ConfigError, with the reason, if it is not one or is incomplete."""
     content = read_file(path, MOST_BYTES, f"no {SCHEMA} is as large")
     if not content:
         raise ConfigError(f"{path} is empty: no divergence was kept")

@@ -1,4 +1,4 @@
-"""`--keep-divergence FILE`: the first divergence that is worth it, as it stood before the rollback."""
+"""`--keep-divergence FILE`: keeps the first divergence with one of certain causes, as it was before the rollback."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from dwcvmm.results.reportbuilder import VERSION, guest_facts, host_facts
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
-CODE_BYTES = 64  # each side of RIP
-CHUNK = 1 << 18  # of RAM, compared at once
+CODE_BYTES = 64  # on each side of RIP
+CHUNK = 1 << 18  # bytes of RAM that are compared at a time
 
 
 @dataclass
@@ -71,13 +71,13 @@ class Keeper(Observer):
         capture, self._pending = self._pending, None
         if self.kept is not None or record.cause not in KEPT:
             return
-        # a replay that does not arrive is a divergence of its own, and the run's last
+        # a failed replay is a divergence of its own, the last of the run
         self._unsettled = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
         self._file.write(encode(self._unsettled))
 
     def verdict(self, element: int, wrong: list[int] | None) -> None:
-        """The element, run again, is committed: now it is known who was wrong."""
+        """The element has been run again and committed: add which replica was wrong."""
         kept, self._unsettled = self._unsettled, None
         if kept and wrong is not None and element == kept.element:
             names: tuple[Literal["A", "B"], ...] = ("A", "B")
@@ -107,7 +107,7 @@ class Keeper(Observer):
 
 
 def repeat_command(arguments: Sequence[str]) -> str:
-    """The command of a run for a shell; without the option that would write over what was kept."""
+    """The command of a run, for a shell, without the option that would overwrite the kept file."""
     left: list[str] = []
     rest = iter(arguments)
     for argument in rest:

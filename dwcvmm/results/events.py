@@ -1,4 +1,4 @@
-"""`--events FILE`: one JSON object a line, as things happen. Every event has `event` and `guest_ns`."""
+"""`--events FILE`: one JSON object a line, written as things happen. Every event has `event` and `guest_ns`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dwcvmm.streams import write_all
 
 
 class EventLog:
-    """Writes to a file; without a path it swallows events. `over`: nobody waits for a slow reader any more.
+    """Writes events to a file; without a path it drops them. `over`: whether to stop waiting for a slow reader.
 
-    Raises ConfigError or HostError where it cannot be written to.
+    Raises ConfigError or HostError if the file cannot be written.
     """
 
     def __init__(self, path: Path | None, over: Callable[[], bool] = lambda: False) -> None:

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers as text for people."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dwcvmm.results.rates import Spread
 
 
 def figure(value: float) -> str:
-    """Four digits that count, all of a great number."""
+    """Four significant digits, but all digits of the integer part."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def with_bounds(value: Spread | None) -> str:
-    """ "1.2 (1.1, 1.4)"; of one value only that."""
+    """ "1.2 (1.1, 1.4)"; a single value is shown by itself."""
     if value is None:
         return "-"
     bounds = "" if value.min == value.max else f" ({figure(value.min)}, {figure(value.max)})"

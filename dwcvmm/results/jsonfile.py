@@ -14,7 +14,7 @@ MOST_JSON_BYTES = 256 << 20
 
 
 def json_bytes(value: Any) -> bytes:
-    """On one line. JSON is UTF-8: a byte of a name or an argument that is not (PEP 383) is written as `\\udcff`."""
+    """JSON on one line. A byte of a name or argument that is not UTF-8 (PEP 383) is written as `\\udcff`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -22,7 +22,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def readable(value: Any) -> Any:
-    """A document of lists and dictionaries with text that UTF-8 has."""
+    """A document of lists and dictionaries, with all text made valid UTF-8."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):

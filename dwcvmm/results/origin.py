@@ -1,4 +1,4 @@
-"""Where figures come from: what every result file says beside them."""
+"""The origin of figures, which every result file contains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dwcvmm.results.reportfile import HostFacts
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """`date`: of the end of the measurement, UTC. `host`: None where no guest ran."""
+    """`date`: of the end of the measurement, UTC. `host`: None if no guest ran."""
 
     version: str = ""
     date: str = ""
@@ -26,10 +26,10 @@ def now() -> str:
 
 
 def command_line() -> str:
-    """The command under way, so that a reader can repeat it."""
+    """The current command, so that a reader can repeat it."""
     return shlex.join(["dwcvmm", *sys.argv[1:]])
 
 
 def origin(host: HostFacts | None) -> Origin:
-    """As of now."""
+    """The origin of a measurement that ends now."""
     return Origin(version=version("dwcvmm"), date=now(), command=command_line(), host=host)

@@ -1,4 +1,4 @@
-"""A file for a result, opened before the run: an hour's work must not end with a file that cannot be written."""
+"""A file for a result, opened before the run, so that a long run does not end with a file that cannot be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dwcvmm.streams import write_all
 
 
 class OutputFile:
-    """What an earlier run has left stays until there is something to write. Raises ConfigError or HostError, naming
+    """An earlier content stays until there is something to write. Raises ConfigError or HostError, which name
     `what`.
     """
 
@@ -20,7 +20,7 @@ class OutputFile:
         self._file = os.fdopen(open_output(path, what, os.O_APPEND), "wb", buffering=0)
 
     def write(self, content: bytes) -> None:
-        """All of the content; a second time takes the place of the first, but in a pipe."""
+        """Write all of the content. A second call replaces the content of the first, except in a pipe."""
         try:
             if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 self._file.truncate(0)

@@ -1,4 +1,4 @@
-"""What a report says of one element: exits a second, pages, phases. And the spread of such figures over runs."""
+"""Figures of one element from a report: exits a second, pages, phases. And the spread of such figures over runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Median, least and greatest; None of nothing."""
+    """Median, least and greatest; None without values."""
     ordered = sorted(values)
     return Spread(statistics.median(ordered), ordered[0], ordered[-1]) if ordered else None
 
 
 def exits(report: Report) -> int:
-    """Elements that an exit ended, not their slice or single steps."""
+    """Elements that were ended by an exit, not by an overflow or single steps."""
     return report.elements.committed - report.elements.by_end.get("intr", 0)
 
 
@@ -38,12 +38,12 @@ def pages_per_element(report: Report) -> float:
 
 
 def phases_us(report: Report) -> dict[str, float]:
-    """Microseconds an element by phase; whatever phases the report has."""
+    """Microseconds an element for each phase that the report has."""
     seconds: dict[str, float] = msgspec.to_builtins(report.phases_s)
     committed = report.elements.committed
     return {phase: US * s / committed for phase, s in seconds.items()} if committed else {}
 
 
 def penalty(dwc_s: float, off_s: float) -> float:
-    """Percent that double execution took longer: 100 * (t_dwc - t_off) / t_off."""
+    """By how many percent double execution took longer: 100 * (t_dwc - t_off) / t_off."""
     return 100 * (dwc_s - off_s) / off_s

@@ -1,4 +1,4 @@
-"""From a machine that has run to its report."""
+"""Makes the report of a machine that has run."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def post_mortem(pc: PC) -> str:
 def build_report(
     pc: PC, wall_s: float, baseline: reportfile.Report | None = None, error: str | None = None
 ) -> reportfile.Report:
-    """`wall_s` is the time the guest ran, without set-up. `baseline` gives the penalty. `error`: what ended the run."""
+    """`wall_s`: time that the guest ran, without set-up. `baseline`: for the penalty. `error`: what ended the run."""
     core, counts, config = pc.core, pc.engine.counts, pc.config.engine
     stats = core.stats
     phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}

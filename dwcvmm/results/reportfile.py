@@ -1,4 +1,4 @@
-"""The report file, `dwcvmm-report/1`: fields, units, meaning. docs/report.md is for readers; this is the contract.
+"""The report file, `dwcvmm-report/1`: fields, units, meaning. docs/report.md is for readers.
 
 Decoding is strict: an unknown field or a wrong type is an error (`load`).
 """
@@ -17,8 +17,8 @@ SCHEMA = "dwcvmm-report/1"
 
 class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     committed: int
-    by_end: dict[str, int]  # KVM exit names; "intr": by the slice, or single steps; "debug": time sites in ring 3
-    unprotected: int  # committed without comparison: 0 unless strategy is off
+    by_end: dict[str, int]  # KVM exit names; "intr": by an overflow or single steps; "debug": time sites in ring 3
+    unprotected: int  # committed without comparison: 0 unless the strategy is off
 
 
 class Divergences(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,12 +29,12 @@ class Divergences(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 class Pages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     compared: int
-    copied: int  # content changed: copied to the checkpoint
+    copied: int  # to the checkpoint, because the content had changed
     hot_max: int  # most pages compared in one element
 
 
 class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Seconds of wall time. With `parallel`, second_run is what had to be waited for after e1."""
+    """Seconds of wall time. Under `parallel`, second_run is how long e1 had to wait for e2."""
 
     first_run: float
     second_run: float
@@ -42,12 +42,12 @@ class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     rollback: float
     device: float
     other: float
-    restore: float = 0.0  # in-place: what e1 left is set aside, and the VM brought back; before e1, its TLB emptied
-    flush: float = 0.0  # in-place: caches
+    restore: float = 0.0  # in-place: setting aside what e1 left, restoring the VM, and emptying the TLB before e1
+    flush: float = 0.0  # in-place: flushing caches
 
 
 class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Elements ended or aligned by single steps, where no counter does it."""
+    """Elements ended or aligned by single steps rather than by a counter."""
 
     elements: int
     instructions: int
@@ -57,30 +57,30 @@ class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Elements that used up their slice (docs/progress.md). Histograms: bucket n counts values below 2**n."""
+    """Elements ended by an overflow (docs/progress.md). Histograms: bucket n counts values below 2**n."""
 
     progress: str  # what is counted: instructions, branches, none
     tsc: str  # frozen, or sites
     ended: int
     catch_ups: int
     debug_exits: int
-    count_distance: list[int]  # |n1 - n2|, events between the two stops
-    skid: list[int]  # events that e1 stopped late
-    longest_element_us: float  # by the clock: what else the host did meanwhile is in it
-    longest_element_slices: float  # by the count, of those that used up their slice
-    tick_waits: int  # elements that waited for a tick of the frozen TSC to pass
+    count_distance: list[int]  # |n1 - n2|: events between the stops of both replicas
+    skid: list[int]  # by how many events e1 stopped late
+    longest_element_us: float  # by the host's clock, including what else the host did meanwhile
+    longest_element_slices: float  # by the count, of elements ended by an overflow
+    tick_waits: int  # elements that waited for a tick of the frozen TSC first
 
 
 class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A fault that `--fault` asked for. Elements are counts of committed ones."""
 
     fault: str  # its text (dwcvmm/faults/model.py)
-    element: int  # that it was injected into
+    element: int  # the fault was injected into it
     became: str  # injected; or: refused by KVM, not reached
-    steps: int | None  # instructions into the element, if it was stepped there
-    detected_at: int | None  # element; null: no divergence has shown it
-    latency_us: float | None  # from the injection to the comparison that has shown it, host time
-    latent: bool  # the guest has ended, and the wrong byte was still there, unused
+    steps: int | None  # instructions into the element, if single steps led there
+    detected_at: int | None  # element; null if no divergence has shown the fault
+    latency_us: float | None  # from the injection to the comparison that showed the fault, in host time
+    latent: bool  # when the guest ended the wrong byte was still there, unused
     repaired: bool  # by the scrubber
 
 
@@ -89,12 +89,12 @@ class Votes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     policy: str  # restart, vote, stop
     lost: dict[str, int]  # by e1 and e2
-    lost_by_cpu: dict[str, int]  # of replicas that are bound to one
-    suspect_cpus: list[int]  # lost again and again; with `vote` their replicas were moved
+    lost_by_cpu: dict[str, int]  # only of replicas that are bound to a CPU
+    suspect_cpus: list[int]  # lost repeatedly; under `vote` their replicas were moved
 
 
 class Scrub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The scrubber's work (cbits/memory/scrub.c), and what rollbacks have mended in the checkpoint."""
+    """The scrubber's work (cbits/memory/scrub.c), and what rollbacks have repaired in the checkpoint."""
 
     bytes_per_s: int  # asked for; 0: off
     pages: int
@@ -110,7 +110,7 @@ class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     cpu: str
     cpus: int
     shadow_paging: bool
-    exit_ns: int  # a port output and back, median
+    exit_ns: int  # a port output to the VMM and back, median
 
 
 class GuestFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,7 +119,7 @@ class GuestFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     initrd: str | None
     command_line: str
     memory_bytes: int
-    status: int  # what it wrote to the debug exit
+    status: int  # what the guest wrote to the debug exit
     time_sites: int  # RDTSC instructions replaced by a trap
     time_reads: int
     clock: str
@@ -153,7 +153,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     date: str = ""  # of the end, UTC
     command: str = ""
     post_mortem: str | None = None
-    error: str | None = None  # the sentence with which the command ended, where the guest has not ended by itself
+    error: str | None = None  # the message with which the command ended, if the guest did not end by itself
 
 
 def encode(report: Report) -> bytes:

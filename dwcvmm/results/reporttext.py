@@ -1,4 +1,4 @@
-"""A report in a few lines for people, on stderr at the end of a run."""
+"""A report as a few lines for people, shown on stderr at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a kept divergence shows."""
+"""Triage: what a kept divergence shows."""

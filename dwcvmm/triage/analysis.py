@@ -1,4 +1,4 @@
-"""What a kept divergence shows: which bits differ, in which replica, where in the guest, and what that looks like."""
+"""Analyses a kept divergence: which bits differ, in which replica, where in the guest, and what that suggests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
     since_checkpoint: int
     places: list[Place]
     registers: list[Difference]
-    harmless: list[str]  # registers whose difference the comparison does not count (docs/state-table.md)
+    harmless: list[str]  # registers whose difference the comparison normalises (docs/state-table.md)
     pages: list[PageDifference]
     pages_differ: int
     wrong: list[str] | None  # replicas; null: not known
@@ -41,7 +41,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def analyse(kept: KeptDivergence, symbols: Symbols | None = None) -> Triage:
-    """All that can be said about a kept divergence."""
+    """Make the triage of a kept divergence."""
     registers, harmless = register_differences(kept)
     pages = [page_difference(page) for page in kept.pages]
     places = places_of(kept, symbols)

@@ -1,7 +1,7 @@
 """Registers and words of pages that differ in a kept divergence, and which replica changed them.
 
-A value is put down to a replica if the other one has it as it was before the element. If both have changed it the
-comparison alone cannot tell which is wrong: the element, run again and committed, can.
+A replica has changed a value if the other one still has the value from before the element. If both have changed it the
+comparison alone cannot tell which is wrong. The committed restart of the element can.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dwcvmm.triage.registernames import SEGMENT_PARTS, bit_names, named_register
 
 WORD = 8  # bytes
 REPLICAS = ("A", "B")
-BOTH = "both"  # have changed it, or neither has it as before
+BOTH = "both"  # both have changed it: neither has the value from before
 RFLAGS_RF = 1 << 16
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """A register, or an 8-byte word of a page. Values are hexadecimal: JSON's numbers end at 53 bits for many."""
+    """A register, or an 8-byte word of a page. Values are hexadecimal: many readers of JSON keep only 53 bits."""
 
     name: str  # of a word: its guest physical address
     a: str
@@ -27,7 +27,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     before: str  # of a word: in the checkpoint
     bits: list[int]  # that differ between A and B
     bit_names: list[str]  # of RFLAGS
-    changed_by: str  # A, B: that one alone; both
+    changed_by: str  # A or B: that replica alone; or both
 
 
 class PageDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ def bit_positions(value: int) -> list[int]:
 
 
 def changed_by(a: object, b: object, before: object) -> str:
-    """Which replica alone has changed a value that differs; "both" where neither has it as before."""
+    """Which replica alone has changed a value that differs; "both" if neither has the value from before."""
     if a == before:
         return REPLICAS[1]
     return REPLICAS[0] if b == before else BOTH
@@ -58,7 +58,7 @@ def difference(name: str, a: int, b: int, before: int) -> Difference:
 
 
 def register_differences(kept: KeptDivergence) -> tuple[list[Difference], list[str]]:
-    """Those that count, and the names of those that the comparison takes for harmless."""
+    """Differences that count, and the names of registers whose difference the comparison normalises."""
     a, b = (named_registers(run.state) for run in kept.runs)
     before = named_registers(kept.before)
     found: list[Difference] = []
@@ -75,7 +75,7 @@ def register_differences(kept: KeptDivergence) -> tuple[list[Difference], list[s
 
 
 def _is_harmless(name: str, a: dict[str, int], b: dict[str, int]) -> bool:
-    """The normalisers of cbits/vcpu/state.c."""
+    """Whether cbits/vcpu/state.c normalises the difference."""
     segment, _, part = name.partition(".")
     if name == "rflags":
         return a[name] ^ b[name] == RFLAGS_RF

@@ -1,4 +1,4 @@
-"""What the differences of a kept divergence look like, in words."""
+"""What the differences of a kept divergence suggest, in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER = {"A": "B", "B": "A"}
 def judge(
     kept: KeptDivergence, places: Sequence[Place], registers: Sequence[Difference], pages: Sequence[PageDifference]
 ) -> list[str]:
-    """Sentences, the cause first and what follows from the differences last."""
+    """Sentences: the cause first, and last what follows from the differences."""
     return [
         _cause(kept),
         *_ends(kept, places),
@@ -32,7 +32,7 @@ def judge(
 
 
 def bits_text(bits: Sequence[int]) -> str:
-    """As in "bit 3", "bits 0, 4 to 6", "31 bits from 2 to 63"; a range is of SHORTEST_BURST bits at least."""
+    """Text such as "bit 3", "bits 0, 4 to 6", "31 bits from 2 to 63". Ranges have at least SHORTEST_BURST bits."""
     if len(bits) == 1:
         return f"bit {bits[0]}"
     if len(bits) > MOST_BITS and len(bits) != bits[-1] - bits[0] + 1:

@@ -1,4 +1,4 @@
-"""Where the replicas of a kept divergence stood: the instructions around RIP, and how each run ended."""
+"""Where the replicas of a kept divergence were: the instructions around RIP, and how each run ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSTRUCTIONS_BEFORE, INSTRUCTIONS_AFTER = 4, 6
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a replica stood. `code`: (whether RIP is there, instruction)."""
+    """Where a replica was. `code`: pairs of (whether RIP is there, instruction)."""
 
     replica: str
     rip: str
@@ -25,7 +25,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def exit_text(exit_: Exit) -> str:
-    """As in "io: out to port 0x80, 1 byte: 41"."""
+    """Text such as "io: out to port 0x80, 1 byte: 41"."""
     items = f"{exit_.size} byte{'s' if exit_.size != 1 else ''}" + (f", {exit_.count} times" if exit_.count > 1 else "")
     data = f": {exit_.data[:16].hex(' ')}{' ...' if len(exit_.data) > 16 else ''}" if exit_.is_write else ""
     if exit_.reason == "io":
@@ -38,8 +38,8 @@ def exit_text(exit_: Exit) -> str:
 
 
 def code_lines(run: Run, symbols: Symbols | None) -> list[tuple[bool, str]]:
-    """Instructions around RIP. Where the ones before it start cannot be read off the bytes: from the symbol's start on
-    if there is one, else from the earliest byte that makes them end exactly at RIP.
+    """Instructions around RIP. The bytes do not tell where those before RIP start: take the symbol's start if there
+    is a symbol, else the earliest byte from which they end exactly at RIP.
     """
     at = run.linear_rip - run.code_at
     before: list[tuple[bool, str]] = []
@@ -61,7 +61,7 @@ def _starts(run: Run, symbols: Symbols | None) -> Iterator[int]:
 
 
 def places_of(kept: KeptDivergence, symbols: Symbols | None) -> list[Place]:
-    """One a replica."""
+    """The place of each replica."""
     return [
         Place(
             replica=name,

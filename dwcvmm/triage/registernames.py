@@ -1,4 +1,4 @@
-"""All registers of a kept state by name, those inside the XSAVE image too, and names of their bits."""
+"""All registers of a kept state by name, including those in the XSAVE image, and names of their bits."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def named_registers(state: State) -> dict[str, int]:
 
 
 def bit_names(register: str, bits: Iterable[int]) -> list[str]:
-    """Names of RFLAGS' bits; other registers have none here."""
+    """Names of bits of RFLAGS; those of other registers have no names here."""
     return [RFLAGS.get(bit, str(bit)) for bit in bits] if register == "rflags" else []

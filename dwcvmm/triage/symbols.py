@@ -16,14 +16,14 @@ from dwcvmm.files import UnreadableError, read_file
 from dwcvmm.pc.boot.elf import is_elf
 
 MOST_BYTES = 2 << 30  # of a kernel with all of its debugging information
-FARTHEST = 1 << 20  # bytes behind a symbol of unknown size: farther off it names nothing
+FARTHEST = 1 << 20  # bytes after a symbol of unknown size that still belong to it
 NAMING = ("STT_FUNC", "STT_NOTYPE", "STT_OBJECT")
-ABSOLUTE = "aA"  # types of nm(1): numbers, not places
+ABSOLUTE = "aA"  # types of nm(1) whose values are numbers, not addresses
 
 
 @dataclass(frozen=True, order=True)
 class Symbol:
-    """`size` in bytes; 0: unknown, it reaches to the next one."""
+    """`size`: in bytes; 0: unknown, the symbol reaches to the next one."""
 
     address: int
     size: int
@@ -31,7 +31,7 @@ class Symbol:
 
 
 class Symbols:
-    """Looks addresses up. Of several symbols at one address that of the largest size counts."""
+    """Looks up addresses. Of several symbols at one address, the one with the largest size counts."""
 
     def __init__(self, symbols: Iterable[Symbol]) -> None:
         self._symbols = sorted(symbols)
@@ -47,13 +47,13 @@ class Symbols:
         return (symbol, offset) if offset < (symbol.size or FARTHEST) else None
 
     def name(self, address: int) -> str | None:
-        """As in "do_idle+0x1c"."""
+        """Text such as "do_idle+0x1c"."""
         found = self.find(address)
         return f"{found[0].name}+{found[1]:#x}" if found else None
 
 
 def load_symbols(path: Path) -> Symbols:
-    """Read an ELF file's symbol table, or a System.map. Raises ConfigError for anything else, or without symbols."""
+    """Read an ELF file's symbol table, or a System.map. Raises ConfigError for another file, or without symbols."""
     try:
         content = read_file(path, MOST_BYTES, "no kernel's symbols are as large")
     except UnreadableError as error:

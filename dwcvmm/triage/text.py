@@ -1,4 +1,4 @@
-"""A triage for people."""
+"""A triage as text for people."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ testbed_packages() {
   need depmod kmod
 }
 
+# Built once, whatever other kinds of testbeds do at the same time.
+testbed_emulator() { qemu=$(flock "$cache/qemu.lock" "$root/scripts/testbeds/qemu/build.sh" "$cache/qemu"); }
+
 # Kernel and initramfs, made once.
 testbed_prepare() {
-  qemu=$("$root/scripts/testbeds/qemu/build.sh" "$cache/qemu")
   [ -s "$cache/amd-initramfs" ] && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd-init" ] \
     && [ "$cache/amd-initramfs" -nt "$root/scripts/testbeds/amd.sh" ] && return
   say "preparing the amd testbed (kernel package, initramfs)"

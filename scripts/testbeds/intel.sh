@@ -18,9 +18,11 @@ testbed_packages() {
   need depmod kmod
 }
 
+# Built once, whatever other kinds of testbeds do at the same time.
+testbed_emulator() { bochs=$(flock "$cache/bochs.lock" "$root/scripts/testbeds/bochs/build.sh" "$cache/bochs"); }
+
 # Kernel, initramfs and boot CD, made once.
 testbed_prepare() {
-  bochs=$("$root/scripts/testbeds/bochs/build.sh" "$cache/bochs")
   [ -s "$cache/intel.iso" ] && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel-init" ] \
     && [ "$cache/intel.iso" -nt "$root/scripts/testbeds/intel.sh" ] && return
   say "preparing the intel testbed (kernel package, boot CD)"
@@ -84,12 +86,18 @@ make_root_disk() {
 }
 
 # What changes from run to run: the project and the command, as an archive on the disk that the results come out on. Not the Debian
-# guest, which is larger than the disk.
+# guest, which is larger than the disk. DWCVMM_TESTBED_GUESTS: which directories of build/guests go in, if not all: each
+# megabyte takes the machine a tenth of a second to unpack.
 make_exchange_disk() {
+  local guest without=()
+  for guest in "$root"/build/guests/*/; do
+    guest=$(basename "$guest")
+    case " ${DWCVMM_TESTBED_GUESTS-$guest} " in *" $guest "*) ;; *) without+=(--exclude=".$root/build/guests/$guest") ;; esac
+  done
   mkdir -p "$run/in/run-testbed"
   mv "$run/command" "$run/root" "$run/in/run-testbed/"
   tar c -C / --exclude=".$root/.git" --exclude=".$root/.venv" --exclude=".$root/build/testbed" --exclude='*/packages' \
-    --exclude=".$root/.*_cache" --exclude='*.deb' --exclude=".$root/build/debian" --exclude=".$root/build/guests/debian" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
+    --exclude=".$root/.*_cache" --exclude='*.deb' --exclude=".$root/build/debian" --exclude=".$root/build/guests/debian" "${without[@]}" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
   truncate -s ">$((130 * 516096))" "$run/exchange.img"
   truncate -s %516096 "$run/exchange.img"
 }

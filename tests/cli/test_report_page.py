@@ -15,6 +15,7 @@ from test_run import dwcvmm
 from dwcvmm.errors import ExitCode
 
 BROWSER = shutil.which("chromium")
+pytestmark = pytest.mark.xdist_group("report page")  # for its page of real results
 needs_browser = pytest.mark.skipif(not BROWSER, reason="install the package chromium")
 DARK, LIGHT = 0, 1  # Blink's PreferredColorScheme
 INK_SPREAD = 0.08  # between the channels of a pixel of text; colours of data differ by more

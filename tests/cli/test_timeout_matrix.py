@@ -29,6 +29,8 @@ LONG_S = 30  # of what ends by itself
 SPARE_S = 15  # for a machine that is busy: what hangs takes for ever
 AT_A_TIME = 3
 
+pytestmark = pytest.mark.xdist_group("timeout matrix")  # for the fixture that runs the cases
+
 
 @dataclass
 class Place:

@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import copy_tree, needs_kvm, run_tests_in
+from conftest import needs_kvm
+from othercore import build_core, copy_tree, plant, run_tests_in, shared_by_workers
 
-FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g"
+FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1")
 TESTS = (
     *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform")),
     *("tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults"),
@@ -28,32 +29,35 @@ needs_libasan = pytest.mark.skipif(
 )
 
 
-def run_sanitized(tree: Path, *tests: str) -> tuple[int, str]:
+def run_sanitized(tree: Path, objects: Path, *tests: str) -> tuple[int, str]:
     """(exit code, all that was said). The interpreter itself is not instrumented, and leaks what it likes."""
     libraries = f"{library('libasan.so')} {library('libubsan.so')}"
     environment = {"LD_PRELOAD": libraries, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    build_core(tree, objects, *FLAGS)
     # -s: captured, a report would be gone with the process
-    result = run_tests_in(tree, "-s", *tests, flags=FLAGS, **environment)
+    result = run_tests_in(tree, "-x", "-s", *tests, **environment)
     return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_by_workers(tmp_path_factory) / "objects"
 
 
 @needs_kvm
 @needs_libasan
-@pytest.mark.timeout(400)
-def test_core_under_sanitizers(tmp_path: Path, guests: Path) -> None:
+@pytest.mark.timeout(900)
+def test_core_under_sanitizers(tmp_path: Path, guests: Path, objects: Path) -> None:
     copy_tree(tmp_path)
-    code, said = run_sanitized(tmp_path, "--timeout=120", *TESTS, "-k", WHICH)
+    code, said = run_sanitized(tmp_path, objects, "--timeout=120", *TESTS, "-k", WHICH)
     assert code == 0, said[-6000:]
 
 
 @needs_libasan
-@pytest.mark.timeout(100)
-def test_sanitizers_see_a_planted_overflow(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_sanitizers_see_a_planted_overflow(tmp_path: Path, objects: Path) -> None:
     copy_tree(tmp_path)
-    source = tmp_path / "cbits" / "pc" / "uart.c"
-    good = "u->tx_count < DWC_UART_TX"
-    assert source.read_text().count(good) == 1, "the planted bug has lost its place"
-    source.write_text(source.read_text().replace(good, "u->tx_count < 1000 * DWC_UART_TX"))
-    code, said = run_sanitized(tmp_path, "tests/unit/test_devices.py")
+    plant(tmp_path, "pc/uart.c", "u->tx_count < DWC_UART_TX", "u->tx_count < 1000 * DWC_UART_TX")
+    code, said = run_sanitized(tmp_path, objects, "tests/unit/test_devices.py")
     assert code != 0
     assert "out of bounds" in said

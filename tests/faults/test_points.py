@@ -54,6 +54,10 @@ def test_code_that_does_not_end(boot, run: str) -> None:
     booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+0x100045:7"], hang_ns=500_000_000)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("untouched")
+    (injection,) = booted.machine.injections
+    assert (injection.became, injection.element) == (Became.INJECTED, 186)
+    assert injection.detected_at is not None
+    assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -70,13 +74,14 @@ def test_some_instructions_in(boot, strategy, run: str) -> None:
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_some_time_in(boot, strategy, run: str) -> None:
-    """How long an element takes is the host's business: it may be over before the point."""
+    """How long an element takes is the host's business: it may be over before the point, but not each time."""
     booted = boot("ports", strategy, faults=[f"{element}+3us:{run}:rsp:20" for element in range(100, 200, 10)])
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ports")
     injected = [i.element for i in booted.machine.injections if i.became is Became.INJECTED]
     assert [d.element for d in booted.divergences] == injected
     assert len(booted.machine.injections) == 10
+    assert injected
 
 
 def test_a_point_behind_the_end_is_not_reached(boot) -> None:

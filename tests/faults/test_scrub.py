@@ -63,6 +63,34 @@ def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None
     assert saved.byte(IDLE) == 0
 
 
+def fill_a_damaged_page(booted: Booted, data: bytes) -> None:
+    """As a device does it, and all of RAM is brought back from the checkpoint then."""
+    booted.machine.run(5)
+    saved = booted.machine.core.checkpoint_ram
+    saved.upset(IDLE + 4095, saved.byte(IDLE + 4095) ^ 2)
+    booted.machine._store(IDLE, data)
+    booted.machine.engine.rollback(everything=True, to=Phase.BETWEEN)
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_a_damaged_page_that_a_device_fills_is_right_again(boot, strategy) -> None:
+    booted = boot("ring3", strategy)
+    fill_a_damaged_page(booted, b"fill" * 1024)
+    for copy in (Copy.A, Copy.B, Copy.CHECKPOINT):
+        assert booted.machine.core.ram(copy).read(IDLE, 4096) == b"fill" * 1024
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ring3")
+    assert booted.divergences == []
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_a_damaged_page_that_a_device_writes_part_of_stays_damaged(boot, strategy) -> None:
+    booted = boot("ring3", strategy)
+    with pytest.raises(Exception, match="DIVERGENCE"):
+        fill_a_damaged_page(booted, b"part")
+    assert [d.cause for d in booted.divergences] == [Cause.CHECKPOINT]
+
+
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("copy", COPIES)
 def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:

@@ -65,7 +65,9 @@ def test_every_element_of_a_checkpoint(boot, strategy, guest: str, register: str
     booted = boot(guest, strategy, faults=[f"{element}:e2:{register}:4" for element in elements])
     finish(booted, guest)
     assert [i.became for i in booted.machine.injections] == [Became.INJECTED] * len(elements)
-    assert {d.cause for d in booted.divergences} <= {Cause.INJECTED}
+    assert {d.cause for d in booted.divergences} == {Cause.INJECTED}
+    masked = [i.element for i in booted.machine.injections if i.detected_at is None]
+    assert len(masked) <= (guest == "moving"), "only there, one of the elements sets the register without a look at it"
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
@@ -73,8 +75,7 @@ def test_every_element_of_a_checkpoint(boot, strategy, guest: str, register: str
 def test_dirty_page(boot, strategy, run: str) -> None:
     booted = boot("ring3", strategy, faults=[f"20:{run}:ram+{DIRTY_PAGE:#x}:2"])
     finish(booted, "ring3")
-    assert booted.divergences[0].pages == [DIRTY_PAGE]
-    assert booted.divergences[0].groups == ["memory"]
+    assert [(d.groups, d.pages) for d in booted.divergences[:1]] == [(["memory"], [DIRTY_PAGE])]
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)

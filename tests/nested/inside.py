@@ -1,0 +1,70 @@
+"""Run guests one after another, inside a testbed: inside.py DIRECTORY, which has boots.json, a list of Boot.
+
+A guest leaves NAME.json (its report), NAME.log (its console) and NAME.err. What has left a report is not run again.
+Each runs in a fork of this process, since to import dwcvmm takes an emulated machine longer than many a guest.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+LOOK_EVERY_S = 0.05
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """One run of a guest."""
+
+    name: str
+    arguments: str  # of `dwcvmm run`
+    until: str = ""  # it is stopped when its console has this; without, it ends by itself
+    limit_s: int = 100  # by the machine's clock, which may be slower than the one outside
+
+
+def child(boot: Boot, directory: Path) -> int:
+    """Never returns to the loop below: the process ends with it."""
+    from dwcvmm.cli.main import main
+
+    base = directory / boot.name
+    nothing = os.open(os.devnull, os.O_RDWR)
+    errors = os.open(f"{base}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for fd, target in ((nothing, 0), (nothing, 1), (errors, 2)):
+        os.dup2(fd, target)
+    sys.argv = ["dwcvmm", "run", *shlex.split(boot.arguments), "--console", f"{base}.log"]
+    sys.argv += ["--report", f"{base}.json", "--timeout", f"{boot.limit_s}s"]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 1
+
+
+def run(boot: Boot, directory: Path) -> None:
+    report = directory / f"{boot.name}.json"
+    if report.exists() and report.stat().st_size:
+        return
+    (console := directory / f"{boot.name}.log").unlink(missing_ok=True)
+    print(boot.name, flush=True)
+    pid = os.fork()
+    if not pid:
+        os._exit(child(boot, directory))
+    stopped = not boot.until
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        time.sleep(LOOK_EVERY_S)
+        if not stopped and console.exists() and boot.until in console.read_text(errors="replace"):
+            os.kill(pid, signal.SIGTERM)
+            stopped = True
+
+
+if __name__ == "__main__":
+    import dwcvmm.cli.main  # noqa: F401 # before the forks
+
+    place = Path(sys.argv[1])
+    for each in msgspec.json.decode((place / "boots.json").read_bytes(), type=list[Boot]):
+        run(each, place)

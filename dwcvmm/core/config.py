@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dwcvmm.core._binding import CData, ffi
 from dwcvmm.core.enums import CacheFlush, Strategy, TlbFlush, UserTrap
 from dwcvmm.core.kvmstructs import RunPage
+
+NUMBERS = (  # fields that have the same name in C
+    *("strategy", "ram_bytes", "out_rip_after", "user_trap", "icebp_rip_after", "exact_windows", "has_xcrs"),
+    *("spin_turns", "follows_host_clock", "clock_divisor", "slice_ns", "patience_ns", "hang_ns"),
+    *("tsc_ratio", "tsc_bits", "tsc_host_khz", "counter_type", "counter_config", "events_per_ms", "counting"),
+    *("checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s", "cache_flush", "evict_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Config:
     msrs: tuple[int, ...] = ()  # that are saved and compared
     spin_turns: int = 0  # how long a thread looks for work before it sleeps
     # time
+    follows_host_clock: bool = False  # the guest clock does
     clock_divisor: int = 1  # guest nanoseconds are nanoseconds of e1 divided by it
     slice_ns: int = 200_000
     patience_ns: int = 20_000_000  # how long an element may keep a due interrupt waiting
@@ -58,3 +67,18 @@ class Config:
     cache_flush: CacheFlush = CacheFlush.NONE
     evict: int = 0  # address of memory that is read to empty the caches, and its size
     evict_bytes: int = 0
+
+
+def in_c(config: Config) -> CData:
+    """As `struct dwc_config`, which says more of each (cbits/config.h)."""
+    c = ffi.new("struct dwc_config *")
+    for name in NUMBERS:
+        setattr(c, name, getattr(config, name))
+    c.flush = config.tlb_flush
+    c.checkpoint_ram, c.evict = ffi.cast("uint8_t *", config.checkpoint_ram), ffi.cast("uint8_t *", config.evict)
+    c.msr_count = len(config.msrs)
+    c.msr_index[0 : len(config.msrs)] = list(config.msrs)
+    for vm, replica in zip(c.vms, config.replicas, strict=False):
+        vm.vm_fd, vm.vcpu_fd, vm.cpu = replica.vm_fd, replica.vcpu_fd, replica.cpu
+        vm.run, vm.ram = replica.run_page.pointer, ffi.cast("uint8_t *", replica.ram)
+    return c

@@ -21,7 +21,7 @@ def count_run(vcpu_fd: int, run_page: RunPage, perf_type: int, config: int, budg
     of perf_event_open(2), which overflows at `budget`.
     """
     engine, replica, count = ffi.new("struct dwc_engine *"), ffi.new("struct dwc_replica *"), ffi.new("uint64_t *")
-    engine.counter_type, engine.counter_config = perf_type, config
+    engine.config.counter_type, engine.config.counter_config = perf_type, config
     replica.engine, replica.vcpu_fd, replica.run = engine, vcpu_fd, run_page.pointer
     lib.dwc_install_kick()
     status = lib.dwc_counter_try(replica, budget, count)

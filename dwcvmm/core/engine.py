@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.chipset import Chipset
-from dwcvmm.core.config import Config, ReplicaConfig
-from dwcvmm.core.enums import NEVER, PAGE, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
+from dwcvmm.core.config import Config, in_c
+from dwcvmm.core.enums import PAGE, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
 from dwcvmm.core.failure import Damaged, check, fail
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
@@ -49,69 +49,30 @@ class Search(View):
 class Core(View):
     """One guest. Views of it are live: they show what is so now."""
 
-    __slots__ = ("_kept", "checkpoint_ram", "chipset", "replicas", "stats")
-    guest_ns = Number("guest_ns")  # the guest clock
-    clock_divisor = Number("clock_divisor")
-    checkpoint_every, memory_every_ns = Number("checkpoint_every"), Number("memory_every_ns")
-    ram_bytes, hang_ns, budget = Number("ram_bytes"), Number("hang_ns"), Number("budget")
-    site_count, site_reads = Number("site_count"), Number("site_reads")
-    log_count = Number("log_count")  # elements committed since the checkpoint
-    diff_count = Number("diff_count")  # pages that differ, also those that `differing_pages` has no room for
-    counting, has_xcrs = Flag("counting"), Flag("has_xcrs")
+    __slots__ = ("checkpoint_ram", "chipset", "replicas", "stats")
+    guest_ns = Number("clock.guest_ns")  # the guest clock
+    clock_divisor = Number("config.clock_divisor")
+    checkpoint_every = Number("config.checkpoint_every")
+    memory_every_ns = Number("config.memory_every_ns")
+    ram_bytes, hang_ns = Number("config.ram_bytes"), Number("config.hang_ns")
+    budget = Number("slice.budget")  # of the progress counter, for a slice
+    site_count, site_reads = Number("sites.count"), Number("sites.reads")
+    log_count = Number("log.count")  # elements committed since the checkpoint
+    diff_count = Number("divergence.page_count")  # pages that differ, also those that `differing_pages` has no room for
+    counting, has_xcrs = Flag("config.counting"), Flag("config.has_xcrs")
 
     def __init__(self, config: Config) -> None:
-        """Memory is filled, and VMs are set up, by the caller."""
-        c = ffi.new("struct dwc_engine *")
+        """Memory is filled, and VMs are set up, by the caller. Raises KvmError."""
+        c = ffi.gc(ffi.new("struct dwc_engine *"), lib.dwc_engine_free)
         super().__init__(c, c)
-        self._kept: list[CData] = []
+        check("make engine", lib.dwc_engine_init(c, in_c(config)))
         self.chipset = Chipset(ffi.addressof(c, "pc"), c)
         self.stats = Stats(c.stats, c)
-        self._configure(config)
         self.checkpoint_ram = Ram(config.checkpoint_ram, config.ram_bytes)
         self.replicas: Sequence[Replica] = tuple(
             Replica(c.replicas[index], c, Ram(replica.ram, config.ram_bytes))
             for index, replica in enumerate(config.replicas)
         )
-
-    def _configure(self, config: Config) -> None:
-        c, pages = self._c, config.ram_bytes // PAGE
-        c.strategy, c.flush = config.strategy, config.tlb_flush
-        c.out_rip_after, c.exact_windows, c.has_xcrs = config.out_rip_after, config.exact_windows, config.has_xcrs
-        c.user_trap, c.icebp_rip_after = config.user_trap, config.icebp_rip_after
-        c.spin_turns, c.ram_bytes = config.spin_turns, config.ram_bytes
-        c.clock_divisor, c.slice_ns = config.clock_divisor, config.slice_ns
-        c.patience_ns, c.patience_factor, c.hang_ns = config.patience_ns, 1, config.hang_ns
-        c.tsc_ratio, c.tsc_bits, c.tsc_host_khz = config.tsc_ratio, config.tsc_bits, config.tsc_host_khz
-        c.counting, c.counter_type, c.counter_config = config.counting, config.counter_type, config.counter_config
-        c.events_per_ms = config.events_per_ms
-        c.checkpoint_every, c.memory_every_ns = config.checkpoint_every, config.memory_every_ns
-        c.idle_limit, c.scrub_bytes_per_s, c.visit_from = config.idle_limit, config.scrub_bytes_per_s, NEVER
-        c.cache_flush, c.evict_bytes = config.cache_flush, config.evict_bytes
-        c.evict = ffi.cast("uint8_t *", config.evict)
-        c.checkpoint_ram = ffi.cast("uint8_t *", config.checkpoint_ram)
-        c.idle = self._array("uint8_t[]", pages)
-        c.sums, c.new_sums = self._array("uint64_t[]", pages), self._array("uint64_t[]", pages)
-        c.dirty, c.changed = self._array("struct dwc_dirty[]", pages), self._array("uint32_t[]", pages)
-        c.msr_count = len(config.msrs)
-        c.msr_index[0 : len(config.msrs)] = list(config.msrs)
-        # one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it
-        c.nslots = 1
-        for index, replica in enumerate(config.replicas):
-            self._configure_replica(c.replicas[index], index, replica)
-
-    def _configure_replica(self, r: CData, index: int, config: ReplicaConfig) -> None:
-        size = int(self._c.ram_bytes)
-        r.engine, r.index, r.cpu, r.ram = self._c, index, config.cpu, ffi.cast("uint8_t *", config.ram)
-        r.vm_fd, r.vcpu_fd, r.run = config.vm_fd, config.vcpu_fd, config.run_page.pointer
-        slot = r.slots[0]
-        slot.gpa, slot.size = 0, size
-        slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
-        slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
-
-    def _array(self, ctype: str, count: int) -> CData:
-        array = ffi.new(ctype, count)
-        self._kept.append(array)
-        return array
 
     # what it shows
 
@@ -126,16 +87,16 @@ class Core(View):
 
     @property
     def strategy(self) -> Strategy:
-        return Strategy(self._c.strategy)
+        return Strategy(self._c.config.strategy)
 
     @property
     def user_trap(self) -> UserTrap:
-        return UserTrap(self._c.user_trap)
+        return UserTrap(self._c.config.user_trap)
 
     @property
     def msrs(self) -> tuple[int, ...]:
         """Indices of those that are saved and compared."""
-        return tuple(self._c.msr_index[0 : self._c.msr_count])
+        return tuple(self._c.config.msr_index[0 : self._c.config.msr_count])
 
     @property
     def exit(self) -> Exit:
@@ -144,12 +105,12 @@ class Core(View):
 
     @property
     def checkpoint_state(self) -> State:
-        return State.within(self._c.checkpoint, self._c)
+        return State.within(self._c.checkpoint.state, self._c)
 
     @property
     def committed_state(self) -> State:
         """The groups that come with each exit, of the last element that was committed."""
-        return State.within(self._c.committed if self._c.log_count else self._c.checkpoint, self._c)
+        return State.within(self._c.log.committed if self._c.log.count else self._c.checkpoint.state, self._c)
 
     @property
     def vector(self) -> int | None:
@@ -160,22 +121,23 @@ class Core(View):
     @property
     def diff(self) -> Diff:
         """What the last comparison that failed has found."""
-        return Diff(self._c.diff)
+        return Diff(self._c.divergence.groups)
 
     @property
     def differing_pages(self) -> list[int]:
         """Guest physical addresses of pages found different then, MAX_DIFFS at most."""
-        return [int(gpa) for gpa in self._c.diff_gpa[0 : min(self._c.diff_count, lib.DWC_MAX_DIFFS)]]
+        divergence = self._c.divergence
+        return [int(gpa) for gpa in divergence.gpa[0 : min(divergence.page_count, lib.DWC_MAX_DIFFS)]]
 
     @property
     def dirty_pages(self) -> list[int]:
         """Guest physical addresses of the pages in either dirty log, of this element."""
-        return [int(entry.page) * PAGE for entry in self._c.dirty[0 : self._c.dirty_count]]
+        return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
 
     @property
     def repair(self) -> Repair:
         """The last page that the scrubber had to look at closely."""
-        return Repair(Copy(self._c.repair_copy), int(self._c.repair_gpa))
+        return Repair(Copy(self._c.scrub.repair_copy), int(self._c.scrub.repair_gpa))
 
     @property
     def search(self) -> Search:
@@ -186,24 +148,10 @@ class Core(View):
 
     # the life of an engine
 
-    def follow_host_clock(self) -> None:
-        """The guest clock follows the host's from here on."""
-        self._c.host_base_ns = lib.dwc_now_ns()
-
-    def copy_first_state(self) -> None:
-        """Make replica A's RAM and registers what the first element starts with: RAM of the other copies, the
-        checkpoint's registers, and what sums guard. Both vCPUs have the same registers before.
-        """
-        first = self.replicas[0]
-        for ram in (self.replicas[1].ram, self.checkpoint_ram):
-            ram.copy_from(first.ram)
-        for replica in self.replicas:
-            replica.registers_were_set()
-        check("KVM_GET_XSAVE", lib.dwc_state_get(first.pointer, ffi.addressof(self._c, "checkpoint")))
-        lib.dwc_guard_start(self._c)
-
     def start(self) -> None:
-        """Start threads and timers; vCPU 0 belongs to the calling thread from now on."""
+        """What is in replica A's RAM and vCPU is what the first element starts with. Start threads and timers; vCPU 0
+        belongs to the calling thread from now on.
+        """
         check("start engine", lib.dwc_engine_start(self._c))
 
     def stop(self) -> None:
@@ -231,21 +179,21 @@ class Core(View):
 
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass at the host's pace, even on a virtual clock."""
-        self._c.idle_waits = wanted
+        self._c.clock.idle_waits = wanted
 
     def be_patient(self, factor: int) -> None:
         """The next element may keep a due interrupt waiting so many times as long."""
-        self._c.patience_factor = factor
+        self._c.clock.patience_factor = factor
 
     def advance_clock(self, guest_ns: int) -> None:
         """Move the guest clock on, between elements."""
-        self._c.guest_ns += guest_ns
+        self._c.clock.guest_ns += guest_ns
 
     # checkpoints, rollbacks, commits
 
     def checkpoint_soon(self) -> None:
         """The next element ends with a checkpoint, where it can."""
-        self._c.checkpoint_due = 1
+        self._c.checkpoint.due = 1
 
     def checkpoint(self) -> bool:
         """Make the last committed state the checkpoint. False: a difference came to light, and nothing has happened;
@@ -352,7 +300,7 @@ class Core(View):
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self._c, gpa, out, length)):
             if status == lib.DWC_MEMORY_LOST:
-                raise Damaged(int(self._c.repair_gpa))
+                raise Damaged(int(self._c.scrub.repair_gpa))
             on_repair(self.repair)
         return bytes(ffi.buffer(out))
 
@@ -367,7 +315,7 @@ class Core(View):
         Where some is left, the core returns with ATTENTION when there is room.
         """
         taken = self.chipset.uart.receive(data)
-        self._c.has_backlog = more or taken < len(data)
+        self._c.requests.has_backlog = more or taken < len(data)
         return taken
 
     def drain_uart(self) -> bytes:
@@ -391,21 +339,17 @@ class Core(View):
         """At an element's end registers of a replica were changed: read again what is compared."""
         check("read state", lib.dwc_engine_read_again(self._c, index))
 
-    def choose_no_interrupt(self) -> None:
-        """Before the first element, where nothing has chosen its inputs: it gets no interrupt."""
-        self._c.inputs.vector = -1
-
     def move(self, index: int, cpu: int) -> None:
         """From now on the replica's thread runs on that CPU."""
         check("sched_setaffinity", lib.dwc_engine_move(self._c, index, cpu))
 
     def checkpoint_to_upset(self) -> State:
         """Fault injection: the checkpoint's registers, to be set. Its sum stays as it was."""
-        return State.within(self._c.checkpoint, self._c, writable=True)
+        return State.within(self._c.checkpoint.state, self._c, writable=True)
 
     def upset_sum(self, gpa: int, mask: int) -> None:
         """Fault injection: bits flip in the sum that guards a page of the checkpoint."""
-        self._c.sums[gpa // PAGE] ^= mask
+        self._c.checkpoint.sums[gpa // PAGE] ^= mask
 
 
 def now_ns() -> int:

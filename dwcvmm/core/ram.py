@@ -31,10 +31,6 @@ class Ram:
         """Whether two copies agree there."""
         return bool(ffi.buffer(self._c + gpa, length) == ffi.buffer(other._c + gpa, length))
 
-    def copy_from(self, other: Ram) -> None:
-        """All of it, before the first element."""
-        ffi.memmove(self._c, other._c, self.size_bytes)
-
     def upset(self, gpa: int, value: int) -> None:
         """Fault injection: a byte of this copy has another value, and no dirty log and no sum knows."""
         self._c[gpa] = value

@@ -88,9 +88,6 @@ class Engine:
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
-        if self.config.clock is Clock.HOST:
-            self.core.follow_host_clock()
-        self.replicas.take_checkpoint()
         self.core.start()
         self._started = True
 

@@ -12,7 +12,7 @@ from dwcvmm.core import enums
 from dwcvmm.core.config import ReplicaConfig
 from dwcvmm.core.engine import Core, filter_msrs
 from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
-from dwcvmm.core.kvmstructs import CpuidEntry, Regs, Sregs, address_of
+from dwcvmm.core.kvmstructs import CpuidEntry, address_of
 from dwcvmm.element.caches import last_level_cache_bytes
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
 from dwcvmm.element.hostprobe import Probe, probe
@@ -102,6 +102,7 @@ class Replicas:
             has_xcrs=bool(self.system.check_extension(Cap.XCRS)),
             msrs=self._choose_msrs(),
             spin_turns=SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0,
+            follows_host_clock=config.clock is Clock.HOST,
             clock_divisor=self.clock_divisor,
             slice_ns=config.slice_ns,
             patience_ns=config.patience_ns,
@@ -301,15 +302,6 @@ class Replicas:
         rom.write(content)
         for vm in self.vms:
             vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
-
-    def take_checkpoint(self) -> None:
-        """Make the state before the first element the checkpoint: copy replica A's to B and the checkpoint."""
-        if self.config.strategy is Strategy.OFF:
-            return
-        for group in (Sregs, Regs):
-            for vcpu in self.vcpus[1:]:
-                vcpu.set(self.vcpus[0].get(group))
-        self.core.copy_first_state()
 
     def close(self) -> None:
         while self.vcpus:

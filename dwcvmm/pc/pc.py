@@ -157,7 +157,7 @@ class PC:
         return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
-        # before the first element only replica A has content; take_checkpoint() copies it
+        # before the first element only replica A has content; the start of the engine copies it
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 

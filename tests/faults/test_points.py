@@ -149,7 +149,7 @@ def test_comparison_that_sees_something_else(boot, strategy) -> None:
 def test_device_state_is_not_protected(boot) -> None:
     """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
     booted = boot("ring3", Strategy.SEQUENTIAL)
-    uart = booted.machine.core.pc.uart
+    uart = booted.machine.core.chipset.uart
 
     def disturb() -> bool:
         if uart.waiting:

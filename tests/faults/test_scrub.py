@@ -76,8 +76,9 @@ def fill_a_damaged_page(booted: Booted, data: bytes) -> None:
 def test_a_damaged_page_that_a_device_fills_is_right_again(boot, strategy) -> None:
     booted = boot("ring3", strategy)
     fill_a_damaged_page(booted, b"fill" * 1024)
-    for copy in (Copy.A, Copy.B, Copy.CHECKPOINT):
-        assert booted.machine.core.ram(copy).read(IDLE, 4096) == b"fill" * 1024
+    core = booted.machine.core
+    for ram in map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT)):
+        assert ram.read(IDLE, 4096) == b"fill" * 1024
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
     assert booted.divergences == []

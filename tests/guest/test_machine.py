@@ -87,7 +87,7 @@ def test_importing_it_opens_nothing() -> None:
     code = """
 import sys
 import dwcvmm
-assert "dwcvmm._core" not in sys.modules and "dwcvmm.machine" not in sys.modules
+assert "dwcvmm.core" not in sys.modules and "dwcvmm.machine" not in sys.modules
 assert not [name for name in dwcvmm.__all__ if not hasattr(dwcvmm, name)]
 assert set(dir(dwcvmm)) == set(dwcvmm.__all__)
 try:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "dwcvmm" / "core"
 BINDING = Path("dwcvmm/core/_binding.py")
 # also in programs that are texts, and run in another process
-OF_C = r"(from|import)\s+dwcvmm\._core\b|from\s+dwcvmm\s+import[^\n]*\b_core\b|[\"']dwcvmm\._core[\"']"
+OF_C = r"(from|import)\s+dwcvmm\._core\b|from\s+dwcvmm\s+import[^\n]*\b_core\b|import\w*\(\s*[\"']dwcvmm\._core[\"']"
 OF_BINDING = r"from\s+dwcvmm\.core\._binding\s+import|import\s+dwcvmm\.core\._binding|\bimport[^\n]*\b_binding\b"
 PRIVATE = r"\._c\b|\b_owner\b|\.pointer\b"
 NO_CODE = ("cbits/build_core.py", "scripts/architecture")  # they make the module, and draw who imports it
@@ -65,6 +65,7 @@ def test_nobody_outside_reaches_behind_a_view() -> None:
         ("import dwcvmm._core as c", OF_C),
         ('lib = importlib.import_module("dwcvmm._core").lib', OF_C),
         ('PROGRAM = """\nfrom dwcvmm._core import lib\n"""', OF_C),
+        ('lib = __import__("dwcvmm._core").lib', OF_C),
         ("from dwcvmm.core._binding import lib", OF_BINDING),
         ("from dwcvmm.core import _binding", OF_BINDING),
         ("machine.core._c.checkpoint_due = 1", PRIVATE),

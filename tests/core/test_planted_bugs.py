@@ -31,8 +31,8 @@ class Bug:
 BUGS = {
     "a page of the logs is left out": Bug(
         "memory/pages.c",
-        "\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(

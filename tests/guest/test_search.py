@@ -27,7 +27,6 @@ def test_the_search_by_steps_passes_all_turns(boot) -> None:
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
     assert machine.core.search.steps < STEPS
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -39,7 +38,6 @@ def test_the_search_by_steps_passes_a_fault_on_the_way(boot) -> None:
     machine.engine.rollback(to=Phase.BETWEEN)
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -49,6 +47,5 @@ def test_a_search_that_finds_nothing_ends_by_its_time(boot, monkeypatch: pytest.
     machine = booted_at_its_start(boot).machine
     assert machine.engine.sites.search(with_time=True) is None  # a turn of the first part takes longer
     assert machine.engine.sites.gave_up
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0

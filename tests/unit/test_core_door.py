@@ -158,7 +158,7 @@ def test_what_is_declared_is_used() -> None:
         (enums.CacheFlush, "dwc_cache_flush", set()),
         (enums.Copy, "dwc_copy", set()),
         (enums.UserTrap, "dwc_user_trap", set()),
-        (enums.ReadKind, "dwc_read_kind", set()),
+        (enums.InsnKind, "dwc_insn_kind", set()),
     ],
 )
 def test_enumerations_have_all_members(members: type, name: str, others: set[str]) -> None:

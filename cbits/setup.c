@@ -140,7 +140,15 @@ static int take_first_checkpoint(struct dwc_engine *e)
 	return 0;
 }
 
-/* On the thread that is to call dwc_engine_run(): vCPU 0 belongs to it from now on. */
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(&e->replicas[0]);
+	if (e->replicas[1].has_thread)
+		dwc_replica_stop(&e->replicas[1]);
+}
+
+/* On the thread that is to call dwc_engine_run(): vCPU 0 belongs to it from now on.
+ * An error leaves no thread and no timer behind. */
 int dwc_engine_start(struct dwc_engine *e)
 {
 	struct dwc_replica *b = &e->replicas[1];
@@ -154,16 +162,14 @@ int dwc_engine_start(struct dwc_engine *e)
 		e->clock.host_base_ns = dwc_now_ns();
 	/* a counter counts in every VM that its thread runs: one thread for each */
 	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
-	if ((err = dwc_replica_start(&e->replicas[0])))
-		return err;
-	return b->has_thread ? dwc_replica_start(b) : 0;
-}
-
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
+	err = dwc_replica_start(&e->replicas[0]);
+	if (err)
+		b->has_thread = 0; /* it was not made */
+	else if (b->has_thread)
+		err = dwc_replica_start(b);
+	if (err)
+		dwc_engine_stop(e);
+	return err;
 }
 
 /* VMs and RAM are the caller's. */

@@ -39,5 +39,5 @@ class BareCore(Core):
         self._c.stats.committed = committed
 
     def set_phase(self, to: Phase) -> None:
-        """As the engine does it by itself: a step that there is not ends the process."""
+        """Set the phase as the engine does: an illegal step ends the process."""
         lib.dwc_set_phase(self._c, to)

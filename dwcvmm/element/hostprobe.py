@@ -6,6 +6,7 @@ import mmap
 import statistics
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,17 +107,20 @@ class Probe:
             memory[gpa : gpa + len(data)] = data
 
         self._guest = GuestMemory(PROBE_BYTES, lambda gpa, n: memory[gpa : gpa + n], store)
-        self._vm = system.create_vm()
-        self._vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
-        self.vcpu = self._vm.create_vcpu()
-        self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
+        with ExitStack() as made:
+            vm = system.create_vm()
+            made.callback(vm.close)
+            vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
+            self._vm, self.vcpu = vm, vm.create_vcpu()
+            made.callback(self.vcpu.close)
+            self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
+            self._made = made.pop_all()
 
     def __enter__(self) -> Probe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.vcpu.close()
-        self._vm.close()
+        self._made.close()
 
     def load(self, code: bytes, user: bool = False) -> None:
         """Put `code` at the start of a fresh guest, in 64-bit mode of ring 0 or 3."""

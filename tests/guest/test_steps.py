@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ROOT, Booted
+from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import KvmExit, Phase, Stop
 from dwcvmm.element.config import Strategy
@@ -15,7 +15,7 @@ TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 ELEMENT = 20  # each of guest ports has six instructions, the last of which exits
 
 
-def at_an_element(boot, strategy: Strategy) -> Booted:
+def at_an_element(boot: StartGuest, strategy: Strategy) -> Booted:
     """At the last committed state, with the inputs of the next element."""
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
@@ -34,7 +34,7 @@ def ends_well(booted: Booted) -> None:
 
 
 @pytest.mark.parametrize("strategy", [*TWO_VMS, Strategy.IN_PLACE])
-def test_an_element_of_single_steps_is_committed(boot, strategy: Strategy) -> None:
+def test_an_element_of_single_steps_is_committed(boot: StartGuest, strategy: Strategy) -> None:
     booted = at_an_element(boot, strategy)
     core, rip = booted.machine.core, booted.machine.core.committed_state.rip
     assert core.step_element(3) == 3
@@ -45,7 +45,7 @@ def test_an_element_of_single_steps_is_committed(boot, strategy: Strategy) -> No
 
 
 @pytest.mark.parametrize("strategy", [*TWO_VMS, Strategy.IN_PLACE])
-def test_steps_to_an_exit_commit_nothing(boot, strategy: Strategy) -> None:
+def test_steps_to_an_exit_commit_nothing(boot: StartGuest, strategy: Strategy) -> None:
     booted = at_an_element(boot, strategy)
     core = booted.machine.core
     assert core.step_element(1_000_000) is None
@@ -56,7 +56,7 @@ def test_steps_to_an_exit_commit_nothing(boot, strategy: Strategy) -> None:
 
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_replicas_apart_are_stepped_together(boot, strategy: Strategy, ahead: int) -> None:
+def test_replicas_apart_are_stepped_together(boot: StartGuest, strategy: Strategy, ahead: int) -> None:
     booted = at_an_element(boot, strategy)
     core = booted.machine.core
     assert core.step_replica(ahead, 3) == 3
@@ -70,7 +70,7 @@ def test_replicas_apart_are_stepped_together(boot, strategy: Strategy, ahead: in
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_replicas_too_far_apart_do_not_meet(boot, strategy: Strategy) -> None:
+def test_replicas_too_far_apart_do_not_meet(boot: StartGuest, strategy: Strategy) -> None:
     booted = at_an_element(boot, strategy)
     core = booted.machine.core
     assert core.step_replica(0, 4) == 4
@@ -81,7 +81,7 @@ def test_replicas_too_far_apart_do_not_meet(boot, strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_search_ends_where_it_began(boot, strategy: Strategy) -> None:
+def test_a_search_ends_where_it_began(boot: StartGuest, strategy: Strategy) -> None:
     booted = at_an_element(boot, strategy)
     core, sites = booted.machine.core, booted.machine.engine.sites
     before = [replica.state.rip for replica in core.replicas]

@@ -6,10 +6,7 @@
 #include <string.h>
 
 #include "assertion.h"
-#include "element/caches.h"
-#include "element/strategy.h"
 #include "host.h"
-#include "memory/difference.h"
 #include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
@@ -28,7 +25,7 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 /* As Python names it. */
 static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
 {
-	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->strategy != DWC_OFF));
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->config.strategy != DWC_OFF));
 	return &e->replicas[replica];
 }
 
@@ -53,7 +50,7 @@ static int job_step(struct dwc_replica *r)
  * counts are void then. */
 int dwc_engine_step(struct dwc_engine *e, int replica)
 {
-	e->rearm = 1;
+	e->slice.rearm = 1;
 	return dwc_replica_call(numbered(e, replica), job_step);
 }
 
@@ -98,7 +95,7 @@ int dwc_engine_read_again(struct dwc_engine *e, int replica)
 	struct dwc_replica *r = &e->replicas[replica];
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
-	if (e->checkpoint_due)
+	if (e->checkpoint.due)
 		return dwc_replica_read_state(r);
 	dwc_state_get_synced(r, &r->state);
 	return 0;
@@ -138,54 +135,17 @@ static int job_run_for(struct dwc_replica *r)
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	e->rearm = 1;
+	e->slice.rearm = 1;
 	numbered(e, replica)->limit_ns = ns;
 	return dwc_replica_call(numbered(e, replica), job_run_for);
 }
 
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
-}
-
-/* An error leaves no thread and no timer behind. */
-int dwc_engine_start(struct dwc_engine *e)
-{
-	int err, count = e->strategy == DWC_OFF ? 1 : 2;
-
-	if ((err = dwc_install_kick()))
-		return err;
-	e->ops = dwc_strategy_ops(e->strategy);
-	e->rearm = 1;
-	e->checkpoint_due = e->checkpoint_every <= 1;
-	/* a counter counts in every VM that its thread runs: one thread for each */
-	e->replicas[1].has_thread = e->strategy == DWC_PARALLEL || (e->strategy == DWC_SEQUENTIAL && e->counting);
-	for (int i = 0; i < count; i++) {
-		e->replicas[i].engine = e;
-		e->replicas[i].index = i;
-		e->replicas[i].tsc_usual_ns = e->slice_ns; /* until it is known */
-	}
-	dwc_caches_prepare(e);
-	if (e->strategy != DWC_OFF)
-		dwc_difference_choose(e->replicas[0].ram, e->checkpoint_ram);
-	err = dwc_replica_start(&e->replicas[0]);
-	if (err)
-		e->replicas[1].has_thread = 0; /* it was not made */
-	else if (e->replicas[1].has_thread)
-		err = dwc_replica_start(&e->replicas[1]);
-	if (err)
-		dwc_engine_stop(e);
-	return err;
-}
-
 void dwc_engine_request_stop(struct dwc_engine *e)
 {
-	atomic_store(&e->stop, 1);
+	atomic_store(&e->requests.stop, 1);
 }
 
 void dwc_engine_request_attention(struct dwc_engine *e)
 {
-	atomic_store(&e->attention, 1);
+	atomic_store(&e->requests.attention, 1);
 }

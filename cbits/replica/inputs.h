@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "vcpu/state.h"
+
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
 
@@ -42,6 +44,16 @@ struct dwc_logged {
 	struct dwc_exit exit;
 	uint64_t sum;
 	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
+};
+
+/* Elements committed since the checkpoint: compared in all but the groups that cost an ioctl, inputs logged. */
+struct dwc_log {
+	struct dwc_logged entries[DWC_LOG_ELEMENTS];
+	uint32_t count;
+	struct dwc_state committed;      /* the synced groups of the last one: a replay must arrive there */
+	const struct dwc_exit *expected; /* in a replay */
+	uint64_t replay_ns;              /* and how long it may take */
+	uint64_t unseen_ns;              /* guest time since memory was compared last */
 };
 
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);

@@ -107,7 +107,7 @@ static int own(struct dwc_replica *r)
 	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
 	kicked = r;
 	err = pin(r);
-	if (!err && r->engine->counting)
+	if (!err && r->engine->config.counting)
 		err = dwc_counter_open(r);
 	if (!err)
 		err = start_kicks(r);
@@ -128,7 +128,7 @@ static void await(struct dwc_replica *r, struct dwc_turn *turn, unsigned wanted)
 {
 	unsigned seen;
 
-	for (int i = 0; i < r->engine->spin_turns; i++) {
+	for (int i = 0; i < r->engine->config.spin_turns; i++) {
 		if (atomic_load(&turn->number) == wanted)
 			return;
 		__builtin_ia32_pause();
@@ -214,7 +214,7 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 {
 	int err = dwc_replica_call(&e->replicas[0], job);
 
-	return err || e->strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
+	return err || e->config.strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
 /* The host time that its last run took. */
@@ -260,17 +260,17 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		if (err != -EINTR && err != -EAGAIN)
 			return (int)err;
 		r->run->immediate_exit = 0;
-		if (atomic_load(&e->stop))
+		if (atomic_load(&e->requests.stop))
 			return DWC_RUN_STOP_REQUESTED;
-		if (e->counting && (err = slice_is_over(r)))
+		if (e->config.counting && (err = slice_is_over(r)))
 			return (int)err;
 		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
 			return DWC_RUN_TIME_LIMIT;
 	}
 	dwc_describe_exit(r);
-	if (e->strategy == DWC_OFF)
+	if (e->config.strategy == DWC_OFF)
 		return 0;
-	if (e->checkpoint_due)
+	if (e->checkpoint.due)
 		return dwc_state_get(r, &r->state);
 	dwc_state_get_synced(r, &r->state);
 	return 0;

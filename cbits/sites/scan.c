@@ -46,9 +46,9 @@ static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dw
 static void set_traps(struct dwc_replica *r, struct traps *traps)
 {
 	const struct dwc_engine *e = r->engine;
-	int sysenter = e->user_trap == DWC_USER_TRAP_SYSENTER && r->run->s.regs.sregs.efer & EFER_LMA;
+	int sysenter = e->config.user_trap == DWC_USER_TRAP_SYSENTER && r->run->s.regs.sregs.efer & EFER_LMA;
 	const uint8_t *code = sysenter ? dwc_sysenter_trap : dwc_port_trap;
-	uint8_t *at = r->ram, *end = r->ram + e->ram_bytes - DWC_LONGEST_READ;
+	uint8_t *at = r->ram, *end = r->ram + e->config.ram_bytes - DWC_LONGEST_READ;
 	struct dwc_host_read read;
 
 	while (traps->count < MOST_TRAPS && at < end && (at = memchr(at, TWO_BYTES, (size_t)(end - at)))) {

@@ -99,7 +99,7 @@ static void add_gates(struct dwc_replica *r, struct entries *entries)
 	uint64_t gpa, gate[2];
 
 	for (uint32_t at = 0; at < VECTORS * sizeof gate && at + sizeof gate - 1 <= idt->limit; at += sizeof gate) {
-		if (!dwc_translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->ram_bytes)
+		if (!dwc_translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->config.ram_bytes)
 			continue;
 		memcpy(gate, r->ram + gpa, sizeof gate);
 		add_entry(r, entries, (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32);
@@ -108,7 +108,7 @@ static void add_gates(struct dwc_replica *r, struct entries *entries)
 
 static void set_entries(struct dwc_replica *r, struct entries *entries)
 {
-	const struct dwc_msrs *msrs = &r->engine->checkpoint.msrs;
+	const struct dwc_msrs *msrs = &r->engine->checkpoint.state.msrs;
 
 	entries->count = 0;
 	if (!(r->state.sregs.efer & EFER_LMA))
@@ -130,7 +130,7 @@ static void clear_entries(struct dwc_replica *r, const struct entries *entries)
 static int is_exit_of(const struct dwc_replica *r, const struct entry *entry)
 {
 	const struct kvm_run *run = r->run;
-	uint64_t linear = run->s.regs.regs.rip + run->s.regs.sregs.cs.base - (r->engine->out_rip_after ? TRAP_BYTES : 0);
+	uint64_t linear = run->s.regs.regs.rip + run->s.regs.sregs.cs.base - (r->engine->config.out_rip_after ? TRAP_BYTES : 0);
 
 	return run->exit_reason == KVM_EXIT_IO && run->io.direction == KVM_EXIT_IO_OUT && run->io.port == DWC_TIME_PORT &&
 	       entry->linear == linear;
@@ -160,7 +160,7 @@ static int is_over(const struct dwc_replica *r)
 {
 	const struct dwc_engine *e = r->engine;
 
-	return atomic_load(&e->stop) || dwc_now_ns() - r->started_ns >= e->search.limit_ns;
+	return atomic_load(&e->requests.stop) || dwc_now_ns() - r->started_ns >= e->search.limit_ns;
 }
 
 /* Enter the guest once, whatever kicks do, but not beyond the end of the search. */
@@ -243,7 +243,7 @@ static int job_find(struct dwc_replica *r)
 		if (dwc_at_host_read(r, s))
 			break;
 	}
-	s->timed_out = is_over(r) && !atomic_load(&r->engine->stop);
+	s->timed_out = is_over(r) && !atomic_load(&r->engine->requests.stop);
 	s->exit_reason = r->run->exit_reason;
 	clear_entries(r, &entries);
 	dwc_set_stepping(r, 0);

@@ -47,24 +47,24 @@ int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
 	int user = found->user;
-	const uint8_t *code = !user ? dwc_port_trap : e->user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
+	const uint8_t *code = !user ? dwc_port_trap : e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
 	struct dwc_site *site;
 	int err;
 
 	if ((err = dwc_memory_write(e, found->gpa, code, found->read.length)))
 		return err;
-	for (site = e->sites; site < e->sites + e->site_count; site++)
+	for (site = e->sites.site; site < e->sites.site + e->sites.count; site++)
 		if (site->gpa == found->gpa) { /* the guest had put the instruction there again, or another one */
 			site->read = found->read;
 			return 0;
 		}
-	if (e->site_count == DWC_MAX_SITES)
+	if (e->sites.count == DWC_MAX_SITES)
 		return -ENOSPC;
-	e->site_count++;
+	e->sites.count++;
 	site->gpa = found->gpa;
 	site->read = found->read;
 	site->user = (uint8_t)user;
-	if (!user || e->user_trap != DWC_USER_TRAP_ICEBP || e->user_sites++)
+	if (!user || e->config.user_trap != DWC_USER_TRAP_ICEBP || e->sites.in_user++)
 		return 0;
 	return dwc_replica_call_both(e, job_refresh_guest_debug);
 }
@@ -74,9 +74,9 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 	uint64_t gpa;
 
 	if (dwc_translate(&e->replicas[0], linear, &gpa))
-		for (uint32_t i = 0; i < e->site_count; i++)
-			if (e->sites[i].gpa == gpa && e->sites[i].user == user)
-				return &e->sites[i];
+		for (uint32_t i = 0; i < e->sites.count; i++)
+			if (e->sites.site[i].gpa == gpa && e->sites.site[i].user == user)
+				return &e->sites.site[i];
 	return NULL;
 }
 
@@ -86,7 +86,7 @@ static uint64_t enabled_registers(const struct dwc_engine *e)
 	struct kvm_xcrs xcrs;
 
 	if (dwc_ioctl(e->replicas[0].vcpu_fd, KVM_GET_XCRS, &xcrs) < 0 || !xcrs.nr_xcrs)
-		return e->checkpoint.xcrs.xcrs[0].value;
+		return e->checkpoint.state.xcrs.xcrs[0].value;
 	return xcrs.xcrs[0].value;
 }
 
@@ -95,10 +95,10 @@ static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint6
 {
 	struct dwc_inputs *inputs = &e->inputs;
 
-	e->site_reads++;
+	e->sites.reads++;
 	inputs->read = *read;
 	inputs->next_rip = rip + read->length;
-	inputs->value = inputs->aux = e->tsc_aux;
+	inputs->value = inputs->aux = e->tsc.aux;
 	switch (read->kind) {
 	case DWC_READ_RDTSC: case DWC_READ_RDTSCP:
 		inputs->value = dwc_tsc_next(e);
@@ -120,12 +120,12 @@ int dwc_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 	const struct dwc_exit *x = &e->exit;
-	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->icebp_rip_after;
+	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->config.icebp_rip_after;
 	const struct dwc_site *site;
 
 	if (!user && (x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1))
 		return 0;
-	if (!e->site_count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)behind, user)))
+	if (!e->sites.count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)behind, user)))
 		return 0;
 	supply(e, &site->read, s->regs.rip - (uint64_t)behind);
 	e->inputs.answer = user ? DWC_ANSWER_SITE_TRAP : DWC_ANSWER_SITE_PORT;
@@ -150,7 +150,7 @@ void dwc_reflect_debug_exception(struct dwc_engine *e)
 	e->inputs.debug_payload = e->exit.info ^ DR6_ACTIVE_LOW;
 	e->inputs.next_rip = r->state.regs.rip;
 	/* an ICEBP of the guest's own is a trap: RIP is pushed behind it (vmx.c, handle_exception_nmi) */
-	if (!e->icebp_rip_after && dwc_translate(&e->replicas[0], dwc_linear_rip(&r->state), &gpa) && r->ram[gpa] == ICEBP)
+	if (!e->config.icebp_rip_after && dwc_translate(&e->replicas[0], dwc_linear_rip(&r->state), &gpa) && r->ram[gpa] == ICEBP)
 		e->inputs.next_rip++;
 }
 
@@ -159,7 +159,7 @@ int dwc_reflect_undefined(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 
-	if (e->user_trap != DWC_USER_TRAP_SYSENTER || e->exit.info != KVM_INTERNAL_ERROR_EMULATION || s->sregs.ss.dpl != 3)
+	if (e->config.user_trap != DWC_USER_TRAP_SYSENTER || e->exit.info != KVM_INTERNAL_ERROR_EMULATION || s->sregs.ss.dpl != 3)
 		return 0;
 	e->inputs.answer = DWC_ANSWER_UNDEFINED;
 	return 1;

@@ -20,6 +20,13 @@ struct dwc_site {
 	uint8_t user;
 };
 
+struct dwc_sites {
+	uint32_t count;
+	int in_user;               /* how many are in ring 3, and need debug exits */
+	struct dwc_site site[DWC_MAX_SITES];
+	uint64_t reads;
+};
+
 int dwc_learn_site(struct dwc_engine *e);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
 int dwc_site_answer(struct dwc_engine *e);

@@ -28,7 +28,7 @@ static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 	struct kvm_guest_debug debug;
 
 	memset(&debug, 0, sizeof debug);
-	if (r->engine->user_sites)
+	if (r->engine->sites.in_user)
 		control |= KVM_GUESTDBG_USE_HW_BP;
 	debug.control = control ? control | KVM_GUESTDBG_ENABLE : 0;
 	if (linear) {

@@ -61,11 +61,11 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
 		return (int)err;
-	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
+	if (r->engine->config.has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
 		return (int)err;
-	out->msrs.count = r->engine->msr_count;
+	out->msrs.count = r->engine->config.msr_count;
 	for (uint32_t i = 0; i < out->msrs.count; i++)
-		out->msrs.entries[i].index = r->engine->msr_index[i];
+		out->msrs.entries[i].index = r->engine->config.msr_index[i];
 	err = dwc_ioctl(r->vcpu_fd, KVM_GET_MSRS, &out->msrs);
 	if (err < 0)
 		return (int)err;
@@ -108,7 +108,7 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 		return (int)err;
 	if ((err = dwc_set_msrs(r, &s.msrs)))
 		return (int)err;
-	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
+	if (r->engine->config.has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0)
 		return (int)err;

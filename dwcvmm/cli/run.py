@@ -62,7 +62,7 @@ def open_console(name: str) -> tuple[int | None, int | None]:
 
 
 def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
-    """Raises ConfigError for a report that no penalty can be told by."""
+    """Raises ConfigError if no penalty can be computed from this report."""
     if base.strategy != Strategy.OFF:
         raise ConfigError(f"{path} is of a run under {base.strategy}: a baseline is one with --strategy off")
     if base.outcome not in (Outcome.POWEROFF, Outcome.REBOOT):
@@ -72,7 +72,7 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
 
 
 class Record(Observer):
-    """Writes down what happens, and shuts the sandbox before the guest runs."""
+    """Passes on what happens: events, searches that take long. Closes the sandbox before the guest runs."""
 
     def __init__(self, machine: Machine, log: EventLog, sandbox: Sandbox | None, quiet: bool) -> None:
         self._core, self._log, self._sandbox, self._quiet = machine.pc.core, log, sandbox, quiet
@@ -192,7 +192,7 @@ def run(**given: Any) -> int:
     output.on_closed = machine.stop
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
-        machine.report(base)  # reads what the report says of host and guest, while files can be opened
+        machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
     record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(kernel))
     if deadline:
@@ -230,7 +230,7 @@ def exit_code(result: reportfile.Report) -> int:
 
 
 def leave_behind(failure: Exception | None, result: reportfile.Report) -> NoReturn:
-    """End the process beside a machine whose thread is held by something that does not come back."""
+    """End the process although the machine's thread is still waiting for something."""
     say("dwcvmm: the guest was left where it stood, as a disk or a pipe held it")
     if failure:
         say(f"dwcvmm: {as_error(failure)}")

@@ -80,7 +80,7 @@ class Engine:
         self.counts = Counts(Counter())
         self.observer = observer
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
-        self.visitors: list[Visitor] = [self.voting]  # the last to look at an element's end
+        self.visitors: list[Visitor] = [self.voting]  # in the order in which they are called; voting is last
         self.last: Divergence | None = None
         self._attempt = self._cuts = 0
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
@@ -89,9 +89,6 @@ class Engine:
 
     def start(self) -> None:
         """Take ownership of the vCPUs; call it on the thread that will call run()."""
-        if self.config.clock is Clock.HOST:
-            self.core.follow_host_clock()
-        self.replicas.take_checkpoint()
         self.core.start()
         self._started = True
 
@@ -197,7 +194,7 @@ class Engine:
         return False
 
     def _explain_in_log(self, record: Divergence) -> Cause:
-        """What came to light behind the elements that it is from."""
+        """The cause of a divergence that was found some elements after the one that caused it."""
         if fault := self.observer.explain(record):
             record.detail["fault"] = fault
             return Cause.INJECTED
@@ -214,7 +211,7 @@ class Engine:
             raise RunOver(str(damaged)) from None
 
     def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> None:
-        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
+        """Bring both replicas to the last committed state. `everything`: restore all of RAM, not only dirty pages.
 
         `to`: the phase to go on from, none that the element has not come to yet.
         """
@@ -253,10 +250,10 @@ class Engine:
         self._attempt += 1
         record = self._describe(self._attempt)
         if record.cause is Cause.UNEXPLAINED:
-            self.voting.diverged()  # reads all groups, and the dirty logs
+            self.voting.diverged()  # reads all register groups and the dirty logs
             self.observer.before_rollback()
-        # the second time around an upset in a page that nothing has written is the suspect: all of RAM. In place at
-        # once: what hit e2 alone stays in such a page for both runs of the restart
+        # If the restart diverges too, the suspect is a fault in a page that nothing has written: restore all of RAM.
+        # In place do so at once: a fault that hit e2 in such a page would be seen by both runs of the restart
         self.rollback(everything=self._attempt > 1 or self.in_place)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
@@ -289,7 +286,7 @@ class Engine:
         """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an
         overflow was to end the element, and its budget bounds the search.
 
-        On return both replicas stand at the last committed state.
+        On return both replicas are at the last committed state.
         """
         budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
@@ -321,7 +318,7 @@ class Engine:
         if not self.sites.trappable:
             self._pass_host_read()
             return
-        # the replayed elements may have read time themselves, and then differ: replay again
+        # the replayed elements may have read time as well, and then they differ: replay again
         while not self.core.checkpoint():
             self.rollback()
         if self.sites.learn():
@@ -356,7 +353,7 @@ class Engine:
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = core.chipset.interrupt_pending  # and could not be injected at the start
+        waits = core.chipset.interrupt_pending  # an interrupt that could not be injected at the start
         first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
         if first is not None and self._commit_steps(first, waits):
             if self.config.clock is Clock.VIRTUAL:

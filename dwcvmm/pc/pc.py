@@ -60,9 +60,9 @@ class PcConfig:
 
 
 class PC:
-    """A guest ready to run. `observer` is told what happens; more can be added to `observers`.
+    """A guest ready to run. `observer` is called when something happens; more can be added to `observers`.
 
-    What was made is closed again where the rest of it cannot be had.
+    If the constructor fails, all that it has made is closed again.
     """
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
@@ -104,7 +104,7 @@ class PC:
         self._add_devices(made, start, ram_bytes)
 
     def inject(self, *faults: Fault) -> None:
-        """Between two elements. Raises ConfigError for a fault that cannot be injected here, or comes too late."""
+        """Add faults between two elements. Raises ConfigError if one cannot be injected here, or comes too late."""
         if not self.protected:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
         if self.injector:
@@ -159,7 +159,7 @@ class PC:
         return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
-        # before the first element only replica A has content; take_checkpoint() copies it
+        # before the first element only replica A has content; the start of the engine copies it
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
@@ -321,11 +321,13 @@ class PC:
 
     @property
     def guest_status(self) -> int:
-        """The exit code, 0 if the guest gave none."""
+        """The guest's exit code; 0 if it gave none."""
         return self.exit_code or 0
 
     def close(self) -> None:
-        """Stop the threads, free the VMs, close the disks; may be called again. On the thread that called start()."""
+        """Stop the threads, free the VMs, close the disks; may be called again. Call it on the thread that called
+        start().
+        """
         self._made.close()
 
 

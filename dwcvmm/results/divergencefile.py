@@ -127,7 +127,7 @@ def _decode(path: Path, packed: bytes) -> KeptDivergence:
             what = "is too large" if unpacker.unconsumed_tail else "is truncated"
             raise ConfigError(f"{path} {what}: no whole {SCHEMA}")
         if unpacker.unused_data:
-            raise ConfigError(f"{path} is damaged: there is more behind its end")
+            raise ConfigError(f"{path} is damaged: there is more after its end")
         return msgspec.msgpack.decode(plain, type=KeptDivergence)
     except zlib.error as error:
         raise ConfigError(f"{path} is damaged: {error}") from error

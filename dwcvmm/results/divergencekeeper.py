@@ -59,7 +59,7 @@ class Keeper(Observer):
         self._pc, self._file = pc, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
-        self._unsettled: KeptDivergence | None = None  # nobody has voted on it yet
+        self._unsettled: KeptDivergence | None = None  # its element has not been committed yet
         self.kept: int | None = None  # the element whose divergence is in the file
 
     def before_rollback(self) -> None:
@@ -157,8 +157,8 @@ def _state(synced: CoreState, others: CoreState, has_xcrs: bool) -> State:
 
 
 def _is_running(core: Core, index: int) -> bool:
-    """Whether the replica is the one that hangs (extend() in cbits/element/element.c): its exit is an older one's
-    then. With a counter the times say nothing of it.
+    """Whether the replica is the one that hangs (dwc_extend() in cbits/element/run.c), whose exit is then an older one.
+    With a progress counter the times do not tell.
     """
     hangs = [replica.ran_ns >= core.hang_ns for replica in core.replicas]
     return bool(core.diff & Diff.HANG) and not core.counting and hangs[index] and not hangs[1 - index]

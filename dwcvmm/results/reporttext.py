@@ -24,7 +24,7 @@ def summarise(report: Report) -> str:
     if phases.restore:
         lines.append(f"  in place   restore {phases.restore:.2f} s, cache flush {phases.flush:.2f} s")
     if report.outcome == "halt":
-        lines.append("HALTED       for good: the guest neither switched off nor wrote to the debug exit")
+        lines.append("HALTED       for good: the guest has neither switched off nor written to the debug exit")
     slices = report.slices
     if slices.ended:
         lines.append(
@@ -32,7 +32,7 @@ def summarise(report: Report) -> str:
             f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
     for each in report.faults:
-        seen = "mended by the scrubber" if each.repaired else "not used" if each.latent else "no difference seen"
+        seen = "repaired by the scrubber" if each.repaired else "not used" if each.latent else "no difference seen"
         became = f"found in element {each.detected_at}, undone" if each.detected_at is not None else seen
         lines.append(f"fault        {each.fault}: {became if each.became == 'injected' else each.became}")
     if report.scrub.pages:

@@ -31,8 +31,8 @@ class Bug:
 BUGS = {
     "a page of the logs is left out": Bug(
         "memory/pages.c",
-        "\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(
@@ -44,7 +44,7 @@ BUGS = {
     ),
     "a rollback believes any registers": Bug(
         "memory/guard.c",
-        "if (dwc_checkpoint_sum(e) != e->checkpoint_sum)",
+        "if (dwc_checkpoint_sum(e) != e->checkpoint.sum)",
         "if (0)",
         f"{SCRUB}::test_a_damaged_checkpoint_is_not_believed",
         "rbx",
@@ -63,7 +63,7 @@ BUGS = {
     ),
     "rollback without TLB flush": Bug(
         "element/rollback.c",
-        "r->engine->flush == DWC_FLUSH_PGE)",
+        "r->engine->config.flush == DWC_FLUSH_PGE)",
         "0)",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         shadow_paging=False,
@@ -71,7 +71,7 @@ BUGS = {
     ),
     "rollback without new memory slots": Bug(
         "element/rollback.c",
-        "if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
+        "if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
         "if (0 && (err = dwc_pages_rearm(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         "paging3",
@@ -79,7 +79,7 @@ BUGS = {
     ),
     "in-place: e2 starts with the pages of e1": Bug(
         "element/inplace.c",
-        "\tcopy_changed(e, vm->ram, e->checkpoint_ram);\n",
+        "\tcopy_changed(e, vm->ram, e->checkpoint.ram);\n",
         "",
         f"{SINGLE_BIT}::test_dirty_page",
         "in-place",

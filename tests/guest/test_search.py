@@ -18,8 +18,7 @@ STEPS = 2_000  # far below the turns of the guest
 def booted_at_its_start(boot) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
-    booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
-    booted.machine.core.choose_no_interrupt()  # as the first element's inputs have it
+    booted: Booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
     return booted
 
 

@@ -63,6 +63,9 @@ class Booted:
         return b"".join(self.chunks).decode(errors="replace")
 
 
+StartGuest = Callable[..., Booted]  # the fixture `boot`
+
+
 def find_program(name: str, package: str) -> str:
     if not (path := shutil.which(name)):
         pytest.skip(f"{name} is missing (package {package})")
@@ -98,7 +101,7 @@ def guests() -> Path:
 
 
 @pytest.fixture
-def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
+def boot(guests: Path) -> Iterator[StartGuest]:
     if not Path("/dev/kvm").exists():
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []

@@ -69,7 +69,7 @@ def build_core(tree: Path, objects: Path, *flags: str) -> None:
 
     with locked(objects), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         parts = list(pool.map(compiled, map(str, extension.sources)))
-    link = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
+    link: list[str | Path] = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
     subprocess.run([*link, "-o", tree / "dwcvmm" / "_core.abi3.so"], check=True)
 
 
@@ -87,7 +87,7 @@ def failures(said: str) -> list[tuple[str, str]]:
 
 
 def plant(tree: Path, file: str, good: str, bad: str) -> None:
-    source = tree / "cbits" / file
+    source = tree / file
     text = source.read_text()
     assert text.count(good) == 1, f"the planted bug has lost its place in {file}"
     source.write_text(text.replace(good, bad))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,8 +33,8 @@ GOLDEN = Golden(
 )  # fmt: skip
 
 
-def spec(**changes) -> Spec:
-    fields = {
+def spec(**changes: Any) -> Spec:
+    fields: dict[str, Any] = {
         "guests": [GuestSpec(name=name, kernel=f"{name}.bin", memory_bytes=16 << 20) for name in ("one", "two")],
         "strategy": Strategy.SEQUENTIAL, "policy": Policy.RESTART, "faults": 200, "seed": 7,
         "targets": list(TARGETS), "points": list(POINTS),

@@ -17,7 +17,7 @@ LINT = Path(sys.executable).with_name("lint-imports")
 
 def lint(directory: Path) -> tuple[bool, str]:
     """(all contracts are kept, output) of the tree in `directory`."""
-    command = [LINT, "--no-cache", "--no-logo"]
+    command: list[str | Path] = [LINT, "--no-cache", "--no-logo"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={"COLUMNS": "200"}, check=False)
     return done.returncode == 0, done.stdout + done.stderr
 

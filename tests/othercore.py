@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# to import what is not used takes an emulated machine as long as the tests take
+WITHOUT_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:xdist.looponfail")
 
 
 @contextmanager
@@ -74,9 +76,8 @@ def build_core(tree: Path, objects: Path, *flags: str) -> None:
 
 
 def run_tests_in(tree: Path, *tests: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest in a copied tree. `-p no:`: plug-ins that only take time to import. COLUMNS: no reason is cut."""
-    plugins = ("no:cacheprovider", "no:hypothesispytest", "no:xdist")
-    run = [sys.executable, "-m", "pytest", "-q", *(word for name in plugins for word in ("-p", name)), *tests]
+    """pytest in a copied tree. COLUMNS: no reason is cut."""
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WITHOUT_PLUGINS, *tests]
     environment = os.environ | {"PYTHONPATH": str(tree), "COLUMNS": "1000"} | environment
     return subprocess.run(run, cwd=tree, env=environment, capture_output=True, text=True)
 

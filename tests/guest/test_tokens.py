@@ -68,7 +68,10 @@ def check_token(booted: Booted, guest: str) -> None:
 @pytest.mark.parametrize("guest", GUESTS)
 def test_token(boot: StartGuest, guest: str, strategy: Strategy) -> None:
     skip_what_this_kind_cannot(guest, strategy)
-    check_token(boot(guest, strategy), guest)
+    booted = boot(guest, strategy)
+    check_token(booted, guest)
+    if guest == "random" and strategy is not Strategy.OFF:
+        assert Cause.RANDOM in {divergence.cause for divergence in booted.divergences}
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])

@@ -22,7 +22,7 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 /* As Python names it. */
 static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
 {
-	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->config.strategy != DWC_OFF));
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->protects));
 	return &e->replicas[replica];
 }
 

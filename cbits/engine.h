@@ -25,10 +25,10 @@
 
 struct dwc_strategy_ops;
 
-
 struct dwc_engine {
 	struct dwc_config config; /* as it was made */
 	const struct dwc_strategy_ops *ops;
+	int vms, protects; /* as in the ops, which are of the uppermost floor */
 	struct dwc_replica replicas[2];
 	int nslots; /* of RAM, in each VM */
 	/* the element */

@@ -145,7 +145,7 @@ static int inject(struct dwc_replica *r, uint32_t vector)
 	long err;
 
 	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
-	if (r->engine->config.strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF &&
+	if (r->engine->protects && regs->rflags & DWC_RFLAGS_RF &&
 	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
 		/* no register may be set while an exit is pending */
 		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))

@@ -4,10 +4,9 @@
 
 #include <stdint.h>
 
-#include "vcpu/state.h"
-
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
+#include "vcpu/state.h"
 
 #define DWC_LOG_ELEMENTS 32
 

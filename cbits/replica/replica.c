@@ -214,7 +214,7 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 {
 	int err = dwc_replica_call(&e->replicas[0], job);
 
-	return err || e->config.strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
+	return err || e->vms == 1 ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
 /* The host time that its last run took. */
@@ -268,7 +268,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_TIME_LIMIT;
 	}
 	dwc_describe_exit(r);
-	if (e->config.strategy == DWC_OFF)
+	if (!e->protects)
 		return 0;
 	if (e->checkpoint.due)
 		return dwc_state_get(r, &r->state);

@@ -72,7 +72,7 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 	const struct kvm_sregs *s = &r->run->s.regs.sregs;
 	int found = 1;
 
-	if (r->engine->config.strategy == DWC_OFF && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
+	if (!r->engine->protects && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
 		return 0;
 	if (!(s->cr0 & CR0_PG))
 		*gpa = linear & 0xffffffff;

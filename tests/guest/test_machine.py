@@ -25,7 +25,7 @@ from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strateg
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 pytestmark = needs_kvm
-SMALL = {"memory": "16M", "rtc": "fixed"}
+SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed"}
 STRATEGIES = [
     pytest.param(
         strategy,

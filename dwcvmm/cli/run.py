@@ -72,7 +72,7 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
 
 
 class Record(Observer):
-    """Writes down what happens, and shuts the sandbox before the guest runs."""
+    """Passes on what happens: events, searches that take long. Closes the sandbox before the guest runs."""
 
     def __init__(self, machine: Machine, log: EventLog, sandbox: Sandbox | None, quiet: bool) -> None:
         self._core, self._log, self._sandbox, self._quiet = machine.pc.core, log, sandbox, quiet
@@ -192,7 +192,7 @@ def run(**given: Any) -> int:
     output.on_closed = machine.stop
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
-        machine.report(base)  # reads what the report says of host and guest, while files can be opened
+        machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
     record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(kernel))
     if deadline:

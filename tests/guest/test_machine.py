@@ -410,8 +410,10 @@ def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
     """The engine's start fails on its second thread: the first one, with its timer, goes too."""
     with ports(guests, strategy="parallel", cpus=(0, 1000)) as machine:
         with pytest.raises(dwcvmm.KvmError, match="start engine"):
-            machine.run(timeout=60)
+            machine.start()
         assert machine.outcome is Outcome.ERROR
+        with pytest.raises(MachineStateError, match="has ended"):
+            machine.run(timeout=60)
 
 
 def test_a_disk_is_locked_while_the_machine_is_open(guests: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-/* What Python asks of the engine besides running it: start and stop, single steps, requests from other threads. */
+/* What Python asks of the engine besides running it: start and stop, runs of a replica into an element, requests from other threads. */
 #include "engine.h"
 
 #include <errno.h>
@@ -6,18 +6,12 @@
 #include <string.h>
 
 #include "assertion.h"
-#include "element/caches.h"
-#include "element/strategy.h"
 #include "host.h"
-#include "memory/difference.h"
 #include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
-#include "vcpu/debug.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
-
-#define NS_PER_S 1000000000ull
 
 /* What a device in Python answered to the exit of the checkpoint. */
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
@@ -28,57 +22,15 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 /* As Python names it. */
 static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
 {
-	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->strategy != DWC_OFF));
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->protects));
 	return &e->replicas[replica];
-}
-
-static int job_step(struct dwc_replica *r)
-{
-	enum dwc_stage stage = r->stage;
-	struct dwc_step step;
-	int err, status;
-
-	if ((err = dwc_begin_step(r, &step)))
-		return err;
-	r->started_ns = dwc_now_ns();
-	status = dwc_replica_run(r, NS_PER_S);
-	if (stage == DWC_STAGE_HAS_INPUTS)
-		r->stage = stage;
-	if (status < 0)
-		return status;
-	return (err = dwc_end_step(r, &step)) ? err : status;
-}
-
-/* Enter one replica once, without new inputs (single steps are set up by the caller). Returns an enum dwc_run_end or -errno. The
- * counts are void then. */
-int dwc_engine_step(struct dwc_engine *e, int replica)
-{
-	e->rearm = 1;
-	return dwc_replica_call(numbered(e, replica), job_step);
-}
-
-/* Once an element, however often it is asked for. */
-static int job_resume_inputs(struct dwc_replica *r)
-{
-	int err = r->stage == DWC_STAGE_HAS_INPUTS ? 0 : dwc_replica_feed(r);
-
-	if (!err)
-		r->stage = DWC_STAGE_HAS_INPUTS;
-	return err;
-}
-
-/* Give a replica that stands at the last committed state the inputs of the element: single steps can start there. */
-int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
-{
-	DWC_ASSERT(e, numbered(e, replica)->stage <= DWC_STAGE_HAS_INPUTS);
-	return dwc_replica_call(numbered(e, replica), job_resume_inputs);
 }
 
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
  * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
 static int job_enter(struct dwc_replica *r)
 {
-	int err = job_resume_inputs(r);
+	int err = dwc_replica_feed_once(r);
 
 	if (!err)
 		err = dwc_replica_finish(r); /* also where only registers of the run page wait to be taken over */
@@ -98,7 +50,7 @@ int dwc_engine_read_again(struct dwc_engine *e, int replica)
 	struct dwc_replica *r = &e->replicas[replica];
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
-	if (e->checkpoint_due)
+	if (e->checkpoint.due)
 		return dwc_replica_read_state(r);
 	dwc_state_get_synced(r, &r->state);
 	return 0;
@@ -138,48 +90,17 @@ static int job_run_for(struct dwc_replica *r)
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	e->rearm = 1;
+	e->slice.rearm = 1;
 	numbered(e, replica)->limit_ns = ns;
 	return dwc_replica_call(numbered(e, replica), job_run_for);
 }
 
-int dwc_engine_start(struct dwc_engine *e)
-{
-	int err, count = e->strategy == DWC_OFF ? 1 : 2;
-
-	if ((err = dwc_install_kick()))
-		return err;
-	e->ops = dwc_strategy_ops(e->strategy);
-	e->rearm = 1;
-	e->checkpoint_due = e->checkpoint_every <= 1;
-	/* a counter counts in every VM that its thread runs: one thread for each */
-	e->replicas[1].has_thread = e->strategy == DWC_PARALLEL || (e->strategy == DWC_SEQUENTIAL && e->counting);
-	for (int i = 0; i < count; i++) {
-		e->replicas[i].engine = e;
-		e->replicas[i].index = i;
-		e->replicas[i].tsc_usual_ns = e->slice_ns; /* until it is known */
-	}
-	dwc_caches_prepare(e);
-	if (e->strategy != DWC_OFF)
-		dwc_difference_choose(e->replicas[0].ram, e->checkpoint_ram);
-	if ((err = dwc_replica_start(&e->replicas[0])))
-		return err;
-	return e->replicas[1].has_thread ? dwc_replica_start(&e->replicas[1]) : 0;
-}
-
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
-}
-
 void dwc_engine_request_stop(struct dwc_engine *e)
 {
-	atomic_store(&e->stop, 1);
+	atomic_store(&e->requests.stop, 1);
 }
 
 void dwc_engine_request_attention(struct dwc_engine *e)
 {
-	atomic_store(&e->attention, 1);
+	atomic_store(&e->requests.attention, 1);
 }

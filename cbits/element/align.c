@@ -52,12 +52,11 @@ static void resume_past(struct dwc_replica *r)
 /* Where the instruction behind the repeated string instruction is that the replica stands at; 0: it stands at another. */
 static uint64_t behind_repeat(struct dwc_replica *r)
 {
-	uint8_t code[DWC_LONGEST_INSTRUCTION];
-	unsigned length;
+	uint64_t linear = dwc_linear_rip(&r->state);
+	struct dwc_insn insn;
 
-	dwc_read_code(r, dwc_linear_rip(&r->state), code, sizeof code);
-	length = dwc_repeated_string(code, r->state.sregs.cs.l);
-	return length ? dwc_linear_rip(&r->state) + length : 0;
+	dwc_insn_at(r, linear, &insn);
+	return insn.kind == DWC_INSN_STRING ? linear + insn.length : 0;
 }
 
 static int at_breakpoint(const struct dwc_replica *r)
@@ -142,7 +141,7 @@ static int read_counts(struct dwc_engine *e, uint64_t *counts)
 /* How far replica B is in front of A: by the counts, less what B counts too much as a rule. */
 static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
 {
-	return (int64_t)(counts[1] - counts[0]) - e->habits.bias / SIXTEENTHS;
+	return (int64_t)(counts[1] - counts[0]) - e->slice.habits.bias / SIXTEENTHS;
 }
 
 /* An average over the last eight or so. */
@@ -156,14 +155,14 @@ static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
 {
 	int64_t off = lead_of_b(e, counts);
 
-	follow(&e->habits.spread, off < 0 ? -off : off);
-	follow(&e->habits.bias, (int64_t)(counts[1] - counts[0]));
+	follow(&e->slice.habits.spread, off < 0 ? -off : off);
+	follow(&e->slice.habits.bias, (int64_t)(counts[1] - counts[0]));
 }
 
 /* The budget with which a run is likely to end at a count, as an overflow comes late. */
 uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count)
 {
-	uint64_t skid = (uint64_t)e->habits.skid / SIXTEENTHS;
+	uint64_t skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
 
 	return count > DWC_LEAST_BUDGET + skid ? count - skid : count;
 }
@@ -171,7 +170,7 @@ uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count)
 /* The budget of replica B for a point that replica A counts so many to. */
 uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
 {
-	int64_t bias = e->habits.bias / SIXTEENTHS;
+	int64_t bias = e->slice.habits.bias / SIXTEENTHS;
 
 	return (int64_t)count + bias > DWC_LEAST_BUDGET ? count + (uint64_t)bias : count;
 }
@@ -229,7 +228,7 @@ static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t distance
 	uint64_t counts[2];
 	int err, status;
 
-	chase.slack = SLACK + 3 * (uint64_t)behind->engine->habits.spread / SIXTEENTHS;
+	chase.slack = SLACK + 3 * (uint64_t)behind->engine->slice.habits.spread / SIXTEENTHS;
 
 	behind->chase = &chase;
 	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&other(behind)->state))) ||
@@ -260,7 +259,7 @@ static void tally(uint64_t *histogram, uint64_t value)
 /* Elements with an end of their own are shorter: the counter would have ended them. */
 static void note_length(struct dwc_engine *e, uint64_t count)
 {
-	uint64_t permille = count * 1000 / e->slice_events;
+	uint64_t permille = count * 1000 / e->slice.events;
 
 	if (permille > e->stats.longest_permille)
 		e->stats.longest_permille = permille;
@@ -277,7 +276,7 @@ static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 		if (!i)
 			tally(e->stats.lateness, late);
 		if (counts[i] >= budget && late <= NOISE) /* not one that ended by time, or behind a long REP */
-			follow(&e->habits.skid, (int64_t)late);
+			follow(&e->slice.habits.skid, (int64_t)late);
 	}
 }
 
@@ -285,24 +284,24 @@ static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uint64_t *counts)
 {
 	struct dwc_replica *leader = &e->replicas[lead > 0], *behind = other(leader);
-	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = behind_repeat(leader), skid = (uint64_t)e->habits.skid / SIXTEENTHS;
+	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = behind_repeat(leader), skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
 	int status;
 
 	if (to || leader->state.events.interrupt.shadow || number % 4 == 3) {
 		/* nobody can be brought there: a shadow blocks breakpoints. Or this point did not work out */
 		status = to ? pass_repeat(leader, to) : move(leader, MOVE_ON + 7 * (unsigned)number);
-		return status == WAY_OWN_EXIT ? dwc_align_to_natural(behind, distance + e->budget + SKID) : status;
+		return status == WAY_OWN_EXIT ? dwc_align_to_natural(behind, distance + e->slice.budget + SKID) : status;
 	}
 	if (distance > SKID + skid) {
 		status = move(behind, distance - skid);
-		return status == WAY_OWN_EXIT ? dwc_align_to_natural(leader, e->budget + SKID) : status;
+		return status == WAY_OWN_EXIT ? dwc_align_to_natural(leader, e->slice.budget + SKID) : status;
 	}
 	e->stats.catch_ups++;
 	switch (status = catch_up(behind, counts[behind->index], distance)) {
 	case WAY_MET:
 		return DWC_ALIGN_MET;
 	case WAY_OWN_EXIT:
-		return dwc_align_to_natural(leader, e->budget + SKID);
+		return dwc_align_to_natural(leader, e->slice.budget + SKID);
 	default:
 		return status;
 	}

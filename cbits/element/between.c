@@ -23,7 +23,7 @@
 
 int dwc_is_stop_requested(const struct dwc_engine *e)
 {
-	return atomic_load(&e->stop);
+	return atomic_load(&e->requests.stop);
 }
 
 /* After HLT only an interrupt lets the guest go on. The virtual clock jumps to the next timer interrupt. With the host's clock, or
@@ -33,26 +33,26 @@ static int idle(struct dwc_engine *e)
 	struct timespec pause = { 0, IDLE_SLICE_NS };
 	uint64_t deadline;
 
-	dwc_pc_tick(&e->pc, e->guest_ns);
+	dwc_pc_tick(&e->pc, e->clock.guest_ns);
 	if (dwc_pc_interrupt_pending(&e->pc)) {
-		e->halted = 0;
+		e->clock.halted = 0;
 		return 0;
 	}
-	deadline = dwc_pc_deadline(&e->pc, e->guest_ns);
-	if (deadline == UINT64_MAX && !e->idle_waits)
+	deadline = dwc_pc_deadline(&e->pc, e->clock.guest_ns);
+	if (deadline == UINT64_MAX && !e->clock.idle_waits)
 		return DWC_STOP_IDLE;
-	if (!e->host_base_ns && !e->idle_waits) {
-		if (deadline > e->guest_ns)
-			e->guest_ns = deadline;
+	if (!e->clock.host_base_ns && !e->clock.idle_waits) {
+		if (deadline > e->clock.guest_ns)
+			e->clock.guest_ns = deadline;
 		return 0;
 	}
-	if (deadline - e->guest_ns < IDLE_SLICE_NS)
-		pause.tv_nsec = (long)(deadline - e->guest_ns);
+	if (deadline - e->clock.guest_ns < IDLE_SLICE_NS)
+		pause.tv_nsec = (long)(deadline - e->clock.guest_ns);
 	nanosleep(&pause, NULL);
-	if (e->host_base_ns)
-		e->guest_ns = dwc_now_ns() - e->host_base_ns;
+	if (e->clock.host_base_ns)
+		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
 	else
-		e->guest_ns += (uint64_t)pause.tv_nsec;
+		e->clock.guest_ns += (uint64_t)pause.tv_nsec;
 	return 0;
 }
 
@@ -61,12 +61,12 @@ static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->attention, 0) || (e->has_backlog && !e->pc.uart.rx_count))
+	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count))
 		return DWC_STOP_ATTENTION;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
-	if (e->pc.uart.tx_count && (e->halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+	if (e->pc.uart.tx_count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;
-	if (e->elements_limit && e->stats.committed >= e->elements_limit)
+	if (e->requests.elements_limit && e->stats.committed >= e->requests.elements_limit)
 		return DWC_STOP_ELEMENT_LIMIT;
 	return 0;
 }
@@ -77,9 +77,9 @@ int dwc_between_elements(struct dwc_engine *e)
 	int stop;
 
 	do
-		if ((stop = look_outside(e)) || (e->halted && (stop = idle(e))))
+		if ((stop = look_outside(e)) || (e->clock.halted && (stop = idle(e))))
 			return stop;
-	while (e->halted);
+	while (e->clock.halted);
 	return 0;
 }
 
@@ -90,7 +90,7 @@ static int serve_memory(struct dwc_engine *e)
 	int served;
 
 	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)run->cr8);
-	served = dwc_pc_mmio(&e->pc, &e->exit, e->inputs.io_data, e->guest_ns);
+	served = dwc_pc_mmio(&e->pc, &e->exit, e->inputs.io_data, e->clock.guest_ns);
 	run->cr8 = e->pc.lapic.tpr >> 4;
 	return served;
 }
@@ -104,7 +104,7 @@ int dwc_act(struct dwc_engine *e)
 	case KVM_EXIT_IO:
 		if (dwc_site_answer(e))
 			return 0;
-		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->guest_ns))
+		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->clock.guest_ns))
 			return DWC_STOP_EXIT;
 		return dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : 0;
 	case KVM_EXIT_MMIO:
@@ -120,8 +120,8 @@ int dwc_act(struct dwc_engine *e)
 	case KVM_EXIT_INTERNAL_ERROR:
 		return dwc_site_answer(e) || dwc_reflect_undefined(e) ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_HLT:
-		e->halted = e->replicas[0].run->if_flag;
-		return e->halted ? 0 : DWC_STOP_EXIT;
+		e->clock.halted = e->replicas[0].run->if_flag;
+		return e->clock.halted ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_INTR: /* ended by an overflow or by single steps */
 	case KVM_EXIT_SET_TPR: /* CR8 fell: a waiting interrupt may be possible now */

@@ -2,7 +2,26 @@
 #ifndef DWC_ELEMENT_BETWEEN_H
 #define DWC_ELEMENT_BETWEEN_H
 
+#include <stdint.h>
+#include <stdatomic.h>
+
 struct dwc_engine;
+
+struct dwc_clock {
+	uint64_t guest_ns;
+	uint64_t host_base_ns;     /* nonzero: the guest clock follows the host from here */
+	uint64_t patience_factor;  /* this element gets so many times as long */
+	int halted;                /* after HLT, until an interrupt is pending */
+	int idle_waits;            /* idle time passes at the host's pace, even of a virtual clock */
+};
+
+/* What is asked of the engine while it runs. */
+struct dwc_requests {
+	atomic_int stop, attention;
+	uint64_t elements_limit;   /* stop after so many committed in all; 0: none */
+	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
+	int has_backlog;           /* input waits for room in the UART */
+};
 
 int dwc_is_stop_requested(const struct dwc_engine *e);
 int dwc_between_elements(struct dwc_engine *e);

@@ -35,19 +35,19 @@ static void flush_dirty(struct dwc_engine *e)
 {
 	void (*flush)(uint8_t *) = has_clflushopt() ? flush_page_unordered : flush_page;
 
-	for (uint32_t i = 0; i < e->dirty_count; i++) {
-		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+	for (uint32_t i = 0; i < e->dirty.count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty.pages[i].page * DWC_PAGE;
 
 		flush(e->replicas[0].ram + gpa);
 		flush(e->replicas[1].ram + gpa);
-		flush(e->checkpoint_ram + gpa);
+		flush(e->checkpoint.ram + gpa);
 	}
 	_mm_mfence(); /* CLFLUSHOPT is ordered by fences only */
 }
 
 static void evict(struct dwc_engine *e)
 {
-	const volatile uint8_t *at = e->evict, *end = e->evict + e->evict_bytes;
+	const volatile uint8_t *at = e->config.evict, *end = e->config.evict + e->config.evict_bytes;
 
 	for (; at < end; at += LINE)
 		(void)*at;
@@ -56,14 +56,14 @@ static void evict(struct dwc_engine *e)
 /* Write the buffer once: otherwise all its pages would be the kernel's one page of zeros. */
 void dwc_caches_prepare(struct dwc_engine *e)
 {
-	if (e->evict)
-		memset(e->evict, 1, e->evict_bytes);
+	if (e->config.evict)
+		memset(e->config.evict, 1, e->config.evict_bytes);
 }
 
 /* Flush; the pages are those of the last dwc_pages_list(). */
 void dwc_caches_flush(struct dwc_engine *e)
 {
-	if (e->cache_flush == DWC_CACHE_ALL)
+	if (e->config.cache_flush == DWC_CACHE_ALL)
 		evict(e);
 	else
 		flush_dirty(e);

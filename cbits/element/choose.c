@@ -14,7 +14,7 @@
 static int starts_with_exception(const struct dwc_engine *e)
 {
 	if (e->ops->settle) /* the answer has been given already (dwc_inplace_settle) */
-		return e->checkpoint.events.exception.pending;
+		return e->checkpoint.state.events.exception.pending;
 	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
 	       e->inputs.answer == DWC_ANSWER_REFUSED;
 }
@@ -25,7 +25,7 @@ void dwc_choose_inputs(struct dwc_engine *e)
 	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);
 
 	dwc_tsc_choose(e);
-	dwc_pc_tick(&e->pc, e->guest_ns);
+	dwc_pc_tick(&e->pc, e->clock.guest_ns);
 	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);
 	e->inputs.cr8 = e->pc.lapic.tpr >> 4;
 	pending = dwc_pc_interrupt_pending(&e->pc);
@@ -38,9 +38,9 @@ void dwc_choose_inputs(struct dwc_engine *e)
 		return;
 	}
 	if (e->replicas[0].run->ready_for_interrupt_injection &&
-	    (e->strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
+	    (!e->protects || e->replicas[1].run->ready_for_interrupt_injection))
 		e->inputs.vector = dwc_pc_interrupt_acknowledge(&e->pc);
-	else if (e->strategy == DWC_OFF || e->exact_windows)
+	else if (!e->protects || e->config.exact_windows)
 		e->inputs.window = 1;
 	else
 		e->waiting++;

@@ -17,7 +17,7 @@
 /* The guest time that the element of a replica took. */
 static uint64_t element_ns(const struct dwc_replica *r)
 {
-	return dwc_ran_ns(r) / r->engine->clock_divisor;
+	return dwc_ran_ns(r) / r->engine->config.clock_divisor;
 }
 
 /* Whether memory is to be compared now: at each checkpoint, and when elements together have taken some time. What leaves the
@@ -26,7 +26,7 @@ int dwc_memory_due(const struct dwc_replica *r)
 {
 	const struct dwc_engine *e = r->engine;
 
-	return e->checkpoint_due || e->unseen_ns + element_ns(r) >= e->memory_every_ns;
+	return e->checkpoint.due || e->log.unseen_ns + element_ns(r) >= e->config.memory_every_ns;
 }
 
 static int compare(struct dwc_engine *e, int all)
@@ -34,18 +34,18 @@ static int compare(struct dwc_engine *e, int all)
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
 	int err;
 
-	e->diff = dwc_same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
-	e->diff |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
-	if (!all && !e->diff && !dwc_memory_due(a)) {
-		e->unseen_ns += element_ns(a);
+	e->divergence.groups = dwc_same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
+	e->divergence.groups |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
+	if (!all && !e->divergence.groups && !dwc_memory_due(a)) {
+		e->log.unseen_ns += element_ns(a);
 		return 0;
 	}
 	for (int i = 0; i < 2; i++) /* read the logs also after a difference, for its record */
 		if (e->replicas[i].stage != DWC_STAGE_HARVESTED && (err = dwc_pages_harvest(&e->replicas[i])))
 			return err;
-	e->diff |= dwc_pages_compare(e, all);
-	e->unseen_ns = 0;
-	return e->diff ? DWC_COMMIT_DIVERGED : DWC_COMMIT_DONE;
+	e->divergence.groups |= dwc_pages_compare(e, all);
+	e->log.unseen_ns = 0;
+	return e->divergence.groups ? DWC_COMMIT_DIVERGED : DWC_COMMIT_DONE;
 }
 
 /* Make this state the checkpoint. Both replicas are at `exit`, and all groups have been compared. Pages come first: they can
@@ -56,10 +56,10 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 
 	if (err)
 		return err;
-	e->checkpoint = e->replicas[0].state;
-	dwc_copy_exit(&e->checkpoint_exit, exit);
-	e->checkpoint_sum = dwc_checkpoint_sum(e);
-	e->log_count = 0;
+	e->checkpoint.state = e->replicas[0].state;
+	dwc_copy_exit(&e->checkpoint.exit, exit);
+	e->checkpoint.sum = dwc_checkpoint_sum(e);
+	e->log.count = 0;
 	return 0;
 }
 
@@ -67,38 +67,38 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
-	int waits = !dwc_returnable(exit, &e->exit) && e->strategy != DWC_IN_PLACE && e->log_count < DWC_LOG_ELEMENTS;
+	int waits = !dwc_returnable(exit, &e->exit) && e->vms == 2 && e->log.count < DWC_LOG_ELEMENTS;
 	/* If the frozen TSC ticked in the element both may have read the new time, which a replay might not: make it a checkpoint */
 	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
-	int all = ((e->checkpoint_due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
+	int all = ((e->checkpoint.due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
 	if (e->phase == DWC_PHASE_COMPARED)
 		return take_checkpoint(e, exit);
-	if (all && !e->checkpoint_due && (err = dwc_replica_call_both(e, dwc_replica_read_state)))
+	if (all && !e->checkpoint.due && (err = dwc_replica_call_both(e, dwc_replica_read_state)))
 		return err;
 	if ((err = compare(e, all)))
 		return err;
 	if (all)
 		return take_checkpoint(e, exit);
-	DWC_ASSERT(e, e->log_count < DWC_LOG_ELEMENTS);
-	dwc_copy_inputs(e, &e->log[e->log_count].inputs, &e->inputs);
-	dwc_copy_exit(&e->log[e->log_count].exit, exit);
-	e->log[e->log_count].ran_ns = dwc_ran_ns(&e->replicas[0]);
-	e->log[e->log_count].sum = dwc_logged_sum(&e->log[e->log_count], &e->exit);
-	e->log_count++;
-	dwc_state_get_synced(&e->replicas[0], &e->committed);
+	DWC_ASSERT(e, e->log.count < DWC_LOG_ELEMENTS);
+	dwc_copy_inputs(e, &e->log.entries[e->log.count].inputs, &e->inputs);
+	dwc_copy_exit(&e->log.entries[e->log.count].exit, exit);
+	e->log.entries[e->log.count].ran_ns = dwc_ran_ns(&e->replicas[0]);
+	e->log.entries[e->log.count].sum = dwc_logged_sum(&e->log.entries[e->log.count], &e->exit);
+	e->log.count++;
+	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
 	return 0;
 }
 
 /* The guest clock moves between elements only. */
 void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 {
-	if (e->host_base_ns)
-		e->guest_ns = dwc_now_ns() - e->host_base_ns;
-	else if (e->strategy == DWC_OFF && e->tsc_ratio)
-		e->guest_ns = e->replicas[0].tsc_value > e->guest_ns ? e->replicas[0].tsc_value : e->guest_ns;
+	if (e->clock.host_base_ns)
+		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
+	else if (!e->protects && e->config.tsc_ratio)
+		e->clock.guest_ns = e->replicas[0].tsc_value > e->clock.guest_ns ? e->replicas[0].tsc_value : e->clock.guest_ns;
 	else
-		e->guest_ns += ran_ns / e->clock_divisor;
+		e->clock.guest_ns += ran_ns / e->config.clock_divisor;
 }
 
 /* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
@@ -109,12 +109,12 @@ int dwc_engine_commit(struct dwc_engine *e)
 	int err;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
-	if (e->strategy != DWC_OFF && (err = compare_commit(e))) {
+	if (e->protects && (err = compare_commit(e))) {
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
 	}
 	e->stats.compare_ns += dwc_now_ns() - from;
-	e->checkpoint_due = e->log_count + 1 >= e->checkpoint_every;
+	e->checkpoint.due = e->log.count + 1 >= e->config.checkpoint_every;
 	dwc_copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = dwc_finishes_later(e, &a->exit);
 	e->replicas[0].stage = e->replicas[1].stage = DWC_STAGE_AT_COMMITTED;
@@ -143,7 +143,7 @@ int dwc_engine_checkpoint(struct dwc_engine *e)
 	int err;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
-	if (!e->log_count)
+	if (!e->log.count)
 		return DWC_COMMIT_DONE;
 	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && e->replicas[1].stage == DWC_STAGE_AT_COMMITTED);
 	if ((err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))

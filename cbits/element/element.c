@@ -18,7 +18,7 @@
 /* Whether the caller wants visits at both ends of this element (in place also between its runs). */
 static int is_visited(const struct dwc_engine *e)
 {
-	return e->stats.committed >= e->visit_from;
+	return e->stats.committed >= e->requests.visit_from;
 }
 
 /* Run until the element is over or cut; in place until e1 is. */
@@ -49,7 +49,7 @@ static int begin(struct dwc_engine *e)
 	if ((stop = dwc_between_elements(e)))
 		return stop;
 	if (e->phase != DWC_PHASE_INPUTS_CHOSEN) {
-		if (e->scrub_bytes_per_s && (stop = dwc_scrub(e)))
+		if (e->config.scrub_bytes_per_s && (stop = dwc_scrub(e)))
 			return stop;
 		dwc_choose_inputs(e);
 		dwc_set_phase(e, e->phase == DWC_PHASE_FRAGMENT ? DWC_PHASE_COMPARED : DWC_PHASE_INPUTS_CHOSEN);
@@ -107,8 +107,8 @@ int dwc_engine_run(struct dwc_engine *e, uint64_t elements, uint64_t visit_from)
 {
 	int stop;
 
-	e->elements_limit = elements;
-	e->visit_from = visit_from;
+	e->requests.elements_limit = elements;
+	e->requests.visit_from = visit_from;
 	do
 		stop = advance(e);
 	while (!stop);

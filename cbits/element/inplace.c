@@ -32,18 +32,18 @@
 static void find_changed(struct dwc_engine *e)
 {
 	dwc_pages_list(e);
-	for (uint32_t i = 0; i < e->dirty_count; i++) {
-		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+	for (uint32_t i = 0; i < e->dirty.count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty.pages[i].page * DWC_PAGE;
 
-		e->dirty[i].changed = memcmp(e->replicas[0].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE) != 0;
+		e->dirty.pages[i].changed = memcmp(e->replicas[0].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE) != 0;
 	}
 }
 
 static void copy_changed(struct dwc_engine *e, uint8_t *to, const uint8_t *from)
 {
-	for (uint32_t i = 0; i < e->dirty_count; i++)
-		if (e->dirty[i].changed)
-			memcpy(to + (uint64_t)e->dirty[i].page * DWC_PAGE, from + (uint64_t)e->dirty[i].page * DWC_PAGE, DWC_PAGE);
+	for (uint32_t i = 0; i < e->dirty.count; i++)
+		if (e->dirty.pages[i].changed)
+			memcpy(to + (uint64_t)e->dirty.pages[i].page * DWC_PAGE, from + (uint64_t)e->dirty.pages[i].page * DWC_PAGE, DWC_PAGE);
 }
 
 /* Copy what KVM's emulator wrote to guest memory to all copies of RAM: it is the same for both runs. */
@@ -55,10 +55,10 @@ static int accept_memory(struct dwc_engine *e)
 		return err;
 	find_changed(e);
 	copy_changed(e, e->replicas[1].ram, e->replicas[0].ram);
-	copy_changed(e, e->checkpoint_ram, e->replicas[0].ram);
-	for (uint32_t i = 0; i < e->dirty_count; i++)
-		if (e->dirty[i].changed)
-			e->sums[e->dirty[i].page] = dwc_page_sum(e->replicas[0].ram + (uint64_t)e->dirty[i].page * DWC_PAGE);
+	copy_changed(e, e->checkpoint.ram, e->replicas[0].ram);
+	for (uint32_t i = 0; i < e->dirty.count; i++)
+		if (e->dirty.pages[i].changed)
+			e->checkpoint.sums[e->dirty.pages[i].page] = dwc_page_sum(e->replicas[0].ram + (uint64_t)e->dirty.pages[i].page * DWC_PAGE);
 	return 0;
 }
 
@@ -86,7 +86,7 @@ static int take_fragment(struct dwc_engine *e)
 		return err;
 	vm->started_ns = vm->ended_ns = dwc_now_ns();
 	set_aside(e);
-	e->changed_count = 0;
+	e->dirty.changed_count = 0;
 	dwc_set_phase(e, DWC_PHASE_FRAGMENT);
 	return 0;
 }
@@ -95,11 +95,11 @@ static int take_fragment(struct dwc_engine *e)
  * they are set (svm_set_msr), but not when the guest writes them. */
 static int give_msrs(struct dwc_engine *e)
 {
-	const struct dwc_msrs *msrs = &e->checkpoint.msrs;
+	const struct dwc_msrs *msrs = &e->checkpoint.state.msrs;
 
-	if (!memcmp(msrs->entries, e->msrs_given.entries, msrs->count * sizeof msrs->entries[0]))
+	if (!memcmp(msrs->entries, e->in_place.msrs_given.entries, msrs->count * sizeof msrs->entries[0]))
 		return 0;
-	e->msrs_given = *msrs;
+	e->in_place.msrs_given = *msrs;
 	return dwc_set_msrs(&e->replicas[0], msrs);
 }
 
@@ -107,7 +107,7 @@ static int give_msrs(struct dwc_engine *e)
 static int finish_exit(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];
-	const struct dwc_exit *x = &e->checkpoint_exit;
+	const struct dwc_exit *x = &e->checkpoint.exit;
 	uint64_t rdi = vm->run->s.regs.regs.rdi;
 	int io = dwc_is_io(x), mmio_read = x->reason == KVM_EXIT_MMIO && !x->is_write, err, again = 0;
 
@@ -118,12 +118,12 @@ static int finish_exit(struct dwc_engine *e)
 	/* INS moves RDI, IN does not; a read from a device's memory can go anywhere, also to XMM registers */
 	if ((mmio_read || again || vm->run->s.regs.regs.rdi != rdi) && (err = accept_memory(e)))
 		return err;
-	if (mmio_read && (err = dwc_state_get(vm, &e->checkpoint)))
+	if (mmio_read && (err = dwc_state_get(vm, &e->checkpoint.state)))
 		return err;
-	dwc_state_get_synced(vm, &e->checkpoint);
-	memset(&e->checkpoint_exit, 0, offsetof(struct dwc_exit, data));
-	e->checkpoint_exit.reason = KVM_EXIT_INTR; /* nothing is pending */
-	e->checkpoint_sum = dwc_checkpoint_sum(e);
+	dwc_state_get_synced(vm, &e->checkpoint.state);
+	memset(&e->checkpoint.exit, 0, offsetof(struct dwc_exit, data));
+	e->checkpoint.exit.reason = KVM_EXIT_INTR; /* nothing is pending */
+	e->checkpoint.sum = dwc_checkpoint_sum(e);
 	e->has_pending_io = 0;
 	e->inputs.answer = DWC_ANSWER_IO;
 	return again ? take_fragment(e) : 0;
@@ -135,7 +135,7 @@ int dwc_inplace_settle(struct dwc_engine *e)
 	uint64_t from = dwc_now_ns();
 	int err;
 
-	if ((dwc_is_io(&e->checkpoint_exit) || e->inputs.answer != DWC_ANSWER_IO) && (err = finish_exit(e)))
+	if ((dwc_is_io(&e->checkpoint.exit) || e->inputs.answer != DWC_ANSWER_IO) && (err = finish_exit(e)))
 		return err;
 	if ((err = give_msrs(e)))
 		return err;
@@ -162,13 +162,13 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 			find_changed(e);
 		}
 	}
-	copy_changed(e, vm->ram, e->checkpoint_ram);
+	copy_changed(e, vm->ram, e->checkpoint.ram);
 	if ((err = dwc_job_restore(vm)))
 		return err;
 	restored = dwc_now_ns();
 	e->stats.restore_ns += restored - from;
 	dwc_set_phase(e, DWC_PHASE_FIRST_RUN_DONE);
-	if (e->cache_flush == DWC_CACHE_KEPT)
+	if (e->config.cache_flush == DWC_CACHE_KEPT)
 		return 0;
 	dwc_caches_flush(e);
 	e->stats.flush_ns += dwc_now_ns() - restored;

@@ -21,9 +21,9 @@
 
 int dwc_job_restore(struct dwc_replica *r)
 {
-	r->state = r->engine->checkpoint;
+	r->state = r->engine->checkpoint.state;
 	r->stage = DWC_STAGE_AT_COMMITTED;
-	return dwc_state_set(r, &r->state, r->engine->flush == DWC_FLUSH_PGE);
+	return dwc_state_set(r, &r->state, r->engine->config.flush == DWC_FLUSH_PGE);
 }
 
 /* Run to the expected exit: the I/O exit of the checkpoint, whose instruction exits again (the device is not asked again), or the
@@ -34,12 +34,12 @@ static int job_reach_exit(struct dwc_replica *r)
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
-	end = dwc_replica_run(r, r->engine->replay_ns);
+	end = dwc_replica_run(r, r->engine->log.replay_ns);
 	if (end < 0)
 		return end;
 	if (end == DWC_RUN_STOP_REQUESTED)
 		return DWC_ROLLBACK_STOP_REQUESTED;
-	if (end != DWC_RUN_EXIT || !dwc_same_exit(&r->exit, r->engine->expected))
+	if (end != DWC_RUN_EXIT || !dwc_same_exit(&r->exit, r->engine->log.expected))
 		return DWC_ROLLBACK_UNREPEATABLE;
 	r->stage = DWC_STAGE_AT_COMMITTED;
 	return DWC_ROLLBACK_DONE;
@@ -60,11 +60,11 @@ static int arrived(struct dwc_engine *e)
 
 	if ((err = dwc_replica_call_both(e, dwc_pages_harvest)))
 		return err;
-	if ((e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats)) ||
-	    (e->diff = dwc_state_compare_synced(&e->replicas[0].state, &e->committed, &e->stats)) ||
-	    (e->diff = dwc_pages_compare(e, 0)))
+	if ((e->divergence.groups = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats)) ||
+	    (e->divergence.groups = dwc_state_compare_synced(&e->replicas[0].state, &e->log.committed, &e->stats)) ||
+	    (e->divergence.groups = dwc_pages_compare(e, 0)))
 		return DWC_ROLLBACK_UNREPEATABLE;
-	e->unseen_ns = 0;
+	e->log.unseen_ns = 0;
 	return 0;
 }
 
@@ -73,34 +73,34 @@ static int replay(struct dwc_engine *e)
 {
 	int err;
 
-	dwc_copy_exit(&e->exit, &e->checkpoint_exit);
+	dwc_copy_exit(&e->exit, &e->checkpoint.exit);
 	e->has_pending_io = dwc_finishes_later(e, &e->exit);
-	e->expected = &e->checkpoint_exit;
-	e->replay_ns = SPARE_NS;
+	e->log.expected = &e->checkpoint.exit;
+	e->log.replay_ns = SPARE_NS;
 	if (e->has_pending_io && (err = dwc_replica_call_both(e, job_reach_exit)))
 		return err;
-	for (uint32_t i = 0; i < e->log_count; i++) {
-		dwc_copy_inputs(e, &e->inputs, &e->log[i].inputs);
-		e->expected = &e->log[i].exit;
-		e->replay_ns = SPARE_NS + SPARE_TIMES * e->log[i].ran_ns;
+	for (uint32_t i = 0; i < e->log.count; i++) {
+		dwc_copy_inputs(e, &e->inputs, &e->log.entries[i].inputs);
+		e->log.expected = &e->log.entries[i].exit;
+		e->log.replay_ns = SPARE_NS + SPARE_TIMES * e->log.entries[i].ran_ns;
 		if ((err = dwc_replica_call_both(e, job_replay)))
 			return err;
-		dwc_copy_exit(&e->exit, &e->log[i].exit);
+		dwc_copy_exit(&e->exit, &e->log.entries[i].exit);
 		e->has_pending_io = dwc_finishes_later(e, &e->exit);
 	}
-	return e->log_count ? arrived(e) : 0;
+	return e->log.count ? arrived(e) : 0;
 }
 
 static int restore(struct dwc_engine *e, int all)
 {
 	int err;
 
-	if (e->counting && ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1]))))
+	if (e->config.counting && ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1]))))
 		return err;
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
 	    (err = dwc_pages_rollback(e, all)))
 		return err;
-	if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
+	if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
 		return err;
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
@@ -113,7 +113,7 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 {
 	struct dwc_inputs inputs = e->inputs;
 	uint64_t from = dwc_now_ns();
-	uint32_t diff = e->diff;
+	uint32_t diff = e->divergence.groups;
 	int err, tries = 0;
 
 	DWC_ASSERT(e, to <= e->phase); /* inputs cannot stay that have not been chosen */
@@ -126,8 +126,8 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 	} while (err == DWC_ROLLBACK_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
-	e->rearm = 1;
-	e->diff = diff;
+	e->slice.rearm = 1;
+	e->divergence.groups = diff;
 	e->inputs = inputs;
 	dwc_set_phase(e, to);
 	e->stats.rollbacks++;

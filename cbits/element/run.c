@@ -20,17 +20,17 @@
  * a second (for input from outside). */
 static uint64_t time_until_due(struct dwc_engine *e)
 {
-	uint64_t deadline = dwc_pc_deadline(&e->pc, e->guest_ns), left;
+	uint64_t deadline = dwc_pc_deadline(&e->pc, e->clock.guest_ns), left;
 
 	if (dwc_pc_interrupt_pending(&e->pc))
-		return e->patience_ns;
+		return e->config.patience_ns;
 	if (deadline == UINT64_MAX)
-		return NS_PER_S + e->patience_ns;
-	left = deadline > e->guest_ns ? deadline - e->guest_ns : 0;
+		return NS_PER_S + e->config.patience_ns;
+	left = deadline > e->clock.guest_ns ? deadline - e->clock.guest_ns : 0;
 	if (left > NS_PER_S)
 		left = NS_PER_S;
-	left *= e->host_base_ns ? 1 : e->clock_divisor;
-	return left > e->patience_ns ? left : e->patience_ns;
+	left *= e->clock.host_base_ns ? 1 : e->config.clock_divisor;
+	return left > e->config.patience_ns ? left : e->config.patience_ns;
 }
 
 /* An element cut by its time limit is discarded; the limit is raised from time to time so that long elements finish. */
@@ -38,14 +38,14 @@ uint64_t dwc_time_limit(struct dwc_engine *e)
 {
 	uint64_t limit = time_until_due(e), longest = limit > LONGEST_WAIT_NS ? limit : LONGEST_WAIT_NS;
 
-	return limit * e->patience_factor < longest ? limit * e->patience_factor : longest;
+	return limit * e->clock.patience_factor < longest ? limit * e->clock.patience_factor : longest;
 }
 
 static int job_continue(struct dwc_replica *r)
 {
 	int end = dwc_replica_run(r, r->limit_ns);
 
-	if (end == DWC_RUN_EXIT && r->engine->strategy != DWC_OFF && dwc_memory_due(r))
+	if (end == DWC_RUN_EXIT && r->engine->protects && dwc_memory_due(r))
 		return dwc_pages_harvest(r);
 	return end;
 }
@@ -57,7 +57,7 @@ int dwc_job_element(struct dwc_replica *r)
 	int err;
 
 	DWC_ASSERT(r->engine, r->stage == DWC_STAGE_AT_COMMITTED || r->stage == DWC_STAGE_HAS_INPUTS);
-	if (r->engine->arm && (err = dwc_slice_arm(r)))
+	if (r->engine->slice.arm && (err = dwc_slice_arm(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
 	r->tick_crossed = 0;
@@ -84,10 +84,10 @@ int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 {
 	int end;
 
-	r->limit_ns += e->hang_ns;
+	r->limit_ns += e->config.hang_ns;
 	end = dwc_replica_call(r, job_continue);
 	if (end != DWC_RUN_TIME_LIMIT)
 		return dwc_stop_of(end);
-	e->diff = DWC_DIFF_HANG;
+	e->divergence.groups = DWC_DIFF_HANG;
 	return DWC_STOP_DIVERGED;
 }

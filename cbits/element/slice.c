@@ -14,8 +14,8 @@ int dwc_slice_measure(struct dwc_engine *e)
 	uint64_t count;
 	int err = dwc_counter_read(&e->replicas[0], &count);
 
-	if (!err && e->slice_used_ns)
-		e->events_per_ms = (e->events_per_ms + count * NS_PER_MS / e->slice_used_ns) / 2;
+	if (!err && e->slice.used_ns)
+		e->slice.events_per_ms = (e->slice.events_per_ms + count * NS_PER_MS / e->slice.used_ns) / 2;
 	return err;
 }
 
@@ -25,28 +25,28 @@ int dwc_slice_plan(struct dwc_engine *e)
 {
 	int err;
 
-	e->arm = 0;
-	if (!e->counting || (!e->rearm && e->slice_used_ns < e->slice_ns / 2))
+	e->slice.arm = 0;
+	if (!e->config.counting || (!e->slice.rearm && e->slice.used_ns < e->config.slice_ns / 2))
 		return 0;
-	if (!e->rearm && (err = dwc_slice_measure(e)))
+	if (!e->slice.rearm && (err = dwc_slice_measure(e)))
 		return err;
-	e->budget = e->events_per_ms * e->slice_ns / NS_PER_MS;
-	if (e->budget < DWC_LEAST_BUDGET)
-		e->budget = DWC_LEAST_BUDGET;
-	e->slice_events = e->budget;
-	e->arm = 1;
-	e->rearm = 0;
-	e->slice_used_ns = 0;
+	e->slice.budget = e->slice.events_per_ms * e->config.slice_ns / NS_PER_MS;
+	if (e->slice.budget < DWC_LEAST_BUDGET)
+		e->slice.budget = DWC_LEAST_BUDGET;
+	e->slice.events = e->slice.budget;
+	e->slice.arm = 1;
+	e->slice.rearm = 0;
+	e->slice.used_ns = 0;
 	return 0;
 }
 
 /* Start a slice. No element is to last longer than one and a half slices, whatever the counter says. */
 int dwc_slice_arm(struct dwc_replica *r)
 {
-	uint64_t budget = r->engine->budget;
+	uint64_t budget = r->engine->slice.budget;
 	int err = dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 
-	r->most_ns = r->engine->slice_ns * 3 / 2;
+	r->most_ns = r->engine->config.slice_ns * 3 / 2;
 	return err ? err : dwc_replica_kick_after(r, r->most_ns);
 }
 
@@ -56,7 +56,7 @@ void dwc_slice_note(struct dwc_engine *e)
 	uint64_t a_ns = dwc_ran_ns(&e->replicas[0]), b_ns = dwc_ran_ns(&e->replicas[1]);
 	uint64_t ns = a_ns < b_ns ? a_ns : b_ns;
 
-	e->slice_used_ns += ns;
+	e->slice.used_ns += ns;
 	if (ns > e->stats.longest_ns)
 		e->stats.longest_ns = ns;
 }

@@ -2,8 +2,21 @@
 #ifndef DWC_ELEMENT_SLICE_H
 #define DWC_ELEMENT_SLICE_H
 
+#include <stdint.h>
+
+#include "element/align.h"
+
 struct dwc_engine;
 struct dwc_replica;
+
+/* The slice under way, and what was learned for the next. */
+struct dwc_slice {
+	int arm, rearm;            /* this element starts a new one; it must, the counts are void */
+	uint64_t events, budget;
+	uint64_t used_ns;          /* guest time since the counters were armed */
+	uint64_t events_per_ms;    /* what the counter counts in a millisecond of guest time */
+	struct dwc_counter_habits habits;
+};
 
 int dwc_slice_plan(struct dwc_engine *e);
 int dwc_slice_arm(struct dwc_replica *r);

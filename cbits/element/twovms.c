@@ -20,7 +20,7 @@ static int plan(struct dwc_engine *e)
 {
 	int err = dwc_slice_plan(e);
 
-	e->replicas[0].limit_ns = e->replicas[1].limit_ns = e->counting ? 0 : dwc_time_limit(e);
+	e->replicas[0].limit_ns = e->replicas[1].limit_ns = e->config.counting ? 0 : dwc_time_limit(e);
 	return err;
 }
 
@@ -28,7 +28,7 @@ static int align(struct dwc_engine *e, int first, int second)
 {
 	if (first && second)
 		return dwc_align(e);
-	return dwc_align_to_natural(&e->replicas[!first], e->budget + DWC_LEAST_BUDGET);
+	return dwc_align_to_natural(&e->replicas[!first], e->slice.budget + DWC_LEAST_BUDGET);
 }
 
 /* At least one run was ended by its counter: bring both to the same point. */
@@ -38,9 +38,9 @@ static int meet(struct dwc_engine *e, int first, int second)
 	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
 	int status;
 
-	if (!e->rearm && (status = dwc_slice_measure(e)))
+	if (!e->slice.rearm && (status = dwc_slice_measure(e)))
 		return status;
-	e->rearm = 1;
+	e->slice.rearm = 1;
 	status = align(e, first, second);
 	/* the time to get to the common point is not guest time */
 	a->ended_ns = ended_ns;
@@ -55,7 +55,7 @@ static int meet(struct dwc_engine *e, int first, int second)
 		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 		return dwc_replica_call_both(e, dwc_pages_harvest);
 	case DWC_ALIGN_MISSED:
-		e->diff = DWC_DIFF_HANG;
+		e->divergence.groups = DWC_DIFF_HANG;
 		return DWC_STOP_DIVERGED;
 	case DWC_ALIGN_STOP_REQUESTED:
 		return DWC_STOP_REQUESTED;
@@ -88,10 +88,10 @@ static int end(struct dwc_engine *e, int first, int second)
 /* Set the budget so that e2 is likely to end where e1 did. */
 static int follow_e1(struct dwc_engine *e)
 {
-	int err = dwc_counter_read(&e->replicas[0], &e->budget);
+	int err = dwc_counter_read(&e->replicas[0], &e->slice.budget);
 
 	if (!err)
-		e->budget = dwc_budget_to_end_at(e, e->budget);
+		e->slice.budget = dwc_budget_to_end_at(e, e->slice.budget);
 	return err;
 }
 
@@ -106,7 +106,7 @@ int dwc_run_sequential(struct dwc_engine *e)
 	e->stats.first_run_ns += dwc_ran_ns(a);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);
-	if (first && e->arm && (err = follow_e1(e)))
+	if (first && e->slice.arm && (err = follow_e1(e)))
 		return err;
 	second = dwc_replica_call(b, dwc_job_element);
 	e->stats.second_run_ns += dwc_ran_ns(b);

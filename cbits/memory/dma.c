@@ -42,16 +42,16 @@ int dwc_memory_at_rest(const struct dwc_engine *e)
 
 static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
 {
-	return gpa <= e->ram_bytes && length <= e->ram_bytes - gpa;
+	return gpa <= e->config.ram_bytes && length <= e->config.ram_bytes - gpa;
 }
 
 static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
 	memcpy(out, e->replicas[0].ram + gpa, length);
-	if (e->strategy == DWC_OFF)
+	if (!e->protects)
 		return 0;
 	/* compare what was copied for the device, not the replica's page: a bit can flip on the way */
-	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint_ram + gpa, length))
+	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint.ram + gpa, length))
 		return 0;
 	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_MENDED : DWC_MEMORY_LOST;
 }
@@ -74,11 +74,11 @@ int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t l
  * is left. */
 static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
-	uint8_t *page = e->checkpoint_ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
-	uint64_t *sum = &e->sums[gpa / DWC_PAGE];
+	uint8_t *page = e->checkpoint.ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
+	uint64_t *sum = &e->checkpoint.sums[gpa / DWC_PAGE];
 	int right = length == DWC_PAGE || dwc_page_sum(page) == *sum;
 
-	memcpy(e->checkpoint_ram + gpa, data, length);
+	memcpy(e->checkpoint.ram + gpa, data, length);
 	if (right)
 		*sum = dwc_page_sum(page);
 }
@@ -89,7 +89,7 @@ int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, ui
 	if (!in_ram(e, gpa, length))
 		return -EFAULT;
 	memcpy(e->replicas[0].ram + gpa, data, length);
-	if (e->strategy != DWC_OFF) {
+	if (e->protects) {
 		memcpy(e->replicas[1].ram + gpa, data, length);
 		for (uint64_t done = 0, piece; done < length; done += piece) {
 			piece = DWC_PAGE - (gpa + done) % DWC_PAGE;

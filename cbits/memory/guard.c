@@ -58,7 +58,7 @@ static uint64_t exit_sum(uint64_t sum, const struct dwc_exit *x)
 
 uint64_t dwc_checkpoint_sum(const struct dwc_engine *e)
 {
-	return exit_sum(bytes_sum(1, &e->checkpoint, sizeof e->checkpoint), &e->checkpoint_exit);
+	return exit_sum(bytes_sum(1, &e->checkpoint.state, sizeof e->checkpoint.state), &e->checkpoint.exit);
 }
 
 /* The answer belongs to the exit before, which says how long it is. */
@@ -70,15 +70,15 @@ uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *befor
 /* Check the checkpoint's registers and the log before they are used. There is only one copy of them. */
 int dwc_guard_log(const struct dwc_engine *e)
 {
-	const struct dwc_exit *before = &e->checkpoint_exit;
+	const struct dwc_exit *before = &e->checkpoint.exit;
 
-	if (dwc_checkpoint_sum(e) != e->checkpoint_sum)
+	if (dwc_checkpoint_sum(e) != e->checkpoint.sum)
 		return DWC_ROLLBACK_DAMAGED;
-	DWC_ASSERT(e, e->log_count <= DWC_LOG_ELEMENTS);
-	for (uint32_t i = 0; i < e->log_count; i++) {
-		if (dwc_logged_sum(&e->log[i], before) != e->log[i].sum)
+	DWC_ASSERT(e, e->log.count <= DWC_LOG_ELEMENTS);
+	for (uint32_t i = 0; i < e->log.count; i++) {
+		if (dwc_logged_sum(&e->log.entries[i], before) != e->log.entries[i].sum)
 			return DWC_ROLLBACK_DAMAGED;
-		before = &e->log[i].exit;
+		before = &e->log.entries[i].exit;
 	}
 	return 0;
 }
@@ -86,8 +86,8 @@ int dwc_guard_log(const struct dwc_engine *e)
 /* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *saved = e->checkpoint_ram + gpa;
-	uint64_t sum = e->sums[gpa / DWC_PAGE];
+	uint8_t *saved = e->checkpoint.ram + gpa;
+	uint64_t sum = e->checkpoint.sums[gpa / DWC_PAGE];
 
 	if (dwc_page_sum(saved) == sum)
 		return 0;
@@ -106,9 +106,9 @@ void dwc_guard_start(struct dwc_engine *e)
 	static const uint8_t zeroes[DWC_PAGE];
 	uint64_t of_zeroes = dwc_page_sum(zeroes);
 
-	for (uint64_t gpa = 0; gpa < e->ram_bytes; gpa += DWC_PAGE)
-		e->sums[gpa / DWC_PAGE] = memcmp(e->checkpoint_ram + gpa, zeroes, DWC_PAGE) ?
-						  dwc_page_sum(e->checkpoint_ram + gpa) :
+	for (uint64_t gpa = 0; gpa < e->config.ram_bytes; gpa += DWC_PAGE)
+		e->checkpoint.sums[gpa / DWC_PAGE] = memcmp(e->checkpoint.ram + gpa, zeroes, DWC_PAGE) ?
+						  dwc_page_sum(e->checkpoint.ram + gpa) :
 						  of_zeroes;
-	e->checkpoint_sum = dwc_checkpoint_sum(e);
+	e->checkpoint.sum = dwc_checkpoint_sum(e);
 }

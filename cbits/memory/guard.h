@@ -4,9 +4,22 @@
 
 #include <stdint.h>
 
+#include "vcpu/exit.h"
+#include "vcpu/state.h"
+
 struct dwc_engine;
 struct dwc_exit;
 struct dwc_logged;
+
+/* The state that a rollback goes back to, and what guards it. */
+struct dwc_checkpoint {
+	uint8_t *ram;
+	struct dwc_state state;
+	struct dwc_exit exit;      /* at which it stands */
+	uint64_t *sums, sum;       /* of its pages, and of the two above */
+	uint64_t *new_sums;        /* of the changed pages, in a commit */
+	int due;                   /* this element ends with one: the replicas read all groups */
+};
 
 uint64_t dwc_page_sum(const uint8_t *page);
 uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);

@@ -23,7 +23,7 @@
 int dwc_pages_harvest(struct dwc_replica *r)
 {
 	/* in place there is one VM with one log, which still has the pages of e1 */
-	if (r->index && r->engine->strategy == DWC_IN_PLACE)
+	if (r->index && r->engine->vms == 1)
 		return 0;
 	for (int i = 0; i < r->engine->nslots; i++) {
 		struct kvm_dirty_log log;
@@ -60,9 +60,9 @@ static uint64_t words(const struct dwc_slot *s)
 
 static void forget_cold(struct dwc_engine *e)
 {
-	for (int i = 0; e->cold_count && i < e->nslots; i++)
+	for (int i = 0; e->dirty.cold_count && i < e->nslots; i++)
 		memset(e->replicas[0].slots[i].cold, 0, words(&e->replicas[0].slots[i]) * 8);
-	e->cold_count = 0;
+	e->dirty.cold_count = 0;
 }
 
 static void set_cold(struct dwc_engine *e, uint32_t page)
@@ -74,30 +74,30 @@ static void set_cold(struct dwc_engine *e, uint32_t page)
 		if (at < s->size / DWC_PAGE)
 			s->cold[at / 64] |= 1ull << (at % 64);
 	}
-	e->cold_count++;
+	e->dirty.cold_count++;
 }
 
 static void age(struct dwc_engine *e, uint32_t page, int changed)
 {
-	uint8_t *idle = &e->idle[page];
+	uint8_t *idle = &e->dirty.idle[page];
 
 	if (changed) {
-		e->changed[e->changed_count++] = page;
+		e->dirty.changed[e->dirty.changed_count++] = page;
 		*idle = 0;
 	} else if (*idle < UINT8_MAX) {
 		++*idle;
 	}
-	if (*idle >= e->idle_limit)
+	if (*idle >= e->config.idle_limit)
 		set_cold(e, page);
 }
 
 /* List the pages in either log. */
 void dwc_pages_list(struct dwc_engine *e)
 {
-	e->dirty_count = 0;
+	e->dirty.count = 0;
 	FOR_EACH_DIRTY(e, slot, gpa) {
-		DWC_ASSERT(e, gpa < e->ram_bytes);
-		e->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);
+		DWC_ASSERT(e, gpa < e->config.ram_bytes);
+		e->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);
 	}
 }
 
@@ -107,16 +107,16 @@ static void compare_share(struct dwc_engine *e, uint32_t from, uint32_t to)
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 
 	for (uint32_t i = from; i < to; i++) {
-		uint64_t gpa = (uint64_t)e->dirty[i].page * DWC_PAGE;
+		uint64_t gpa = (uint64_t)e->dirty.pages[i].page * DWC_PAGE;
 
-		e->dirty[i].differs = dwc_difference(a + gpa, b + gpa) != 0;
-		e->dirty[i].changed = e->compare_all && dwc_difference(a + gpa, e->checkpoint_ram + gpa);
+		e->dirty.pages[i].differs = dwc_difference(a + gpa, b + gpa) != 0;
+		e->dirty.pages[i].changed = e->dirty.compare_all && dwc_difference(a + gpa, e->checkpoint.ram + gpa);
 	}
 }
 
 static int job_compare_second_half(struct dwc_replica *r)
 {
-	compare_share(r->engine, r->engine->dirty_count / 2, r->engine->dirty_count);
+	compare_share(r->engine, r->engine->dirty.count / 2, r->engine->dirty.count);
 	return 0;
 }
 
@@ -125,37 +125,37 @@ static int job_compare_second_half(struct dwc_replica *r)
  * that a rollback must restore. */
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
-	e->diff_count = e->changed_count = 0;
+	e->divergence.page_count = e->dirty.changed_count = 0;
 	forget_cold(e);
 	dwc_pages_list(e);
-	e->compare_all = at_checkpoint;
-	if (e->strategy == DWC_PARALLEL && e->spin_turns && e->dirty_count >= SHARED_PAGES) {
+	e->dirty.compare_all = at_checkpoint;
+	if (e->config.strategy == DWC_PARALLEL && e->config.spin_turns && e->dirty.count >= SHARED_PAGES) {
 		dwc_replica_post(&e->replicas[1], job_compare_second_half);
-		compare_share(e, 0, e->dirty_count / 2);
+		compare_share(e, 0, e->dirty.count / 2);
 		dwc_replica_wait(&e->replicas[1]);
 	} else {
-		compare_share(e, 0, e->dirty_count);
+		compare_share(e, 0, e->dirty.count);
 	}
-	for (uint32_t i = 0; i < e->dirty_count; i++) {
-		const struct dwc_dirty *d = &e->dirty[i];
+	for (uint32_t i = 0; i < e->dirty.count; i++) {
+		const struct dwc_dirty *d = &e->dirty.pages[i];
 
 		if (at_checkpoint)
 			age(e, d->page, d->changed);
 		if (d->differs) {
-			if (e->diff_count < DWC_MAX_DIFFS)
-				e->diff_gpa[e->diff_count] = (uint64_t)d->page * DWC_PAGE;
-			e->diff_count++;
+			if (e->divergence.page_count < DWC_MAX_DIFFS)
+				e->divergence.gpa[e->divergence.page_count] = (uint64_t)d->page * DWC_PAGE;
+			e->divergence.page_count++;
 		}
 	}
-	e->stats.pages_compared += e->dirty_count;
-	if (e->dirty_count > e->stats.pages_hot_max)
-		e->stats.pages_hot_max = e->dirty_count;
-	return e->diff_count ? DWC_DIFF_MEMORY : 0;
+	e->stats.pages_compared += e->dirty.count;
+	if (e->dirty.count > e->stats.pages_hot_max)
+		e->stats.pages_hot_max = e->dirty.count;
+	return e->divergence.page_count ? DWC_DIFF_MEMORY : 0;
 }
 
 static int clear_cold(struct dwc_engine *e)
 {
-	for (int replica = 0; replica < (e->strategy == DWC_IN_PLACE ? 1 : 2); replica++)
+	for (int replica = 0; replica < e->vms; replica++)
 		for (int i = 0; i < e->nslots; i++) {
 			struct dwc_slot *s = &e->replicas[0].slots[i];
 			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;
@@ -188,30 +188,30 @@ int dwc_pages_commit(struct dwc_engine *e)
 
 	/* a bit that flips between the comparison and the sums makes the two sums differ; one that flips on its way into
 	 * the checkpoint does not fit the sum */
-	for (uint32_t i = 0; i < e->changed_count; i++) {
-		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
+	for (uint32_t i = 0; i < e->dirty.changed_count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
 
-		e->new_sums[i] = dwc_page_sum(a + gpa);
-		if (e->new_sums[i] != dwc_page_sum(b + gpa)) {
-			e->diff = DWC_DIFF_MEMORY;
-			e->diff_gpa[0] = gpa;
-			e->diff_count = 1;
+		e->checkpoint.new_sums[i] = dwc_page_sum(a + gpa);
+		if (e->checkpoint.new_sums[i] != dwc_page_sum(b + gpa)) {
+			e->divergence.groups = DWC_DIFF_MEMORY;
+			e->divergence.gpa[0] = gpa;
+			e->divergence.page_count = 1;
 			return DWC_COMMIT_DIVERGED;
 		}
 	}
-	for (uint32_t i = 0; i < e->changed_count; i++) {
-		uint64_t gpa = (uint64_t)e->changed[i] * DWC_PAGE;
+	for (uint32_t i = 0; i < e->dirty.changed_count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
 
-		memcpy(e->checkpoint_ram + gpa, a + gpa, DWC_PAGE);
-		e->sums[e->changed[i]] = e->new_sums[i];
+		memcpy(e->checkpoint.ram + gpa, a + gpa, DWC_PAGE);
+		e->checkpoint.sums[e->dirty.changed[i]] = e->checkpoint.new_sums[i];
 	}
-	e->stats.pages_copied += e->changed_count;
-	if (e->cold_count < BATCH_PAGES)
+	e->stats.pages_copied += e->dirty.changed_count;
+	if (e->dirty.cold_count < BATCH_PAGES)
 		return 0;
 	err = clear_cold(e);
 	FOR_EACH_DIRTY(e, slot, gpa)
-		if (e->idle[gpa / DWC_PAGE] >= e->idle_limit)
-			e->idle[gpa / DWC_PAGE] = 0;
+		if (e->dirty.idle[gpa / DWC_PAGE] >= e->config.idle_limit)
+			e->dirty.idle[gpa / DWC_PAGE] = 0;
 	return err;
 }
 
@@ -220,8 +220,8 @@ static int restore_page(struct dwc_engine *e, uint64_t gpa)
 	int status = dwc_guard_page(e, gpa);
 
 	for (int i = 0; !status && i < 2; i++)
-		if (memcmp(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE))
-			memcpy(e->replicas[i].ram + gpa, e->checkpoint_ram + gpa, DWC_PAGE);
+		if (memcmp(e->replicas[i].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE))
+			memcpy(e->replicas[i].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE);
 	return status;
 }
 

@@ -15,6 +15,22 @@ struct dwc_dirty {
 	uint8_t differs, changed;
 };
 
+/* Pages in the dirty logs. Arrays have room for all of RAM. */
+struct dwc_dirty_pages {
+	uint8_t *idle;             /* a page: elements since its content changed while it stayed writable */
+	struct dwc_dirty *pages;   /* of this element, as in the next three */
+	uint32_t *changed;         /* page numbers: not as in the checkpoint */
+	uint32_t count, changed_count, cold_count;
+	int compare_all;           /* with the checkpoint as well */
+};
+
+/* What the last comparison that failed has found. */
+struct dwc_divergence {
+	uint32_t groups;           /* enum dwc_diff */
+	uint32_t page_count;       /* also those that there is no room for */
+	uint64_t gpa[DWC_MAX_DIFFS];
+};
+
 int dwc_pages_harvest(struct dwc_replica *r);
 void dwc_pages_list(struct dwc_engine *e);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);

@@ -30,8 +30,8 @@ static int is_logged(const struct dwc_engine *e, uint64_t gpa)
 static void repaired(struct dwc_engine *e, int copy, uint64_t gpa)
 {
 	e->stats.scrub_repairs[copy]++;
-	e->repair_copy = copy;
-	e->repair_gpa = gpa;
+	e->scrub.repair_copy = copy;
+	e->scrub.repair_gpa = gpa;
 }
 
 static int same(const uint8_t *a, const uint8_t *b)
@@ -43,7 +43,7 @@ static int same(const uint8_t *a, const uint8_t *b)
  * agree are never overwritten: if only the checkpoint fits the sum, a write has escaped the logs, or there were two faults. */
 static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *copies)
 {
-	uint64_t sum = e->sums[gpa / DWC_PAGE];
+	uint64_t sum = e->checkpoint.sums[gpa / DWC_PAGE];
 	int saved_fits = dwc_page_sum(copies[DWC_COPY_CHECKPOINT]) == sum;
 
 	for (int i = DWC_COPY_A; i <= DWC_COPY_B; i++)
@@ -61,14 +61,14 @@ static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *
  * copy is right; that is counted, and the page is left alone. */
 int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint_ram + gpa };
+	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint.ram + gpa };
 	int right = right_copy(e, gpa, copies);
 
 	if (right < 0) {
 		repaired(e, DWC_COPIES, gpa);
 		return 0;
 	}
-	e->sums[gpa / DWC_PAGE] = dwc_page_sum(copies[right]);
+	e->checkpoint.sums[gpa / DWC_PAGE] = dwc_page_sum(copies[right]);
 	for (int i = 0; i < DWC_COPIES; i++)
 		if (!same(copies[i], copies[right])) {
 			memcpy(copies[i], copies[right], DWC_PAGE);
@@ -85,7 +85,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 	int err;
 
 	e->stats.scrub_pages++;
-	if (same(a, e->replicas[1].ram + gpa) && same(a, e->checkpoint_ram + gpa))
+	if (same(a, e->replicas[1].ram + gpa) && same(a, e->checkpoint.ram + gpa))
 		return DWC_SCRUB_RIGHT;
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
@@ -98,7 +98,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 /* The next page of RAM; the first one after the last. */
 static uint64_t next_page(struct dwc_engine *e)
 {
-	uint64_t gpa = e->scrub_at;
+	uint64_t gpa = e->scrub.at;
 	int i = 0;
 
 	while (i < e->nslots && gpa >= e->replicas[0].slots[i].gpa + e->replicas[0].slots[i].size)
@@ -107,7 +107,7 @@ static uint64_t next_page(struct dwc_engine *e)
 		i = 0, gpa = 0, e->stats.scrub_passes++;
 	if (gpa < e->replicas[0].slots[i].gpa)
 		gpa = e->replicas[0].slots[i].gpa;
-	e->scrub_at = gpa + DWC_PAGE;
+	e->scrub.at = gpa + DWC_PAGE;
 	return gpa;
 }
 
@@ -117,13 +117,13 @@ int dwc_scrub(struct dwc_engine *e)
 	uint64_t now = dwc_now_ns(), pages;
 	int status = 0;
 
-	pages = (now - e->scrub_from_ns) * e->scrub_bytes_per_s / NS_PER_S / DWC_PAGE;
+	pages = (now - e->scrub.from_ns) * e->config.scrub_bytes_per_s / NS_PER_S / DWC_PAGE;
 	if (!pages)
 		return 0;
-	e->scrub_from_ns += pages * DWC_PAGE * NS_PER_S / e->scrub_bytes_per_s;
+	e->scrub.from_ns += pages * DWC_PAGE * NS_PER_S / e->config.scrub_bytes_per_s;
 	if (pages > MOST_PAGES) { /* drop the rest: elements must not wait for it */
 		pages = MOST_PAGES;
-		e->scrub_from_ns = now;
+		e->scrub.from_ns = now;
 	}
 	while (pages-- && !status)
 		status = dwc_scrub_page(e, next_page(e));

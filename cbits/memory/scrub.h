@@ -6,6 +6,12 @@
 
 struct dwc_engine;
 
+struct dwc_scrub {
+	uint64_t from_ns, at;      /* pages are earned since then; the next one */
+	uint64_t repair_gpa;       /* the last page that was wrong */
+	int repair_copy;           /* enum dwc_copy; DWC_COPIES: none was right */
+};
+
 int dwc_scrub(struct dwc_engine *e);
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
 int dwc_page_mend(struct dwc_engine *e, uint64_t gpa);

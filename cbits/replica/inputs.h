@@ -6,6 +6,7 @@
 
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
+#include "vcpu/state.h"
 
 #define DWC_LOG_ELEMENTS 32
 
@@ -28,7 +29,7 @@ struct dwc_inputs {
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
-	struct dwc_host_read read;     /* of a site, */
+	struct dwc_insn read;          /* of a site, */
 	uint64_t value, next_rip;      /* what it reads, and where it goes on */
 	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
@@ -44,8 +45,19 @@ struct dwc_logged {
 	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
 };
 
+/* Elements committed since the checkpoint: compared in all but the groups that cost an ioctl, inputs logged. */
+struct dwc_log {
+	struct dwc_logged entries[DWC_LOG_ELEMENTS];
+	uint32_t count;
+	struct dwc_state committed;      /* the synced groups of the last one: a replay must arrive there */
+	const struct dwc_exit *expected; /* in a replay */
+	uint64_t replay_ns;              /* and how long it may take */
+	uint64_t unseen_ns;              /* guest time since memory was compared last */
+};
+
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
 int dwc_replica_answer(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
+int dwc_replica_feed_once(struct dwc_replica *r);
 
 #endif

@@ -29,13 +29,13 @@
 #include "vcpu/translate.h"
 #include "vcpu/tsc.h"
 
-#define ICEBP 0xf1
 #define NOP 0x90
+#define LAST (DWC_LONGEST_INSTRUCTION - 1)
 #define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set where nothing happened (SDM 3B 18.2.3) */
 
-const uint8_t dwc_port_trap[DWC_LONGEST_READ] = { 0xe5, DWC_TIME_PORT, NOP, NOP, NOP, NOP };
-const uint8_t dwc_sysenter_trap[DWC_LONGEST_READ] = { 0x0f, 0x34, NOP, NOP, NOP, NOP };
-static const uint8_t icebp_trap[DWC_LONGEST_READ] = { ICEBP, NOP, NOP, NOP, NOP, NOP };
+const uint8_t dwc_port_trap[DWC_LONGEST_INSTRUCTION] = { 0xe5, DWC_TIME_PORT, [2 ... LAST] = NOP };
+const uint8_t dwc_sysenter_trap[DWC_LONGEST_INSTRUCTION] = { 0x0f, 0x34, [2 ... LAST] = NOP };
+static const uint8_t icebp_trap[DWC_LONGEST_INSTRUCTION] = { 0xf1, [1 ... LAST] = NOP };
 
 static int job_refresh_guest_debug(struct dwc_replica *r)
 {
@@ -47,24 +47,24 @@ int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
 	int user = found->user;
-	const uint8_t *code = !user ? dwc_port_trap : e->user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
+	const uint8_t *code = !user ? dwc_port_trap : e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
 	struct dwc_site *site;
 	int err;
 
 	if ((err = dwc_memory_write(e, found->gpa, code, found->read.length)))
 		return err;
-	for (site = e->sites; site < e->sites + e->site_count; site++)
+	for (site = e->sites.site; site < e->sites.site + e->sites.count; site++)
 		if (site->gpa == found->gpa) { /* the guest had put the instruction there again, or another one */
 			site->read = found->read;
 			return 0;
 		}
-	if (e->site_count == DWC_MAX_SITES)
+	if (e->sites.count == DWC_MAX_SITES)
 		return -ENOSPC;
-	e->site_count++;
+	e->sites.count++;
 	site->gpa = found->gpa;
 	site->read = found->read;
 	site->user = (uint8_t)user;
-	if (!user || e->user_trap != DWC_USER_TRAP_ICEBP || e->user_sites++)
+	if (!user || e->config.user_trap != DWC_USER_TRAP_ICEBP || e->sites.in_user++)
 		return 0;
 	return dwc_replica_call_both(e, job_refresh_guest_debug);
 }
@@ -74,9 +74,9 @@ static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int
 	uint64_t gpa;
 
 	if (dwc_translate(&e->replicas[0], linear, &gpa))
-		for (uint32_t i = 0; i < e->site_count; i++)
-			if (e->sites[i].gpa == gpa && e->sites[i].user == user)
-				return &e->sites[i];
+		for (uint32_t i = 0; i < e->sites.count; i++)
+			if (e->sites.site[i].gpa == gpa && e->sites.site[i].user == user)
+				return &e->sites.site[i];
 	return NULL;
 }
 
@@ -86,19 +86,19 @@ static uint64_t enabled_registers(const struct dwc_engine *e)
 	struct kvm_xcrs xcrs;
 
 	if (dwc_ioctl(e->replicas[0].vcpu_fd, KVM_GET_XCRS, &xcrs) < 0 || !xcrs.nr_xcrs)
-		return e->checkpoint.xcrs.xcrs[0].value;
+		return e->checkpoint.state.xcrs.xcrs[0].value;
 	return xcrs.xcrs[0].value;
 }
 
 /* What the instruction reads, and where it goes on. */
-static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint64_t rip)
+static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t rip)
 {
 	struct dwc_inputs *inputs = &e->inputs;
 
-	e->site_reads++;
+	e->sites.reads++;
 	inputs->read = *read;
 	inputs->next_rip = rip + read->length;
-	inputs->value = inputs->aux = e->tsc_aux;
+	inputs->value = inputs->aux = e->tsc.aux;
 	switch (read->kind) {
 	case DWC_READ_RDTSC: case DWC_READ_RDTSCP:
 		inputs->value = dwc_tsc_next(e);
@@ -120,12 +120,12 @@ int dwc_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 	const struct dwc_exit *x = &e->exit;
-	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->icebp_rip_after;
+	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->config.icebp_rip_after;
 	const struct dwc_site *site;
 
 	if (!user && (x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1))
 		return 0;
-	if (!e->site_count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)behind, user)))
+	if (!e->sites.count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)behind, user)))
 		return 0;
 	supply(e, &site->read, s->regs.rip - (uint64_t)behind);
 	e->inputs.answer = user ? DWC_ANSWER_SITE_TRAP : DWC_ANSWER_SITE_PORT;
@@ -133,25 +133,35 @@ int dwc_site_answer(struct dwc_engine *e)
 }
 
 /* Where no trap can stand: both replicas are before the instruction that the last search has found, and the element that starts
- * there gets its result instead of executing it. */
-void dwc_pass_host_read(struct dwc_engine *e)
+ * there gets its result instead of executing it. Returns 0, and does nothing, where they are not: single steps may have ended before. */
+int dwc_pass_host_read(struct dwc_engine *e)
 {
-	supply(e, &e->search.read, e->replicas[0].state.regs.rip);
+	struct dwc_replica *r = &e->replicas[0];
+	struct dwc_insn insn;
+
+	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+	if (insn.kind != e->search.read.kind)
+		return 0;
+	supply(e, &e->search.read, r->state.regs.rip);
 	e->inputs.answer = DWC_ANSWER_SITE_TRAP;
+	return 1;
 }
 
 /* The committed debug exit is none of ours: the guest shall have its exception. */
 void dwc_reflect_debug_exception(struct dwc_engine *e)
 {
-	const struct dwc_replica *r = &e->replicas[0];
-	uint64_t gpa;
+	struct dwc_replica *r = &e->replicas[0];
+	struct dwc_insn insn;
 
 	e->inputs.answer = DWC_ANSWER_DEBUG;
 	e->inputs.debug_payload = e->exit.info ^ DR6_ACTIVE_LOW;
 	e->inputs.next_rip = r->state.regs.rip;
 	/* an ICEBP of the guest's own is a trap: RIP is pushed behind it (vmx.c, handle_exception_nmi) */
-	if (!e->icebp_rip_after && dwc_translate(&e->replicas[0], dwc_linear_rip(&r->state), &gpa) && r->ram[gpa] == ICEBP)
-		e->inputs.next_rip++;
+	if (e->config.icebp_rip_after)
+		return;
+	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+	if (insn.kind == DWC_INSN_ICEBP)
+		e->inputs.next_rip += insn.length;
 }
 
 /* The same of an instruction that KVM could not emulate; 0 where that is no invalid opcode of ring 3. */
@@ -159,7 +169,7 @@ int dwc_reflect_undefined(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 
-	if (e->user_trap != DWC_USER_TRAP_SYSENTER || e->exit.info != KVM_INTERNAL_ERROR_EMULATION || s->sregs.ss.dpl != 3)
+	if (e->config.user_trap != DWC_USER_TRAP_SYSENTER || e->exit.info != KVM_INTERNAL_ERROR_EMULATION || s->sregs.ss.dpl != 3)
 		return 0;
 	e->inputs.answer = DWC_ANSWER_UNDEFINED;
 	return 1;

@@ -16,14 +16,21 @@ struct dwc_engine;
 /* One that was replaced by a trap (sites.c). */
 struct dwc_site {
 	uint64_t gpa;
-	struct dwc_host_read read;
+	struct dwc_insn read;
 	uint8_t user;
 };
 
+struct dwc_sites {
+	uint32_t count;
+	int in_user;               /* how many are in ring 3, and need debug exits */
+	struct dwc_site site[DWC_MAX_SITES];
+	uint64_t reads;
+};
+
 int dwc_learn_site(struct dwc_engine *e);
-extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_INSTRUCTION bytes */
 int dwc_site_answer(struct dwc_engine *e);
-void dwc_pass_host_read(struct dwc_engine *e);
+int dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
 int dwc_reflect_undefined(struct dwc_engine *e);
 

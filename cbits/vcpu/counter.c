@@ -29,8 +29,8 @@ int dwc_counter_open(struct dwc_replica *r)
 
 	memset(&attr, 0, sizeof attr);
 	attr.size = sizeof attr;
-	attr.type = r->engine->counter_type;
-	attr.config = r->engine->counter_config;
+	attr.type = r->engine->config.counter_type;
+	attr.config = r->engine->config.counter_config;
 	attr.sample_period = NEVER;
 	attr.disabled = 1;
 	attr.pinned = 1; /* a counter that is time-shared with others would miss events */

@@ -94,7 +94,7 @@ int dwc_same_exit(const struct dwc_exit *a, const struct dwc_exit *b)
 int dwc_finishes_later(const struct dwc_engine *e, const struct dwc_exit *x)
 {
 	if (x->reason == KVM_EXIT_IO)
-		return !(x->is_write && e->out_rip_after);
+		return !(x->is_write && e->config.out_rip_after);
 	return (x->reason == KVM_EXIT_MMIO && !x->is_write) || dwc_is_msr(x);
 }
 

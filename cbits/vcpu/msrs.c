@@ -83,12 +83,12 @@ void dwc_msr_serve(struct dwc_engine *e)
 		return;
 	}
 	if (kind == AUX && x->is_write)
-		memcpy(&e->tsc_aux, x->data, sizeof e->tsc_aux);
+		memcpy(&e->tsc.aux, x->data, sizeof e->tsc.aux);
 	if (x->is_write)
 		return;
 	if (kind == AUX)
-		value = e->tsc_aux;
+		value = e->tsc.aux;
 	else if (kind == TIME)
-		value = e->tsc_ratio ? e->inputs.tsc : dwc_tsc_next(e);
+		value = e->config.tsc_ratio ? e->inputs.tsc : dwc_tsc_next(e);
 	memcpy(e->inputs.io_data, &value, sizeof value);
 }

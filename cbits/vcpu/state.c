@@ -51,6 +51,12 @@ uint64_t dwc_linear_rip(const struct dwc_state *s)
 	return s->regs.rip + s->sregs.cs.base;
 }
 
+/* How instructions are decoded: 64, 32 or 16 bits. */
+unsigned dwc_code_bits(const struct kvm_sregs *s)
+{
+	return s->cs.l ? 64 : s->cs.db ? 32 : 16;
+}
+
 /* All groups. */
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 {
@@ -61,11 +67,11 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
 		return (int)err;
-	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
+	if (r->engine->config.has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_GET_XCRS, &out->xcrs)) < 0)
 		return (int)err;
-	out->msrs.count = r->engine->msr_count;
+	out->msrs.count = r->engine->config.msr_count;
 	for (uint32_t i = 0; i < out->msrs.count; i++)
-		out->msrs.entries[i].index = r->engine->msr_index[i];
+		out->msrs.entries[i].index = r->engine->config.msr_index[i];
 	err = dwc_ioctl(r->vcpu_fd, KVM_GET_MSRS, &out->msrs);
 	if (err < 0)
 		return (int)err;
@@ -108,7 +114,7 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 		return (int)err;
 	if ((err = dwc_set_msrs(r, &s.msrs)))
 		return (int)err;
-	if (r->engine->has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
+	if (r->engine->config.has_xcrs && (err = dwc_ioctl(r->vcpu_fd, KVM_SET_XCRS, &s.xcrs)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0)
 		return (int)err;

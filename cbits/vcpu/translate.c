@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "host.h"
 #include "replica/replica.h"
+#include "vcpu/insn.h"
 #include "vcpu/state.h"
 
 #define CR0_PG (1ull << 31)
@@ -22,7 +23,7 @@
 static int entry_at(struct dwc_replica *r, uint64_t gpa, unsigned bytes, uint64_t *entry)
 {
 	*entry = 0;
-	if (gpa >= r->engine->ram_bytes) /* an entry cannot cross the end of RAM: both are aligned */
+	if (gpa >= r->engine->config.ram_bytes) /* an entry cannot cross the end of RAM: both are aligned */
 		return 0;
 	memcpy(entry, r->ram + gpa, bytes);
 	return (*entry & PRESENT) != 0;
@@ -71,7 +72,7 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 	const struct kvm_sregs *s = &r->run->s.regs.sregs;
 	int found = 1;
 
-	if (r->engine->strategy == DWC_OFF && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
+	if (!r->engine->protects && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
 		return 0;
 	if (!(s->cr0 & CR0_PG))
 		*gpa = linear & 0xffffffff;
@@ -82,7 +83,7 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 			walk_64_bit(r, *gpa & ADDRESS, 2, linear, gpa);
 	else
 		found = walk_32_bit(r, s, linear, gpa);
-	return found && *gpa < r->engine->ram_bytes;
+	return found && *gpa < r->engine->config.ram_bytes;
 }
 
 /* Read `length` bytes of code at a linear address; zeros from the first unmapped page on. */
@@ -101,4 +102,13 @@ void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsign
 		linear += count;
 		left -= count;
 	}
+}
+
+/* The instruction at a linear address. */
+void dwc_insn_at(struct dwc_replica *r, uint64_t linear, struct dwc_insn *insn)
+{
+	uint8_t code[DWC_LONGEST_INSTRUCTION];
+
+	dwc_read_code(r, linear, code, sizeof code);
+	dwc_decode(code, dwc_code_bits(&r->run->s.regs.sregs), insn);
 }

@@ -21,7 +21,7 @@
 
 static uint64_t scaled(const struct dwc_engine *e, uint64_t host)
 {
-	return (uint64_t)((unsigned __int128)host * e->tsc_ratio >> e->tsc_bits);
+	return (uint64_t)((unsigned __int128)host * e->config.tsc_ratio >> e->config.tsc_bits);
 }
 
 static int set_offset(struct dwc_replica *r, uint64_t offset)
@@ -38,13 +38,13 @@ void dwc_tsc_choose(struct dwc_engine *e)
 {
 	uint64_t tick;
 
-	if (!e->tsc_ratio || e->strategy == DWC_OFF)
+	if (!e->config.tsc_ratio || !e->protects)
 		return;
 	tick = scaled(e, __rdtsc());
-	if (tick == e->tsc_tick && e->guest_ns < e->inputs.tsc + APART_NS)
+	if (tick == e->tsc.tick && e->clock.guest_ns < e->inputs.tsc + APART_NS)
 		return;
-	e->tsc_tick = tick;
-	e->inputs.tsc = e->guest_ns > e->inputs.tsc ? e->guest_ns : e->inputs.tsc + 1;
+	e->tsc.tick = tick;
+	e->inputs.tsc = e->clock.guest_ns > e->inputs.tsc ? e->clock.guest_ns : e->inputs.tsc + 1;
 }
 
 /* The time that a site reads, never the same twice. With a frozen TSC it follows on from that. Otherwise it is the guest clock, plus the
@@ -55,13 +55,13 @@ uint64_t dwc_tsc_next(struct dwc_engine *e)
 {
 	uint64_t now = e->inputs.tsc;
 
-	if (!e->tsc_ratio) {
-		if (!e->site_base)
-			e->site_base = __rdtsc() - e->guest_ns;
-		now = e->site_base + e->guest_ns;
+	if (!e->config.tsc_ratio) {
+		if (!e->tsc.base)
+			e->tsc.base = __rdtsc() - e->clock.guest_ns;
+		now = e->tsc.base + e->clock.guest_ns;
 	}
-	e->site_time = now > e->site_time ? now : e->site_time + 1;
-	return e->site_time;
+	e->tsc.last_read = now > e->tsc.last_read ? now : e->tsc.last_read + 1;
+	return e->tsc.last_read;
 }
 
 static int follow(struct dwc_replica *r)
@@ -69,10 +69,10 @@ static int follow(struct dwc_replica *r)
 	const struct dwc_engine *e = r->engine;
 	uint64_t now = scaled(e, __rdtsc());
 
-	if (r->tsc_runs && e->guest_ns < now + r->tsc_offset + APART_NS)
+	if (r->tsc_runs && e->clock.guest_ns < now + r->tsc_offset + APART_NS)
 		return 0;
 	r->tsc_runs = 1;
-	return set_offset(r, e->guest_ns - now);
+	return set_offset(r, e->clock.guest_ns - now);
 }
 
 /* Called before each entry, on the owning thread. Elements are assumed to be about as long as those before. */
@@ -82,17 +82,17 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	uint64_t host, tick, need_ns, left;
 	int err;
 
-	if (!e->tsc_ratio)
+	if (!e->config.tsc_ratio)
 		return 0;
-	if (e->strategy == DWC_OFF)
+	if (!e->protects)
 		return follow(r);
 	need_ns = 2 * r->tsc_usual_ns;
 	if (need_ns > LONGEST_WAIT_NS)
 		need_ns = LONGEST_WAIT_NS;
 	host = __rdtsc();
 	tick = scaled(e, host);
-	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->tsc_bits) / e->tsc_ratio) - host;
-	if (left < need_ns * e->tsc_host_khz / NS_PER_MS) {
+	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->config.tsc_bits) / e->config.tsc_ratio) - host;
+	if (left < need_ns * e->config.tsc_host_khz / NS_PER_MS) {
 		uint64_t from_ns = dwc_now_ns();
 
 		while (scaled(e, __rdtsc()) == tick)
@@ -113,9 +113,9 @@ int dwc_tsc_enter(struct dwc_replica *r)
 /* Called after each exit: note whether the guest can have seen a tick. */
 void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
 {
-	if (!r->engine->tsc_ratio)
+	if (!r->engine->config.tsc_ratio)
 		return;
-	if (r->engine->strategy == DWC_OFF) {
+	if (!r->engine->protects) {
 		r->tsc_value = scaled(r->engine, __rdtsc()) + r->tsc_offset;
 		return;
 	}

@@ -7,6 +7,12 @@
 struct dwc_engine;
 struct dwc_replica;
 
+struct dwc_tsc {
+	uint64_t tick;             /* of the host, when the frozen TSC was chosen last */
+	uint64_t last_read, base;  /* by a site; what is read at guest time 0 */
+	uint32_t aux;              /* the MSR */
+};
+
 void dwc_tsc_choose(struct dwc_engine *e);
 uint64_t dwc_tsc_next(struct dwc_engine *e);
 int dwc_tsc_enter(struct dwc_replica *r);

@@ -155,7 +155,7 @@ def as_text(summary: Summary) -> str:
     lines += [f"  {name:22} {count}" for name, count in summary.classes.items()]
     lines.append(f"  masked and still in RAM, unused: {summary.latent}")
     if summary.scrubbed:
-        lines.append(f"  mended by the scrubber, before anybody used it: {summary.scrubbed}")
+        lines.append(f"  repaired by the scrubber before use: {summary.scrubbed}")
     if summary.named:
         lines.append("defective CPU: " + ", ".join(f"{name} {count}" for name, count in summary.named.items()))
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]

@@ -1,11 +1,32 @@
-"""For tests of phases: an engine without replicas."""
+"""For tests of phases and configs: an engine whose replicas never run."""
 
 from __future__ import annotations
 
-from dwcvmm.core._binding import lib
-from dwcvmm.core.config import Config
+import mmap
+from dataclasses import replace
+from typing import Any
+
+from dwcvmm.core._binding import ffi, lib
+from dwcvmm.core.config import Config, ReplicaConfig
 from dwcvmm.core.engine import Core
-from dwcvmm.core.enums import Phase, Strategy
+from dwcvmm.core.enums import PAGE, Phase, Strategy
+from dwcvmm.core.kvmstructs import RunPage
+
+RUN_PAGE = RunPage(mmap.mmap(-1, PAGE))
+RAM = ffi.new("uint8_t[]", PAGE)
+NO_VM = 1  # a descriptor that nobody uses
+
+
+def bare_config(strategy: Strategy = Strategy.OFF, **changes: Any) -> Config:
+    """A config that can be; `changes`: fields of Config that are otherwise."""
+    ram = int(ffi.cast("uintptr_t", RAM))
+    replica = ReplicaConfig(NO_VM, NO_VM, RUN_PAGE, ram)
+    config = (
+        Config((replica,), PAGE, strategy)
+        if strategy is Strategy.OFF
+        else Config((replica, replica), PAGE, strategy, checkpoint_ram=ram)
+    )
+    return replace(config, **changes)
 
 
 class BareCore(Core):
@@ -14,9 +35,9 @@ class BareCore(Core):
     __slots__ = ()
 
     def __init__(self, committed: int = 0) -> None:
-        super().__init__(Config((), 0, Strategy.OFF))
+        super().__init__(bare_config())
         self._c.stats.committed = committed
 
     def set_phase(self, to: Phase) -> None:
-        """As the engine does it by itself: a step that there is not ends the process."""
+        """Set the phase as the engine does: an illegal step ends the process."""
         lib.dwc_set_phase(self._c, to)

@@ -1,4 +1,4 @@
-"""A progress counter on trial (cbits/vcpu/counter.c)."""
+"""Tries a progress counter (cbits/vcpu/counter.c)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dwcvmm.core.kvmstructs import RunPage
 
 
 class CountedRun(NamedTuple):
-    """`status`: 1 an overflow ended it, 0 the guest did, or -errno of the counter."""
+    """`status`: 1: ended by an overflow; 0: ended by the guest; or -errno of the counter."""
 
     status: int
     events: int
@@ -17,11 +17,11 @@ class CountedRun(NamedTuple):
 
 
 def count_run(vcpu_fd: int, run_page: RunPage, perf_type: int, config: int, budget: int) -> CountedRun:
-    """One KVM_RUN of a vCPU that belongs to this thread, with a counter of its own for the event `perf_type`, `config`
-    of perf_event_open(2), which overflows at `budget`.
+    """One KVM_RUN of a vCPU that belongs to this thread, with its own counter for the event `perf_type`, `config` of
+    perf_event_open(2), which overflows at `budget`.
     """
     engine, replica, count = ffi.new("struct dwc_engine *"), ffi.new("struct dwc_replica *"), ffi.new("uint64_t *")
-    engine.counter_type, engine.counter_config = perf_type, config
+    engine.config.counter_type, engine.config.counter_config = perf_type, config
     replica.engine, replica.vcpu_fd, replica.run = engine, vcpu_fd, run_page.pointer
     lib.dwc_install_kick()
     status = lib.dwc_counter_try(replica, budget, count)

@@ -1,7 +1,7 @@
 """The core's engine (cbits/engine.h): it runs elements on two replicas, compares, commits, and rolls back.
 
-All calls are for the thread that started it, but for those that say "from any thread". What the host refuses raises
-KvmError: the replicas may stand anywhere then.
+Methods must be called on the thread that started it, except those that say "from any thread". If the host refuses
+something they raise KvmError, after which the state of the replicas is undefined.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.chipset import Chipset
-from dwcvmm.core.config import Config, ReplicaConfig
-from dwcvmm.core.enums import NEVER, PAGE, Copy, Diff, KvmExit, Phase, ReadKind, Rollback, Stop, Strategy, UserTrap
+from dwcvmm.core.config import Config, in_c
+from dwcvmm.core.enums import PAGE, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
 from dwcvmm.core.failure import Damaged, check, fail
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
@@ -23,96 +23,58 @@ STOPS = {int(stop): stop for stop in Stop}  # faster than Stop(number)
 
 
 class Repair(NamedTuple):
-    """What the scrubber has found: the copy that was wrong and is mended (NONE: no two agreed), and the page."""
+    """A page that the scrubber found wrong, and the copy that was repaired (NONE: no copy was right)."""
 
     copy: Copy
     gpa: int
 
 
 class Search(View):
-    """What the last search for an instruction that reads what is the host's has found, and where it ended."""
+    """What the last search for an instruction that reads a value of the host found, and where it ended."""
 
     __slots__ = ()
     gpa, linear = Number("gpa"), Number("linear")  # of the instruction
-    steps = Number("steps")  # that it took
-    exit_reason = Number("exit_reason")  # that ended it
+    steps = Number("steps")  # single steps that it took
+    exit_reason, rip = Number("exit_reason"), Number("rip")  # of the exit that ended it
     user, long_mode = Flag("user"), Flag("long_mode")  # in ring 3; in 64-bit code
-    split = Flag("split")  # over two pages that are no neighbours in guest memory
+    split = Flag("split")  # crosses into a page that is not adjacent in guest memory
     timed_out = Flag("timed_out")
 
     @property
-    def kind(self) -> ReadKind:
-        return ReadKind(self._c.read.kind)
+    def kind(self) -> InsnKind:
+        """Of the instruction found, or OTHER."""
+        return InsnKind(self._c.read.kind)
 
 
 class Core(View):
-    """One guest. Views of it are live: they show what is so now."""
+    """The core's engine for one guest. Views of it are live: they show the present state."""
 
-    __slots__ = ("_kept", "checkpoint_ram", "chipset", "replicas", "stats")
-    guest_ns = Number("guest_ns")  # the guest clock
-    clock_divisor = Number("clock_divisor")
-    checkpoint_every, memory_every_ns = Number("checkpoint_every"), Number("memory_every_ns")
-    ram_bytes, hang_ns, budget = Number("ram_bytes"), Number("hang_ns"), Number("budget")
-    site_count, site_reads = Number("site_count"), Number("site_reads")
-    log_count = Number("log_count")  # elements committed since the checkpoint
-    diff_count = Number("diff_count")  # pages that differ, also those that `differing_pages` has no room for
-    counting, has_xcrs = Flag("counting"), Flag("has_xcrs")
+    __slots__ = ("checkpoint_ram", "chipset", "replicas", "stats")
+    guest_ns = Number("clock.guest_ns")  # the guest clock
+    clock_divisor = Number("config.clock_divisor")
+    checkpoint_every = Number("config.checkpoint_every")
+    memory_every_ns = Number("config.memory_every_ns")
+    ram_bytes, hang_ns = Number("config.ram_bytes"), Number("config.hang_ns")
+    budget = Number("slice.budget")  # of the progress counter, for a slice
+    site_count, site_reads = Number("sites.count"), Number("sites.reads")
+    log_count = Number("log.count")  # elements committed since the checkpoint
+    diff_count = Number("divergence.page_count")  # pages that differ, also those without room in `differing_pages`
+    counting, has_xcrs = Flag("config.counting"), Flag("config.has_xcrs")
 
     def __init__(self, config: Config) -> None:
-        """Memory is filled, and VMs are set up, by the caller."""
-        c = ffi.new("struct dwc_engine *")
+        """The caller fills the memory and sets up the VMs. Raises KvmError."""
+        c = ffi.gc(ffi.new("struct dwc_engine *"), lib.dwc_engine_free)
         super().__init__(c, c)
-        self._kept: list[CData] = []
+        check("make engine", lib.dwc_engine_init(c, in_c(config)))
         self.chipset = Chipset(ffi.addressof(c, "pc"), c)
         self.stats = Stats(c.stats, c)
-        self._configure(config)
         self.checkpoint_ram = Ram(config.checkpoint_ram, config.ram_bytes)
         self.replicas: Sequence[Replica] = tuple(
             Replica(c.replicas[index], c, Ram(replica.ram, config.ram_bytes))
             for index, replica in enumerate(config.replicas)
         )
 
-    def _configure(self, config: Config) -> None:
-        c, pages = self._c, config.ram_bytes // PAGE
-        c.strategy, c.flush = config.strategy, config.tlb_flush
-        c.out_rip_after, c.exact_windows, c.has_xcrs = config.out_rip_after, config.exact_windows, config.has_xcrs
-        c.user_trap, c.icebp_rip_after = config.user_trap, config.icebp_rip_after
-        c.spin_turns, c.ram_bytes = config.spin_turns, config.ram_bytes
-        c.clock_divisor, c.slice_ns = config.clock_divisor, config.slice_ns
-        c.patience_ns, c.patience_factor, c.hang_ns = config.patience_ns, 1, config.hang_ns
-        c.tsc_ratio, c.tsc_bits, c.tsc_host_khz = config.tsc_ratio, config.tsc_bits, config.tsc_host_khz
-        c.counting, c.counter_type, c.counter_config = config.counting, config.counter_type, config.counter_config
-        c.events_per_ms = config.events_per_ms
-        c.checkpoint_every, c.memory_every_ns = config.checkpoint_every, config.memory_every_ns
-        c.idle_limit, c.scrub_bytes_per_s, c.visit_from = config.idle_limit, config.scrub_bytes_per_s, NEVER
-        c.cache_flush, c.evict_bytes = config.cache_flush, config.evict_bytes
-        c.evict = ffi.cast("uint8_t *", config.evict)
-        c.checkpoint_ram = ffi.cast("uint8_t *", config.checkpoint_ram)
-        c.idle = self._array("uint8_t[]", pages)
-        c.sums, c.new_sums = self._array("uint64_t[]", pages), self._array("uint64_t[]", pages)
-        c.dirty, c.changed = self._array("struct dwc_dirty[]", pages), self._array("uint32_t[]", pages)
-        c.msr_count = len(config.msrs)
-        c.msr_index[0 : len(config.msrs)] = list(config.msrs)
-        # one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it
-        c.nslots = 1
-        for index, replica in enumerate(config.replicas):
-            self._configure_replica(c.replicas[index], index, replica)
-
-    def _configure_replica(self, r: CData, index: int, config: ReplicaConfig) -> None:
-        size = int(self._c.ram_bytes)
-        r.engine, r.index, r.cpu, r.ram = self._c, index, config.cpu, ffi.cast("uint8_t *", config.ram)
-        r.vm_fd, r.vcpu_fd, r.run = config.vm_fd, config.vcpu_fd, config.run_page.pointer
-        slot = r.slots[0]
-        slot.gpa, slot.size = 0, size
-        slot.dirty = self._array("uint64_t[]", size // PAGE // 64 + 1)
-        slot.cold = self._array("uint64_t[]", size // PAGE // 64 + 1)
-
-    def _array(self, ctype: str, count: int) -> CData:
-        array = ffi.new(ctype, count)
-        self._kept.append(array)
-        return array
-
-    # what it shows
+    # views
 
     @property
     def committed(self) -> int:
@@ -125,16 +87,16 @@ class Core(View):
 
     @property
     def strategy(self) -> Strategy:
-        return Strategy(self._c.strategy)
+        return Strategy(self._c.config.strategy)
 
     @property
     def user_trap(self) -> UserTrap:
-        return UserTrap(self._c.user_trap)
+        return UserTrap(self._c.config.user_trap)
 
     @property
     def msrs(self) -> tuple[int, ...]:
-        """Indices of those that are saved and compared."""
-        return tuple(self._c.msr_index[0 : self._c.msr_count])
+        """Indices of the MSRs that are saved and compared."""
+        return tuple(self._c.config.msr_index[0 : self._c.config.msr_count])
 
     @property
     def exit(self) -> Exit:
@@ -143,38 +105,39 @@ class Core(View):
 
     @property
     def checkpoint_state(self) -> State:
-        return State.within(self._c.checkpoint, self._c)
+        return State.within(self._c.checkpoint.state, self._c)
 
     @property
     def committed_state(self) -> State:
-        """The groups that come with each exit, of the last element that was committed."""
-        return State.within(self._c.committed if self._c.log_count else self._c.checkpoint, self._c)
+        """The synced groups as of the last committed element."""
+        return State.within(self._c.log.committed if self._c.log.count else self._c.checkpoint.state, self._c)
 
     @property
     def vector(self) -> int | None:
-        """Of the interrupt injected at the start of the element under way."""
+        """The vector of the interrupt injected at the start of the current element."""
         vector = int(self._c.inputs.vector)
         return vector if vector >= 0 else None
 
     @property
     def diff(self) -> Diff:
-        """What the last comparison that failed has found."""
-        return Diff(self._c.diff)
+        """What differed in the last comparison that failed."""
+        return Diff(self._c.divergence.groups)
 
     @property
     def differing_pages(self) -> list[int]:
-        """Guest physical addresses of pages found different then, MAX_DIFFS at most."""
-        return [int(gpa) for gpa in self._c.diff_gpa[0 : min(self._c.diff_count, lib.DWC_MAX_DIFFS)]]
+        """Guest physical addresses of pages that differed then, at most MAX_DIFFS."""
+        divergence = self._c.divergence
+        return [int(gpa) for gpa in divergence.gpa[0 : min(divergence.page_count, lib.DWC_MAX_DIFFS)]]
 
     @property
     def dirty_pages(self) -> list[int]:
-        """Guest physical addresses of the pages in either dirty log, of this element."""
-        return [int(entry.page) * PAGE for entry in self._c.dirty[0 : self._c.dirty_count]]
+        """Guest physical addresses of the pages in either dirty log of this element."""
+        return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
 
     @property
     def repair(self) -> Repair:
-        """The last page that the scrubber had to look at closely."""
-        return Repair(Copy(self._c.repair_copy), int(self._c.repair_gpa))
+        """The last page that the scrubber found wrong."""
+        return Repair(Copy(self._c.scrub.repair_copy), int(self._c.scrub.repair_gpa))
 
     @property
     def search(self) -> Search:
@@ -183,73 +146,57 @@ class Core(View):
     def ram(self, copy: Copy) -> Ram:
         return self.checkpoint_ram if copy is Copy.CHECKPOINT else self.replicas[copy].ram
 
-    # the life of an engine
-
-    def follow_host_clock(self) -> None:
-        """The guest clock follows the host's from here on."""
-        self._c.host_base_ns = lib.dwc_now_ns()
-
-    def copy_first_state(self) -> None:
-        """Make replica A's RAM and registers what the first element starts with: RAM of the other copies, the
-        checkpoint's registers, and what sums guard. Both vCPUs have the same registers before.
-        """
-        first = self.replicas[0]
-        for ram in (self.replicas[1].ram, self.checkpoint_ram):
-            ram.copy_from(first.ram)
-        for replica in self.replicas:
-            replica.registers_were_set()
-        check("KVM_GET_XSAVE", lib.dwc_state_get(first.pointer, ffi.addressof(self._c, "checkpoint")))
-        lib.dwc_guard_start(self._c)
+    # start, run, stop
 
     def start(self) -> None:
-        """Start threads and timers; vCPU 0 belongs to the calling thread from now on."""
+        """What is in replica A's RAM and vCPU is what the first element starts with. Start threads and timers; vCPU 0
+        belongs to the calling thread from now on.
+        """
         check("start engine", lib.dwc_engine_start(self._c))
 
     def stop(self) -> None:
-        """End threads and timers; on the thread that called start()."""
+        """End threads and timers. Call it on the thread that called start()."""
         lib.dwc_engine_stop(self._c)
 
     def run(self, last_element: int, visit_from: int) -> Stop:
-        """Run elements until Python is needed, `last_element` are committed in all (0: no limit), or, from element
-        `visit_from` on, a point is reached at which an element can be visited.
+        """Run elements until Python is needed, until `last_element` are committed in all (0: no limit), or, from
+        element `visit_from` on, to the next point for a visit.
         """
         result: int = lib.dwc_engine_run(self._c, last_element, visit_from)
         return STOPS[result] if result > 0 else fail("run element", result)
 
     def answer(self, data: bytes) -> None:
-        """What a device says to the committed read; the replicas get it with the next element."""
+        """A device's answer to the committed read; the replicas get it with the next element."""
         lib.dwc_engine_answer(self._c, data, len(data))
 
     def request_stop(self) -> None:
-        """From any thread: return with REQUESTED; the element under way is not committed."""
+        """From any thread: make run() return with REQUESTED. The current element is not committed."""
         lib.dwc_engine_request_stop(self._c)
 
     def request_attention(self) -> None:
-        """From any thread: return with ATTENTION at the next element's end."""
+        """From any thread: make run() return with ATTENTION at the next element's end."""
         lib.dwc_engine_request_attention(self._c)
 
     def wait_when_idle(self, wanted: bool) -> None:
-        """From any thread: let the guest's idle time pass at the host's pace, even on a virtual clock."""
-        self._c.idle_waits = wanted
+        """From any thread: let the guest's idle time pass in real time, even with a virtual clock."""
+        self._c.clock.idle_waits = wanted
 
     def be_patient(self, factor: int) -> None:
-        """The next element may keep a due interrupt waiting so many times as long."""
-        self._c.patience_factor = factor
+        """Multiply the next element's time limit by this factor."""
+        self._c.clock.patience_factor = factor
 
     def advance_clock(self, guest_ns: int) -> None:
-        """Move the guest clock on, between elements."""
-        self._c.guest_ns += guest_ns
+        """Move the guest clock forward, between elements."""
+        self._c.clock.guest_ns += guest_ns
 
     # checkpoints, rollbacks, commits
 
     def checkpoint_soon(self) -> None:
-        """The next element ends with a checkpoint, where it can."""
-        self._c.checkpoint_due = 1
+        """Let the next element end with a checkpoint, if it can."""
+        self._c.checkpoint.due = 1
 
     def checkpoint(self) -> bool:
-        """Make the last committed state the checkpoint. False: a difference came to light, and nothing has happened;
-        both replicas stand where they stood.
-        """
+        """Make the last committed state the checkpoint. Returns False, with nothing changed, if the replicas differ."""
         return bool(check("checkpoint", lib.dwc_engine_checkpoint(self._c)) == lib.DWC_COMMIT_DONE)
 
     def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> Rollback:
@@ -260,19 +207,14 @@ class Core(View):
         return Rollback(check("rollback", lib.dwc_engine_rollback(self._c, everything, to)))
 
     def commit(self, reason: KvmExit) -> bool:
-        """Compare where single steps have brought both replicas, and commit it as an element that ends by `reason`.
-        False: they differ, and nothing is committed.
+        """Compare where single steps have brought both replicas, and commit that as the end of the element, by
+        `reason`. Returns False, with nothing committed, if they differ.
         """
         return bool(check("commit", lib.dwc_engine_commit_stepped(self._c, reason)) == lib.DWC_COMMIT_DONE)
 
-    def rewind_in_place(self) -> None:
-        """In place: what the VM has run is e1 now, and the VM stands at the checkpoint again."""
-        check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(self.replicas[0].pointer))
-        check("rewind", lib.dwc_inplace_rewind(self._c))
-
     def read_all_groups(self) -> None:
-        """Both replicas have ended an element: read all their registers and their dirty logs, and list the pages of
-        these (`dirty_pages`). In place all has been read at every end.
+        """At an element's end: read all registers and the dirty logs of both replicas, and list the pages in the logs
+        (`dirty_pages`). In place all of it has been read already.
         """
         for replica in self.replicas if self.strategy is not Strategy.IN_PLACE else ():
             check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(replica.pointer))
@@ -281,60 +223,61 @@ class Core(View):
 
     # single steps
 
-    def apply_inputs(self, index: int) -> None:
-        """A replica at the checkpoint gets the element's inputs: it can be stepped now."""
-        check("inputs", lib.dwc_engine_resume_inputs(self._c, index))
+    def step_replica(self, index: int, limit: int) -> int | None:
+        """Lead a replica that stands at the last committed state `limit` instructions on, or to before the first that
+        cannot be stepped. Returns how many it were, or None: it met an exit, or an instruction that single steps
+        change, and has to be rolled back.
+        """
+        return self._stepped(lib.dwc_step_until(self._c, index, limit, 0))
 
-    def close_window(self, index: int) -> None:
-        """A replica does not come back where an interrupt can be injected, but for what it is stepped for."""
-        self._c.replicas[index].run.request_interrupt_window = 0
+    def step_element(self, limit: int, to_interruptible: bool = False) -> int | None:
+        """The same with both replicas, to the same point; that is an element, which is compared and committed.
 
-    def step(self, index: int) -> bool:
-        """One instruction of a replica. False if it ended in anything but a debug exit."""
-        # armed each time: POPF, IRET and exceptions of the guest disarm it
-        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 1))
-        status = check("KVM_RUN", lib.dwc_engine_step(self._c, index))
-        return bool(status == lib.DWC_RUN_EXIT and self._c.replicas[index].exit.reason == lib.KVM_EXIT_DEBUG)
+        `to_interruptible`: end as soon as an interrupt can be injected. None: nothing is committed, and both replicas
+        have to be rolled back.
+        """
+        return self._stepped(lib.dwc_step_element(self._c, limit, to_interruptible))
 
-    def end_stepping(self, index: int) -> None:
-        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 0))
+    def step_together(self, limit: int) -> int | None:
+        """Both replicas ended at different instructions, and it is not known which one is lagging: step A up to `limit`
+        instructions, then B up to twice as many, until all registers that come with an exit agree. In place only e2 can
+        be stepped, since the VM has run it last. None: they do not. Equal registers are not proof: memory has to be
+        compared as at any end.
+        """
+        return self._stepped(lib.dwc_step_together(self._c, limit))
 
-    def replicas_agree(self) -> bool:
-        """Whether all registers that come with an exit are the same now."""
-        a, b = (replica.state.pointer for replica in self.replicas)
-        return bool(lib.dwc_state_compare_synced(a, b, self.stats.pointer) == 0)
+    def _stepped(self, result: int) -> int | None:
+        return int(self._c.steps.done) if check("single step", result) == lib.DWC_STEPS_DONE else None
 
-    # instructions that read what is the host's
+    # instructions that read a value of the host
 
-    def search_by_steps(self, kinds: int, steps: int, limit_ns: int) -> Search:
-        """Look for the first such instruction (`kinds`: ReadKind.bit of each) among the next `steps`, by single steps
-        of replica A. Both replicas must stand at the last committed state, and be rolled back afterwards: steps leave
-        traces in the guest. It gives up after `limit_ns`.
+    def locate_by_steps(self, kinds: int, steps: int, limit_ns: int) -> Rollback:
+        """Look for the first such instruction (`kinds`: InsnKind.bit of each) among the next `steps` from the last
+        committed state on, by single steps of replica A. Both replicas must stand there, and stand there again after
+        the rollback that this ends with. It gives up after `limit_ns`. What it found: `search`.
         """
         search = self._c.search
         search.kinds, search.limit, search.limit_ns = kinds, steps, limit_ns
-        check("single step", lib.dwc_search_by_steps(self._c, 0))
-        return self.search
+        return Rollback(check("single step", lib.dwc_locate_by_steps(self._c)))
 
-    def search_by_traps(self, kinds: int, events: int, limit_ns: int) -> Search:
-        """The same by a free run with traps in all that looks like one. It ends after so many events of the progress
-        counter (0: at the next exit only).
+    def locate_by_traps(self, kinds: int, events: int, limit_ns: int) -> Rollback:
+        """The same by a free run with traps at everything that looks like one. It ends at the next exit, or after
+        `events` events of the progress counter (0: no such limit).
         """
         search = self._c.search
         search.kinds, search.events, search.limit_ns = kinds, events, limit_ns
-        check("scan", lib.dwc_search_by_traps(self._c, 0))
-        return self.search
+        return Rollback(check("scan", lib.dwc_locate_by_traps(self._c)))
 
     def learn_site(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint, which must be the last committed
-        state. Whether the site is new: False where the guest had put the instruction there again.
+        state. Returns whether the site is new: False if the guest had written the instruction there again.
         """
         known = self.site_count
         check("learn site", lib.dwc_learn_site(self._c))
         return self.site_count > known
 
     def pass_host_read(self) -> None:
-        """Both replicas stand at the instruction that the last search found: the next element starts behind it, with
+        """If both replicas stand at the instruction that the last search found, the next element starts behind it, with
         what it would have read.
         """
         lib.dwc_pass_host_read(self._c)
@@ -342,73 +285,71 @@ class Core(View):
     # guest memory
 
     def write_memory(self, gpa: int, data: bytes) -> bool:
-        """Guest RAM in all copies, between elements. False: it is not all RAM, and nothing was written."""
+        """Write guest RAM in all copies, between elements. Returns False, with nothing written, if not all of it is
+        RAM.
+        """
         return bool(lib.dwc_memory_write(self._c, gpa, data, len(data)) == 0)
 
     @property
     def memory_at_rest(self) -> bool:
-        """Whether devices could use guest memory now, after a checkpoint."""
+        """Whether devices can use guest memory now, once a checkpoint is taken."""
         return bool(lib.dwc_memory_at_rest(self._c))
 
     def read_memory(self, gpa: int, length: int, on_repair: Callable[[Repair], None]) -> bytes:
-        """Guest RAM on which all three copies agree, or are made to: `on_repair` hears of each page. Raises Damaged."""
+        """Read guest RAM whose three copies agree, or are repaired first (`on_repair` is called). Raises Damaged."""
         out = ffi.new("uint8_t[]", length)
         while status := check("read memory", lib.dwc_memory_read(self._c, gpa, out, length)):
             if status == lib.DWC_MEMORY_LOST:
-                raise Damaged(int(self._c.repair_gpa))
+                raise Damaged(int(self._c.scrub.repair_gpa))
             on_repair(self.repair)
         return bytes(ffi.buffer(out))
 
     def scrub_page(self, gpa: int) -> bool:
-        """Have the scrubber look at a page now. Whether a copy was wrong."""
+        """Scrub a page now. Returns whether a copy was wrong."""
         return bool(check("scrub", lib.dwc_scrub_page(self._c, gpa)) == lib.DWC_SCRUB_WRONG)
 
     # devices
 
     def give_uart_input(self, data: bytes, more: bool) -> int:
-        """Input for the guest to read. Returns how many bytes the FIFO has taken. `more`: some waits besides `data`.
-        Where some is left, the core returns with ATTENTION when there is room.
+        """Give the guest input. Returns how many bytes the FIFO has taken. `more`: more input waits besides `data`. If
+        some is left, run() returns with ATTENTION when there is room.
         """
         taken = self.chipset.uart.receive(data)
-        self._c.has_backlog = more or taken < len(data)
+        self._c.requests.has_backlog = more or taken < len(data)
         return taken
 
     def drain_uart(self) -> bytes:
-        """What the guest has sent since the last call."""
+        """Take what the guest has sent since the last call."""
         return self.chipset.uart.drain() if self._c.pc.uart.tx_count else b""
 
-    # visits, and faults that are put there on purpose
+    # visits and fault injection
 
     def enter_element(self, index: int) -> bool:
-        """At an element's start: finish the instruction of a pending exit, so that the replica's registers may be set.
-        False: that instruction exits once more, and it cannot stand there.
+        """At an element's start: finish the instruction of a pending exit, so that the replica's registers can be set.
+        Returns False if that instruction exits once more: then there is no such point.
         """
         return check("start the element", lib.dwc_engine_enter(self._c, index)) == 0
 
     def run_into_element(self, index: int, ns: int) -> bool:
-        """The same, and so many nanoseconds on. False: the element is over before."""
+        """The same, and run `ns` nanoseconds into the element. Returns False if the element ends before."""
         status = check("run to the fault's point", lib.dwc_engine_run_for(self._c, index, ns))
         return bool(status == lib.DWC_RUN_TIME_LIMIT)
 
     def read_again(self, index: int) -> None:
-        """At an element's end registers of a replica were changed: read again what is compared."""
+        """Read again what is compared, after registers of a replica were changed at an element's end."""
         check("read state", lib.dwc_engine_read_again(self._c, index))
 
-    def choose_no_interrupt(self) -> None:
-        """Before the first element, where nothing has chosen its inputs: it gets no interrupt."""
-        self._c.inputs.vector = -1
-
     def move(self, index: int, cpu: int) -> None:
-        """From now on the replica's thread runs on that CPU."""
+        """Bind the replica's thread to that CPU."""
         check("sched_setaffinity", lib.dwc_engine_move(self._c, index, cpu))
 
     def checkpoint_to_upset(self) -> State:
-        """Fault injection: the checkpoint's registers, to be set. Its sum stays as it was."""
-        return State.within(self._c.checkpoint, self._c, writable=True)
+        """Fault injection: the checkpoint's registers, to be changed. Their sum stays as it was."""
+        return State.within(self._c.checkpoint.state, self._c, writable=True)
 
     def upset_sum(self, gpa: int, mask: int) -> None:
-        """Fault injection: bits flip in the sum that guards a page of the checkpoint."""
-        self._c.sums[gpa // PAGE] ^= mask
+        """Fault injection: flip bits in the sum of a page of the checkpoint."""
+        self._c.checkpoint.sums[gpa // PAGE] ^= mask
 
 
 def now_ns() -> int:
@@ -417,7 +358,7 @@ def now_ns() -> int:
 
 
 def filter_msrs(vm_fd: int, time: bool) -> None:
-    """KVM_X86_SET_MSR_FILTER: accesses to MSRs that KVM is not asked for become exits; `time`: to those of time, too.
+    """KVM_X86_SET_MSR_FILTER: let accesses to the MSRs that the VMM answers exit; `time`: also to those of time.
     Raises KvmError.
     """
     check("KVM_X86_SET_MSR_FILTER", lib.dwc_msrs_filter(vm_fd, time))

@@ -1,4 +1,4 @@
-"""C's enumerations and limits, with the values that the compiler gave them. Each member names its constant."""
+"""C's enumerations and limits, with the values that the compiler gives them. Each member names its constant."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ LOG_ELEMENTS: int = lib.DWC_LOG_ELEMENTS  # between checkpoints, at most
 HISTOGRAM: int = lib.DWC_HISTOGRAM  # buckets
 MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS
-LONGEST_READ: int = lib.DWC_LONGEST_READ  # bytes of an instruction that reads what is the host's
-NEVER = (1 << 64) - 1  # an element, or a time, that does not come
+LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
+NEVER = (1 << 64) - 1  # an element or a time that never comes
 UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
 
 
 class Stop(IntEnum):
-    """Why the core asks Python (cbits/status.h)."""
+    """Why the core returns to Python (cbits/status.h)."""
 
-    EXIT = lib.DWC_STOP_EXIT  # a committed exit that no device in C serves
+    EXIT = lib.DWC_STOP_EXIT  # a committed exit that no device in C can serve
     CONSOLE = lib.DWC_STOP_CONSOLE  # the UART has output to drain
     DIVERGED = lib.DWC_STOP_DIVERGED
     TIME_LIMIT = lib.DWC_STOP_TIME_LIMIT  # neither replica reached a natural end in time: nothing is committed
-    REQUESTED = lib.DWC_STOP_REQUESTED  # the element under way is not committed
+    REQUESTED = lib.DWC_STOP_REQUESTED  # a stop was requested; the current element is not committed
     IDLE = lib.DWC_STOP_IDLE  # HLT, and no interrupt can come from a device in C
-    ELEMENT_LIMIT = lib.DWC_STOP_ELEMENT_LIMIT  # so many elements as were asked for are committed
+    ELEMENT_LIMIT = lib.DWC_STOP_ELEMENT_LIMIT  # the number of elements asked for is committed
     ATTENTION = lib.DWC_STOP_ATTENTION  # another thread has something for the devices
     REPAIRED = lib.DWC_STOP_REPAIRED  # the scrubber has repaired a page
-    WAITING = lib.DWC_STOP_WAITING  # an interrupt has waited too long for a natural end; windows are inexact here
+    WAITING = lib.DWC_STOP_WAITING  # windows are inexact here, and an interrupt has waited too long for a natural end
     ELEMENT_START = lib.DWC_STOP_ELEMENT_START  # a visit: the inputs are chosen, and neither replica has started
     BETWEEN_RUNS = lib.DWC_STOP_BETWEEN_RUNS  # a visit, in place: the VM is rewound, e2 comes next
-    ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, nothing is compared
+    ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, and nothing has been compared
 
 
 class Rollback(IntEnum):
@@ -106,23 +106,32 @@ class Copy(IntEnum):
 
 
 class UserTrap(IntEnum):
-    """What can stand for RDTSC in ring 3 (cbits/vcpu/sites.c)."""
+    """The trap that can replace RDTSC in ring 3 (cbits/vcpu/sites.c)."""
 
     NONE = lib.DWC_USER_TRAP_NONE
     ICEBP = lib.DWC_USER_TRAP_ICEBP
     SYSENTER = lib.DWC_USER_TRAP_SYSENTER
 
 
-class ReadKind(IntEnum):
-    """What an instruction reads of the host."""
+class InsnKind(IntEnum):
+    """What an instruction is to the core (cbits/vcpu/insn.h). The first read what is the host's."""
 
-    NOTHING = lib.DWC_READ_NOTHING
+    OTHER = lib.DWC_INSN_OTHER
     RDTSC = lib.DWC_READ_RDTSC
     RDTSCP = lib.DWC_READ_RDTSCP
     RDRAND = lib.DWC_READ_RDRAND
     RDSEED = lib.DWC_READ_RDSEED
     RDPID = lib.DWC_READ_RDPID
     XGETBV = lib.DWC_READ_XGETBV
+    STRING = lib.DWC_INSN_STRING  # with a repeat prefix
+    PUSHF = lib.DWC_INSN_PUSHF
+    STI = lib.DWC_INSN_STI
+    LOAD_SS = lib.DWC_INSN_LOAD_SS  # MOV SS, POP SS
+    INT = lib.DWC_INSN_INT  # INT n, INT3, INTO
+    ICEBP = lib.DWC_INSN_ICEBP
+    HLT = lib.DWC_INSN_HLT
+    SYSCALL = lib.DWC_INSN_SYSCALL  # and SYSENTER, SYSEXIT
+    SYSRET = lib.DWC_INSN_SYSRET
 
     @property
     def bit(self) -> int:
@@ -159,7 +168,6 @@ class Cap(IntEnum):
 
     SYNC_REGS = lib.KVM_CAP_SYNC_REGS
     XCRS = lib.KVM_CAP_XCRS
-    DIRTY_LOG_RING = lib.KVM_CAP_DIRTY_LOG_RING
     MANUAL_DIRTY_LOG_PROTECT2 = lib.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
     EXIT_ON_EMULATION_FAILURE = lib.KVM_CAP_EXIT_ON_EMULATION_FAILURE
     TSC_CONTROL = lib.KVM_CAP_TSC_CONTROL

@@ -1,4 +1,4 @@
-"""The structures of <linux/kvm.h> that ioctls take and give, and the ioctl itself."""
+"""The structures of <linux/kvm.h> that ioctls read and write, and the ioctl itself."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def address_of(memory: mmap.mmap) -> int:
 
 
 class RegisterGroup(Struct):
-    """What KVM reads and writes whole, by KVM_GET_* and KVM_SET_*."""
+    """A group that KVM reads and writes as a whole, by KVM_GET_* and KVM_SET_*."""
 
     __slots__ = ()
-    suffix: ClassVar[str]  # of both names
+    suffix: ClassVar[str]  # of both ioctls' names
 
 
 class Regs(RegisterGroup):
@@ -82,7 +82,7 @@ class Sregs(RegisterGroup):
     @property
     def code_bits(self) -> int:
         """How instructions are decoded: 64, 32 or 16 bits."""
-        return 64 if self.cs.l else 32 if self.cs.db else 16
+        return int(lib.dwc_code_bits(self.pointer))
 
 
 class ExceptionEvent(Struct):
@@ -129,7 +129,7 @@ class Xcrs(RegisterGroup):
     ctype, suffix = "struct kvm_xcrs *", "XCRS"
 
     def values(self) -> dict[int, int]:
-        """By the register's number."""
+        """Values by the register's number."""
         return {int(x.xcr): int(x.value) for x in self._c.xcrs[0 : self._c.nr_xcrs]}
 
 
@@ -158,7 +158,7 @@ class Msrs(Struct):
 
     @classmethod
     def of(cls, index: int, value: int = 0) -> Msrs:
-        """One of them."""
+        """The value of one of them."""
         made = cls()
         made._c.count = 1
         made._c.entries[0].index, made._c.entries[0].data = index, value
@@ -169,7 +169,7 @@ class Msrs(Struct):
         return {int(entry.index): int(entry.data) for entry in self._c.entries[0 : self._c.count]}
 
     def set(self, index: int, value: int) -> None:
-        """One that is among them. Raises AttributeError in a view of the core's memory."""
+        """Set one that is among them. Raises AttributeError in a view of the core's memory."""
         self._check_writable(f"[{index:#x}]")
         self._c.entries[list(self.values()).index(index)].data = value
 
@@ -205,7 +205,7 @@ CPUID_FIELDS = tuple(CpuidEntry.__dataclass_fields__)
 
 
 class Cpuid(Struct):
-    """struct kvm_cpuid2, with room for 256 leaves: empty to be filled by KVM, or those given."""
+    """struct kvm_cpuid2, with room for 256 leaves: empty for KVM to fill, or the given ones."""
 
     __slots__ = ()
     ctype = "struct dwc_cpuid *"
@@ -297,7 +297,7 @@ class DeviceAttr(Struct):
 
 
 class RunPage:
-    """struct kvm_run of a vCPU, in its mapping. `release` before the mapping is closed."""
+    """struct kvm_run of a vCPU, in its mapping. Call `release` before the mapping is closed."""
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self._buffer = ffi.from_buffer(mapping)
@@ -320,9 +320,9 @@ class RunPage:
         return bool(self._c.ready_for_interrupt_injection)
 
     def request_interrupt_window(self, wanted: bool) -> None:
-        """Whether KVM_RUN comes back where an interrupt can be injected."""
+        """Whether KVM_RUN returns when an interrupt can be injected."""
         self._c.request_interrupt_window = wanted
 
     def sync(self, groups: int) -> None:
-        """Which groups (SyncRegs) come with every exit."""
+        """Set which groups (SyncRegs) come with every exit."""
         self._c.kvm_valid_regs = groups

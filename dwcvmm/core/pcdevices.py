@@ -1,6 +1,5 @@
 """The PC's devices in C (cbits/pc). Each class is one chip: the core's own, or, made without arguments, one by itself
-after its reset, as unit tests want it. Times are nanoseconds of the guest clock; offsets count from a chip's first
-register.
+after reset, for unit tests. Times are nanoseconds of the guest clock; offsets count from a chip's first register.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Lapic(View):
     """The local APIC."""
 
     __slots__ = ()
-    nmi = Flag("nmi")  # one is on its way to the CPU
+    nmi = Flag("nmi")  # an NMI is pending for the CPU
 
     def __init__(self, c: CData = None, owner: object = None) -> None:
         super().__init__(c or ffi.new("struct dwc_lapic *"), owner)
@@ -84,12 +83,12 @@ class Lapic(View):
         return int(lib.dwc_lapic_read(self._c, offset, now_ns))
 
     def write(self, offset: int, value: int, now_ns: int = 0) -> int:
-        """Returns the vector whose end this is, of an interrupt by level, or -1."""
+        """Write a register. Returns the vector if this ends a level-triggered interrupt, else -1."""
         return int(lib.dwc_lapic_write(self._c, offset, value, now_ns))
 
 
 class IoApic(View):
-    """The IO-APIC; `lapic` is where its interrupts go."""
+    """The IO-APIC. `lapic` gets its interrupts."""
 
     __slots__ = ()
 
@@ -137,11 +136,11 @@ class Pit(View):
         return int(lib.dwc_pit_deadline(self._c, now_ns))
 
     def edges(self, now_ns: int) -> int:
-        """How often it has risen since the last call."""
+        """How many times it has risen since the last call."""
         return int(lib.dwc_pit_edges(self._c, now_ns))
 
     def content(self) -> bytes:
-        """All of its state, to see whether it has changed."""
+        """All of its state, for comparisons."""
         return bytes(ffi.buffer(self._c))
 
 
@@ -159,7 +158,7 @@ class Rtc(View):
         return int(self._c.memory[index])
 
     def fill_memory(self, content: dict[int, int]) -> None:
-        """Bytes by their indices: what firmware has found out."""
+        """Set bytes by their indices, as firmware does."""
         for index, value in content.items():
             self._c.memory[index] = value
 
@@ -184,7 +183,7 @@ class Rtc(View):
 
 
 class Pci(View):
-    """What answers in PCI configuration space for functions that are not there, and the register at 0xCF8."""
+    """The answers for absent functions in PCI configuration space, and the register at 0xCF8."""
 
     __slots__ = ()
     address = Number("address")
@@ -193,17 +192,17 @@ class Pci(View):
         super().__init__(c or ffi.new("struct dwc_pci *"), owner)
 
     def add(self, device: int, function: int) -> None:
-        """That one is there: it answers itself."""
+        """Note that a function exists and answers by itself."""
         lib.dwc_pci_add(self._c, device, function)
 
     def read(self, offset: int, size: int) -> int | None:
-        """Ports from 0xCF8 on; `size` in bytes. None: it is for somebody else."""
+        """Read ports from 0xCF8 on; `size` in bytes. None: not answered here."""
         data = ffi.new("uint8_t[8]")
         answered = lib.dwc_pci_read(self._c, offset, size, data)
         return int.from_bytes(ffi.buffer(data, size), "little") if answered else None
 
     def write(self, offset: int, size: int, value: int) -> bool:
-        """False: it is for somebody else."""
+        """Returns False if it is not handled here."""
         return bool(lib.dwc_pci_write(self._c, offset, size, value.to_bytes(size, "little")))
 
 
@@ -211,7 +210,7 @@ class Uart(View):
     """The 16550A."""
 
     __slots__ = ()
-    waiting = Number("tx_count")  # bytes that the guest has sent, and nobody has drained
+    waiting = Number("tx_count")  # bytes that the guest has sent and that have not been drained
     received = Number("rx_count")  # bytes in its FIFO that the guest has not read
 
     def __init__(self, c: CData = None, owner: object = None) -> None:
@@ -235,14 +234,14 @@ class Uart(View):
         return bool(lib.dwc_uart_wants_drain(self._c))
 
     def drain(self) -> bytes:
-        """All that the guest has sent since the last call."""
+        """Take all that the guest has sent since the last call."""
         buffer = ffi.new("uint8_t[]", UART_TX)
         return bytes(ffi.buffer(buffer, lib.dwc_uart_drain(self._c, buffer, UART_TX)))
 
     def receive(self, data: bytes) -> int:
-        """Input for the guest to read. Returns how many bytes its FIFO has taken."""
+        """Give the guest input. Returns how many bytes the FIFO has taken."""
         return int(lib.dwc_uart_receive(self._c, data, len(data)))
 
     def upset(self, at: int, mask: int) -> None:
-        """Fault injection: bits flip in byte `at` of those that wait."""
+        """Fault injection: flip bits in byte `at` of those that wait."""
         self._c.tx[at] ^= mask

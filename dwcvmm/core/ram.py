@@ -8,7 +8,7 @@ from dwcvmm.core._binding import CData, ffi, lib
 
 
 class Ram:
-    """`size_bytes` of guest RAM, all of it, at `address` of the host. Guest physical addresses are not checked."""
+    """All `size_bytes` of guest RAM, at `address` of the host. Guest physical addresses are not checked."""
 
     def __init__(self, address: int, size_bytes: int) -> None:
         self.address, self.size_bytes = address, size_bytes
@@ -28,20 +28,16 @@ class Ram:
         return struct.unpack(f"<{length // 8}Q", ffi.buffer(self._c + gpa, length))
 
     def same(self, other: Ram, gpa: int, length: int) -> bool:
-        """Whether two copies agree there."""
+        """Whether two copies are equal there."""
         return bool(ffi.buffer(self._c + gpa, length) == ffi.buffer(other._c + gpa, length))
 
-    def copy_from(self, other: Ram) -> None:
-        """All of it, before the first element."""
-        ffi.memmove(self._c, other._c, self.size_bytes)
-
     def upset(self, gpa: int, value: int) -> None:
-        """Fault injection: a byte of this copy has another value, and no dirty log and no sum knows."""
+        """Fault injection: change a byte of this copy, without a trace in dirty logs and sums."""
         self._c[gpa] = value
 
 
 def difference_wide(a: bytes, b: bytes) -> int:
-    """0 if two pages are the same, by vectors of the CPU (cbits/memory/difference.c)."""
+    """0 if two pages are equal, compared by vectors (cbits/memory/difference.c)."""
     return int(lib.dwc_difference_wide(a, b))
 
 

@@ -1,4 +1,4 @@
-"""A replica: a VM with one vCPU and RAM of its own, as the last element has left it."""
+"""A replica: a VM with one vCPU and RAM of its own, as the last element left it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ALL_64_BITS = (1 << 64) - 1
 
 
 class Replica(View):
-    """`ram`: its copy of guest RAM. Verbs are for a replica that stands still."""
+    """`ram`: its copy of guest RAM. Methods must be called while the replica is not running."""
 
     __slots__ = ("_state", "ram")
-    index, cpu = Number("index"), Number("cpu")  # cpu: that its thread is bound to, or -1
+    index, cpu = Number("index"), Number("cpu")  # cpu: the CPU that its thread is bound to, or -1
     started_ns, ended_ns = Number("started_ns"), Number("ended_ns")  # of its last run, by the host's monotonic clock
     tick_crossed = Flag("tick_crossed")  # the frozen TSC ticked in this element
 
@@ -36,7 +36,7 @@ class Replica(View):
 
     @property
     def state(self) -> State:
-        """As of its last exit; groups that cost an ioctl are of the last checkpoint, or of when they were read."""
+        """State as of its last exit; groups that cost an ioctl as of the last checkpoint, or of when they were read."""
         return self._state
 
     @property
@@ -45,7 +45,7 @@ class Replica(View):
 
     @property
     def interruptible(self) -> bool:
-        """Whether an interrupt could be injected where it stands."""
+        """Whether an interrupt can be injected now."""
         return bool(self._c.run.ready_for_interrupt_injection)
 
     def shown(self) -> Shown:
@@ -53,12 +53,12 @@ class Replica(View):
         return Shown(self.exit.copy(), self.state.copy())
 
     def translate(self, linear: int) -> int | None:
-        """Guest physical address of a linear address; None where no RAM is mapped."""
+        """Guest physical address of a linear address; None if no RAM is mapped there."""
         gpa = ffi.new("uint64_t *")
         return int(gpa[0]) if lib.dwc_translate(self.pointer, linear & ALL_64_BITS, gpa) else None
 
     def in_dirty_log(self, gpa: int) -> bool:
-        """Whether the page was in its dirty log when that was read last."""
+        """Whether the page was in the dirty log when that was last read."""
         for slot in self._c.slots[0 : self._c.engine.nslots]:
             if slot.gpa <= gpa < slot.gpa + slot.size:
                 page = (gpa - int(slot.gpa)) // lib.DWC_PAGE
@@ -66,13 +66,15 @@ class Replica(View):
         return False
 
     def registers_were_set(self) -> None:
-        """Somebody has set registers by ioctl: the run page goes on showing what KVM has. Raises KvmError."""
+        """Call it after registers were set by ioctl: brings the run page in step with KVM's state. Raises KvmError."""
         check("KVM_GET_REGS", lib.dwc_state_prime(self.pointer))
 
     def state_to_upset(self) -> State:
-        """Fault injection: what the comparison will read of its registers, to be set. The vCPU's are not."""
+        """Fault injection: the registers that the comparison will read, to be changed. The vCPU's own stay as they
+        are.
+        """
         return State.within(self._c.state, self._owner, writable=True)
 
     def upset_run_page(self, offset: int, mask: int) -> None:
-        """Fault injection: bits flip in a byte of the page that KVM fills at exits."""
+        """Fault injection: flip bits in a byte of the page that KVM fills at exits."""
         ffi.cast("uint8_t *", self._c.run)[offset] ^= mask

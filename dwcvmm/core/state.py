@@ -1,4 +1,4 @@
-"""What a vCPU shows at the end of an element: its registers and its exit; and their comparison."""
+"""A vCPU's state at the end of an element: registers and exit; and their comparison."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Exit(Struct):
 
     @property
     def data(self) -> bytes:
-        """The items that are written, one behind the other."""
+        """The items that are written, one after the other."""
         return bytes(ffi.buffer(self._c.data, min(self._c.size * self._c.count, IO_BYTES)))
 
     @classmethod
     def of_access(
         cls, reason: int, size: int, *, port: int = 0, gpa: int = 0, data: bytes = b"", count: int = 1
     ) -> Exit:
-        """A write of `data` in items of `size` bytes, or without any data a read of `count` items."""
+        """The exit of a write of `data` in items of `size` bytes, or without data of a read of `count` items."""
         made = cls(reason=reason, size=size, port=port, gpa=gpa, count=len(data) // size if data else count)
         made._c.is_write = bool(data)
         ffi.buffer(made._c.data)[: len(data)] = data
@@ -84,7 +84,7 @@ class Stats(View):
 
     @classmethod
     def new(cls) -> Stats:
-        """All zero, for comparisons outside of an engine."""
+        """All zeros, for comparisons outside of an engine."""
         c = ffi.new("struct dwc_stats *")
         return cls(c, c)
 
@@ -95,8 +95,8 @@ class Stats(View):
 
 
 def compare(a: State, b: State, stats: Stats, synced: bool = False) -> Diff:
-    """The groups in which two states differ; what is normalised is counted in `stats`. `synced`: only those that come
-    with each exit.
+    """The groups in which two states differ. Normalised differences are counted in `stats`. `synced`: compare only the
+    synced groups.
     """
     call = lib.dwc_state_compare_synced if synced else lib.dwc_state_compare
     return Diff(call(a.pointer, b.pointer, stats.pointer))
@@ -104,7 +104,7 @@ def compare(a: State, b: State, stats: Stats, synced: bool = False) -> Diff:
 
 @dataclass(frozen=True)
 class Shown:
-    """A copy of what a run of an element has shown, but for memory."""
+    """A copy of what a run of an element has shown, without memory."""
 
     exit: Exit
     state: State

@@ -12,7 +12,7 @@ from dwcvmm.core import enums
 from dwcvmm.core.config import ReplicaConfig
 from dwcvmm.core.engine import Core, filter_msrs
 from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
-from dwcvmm.core.kvmstructs import CpuidEntry, Regs, Sregs, address_of
+from dwcvmm.core.kvmstructs import CpuidEntry, address_of
 from dwcvmm.element.caches import last_level_cache_bytes
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
 from dwcvmm.element.hostprobe import Probe, probe
@@ -73,11 +73,15 @@ class Replicas:
         self._check_in_place()
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
-        self.progress = self._choose_progress()
-        replicas, checkpoint_ram = self._make_replicas()
-        scaled = self._scale_tsc()
-        self.frozen_tsc = None if config.strategy is Strategy.OFF else scaled
-        self.core = Core(self._core_config(replicas, checkpoint_ram, scaled))
+        try:
+            self.progress = self._choose_progress()
+            replicas, checkpoint_ram = self._make_replicas()
+            scaled = self._scale_tsc()
+            self.frozen_tsc = None if config.strategy is Strategy.OFF else scaled
+            self.core = Core(self._core_config(replicas, checkpoint_ram, scaled))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def clock_divisor(self) -> int:
@@ -102,6 +106,7 @@ class Replicas:
             has_xcrs=bool(self.system.check_extension(Cap.XCRS)),
             msrs=self._choose_msrs(),
             spin_turns=SPIN_TURNS if len(os.sched_getaffinity(0)) >= 2 else 0,
+            follows_host_clock=config.clock is Clock.HOST,
             clock_divisor=self.clock_divisor,
             slice_ns=config.slice_ns,
             patience_ns=config.patience_ns,
@@ -114,7 +119,7 @@ class Replicas:
             counter_config=self.progress.config,
             events_per_ms=self.progress.events_per_ms,
             checkpoint_every=checkpoint_every,
-            # a difference by time that is found late cannot be replayed: wait with memory only if the TSC is frozen
+            # a difference by time that is found late cannot be replayed: so wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
             # pages stop being hot at checkpoints
             idle_limit=max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every),
@@ -125,8 +130,8 @@ class Replicas:
         )
 
     def _make_replicas(self) -> tuple[tuple[ReplicaConfig, ...], int]:
-        """The VMs, and the address of the checkpoint's RAM; in place replica B is what e1 left in the one VM
-        (cbits/element/inplace.c).
+        """Make the VMs. Returns them and the address of the checkpoint's RAM. In place replica B holds what e1 left of
+        the one VM (cbits/element/inplace.c).
         """
         strategy = self.config.strategy
         cpuid = apply_policy(self.system.supported_cpuid(), show_tsc=self.config.tsc is Tsc.SHOWN)
@@ -145,12 +150,12 @@ class Replicas:
         config = self.config
         if config.strategy is not Strategy.IN_PLACE:
             if config.cache_flush is not CacheFlush.NONE:
-                raise ConfigError("caches are flushed between the runs of strategy in-place only")
+                raise ConfigError("only strategy in-place flushes caches between its runs")
             return
         if config.progress not in (None, Event.NONE):
-            raise ConfigError("strategy in-place has no slices by a counter: a run that is over cannot be moved on")
+            raise ConfigError("strategy in-place has no slices: e1 is over when e2 stops, and cannot be aligned")
         if config.checkpoint_every not in (None, 1):
-            raise ConfigError("under strategy in-place each element is a checkpoint")
+            raise ConfigError("under strategy in-place every element is a checkpoint")
         if self.host.shadow_paging:
             raise HostError(
                 "strategy in-place restores the guest's page tables behind KVM's back, and this KVM "
@@ -302,17 +307,11 @@ class Replicas:
         for vm in self.vms:
             vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
 
-    def take_checkpoint(self) -> None:
-        """Make the state before the first element the checkpoint: copy replica A's to B and the checkpoint."""
-        if self.config.strategy is Strategy.OFF:
-            return
-        for group in (Sregs, Regs):
-            for vcpu in self.vcpus[1:]:
-                vcpu.set(self.vcpus[0].get(group))
-        self.core.copy_first_state()
-
     def close(self) -> None:
+        """Free the VMs and all memory of the guest. What was counted can still be read."""
         while self.vcpus:
             self.vcpus.pop().close()
         while self.vms:
             self.vms.pop().close()
+        while self._keep:
+            self._keep.pop().close()

@@ -19,7 +19,7 @@ class Visitor(ABC):
     def at_start(self) -> None:
         """The inputs are chosen, and neither replica has started."""
 
-    def between_runs(self) -> None:  # noqa: B027 -- most want nothing there
+    def between_runs(self) -> None:  # noqa: B027 -- most visitors do nothing there
         """In place: e1 is over, the VM rewound, e2 is next."""
 
     @abstractmethod

@@ -78,13 +78,13 @@ class Voting(Visitor):
             self._last = self._cast()
 
     def diverged(self) -> None:
-        """Keep what both runs have shown; before the rollback."""
+        """Keep what both runs showed. Call it before the rollback."""
         self._element = self._core.committed
         self._ballots += self._cast()
         self._last = []
 
     def forget(self) -> None:
-        """It was no fault; or single steps have cut the element short, and its end says nothing of what was shown."""
+        """Drop the ballots: it was no fault, or single steps have ended the element elsewhere."""
         if self._ballots:
             self._observer.verdict(self._element, None)
         self._ballots = []

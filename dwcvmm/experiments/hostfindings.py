@@ -63,7 +63,7 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "two_dimensional_paging",
         not kind.shadow_paging,
         "EPT or NPT",
-        "shadow paging: each rollback deletes and adds the memory slots, and there is no strategy in-place",
+        "shadow paging: each rollback deletes and adds the memory slots, and strategy in-place is refused",
     )
     slow = kind.exit_ns > 20_000
     yield Finding(
@@ -78,52 +78,52 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "kernel_code",
         ns < NATIVE_NS,
         f"{ns:.1f} ns an instruction in ring 0",
-        f"{ns:.0f} ns an instruction in ring 0: KVM emulates it, whole systems will not run",
+        f"{ns:.0f} ns an instruction in ring 0: KVM emulates kernel code, so whole systems will not run",
     )
     yield _choice(
         "single_step",
         abilities.single_step,
         "in ring 0",
-        "not in ring 0: no time site can be learned, elements have natural ends only",
+        "not in ring 0: no time site can be learned, and elements have natural ends only",
     )
     yield _choice(
         "single_step_user",
         abilities.single_step_user,
         "in ring 3",
-        "not in ring 3: an element that computes there without an exit cannot be cut short",
+        "not in ring 3: an element that computes there without an exit cannot be cut",
     )
     yield _choice(
         "irq_window",
         kind.exact_windows,
-        "an interrupt window exits at the first instruction that allows it",
+        "an interrupt window exits at the first instruction at which an interrupt can be taken",
         "inexact: a due interrupt waits for a natural end, or for single steps",
     )
     yield _choice(
         "tsc_scaling",
         bool(system.check_extension(Cap.TSC_CONTROL)),
         "present",
-        "absent: RDTSC is handled by learned sites, which read the guest clock; under off the TSC is the host's: "
-        "a guest that keeps time by it wants --clock host",
+        "absent: the TSC cannot be frozen, so RDTSC is replaced by traps that read the guest clock; under off the "
+        "guest reads the host's TSC, and one that keeps time by it needs --clock host",
     )
     yield _choice(
         "time_trap_user",
         kind.user_trap is not UserTrap.NONE,
         f"{kind.user_trap.name} in ring 3 gives an exit",
-        "no trap for RDTSC in ring 3: without a frozen TSC it is stepped over, where single_step_user is ok",
+        "no trap for RDTSC in ring 3: without a frozen TSC it is stepped over if single_step_user is ok",
     )
     progress = abilities.progress
     yield _choice(
         "progress",
         bool(progress),
         progress.reason,
-        f"no counter: {progress.reason} ({progress.remedy}); elements have natural ends, and where an interrupt is due "
-        f"for long, one run that is thrown away and a few single steps of {abilities.step_ns / 1000:.0f} us",
+        f"no counter: {progress.reason} ({progress.remedy}); elements have natural ends, and one that keeps an "
+        f"interrupt waiting is discarded and ended by a few single steps of {abilities.step_ns / 1000:.0f} us",
     )
     if progress:
         for trouble, remedy in perf_troubles():
             yield Finding("perf_settings", Level.NOTE, trouble, remedy)
     cpus = len(os.sched_getaffinity(0))
-    yield _choice("cpus", cpus >= 2, f"{cpus}", "one: no parallel strategy")
+    yield _choice("cpus", cpus >= 2, f"{cpus}", "one: the strategy parallel has nowhere to run e2")
 
 
 def _choice(name: str, good: bool, detail: str, otherwise: str) -> Finding:

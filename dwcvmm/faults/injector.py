@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dwcvmm.core.engine import now_ns
 from dwcvmm.core.enums import NEVER, PAGE, Phase
-from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.visits import Visitor
@@ -63,8 +62,8 @@ class Injection:
 
 
 class Injector(Visitor, EngineObserver):
-    """`settle_after`: elements after which a fault that nothing has shown is looked for in RAM, mended there, and no
-    longer held responsible for what diverges later; None: never.
+    """`settle_after`: elements after which a fault that no divergence has shown is closed: looked for in RAM, repaired
+    there, and no longer held responsible for later divergences; None: never.
     """
 
     def __init__(self, engine: Engine, faults: Iterable[Fault], settle_after: int | None = None) -> None:
@@ -73,14 +72,14 @@ class Injector(Visitor, EngineObserver):
         self._settle_after = settle_after
         self._due: list[Fault] = []
         self._defects: list[Fault] = []
-        self._open: list[Injection] = []  # nothing has shown them yet
-        self._between: list[Fault] = []  # in place: those of e2 wait for the end of e1
+        self._open: list[Injection] = []  # no divergence has shown them yet
+        self._between: list[Fault] = []  # in place: faults of e2, which wait for the end of e1
         self._in_place = engine.in_place
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """More of them, before the engine runs or between two elements. Raises ConfigError for one that cannot be
-        injected here, or whose element has been committed.
+        """Add faults, before the engine runs or between two elements. Raises ConfigError if one cannot be injected
+        here, or if its element has been committed.
         """
         new, committed = list(faults), self._core.committed
         for fault in new:
@@ -161,7 +160,7 @@ class Injector(Visitor, EngineObserver):
         return str(injection.fault)
 
     def repair(self, copy: str, gpa: int) -> None:
-        """The scrubber has mended a page."""
+        """Called when the scrubber has repaired a page."""
         for injection in list(self._open):
             if injection.page == gpa:
                 injection.repaired = True
@@ -212,7 +211,7 @@ class Injector(Visitor, EngineObserver):
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
         point = fault.point
         if point.at is At.INSTRUCTIONS:
-            injection.steps = stepping.run_steps(self._core, index, point.amount)
+            injection.steps = self._core.step_replica(index, point.amount)
             return injection.steps is not None
         if point.at is At.TIME:
             return self._core.run_into_element(index, point.amount * 1000)
@@ -224,7 +223,7 @@ class Injector(Visitor, EngineObserver):
             if not self._flip(fault, index):
                 injection.became = Became.REFUSED
                 continue
-            self._core.read_again(index)  # what is compared was read before the flip
+            self._core.read_again(index)  # the state to be compared was read before the flip
         return injection
 
     def _flip(self, fault: Fault, index: int) -> bool:

@@ -152,7 +152,9 @@ def _parse_target(text: str) -> Target:
             if not 0 <= where <= HIGHEST[space] or (space is Space.XSAVE and xsave_component(where) is None):
                 break
             return Target(space, where)
-    raise ConfigError(f"{text!r} is no target of a fault: a register, msr:N, xsave+N or ram+N (dwcvmm/faults/model.py)")
+    raise ConfigError(
+        f"{text!r} is no target of a fault: give a register, msr:N, xsave+N or ram+N (docs/protection.md)"
+    )
 
 
 def _parse_point(text: str | None) -> Point:
@@ -193,10 +195,10 @@ def parse(text: str) -> Fault:
     run = Run(match["run"]) if cpu is None else Run.CPU
     point = _parse_point(match["point"])
     if run in (Run.CPU, Run.CHECKPOINT) and point.at is not At.START:
-        raise ConfigError(f"{text!r}: a fault of {run} has no point in an element")
+        raise ConfigError(f"{text!r}: a fault of {run} takes no point in an element")
     if run is Run.BOTH and point.at not in (At.START, At.END):
-        raise ConfigError(f"{text!r}: both replicas stand at the same point at the start and the end only")
+        raise ConfigError(f"{text!r}: both replicas are at the same point only at the start and the end")
     if match["stuck"] and run is not Run.CPU:
-        raise ConfigError(f"{text!r}: only a defect of a CPU is stuck")
+        raise ConfigError(f"{text!r}: only defects of a CPU can be stuck")
     stuck = None if match["stuck"] is None else int(match["stuck"])
     return Fault(int(match["element"]), run, target, bits, point, cpu, stuck)

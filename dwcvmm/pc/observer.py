@@ -1,4 +1,4 @@
-"""Who is told what happens in a machine. Every method does nothing until it is overridden."""
+"""Observers of a machine. The methods do nothing unless they are overridden."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dwcvmm.pc.result import Result
 
 
 class Observer(EngineObserver):
-    """Called on the machine's thread, while the guest stands: a slow method makes a slow guest.
+    """Called on the machine's thread, while the guest is not running: a slow method makes a slow guest.
 
-    What a method raises ends the run, and is raised by it.
+    An exception in a method ends the run, which raises it.
     """
 
     def start(self) -> None:
         """Before the first element: the vCPUs belong to this thread now."""
 
     def element(self, committed: int) -> None:
-        """So many elements are committed, the last one just now. Only where this is overridden does the machine come
-        back to Python after each element.
+        """An element was committed, and `committed` are in all. Only if this method is overridden does the machine
+        return to Python after each element.
         """
 
     def console(self, data: bytes) -> None:
-        """The guest has printed this, to the serial port or the virtio console."""
+        """The guest has printed `data` to the serial port or the virtio console."""
 
     def attention(self) -> None:
-        """Between two elements, after somebody asked for attention; the guest goes on once this returns."""
+        """Called between two elements after request_attention(). The guest goes on when this returns."""
 
     def input_taken(self) -> None:
         """The guest may have taken some of its input."""
@@ -35,7 +35,7 @@ class Observer(EngineObserver):
 
 
 class Observers(Observer):
-    """Several as one, asked in their order."""
+    """Several observers as one, called in order."""
 
     def __init__(self, *observers: EngineObserver) -> None:
         self._engine: list[EngineObserver] = []
@@ -75,7 +75,7 @@ class Observers(Observer):
             observer.search(text)
 
     def explain(self, record: Divergence) -> str | None:
-        """The first answer."""
+        """The first answer that is not None."""
         return next((text for observer in self._engine if (text := observer.explain(record))), None)
 
     def start(self) -> None:

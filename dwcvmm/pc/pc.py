@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError
+from dwcvmm.errors import ConfigError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
@@ -58,9 +60,9 @@ class PcConfig:
 
 
 class PC:
-    """A guest ready to run. `observer` is told what happens; more can be added to `observers`.
+    """A guest ready to run. `observer` is called when something happens; more can be added to `observers`.
 
-    What was made is closed again where the rest of it cannot be had.
+    If the constructor fails, all that it has made is closed again.
     """
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
@@ -102,7 +104,7 @@ class PC:
         self._add_devices(made, start, ram_bytes)
 
     def inject(self, *faults: Fault) -> None:
-        """Between two elements. Raises ConfigError for a fault that cannot be injected here, or comes too late."""
+        """Add faults between two elements. Raises ConfigError if one cannot be injected here, or comes too late."""
         if not self.protected:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
         if self.injector:
@@ -157,7 +159,7 @@ class PC:
         return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
-        # before the first element only replica A has content; take_checkpoint() copies it
+        # before the first element only replica A has content; the start of the engine copies it
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
@@ -227,6 +229,33 @@ class PC:
         """What became of the faults so far, including those whose element has not come."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
 
+    def registers(self) -> dict[str, int]:
+        """By name, between two elements."""
+        regs, sregs = self.core.replicas[0].state.regs, self.core.replicas[0].state.sregs
+        if not self.protected or not self.core.committed:  # states are not read, or not yet
+            regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
+        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""
+        replica = self.core.replicas[0]
+        if not self.core.committed:
+            replica.registers_were_set()
+        return replica.translate(linear)
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        self.memory.check(gpa, len(data))
+        if self.core.committed:
+            try:
+                at_rest = self.engine.settle()
+            except RunOver:
+                self._end(Outcome.DIVERGENCE_STOP)
+                at_rest = False
+            if not at_rest:
+                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+        self.memory.write(gpa, data)
+
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""
         with self._input_lock:
@@ -292,11 +321,13 @@ class PC:
 
     @property
     def guest_status(self) -> int:
-        """The exit code, 0 if the guest gave none."""
+        """The guest's exit code; 0 if it gave none."""
         return self.exit_code or 0
 
     def close(self) -> None:
-        """Stop the threads, free the VMs, close the disks; may be called again. On the thread that called start()."""
+        """Stop the threads, free the VMs, close the disks; may be called again. Call it on the thread that called
+        start().
+        """
         self._made.close()
 
 

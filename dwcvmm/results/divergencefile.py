@@ -20,9 +20,9 @@ from dwcvmm.results.reportfile import GuestFacts, HostFacts
 SCHEMA = "dwcvmm-divergence/1"
 FAMILY = b"dwcvmm-divergence/"
 XSAVE_BYTES = 4096
-RUNNING = "still running"  # in place of an exit: the other replica had ended long before
-MAX_PAGES = 1024  # kept of those that differ
-MOST_BYTES = 1 << 26  # unpacked: several times what so many pages need
+RUNNING = "still running"  # instead of an exit, if the other replica ended long before
+MAX_PAGES = 1024  # that are kept, of those that differ
+MOST_BYTES = 1 << 26  # unpacked; several times what MAX_PAGES need
 
 U64 = Annotated[int, msgspec.Meta(ge=0)]
 PageBytes = Annotated[bytes, msgspec.Meta(min_length=PAGE, max_length=PAGE)]
@@ -127,7 +127,7 @@ def _decode(path: Path, packed: bytes) -> KeptDivergence:
             what = "is too large" if unpacker.unconsumed_tail else "is truncated"
             raise ConfigError(f"{path} {what}: no whole {SCHEMA}")
         if unpacker.unused_data:
-            raise ConfigError(f"{path} is damaged: there is more behind its end")
+            raise ConfigError(f"{path} is damaged: there is more after its end")
         return msgspec.msgpack.decode(plain, type=KeptDivergence)
     except zlib.error as error:
         raise ConfigError(f"{path} is damaged: {error}") from error

@@ -59,7 +59,7 @@ class Keeper(Observer):
         self._pc, self._file = pc, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
-        self._unsettled: KeptDivergence | None = None  # nobody has voted on it yet
+        self._unsettled: KeptDivergence | None = None  # its element has not been committed yet
         self.kept: int | None = None  # the element whose divergence is in the file
 
     def before_rollback(self) -> None:
@@ -119,7 +119,7 @@ def repeat_command(arguments: Sequence[str]) -> str:
 
 
 def take(core: Core) -> Capture:
-    """What both replicas and the checkpoint show now. Nothing is changed, and the dirty logs are as last read."""
+    """Capture both replicas and the checkpoint. Nothing is changed; the dirty logs are as last read."""
     a, b = core.replicas
     differing = list(_differing_pages(core))
     pages = [
@@ -143,7 +143,7 @@ def take(core: Core) -> Capture:
 
 
 def _state(synced: CoreState, others: CoreState, has_xcrs: bool) -> State:
-    """`synced`: where the groups come from that each KVM_RUN brings (cbits/vcpu/state.c)."""
+    """`synced`: the state from which to take the groups that come with each KVM_RUN (cbits/vcpu/state.c)."""
     general = synced.regs.numbers()
     registers = {name: general[name] for name in REGISTERS}
     registers |= special_registers(synced.sregs)
@@ -157,8 +157,8 @@ def _state(synced: CoreState, others: CoreState, has_xcrs: bool) -> State:
 
 
 def _is_running(core: Core, index: int) -> bool:
-    """Whether the replica is the one that hangs (extend() in cbits/element/element.c): its exit is an older one's
-    then. With a counter the times say nothing of it.
+    """Whether the replica is the one that hangs (dwc_extend() in cbits/element/run.c), whose exit is then an older one.
+    With a progress counter the times do not tell.
     """
     hangs = [replica.ran_ns >= core.hang_ns for replica in core.replicas]
     return bool(core.diff & Diff.HANG) and not core.counting and hangs[index] and not hangs[1 - index]
@@ -188,8 +188,8 @@ def _run(core: Core, replica: Replica, running: bool) -> Run:
 
 
 def _code_around(replica: Replica, linear: int) -> tuple[int, bytes]:
-    """Where it starts, and the code around a linear address; from its page's start on where the one before is not
-    mapped. Empty where it is not mapped itself.
+    """Returns the start and the bytes of the code around a linear address. It begins at the page's start if the page
+    before is not mapped, and is empty if the address itself is not mapped.
     """
     for start in (max(0, linear - CODE_BYTES), max(linear - CODE_BYTES, linear - linear % PAGE)):
         code = guestcode.read_code(replica, start, linear - start + CODE_BYTES)
@@ -199,7 +199,7 @@ def _code_around(replica: Replica, linear: int) -> tuple[int, bytes]:
 
 
 def _differing_pages(core: Core) -> Iterator[int]:
-    """All of RAM is looked at: what an upset changed in a page that nobody writes is in no log."""
+    """Pages that differ, in all of RAM: a page that a fault changed and nothing wrote is in no dirty log."""
     a, b = (replica.ram for replica in core.replicas)
     for chunk in range(0, core.ram_bytes, CHUNK):
         size = min(CHUNK, core.ram_bytes - chunk)

@@ -30,8 +30,8 @@ class Bug:
 BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
-        "\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty_count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(
@@ -43,7 +43,7 @@ BUGS = {
     ),
     "a rollback believes any registers": Bug(
         "cbits/memory/guard.c",
-        "if (dwc_checkpoint_sum(e) != e->checkpoint_sum)",
+        "if (dwc_checkpoint_sum(e) != e->checkpoint.sum)",
         "if (0)",
         f"{SCRUB}::test_a_damaged_checkpoint_is_not_believed",
         "rbx",
@@ -62,7 +62,7 @@ BUGS = {
     ),
     "rollback without TLB flush": Bug(
         "cbits/element/rollback.c",
-        "r->engine->flush == DWC_FLUSH_PGE)",
+        "r->engine->config.flush == DWC_FLUSH_PGE)",
         "0)",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         shadow_paging=False,
@@ -70,7 +70,7 @@ BUGS = {
     ),
     "rollback without new memory slots": Bug(
         "cbits/element/rollback.c",
-        "if (e->flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
+        "if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
         "if (0 && (err = dwc_pages_rearm(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         "paging3",
@@ -78,7 +78,7 @@ BUGS = {
     ),
     "in-place: e2 starts with the pages of e1": Bug(
         "cbits/element/inplace.c",
-        "\tcopy_changed(e, vm->ram, e->checkpoint_ram);\n",
+        "\tcopy_changed(e, vm->ram, e->checkpoint.ram);\n",
         "",
         f"{SINGLE_BIT}::test_dirty_page",
         "in-place",
@@ -102,8 +102,8 @@ BUGS = {
     ),
     "every rollback ends the run": Bug(
         "cbits/element/rollback.c",
-        "\tif (err)\n\t\treturn err;\n\te->rearm = 1;\n\te->diff = diff;",
-        "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->diff = diff;",
+        "\tif (err)\n\t\treturn err;\n\te->slice.rearm = 1;\n\te->divergence.groups = diff;",
+        "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->divergence.groups = diff;",
         f"{IN_PLACE}::test_a_restart_of_two_vms_loses_no_transfer",
         "54 or 66",
         shadow_paging=True,

@@ -18,8 +18,7 @@ STEPS = 2_000  # far below the turns of the guest
 def booted_at_its_start(boot: StartGuest) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
-    booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
-    booted.machine.core.choose_no_interrupt()  # as the first element's inputs have it
+    booted: Booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
     return booted
 
 
@@ -28,7 +27,6 @@ def test_the_search_by_steps_passes_all_turns(boot: StartGuest) -> None:
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
     assert machine.core.search.steps < STEPS
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -40,7 +38,6 @@ def test_the_search_by_steps_passes_a_fault_on_the_way(boot: StartGuest) -> None
     machine.engine.rollback(to=Phase.BETWEEN)
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
@@ -50,6 +47,5 @@ def test_a_search_that_finds_nothing_ends_by_its_time(boot: StartGuest, monkeypa
     machine = booted_at_its_start(boot).machine
     assert machine.engine.sites.search(with_time=True) is None  # a turn of the first part takes longer
     assert machine.engine.sites.gave_up
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0

@@ -136,7 +136,7 @@ WRONG = {
     "not packed": (SCHEMA.encode() + b"\nhello, world", "is damaged"),
     "other content": (packed({"element": 1}), "is not a"),
     "short page": (packed(msgspec.to_builtins(kept()) | {"pages": [{"gpa": 0}]}), "is not a"),
-    "more behind it": (encode(kept()) + b"more", "more behind"),
+    "more behind it": (encode(kept()) + b"more", "more after"),
     "a bomb": (packed([bytes(MOST_BYTES + 1)]), "too large"),
 }
 

@@ -40,7 +40,7 @@ def installed_bios() -> Path:
     for path in INSTALLED:
         if path.exists():
             return path
-    raise ConfigError("a disk is booted by a BIOS: install seabios, or name a kernel")
+    raise ConfigError("booting from a disk needs a BIOS: install seabios, or give --kernel")
 
 
 def _fits(image: bytes) -> bool:
@@ -71,7 +71,7 @@ def load_rom(room: Room, image: bytes, kernel: bytes, initrd: bytes, cmdline: st
 
 def _check_memory(room: Room) -> None:
     if room.memory.size_bytes < 4 << 20:
-        raise GuestImageError(room.path, "a BIOS wants 4 MiB of memory")
+        raise GuestImageError(room.path, "a BIOS needs 4 MiB of memory")
 
 
 def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dict[int, bytes]:

@@ -49,7 +49,7 @@ class BootInfo:
             start = -(-at // PAGE) * PAGE
             at = start + len(module.content)
             if at > top:
-                raise GuestImageError(room.path, f"module {module.string!r} does not fit into memory behind the kernel")
+                raise GuestImageError(room.path, f"module {module.string!r} does not fit into memory after the kernel")
             room.memory.write(start, module.content)
             placed.append(PlacedModule(start, at, module.string))
         room.reserve(at - room.high[0], room.high, align=1)

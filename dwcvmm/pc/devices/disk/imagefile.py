@@ -28,7 +28,7 @@ def _exactly(transfer: Callable[[int], int], length: int) -> None:
     while done < length:
         count = transfer(done)
         if count <= 0:
-            raise OSError(errno.EIO, "the image is shorter than it was, or takes no more")
+            raise OSError(errno.EIO, "the image has become shorter, or takes no more data")
         done += count
 
 
@@ -59,7 +59,7 @@ class ImageFile:
         try:
             self._refuse(os.fstat(self.fd).st_mode)
             if writes and self._is_read_only_device():
-                raise DiskError(path, "the host lets nobody write to this device; add ,readonly or ,snapshot")
+                raise DiskError(path, "the host does not allow writes to this device; add ,readonly or ,snapshot")
             if not lock(self.fd, writes):
                 text = "cannot be locked on its file system: make sure that nothing else uses it"
                 self.remarks = (f"disk {path} {text}",)

@@ -31,7 +31,7 @@ CRYPT = {1: "AES", 2: "LUKS"}
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))  # incompatible features
 # remedies
-CHECK = "qemu-img check -r all {file} may mend it"
+CHECK = "qemu-img check -r all {file} may repair it"
 CONVERT = "qemu-img convert -O qcow2 {file} new.qcow2 makes one without"
 RESIZE = "qemu-img resize {file} SIZE makes it larger"
 FETCH = "fetch or copy it again"

@@ -1,0 +1,192 @@
+/* An engine's life: made from what Python hands over (VMs, RAM, what the host can do), started where a guest is loaded into
+ * replica A, stopped, and freed. */
+#include "setup.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "element/caches.h"
+#include "element/strategy.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/difference.h"
+#include "memory/guard.h"
+#include "memory/pages.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "sites/sites.h"
+#include "vcpu/state.h"
+
+static int are_vms_there(const struct dwc_config *c, int replicas)
+{
+	for (int i = 0; i < replicas; i++)
+		if (c->vms[i].vm_fd <= 0 || c->vms[i].vcpu_fd <= 0 || !c->vms[i].run || !c->vms[i].ram)
+			return 0;
+	return 1;
+}
+
+/* What a bug of the caller would be: what a user may ask for is checked where he asks. */
+static int is_sound(const struct dwc_config *c)
+{
+	const struct dwc_strategy_ops *ops = dwc_strategy_ops(c->strategy);
+	int replicas;
+
+	if (!ops)
+		return 0;
+	replicas = ops->protects ? 2 : 1;
+	return are_vms_there(c, replicas) && c->ram_bytes && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
+	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->settle || c->checkpoint_every == 1) &&
+	       (!c->counting || ops->vms == 2) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
+	       c->idle_limit && c->msr_count <= DWC_MAX_MSRS && c->tsc_bits < 64 && (unsigned)c->flush <= DWC_FLUSH_MEMSLOT &&
+	       (unsigned)c->user_trap <= DWC_USER_TRAP_SYSENTER && (unsigned)c->cache_flush <= DWC_CACHE_ALL &&
+	       (c->cache_flush == DWC_CACHE_KEPT || ops->settle) && (c->cache_flush != DWC_CACHE_ALL || (c->evict && c->evict_bytes));
+}
+
+static int make_slot(struct dwc_slot *slot, uint64_t bytes)
+{
+	uint64_t words = bytes / DWC_PAGE / 64 + 1;
+
+	slot->gpa = 0;
+	slot->size = bytes;
+	slot->dirty = calloc(words, sizeof *slot->dirty);
+	slot->cold = calloc(words, sizeof *slot->cold);
+	return slot->dirty && slot->cold ? 0 : -ENOMEM;
+}
+
+static int make_replica(struct dwc_engine *e, int index)
+{
+	const struct dwc_vm *vm = &e->config.vms[index];
+	struct dwc_replica *r = &e->replicas[index];
+
+	r->engine = e;
+	r->index = index;
+	r->vm_fd = vm->vm_fd;
+	r->vcpu_fd = vm->vcpu_fd;
+	r->cpu = vm->cpu;
+	r->run = vm->run;
+	r->ram = vm->ram;
+	r->tsc_usual_ns = e->config.slice_ns; /* until it is known */
+	return make_slot(&r->slots[0], e->config.ram_bytes);
+}
+
+static int make_page_lists(struct dwc_engine *e)
+{
+	uint64_t pages = e->config.ram_bytes / DWC_PAGE;
+
+	e->checkpoint.sums = calloc(pages, sizeof *e->checkpoint.sums);
+	e->checkpoint.new_sums = calloc(pages, sizeof *e->checkpoint.new_sums);
+	e->dirty.idle = calloc(pages, sizeof *e->dirty.idle);
+	e->dirty.pages = calloc(pages, sizeof *e->dirty.pages);
+	e->dirty.changed = calloc(pages, sizeof *e->dirty.changed);
+	return e->checkpoint.sums && e->checkpoint.new_sums && e->dirty.idle && e->dirty.pages && e->dirty.changed ? 0 : -ENOMEM;
+}
+
+/* From zeroes. Everything but the guest is there then: what it is loaded into is replica A's RAM and vCPU. Returns -EINVAL for a
+ * config that cannot be, -ENOMEM; free it in any case. */
+int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
+{
+	int err;
+
+	if (!is_sound(config))
+		return -EINVAL;
+	e->config = *config;
+	e->ops = dwc_strategy_ops(config->strategy);
+	e->vms = e->ops->vms;
+	e->protects = e->ops->protects;
+	e->nslots = 1; /* one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name */
+	for (int i = 0; i < 2; i++)
+		if ((err = make_replica(e, i)))
+			return err;
+	e->checkpoint.ram = config->checkpoint_ram;
+	e->inputs.vector = -1;
+	e->slice.events_per_ms = config->events_per_ms;
+	e->clock.patience_factor = 1;
+	e->requests.visit_from = UINT64_MAX;
+	return make_page_lists(e);
+}
+
+/* Registers are set by ioctl on A only: entry points need no others than these groups. */
+static int copy_registers(const struct dwc_replica *from, const struct dwc_replica *to)
+{
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	long err;
+
+	if ((err = dwc_ioctl(from->vcpu_fd, KVM_GET_SREGS, &sregs)) < 0 || (err = dwc_ioctl(to->vcpu_fd, KVM_SET_SREGS, &sregs)) < 0 ||
+	    (err = dwc_ioctl(from->vcpu_fd, KVM_GET_REGS, &regs)) < 0 || (err = dwc_ioctl(to->vcpu_fd, KVM_SET_REGS, &regs)) < 0)
+		return (int)err;
+	return 0;
+}
+
+/* What is in replica A is the first checkpoint, and in replica B, too. */
+static int take_first_checkpoint(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+	int err;
+
+	memcpy(b->ram, a->ram, e->config.ram_bytes);
+	memcpy(e->checkpoint.ram, a->ram, e->config.ram_bytes);
+	if (e->vms == 2 && (err = copy_registers(a, b)))
+		return err;
+	if ((err = dwc_state_prime(a)) || (err = dwc_state_prime(b)) || (err = dwc_state_get(a, &e->checkpoint.state)))
+		return err;
+	e->checkpoint.due = e->config.checkpoint_every <= 1;
+	dwc_guard_start(e);
+	dwc_difference_choose(a->ram, e->checkpoint.ram);
+	return 0;
+}
+
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(&e->replicas[0]);
+	if (e->replicas[1].has_thread)
+		dwc_replica_stop(&e->replicas[1]);
+}
+
+/* On the thread that is to call dwc_engine_run(): vCPU 0 belongs to it from now on.
+ * An error leaves no thread and no timer behind. */
+int dwc_engine_start(struct dwc_engine *e)
+{
+	struct dwc_replica *b = &e->replicas[1];
+	int err;
+
+	if ((err = dwc_install_kick()) || (e->protects && (err = take_first_checkpoint(e))))
+		return err;
+	dwc_caches_prepare(e);
+	e->slice.rearm = 1;
+	if (e->config.follows_host_clock)
+		e->clock.host_base_ns = dwc_now_ns();
+	/* a counter counts in every VM that its thread runs: one thread for each */
+	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
+	err = dwc_replica_start(&e->replicas[0]);
+	if (err)
+		b->has_thread = 0; /* it was not made */
+	else if (b->has_thread)
+		err = dwc_replica_start(b);
+	if (err)
+		dwc_engine_stop(e);
+	return err;
+}
+
+/* VMs and RAM are the caller's. */
+void dwc_engine_free(struct dwc_engine *e)
+{
+	for (int i = 0; i < 2; i++) {
+		free(e->replicas[i].slots[0].dirty);
+		free(e->replicas[i].slots[0].cold);
+		e->replicas[i].slots[0].dirty = e->replicas[i].slots[0].cold = NULL;
+	}
+	free(e->checkpoint.sums);
+	free(e->checkpoint.new_sums);
+	free(e->dirty.idle);
+	free(e->dirty.pages);
+	free(e->dirty.changed);
+	e->checkpoint.sums = e->checkpoint.new_sums = NULL;
+	e->dirty.idle = NULL;
+	e->dirty.pages = NULL;
+	e->dirty.changed = NULL;
+}

@@ -50,7 +50,7 @@ static int job_step(struct dwc_replica *r)
  * counts are void then. */
 int dwc_engine_step(struct dwc_engine *e, int replica)
 {
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	return dwc_replica_call(numbered(e, replica), job_step);
 }
 
@@ -135,7 +135,7 @@ static int job_run_for(struct dwc_replica *r)
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	numbered(e, replica)->limit_ns = ns;
 	return dwc_replica_call(numbered(e, replica), job_run_for);
 }

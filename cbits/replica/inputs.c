@@ -138,7 +138,7 @@ int dwc_replica_answer(struct dwc_replica *r)
 
 /* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
  * replica, or in the first run and not in a replay. Between instructions it has no meaning: clear it. */
-static int inject(struct dwc_replica *r, uint32_t vector)
+static int inject_interrupt(struct dwc_replica *r, uint32_t vector)
 {
 	struct kvm_interrupt interrupt = { vector };
 	struct kvm_regs *regs = &r->run->s.regs.regs;
@@ -169,5 +169,5 @@ int dwc_replica_feed(struct dwc_replica *r)
 	r->run->cr8 = e->inputs.cr8;
 	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
 		return err;
-	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
+	return e->inputs.vector < 0 ? 0 : inject_interrupt(r, (uint32_t)e->inputs.vector);
 }

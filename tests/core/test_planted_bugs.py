@@ -63,7 +63,7 @@ BUGS = {
     ),
     "rollback without TLB flush": Bug(
         "element/rollback.c",
-        "r->engine->config.flush == DWC_FLUSH_PGE)",
+        "r->engine->config.tlb_flush == DWC_TLB_FLUSH_PGE)",
         "0)",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         shadow_paging=False,
@@ -71,8 +71,8 @@ BUGS = {
     ),
     "rollback without new memory slots": Bug(
         "element/rollback.c",
-        "if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
-        "if (0 && (err = dwc_pages_rearm(e)))",
+        "if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))",
+        "if (0 && (err = dwc_pages_readd_slots(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         "paging3",
         shadow_paging=True,

@@ -1,4 +1,4 @@
-/* What Python asks of the engine besides running it: start and stop, single steps, requests from other threads. */
+/* What Python asks of the engine besides running it: start and stop, runs of a replica into an element, requests from other threads. */
 #include "engine.h"
 
 #include <errno.h>
@@ -10,11 +10,8 @@
 #include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
-#include "vcpu/debug.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
-
-#define NS_PER_S 1000000000ull
 
 /* What a device in Python answered to the exit of the checkpoint. */
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
@@ -25,57 +22,15 @@ void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t lengt
 /* As Python names it. */
 static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
 {
-	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->config.strategy != DWC_OFF));
+	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->protects));
 	return &e->replicas[replica];
-}
-
-static int job_step(struct dwc_replica *r)
-{
-	enum dwc_stage stage = r->stage;
-	struct dwc_step step;
-	int err, status;
-
-	if ((err = dwc_begin_step(r, &step)))
-		return err;
-	r->started_ns = dwc_now_ns();
-	status = dwc_replica_run(r, NS_PER_S);
-	if (stage == DWC_STAGE_HAS_INPUTS)
-		r->stage = stage;
-	if (status < 0)
-		return status;
-	return (err = dwc_end_step(r, &step)) ? err : status;
-}
-
-/* Enter one replica once, without new inputs (single steps are set up by the caller). Returns an enum dwc_run_end or -errno. The
- * counts are void then. */
-int dwc_engine_step(struct dwc_engine *e, int replica)
-{
-	e->slice.counts_void = 1;
-	return dwc_replica_call(numbered(e, replica), job_step);
-}
-
-/* Once an element, however often it is asked for. */
-static int job_resume_inputs(struct dwc_replica *r)
-{
-	int err = r->stage == DWC_STAGE_HAS_INPUTS ? 0 : dwc_replica_feed(r);
-
-	if (!err)
-		r->stage = DWC_STAGE_HAS_INPUTS;
-	return err;
-}
-
-/* Give a replica that stands at the last committed state the inputs of the element: single steps can start there. */
-int dwc_engine_resume_inputs(struct dwc_engine *e, int replica)
-{
-	DWC_ASSERT(e, numbered(e, replica)->stage <= DWC_STAGE_HAS_INPUTS);
-	return dwc_replica_call(numbered(e, replica), job_resume_inputs);
 }
 
 /* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
  * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
 static int job_enter(struct dwc_replica *r)
 {
-	int err = job_resume_inputs(r);
+	int err = dwc_replica_feed_once(r);
 
 	if (!err)
 		err = dwc_replica_finish(r); /* also where only registers of the run page wait to be taken over */

@@ -9,6 +9,7 @@
 #include "element/between.h"
 #include "element/inplace.h"
 #include "element/slice.h"
+#include "element/steps.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "memory/scrub.h"
@@ -24,10 +25,10 @@
 
 struct dwc_strategy_ops;
 
-
 struct dwc_engine {
 	struct dwc_config config; /* as passed to dwc_engine_init() */
 	const struct dwc_strategy_ops *ops;
+	int vms, protects; /* as in the ops, which are of the uppermost floor */
 	struct dwc_replica replicas[2];
 	int nslots; /* of RAM, in each VM */
 	/* the element */
@@ -48,13 +49,12 @@ struct dwc_engine {
 	struct dwc_pc pc; /* devices in C */
 	struct dwc_sites sites;
 	struct dwc_search search;
+	struct dwc_steps steps;
 	struct dwc_scrub scrub;
 	struct dwc_stats stats;
 };
 
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);
-int dwc_engine_step(struct dwc_engine *e, int replica);
-int dwc_engine_resume_inputs(struct dwc_engine *e, int replica);
 int dwc_engine_enter(struct dwc_engine *e, int replica);
 int dwc_engine_read_again(struct dwc_engine *e, int replica);
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns);

@@ -95,6 +95,8 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 		return -EINVAL;
 	e->config = *config;
 	e->ops = dwc_strategy_ops(config->strategy);
+	e->vms = e->ops->vms;
+	e->protects = e->ops->protects;
 	e->nslots = 1; /* one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it */
 	for (int i = 0; i < 2; i++)
 		if ((err = make_replica(e, i)))
@@ -128,7 +130,7 @@ static int take_first_checkpoint(struct dwc_engine *e)
 
 	memcpy(b->ram, a->ram, e->config.ram_bytes);
 	memcpy(e->checkpoint.ram, a->ram, e->config.ram_bytes);
-	if (e->ops->vms == 2 && (err = copy_registers(a, b)))
+	if (e->vms == 2 && (err = copy_registers(a, b)))
 		return err;
 	if ((err = dwc_state_prime(a)) || (err = dwc_state_prime(b)) || (err = dwc_state_get(a, &e->checkpoint.state)))
 		return err;
@@ -138,13 +140,21 @@ static int take_first_checkpoint(struct dwc_engine *e)
 	return 0;
 }
 
-/* Call it on the thread that will call dwc_engine_run(). vCPU 0 belongs to that thread from now on. */
+void dwc_engine_stop(struct dwc_engine *e)
+{
+	dwc_replica_stop(&e->replicas[0]);
+	if (e->replicas[1].has_thread)
+		dwc_replica_stop(&e->replicas[1]);
+}
+
+/* On the thread that is to call dwc_engine_run(): vCPU 0 belongs to it from now on.
+ * An error leaves no thread and no timer behind. */
 int dwc_engine_start(struct dwc_engine *e)
 {
 	struct dwc_replica *b = &e->replicas[1];
 	int err;
 
-	if ((err = dwc_install_kick()) || (e->ops->protects && (err = take_first_checkpoint(e))))
+	if ((err = dwc_install_kick()) || (e->protects && (err = take_first_checkpoint(e))))
 		return err;
 	dwc_caches_prepare(e);
 	e->slice.counts_void = 1;
@@ -152,16 +162,14 @@ int dwc_engine_start(struct dwc_engine *e)
 		e->clock.host_base_ns = dwc_now_ns();
 	/* a counter counts in every VM that its thread runs, so each VM needs a thread of its own */
 	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
-	if ((err = dwc_replica_start(&e->replicas[0])))
-		return err;
-	return b->has_thread ? dwc_replica_start(b) : 0;
-}
-
-void dwc_engine_stop(struct dwc_engine *e)
-{
-	dwc_replica_stop(&e->replicas[0]);
-	if (e->replicas[1].has_thread)
-		dwc_replica_stop(&e->replicas[1]);
+	err = dwc_replica_start(&e->replicas[0]);
+	if (err)
+		b->has_thread = 0; /* it was not made */
+	else if (b->has_thread)
+		err = dwc_replica_start(b);
+	if (err)
+		dwc_engine_stop(e);
+	return err;
 }
 
 /* Free the engine. VMs and RAM belong to the caller. */

@@ -67,6 +67,12 @@ enum dwc_align_result {
 	DWC_ALIGN_STOP_REQUESTED,
 };
 
+/* How single steps came out (element/steps.c). */
+enum dwc_steps_result {
+	DWC_STEPS_DONE,
+	DWC_STEPS_DISCARDED = 0x800, /* they met an instruction that they change, or no common point: roll back */
+};
+
 /* What can differ between two replicas; one bit each, so that several can be combined. */
 enum dwc_diff {
 	DWC_DIFF_EXIT = 1 << 0,

@@ -82,6 +82,10 @@ class GuestError(DwcVmmError):
     exit_code = ExitCode.GUEST_FAILED
 
 
+class MachineStateError(DwcVmmError):
+    """A call that a machine cannot serve as it is: closed, ended, in use by another thread."""
+
+
 class InternalError(DwcVmmError):
     """A bug of dwcvmm."""
 

@@ -16,5 +16,6 @@ for source in "$here"/*/*.asm; do
     [ "$(id -u)" = 0 ] || { echo "nasm is missing: install the package nasm" >&2; exit 4; }
     apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends nasm >/dev/null
   fi
-  nasm -f bin -I "$here/" -o "$image" "$source"
+  nasm -f bin -I "$here/" -o "$image.$$" "$source"
+  mv "$image.$$" "$image" # whole, whoever else looks for it or makes it
 done

@@ -3,6 +3,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf '\033[1m>\033[0m %s\n' "$*" >&2; }
 [ -z "${NO_COLOR:-}" ] && [ -t 2 ] || say() { printf '> %s\n' "$*" >&2; }
 
+# in_turn COMMAND ...: tests prepare guests and testbeds side by side, and apt's own locks do not wait for each other's lists
+in_turn() { (flock 9 && "$@") 9>"$root/build/apt.lock"; }
+install_packages() { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends "$@"; }
+
 # need COMMAND PACKAGE ...: install Debian packages unless the command (or file) is there
 need() {
   local what=$1
@@ -10,8 +14,7 @@ need() {
   if command -v "$what" >/dev/null 2>&1 || [ -e "$what" ]; then return; fi
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     say "installing $*"
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o DPkg::Lock::Timeout=600 --no-install-recommends "$@"; } \
-      >"$root/build/apt.log" 2>&1 || { tail -5 "$root/build/apt.log" >&2; exit 4; }
+    in_turn install_packages "$@" >"$root/build/apt.log" 2>&1 || { tail -5 "$root/build/apt.log" >&2; exit 4; }
   else
     echo "$what is missing: install $* (Debian package names)" >&2
     exit 4
@@ -22,7 +25,7 @@ need() {
 fetch_package() {
   local out=$1 name=$2 tree=$3
   shift 3
-  compgen -G "$out/${name}_*.deb" >/dev/null || (cd "$out" && apt-get download -q -o APT::Sandbox::User=root "$@" "$name" >/dev/null)
+  compgen -G "$out/${name}_*.deb" >/dev/null || (cd "$out" && in_turn apt-get download -q -o APT::Sandbox::User=root "$@" "$name" >/dev/null)
   dpkg -x "$out/$name"_*.deb "$tree"
 }
 
@@ -68,7 +71,7 @@ fetch_source() {
 kernel_package() {
   local name=$1
   shift
-  apt-cache "$@" show "$name" >/dev/null 2>&1 || apt-get "$@" update -q >/dev/null
+  apt-cache "$@" show "$name" >/dev/null 2>&1 || in_turn apt-get "$@" update -q >/dev/null
   apt-cache "$@" depends "$name" | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1
 }
 

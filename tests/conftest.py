@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from othercore import locked
+from othercore import WITHOUT_PLUGINS, locked
 
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
@@ -28,8 +28,7 @@ settings.load_profile("dwcvmm")
 
 ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"
-# inside a testbed, where to import a plug-in takes as long as the tests take
-PYTEST_INSIDE = (".venv/bin/python", "-m", "pytest", "-q", "-rs", "-p", "no:hypothesispytest", "-p", "no:xdist")
+PYTEST_INSIDE = (".venv/bin/python", "-m", "pytest", "-q", "-rs", *WITHOUT_PLUGINS)
 COMMAND = [sys.executable, "-c", "from dwcvmm.cli.main import main; main()"]
 
 
@@ -61,6 +60,9 @@ class Booted:
     @property
     def output(self) -> str:
         return b"".join(self.chunks).decode(errors="replace")
+
+
+StartGuest = Callable[..., Booted]  # the fixture `boot`
 
 
 def find_program(name: str, package: str) -> str:
@@ -98,7 +100,7 @@ def guests() -> Path:
 
 
 @pytest.fixture
-def boot(guests: Path) -> Iterator[Callable[..., Booted]]:
+def boot(guests: Path) -> Iterator[StartGuest]:
     if not Path("/dev/kvm").exists():
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []

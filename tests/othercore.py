@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# to import what is not used takes an emulated machine as long as the tests take
+WITHOUT_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:xdist.looponfail")
 
 
 @contextmanager
@@ -69,14 +71,13 @@ def build_core(tree: Path, objects: Path, *flags: str) -> None:
 
     with locked(objects), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         parts = list(pool.map(compiled, map(str, extension.sources)))
-    link = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
+    link: list[str | Path] = ["gcc", "-shared", *(flag for flag in flags if flag.startswith("-fsanitize")), *parts]
     subprocess.run([*link, "-o", tree / "dwcvmm" / "_core.abi3.so"], check=True)
 
 
 def run_tests_in(tree: Path, *tests: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest in a copied tree. `-p no:`: plug-ins that only take time to import. COLUMNS: no reason is cut."""
-    plugins = ("no:cacheprovider", "no:hypothesispytest", "no:xdist")
-    run = [sys.executable, "-m", "pytest", "-q", *(word for name in plugins for word in ("-p", name)), *tests]
+    """pytest in a copied tree. COLUMNS: no reason is cut."""
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WITHOUT_PLUGINS, *tests]
     environment = os.environ | {"PYTHONPATH": str(tree), "COLUMNS": "1000"} | environment
     return subprocess.run(run, cwd=tree, env=environment, capture_output=True, text=True)
 
@@ -87,7 +88,7 @@ def failures(said: str) -> list[tuple[str, str]]:
 
 
 def plant(tree: Path, file: str, good: str, bad: str) -> None:
-    source = tree / "cbits" / file
+    source = tree / file
     text = source.read_text()
     assert text.count(good) == 1, f"the planted bug has lost its place in {file}"
     source.write_text(text.replace(good, bad))

@@ -52,12 +52,11 @@ static void resume_past(struct dwc_replica *r)
 /* The address after the repeated string instruction at which the replica is; 0: it is not at one. */
 static uint64_t after_repeat(struct dwc_replica *r)
 {
-	uint8_t code[DWC_LONGEST_INSTRUCTION];
-	unsigned length;
+	uint64_t linear = dwc_linear_rip(&r->state);
+	struct dwc_insn insn;
 
-	dwc_read_code(r, dwc_linear_rip(&r->state), code, sizeof code);
-	length = dwc_repeated_string(code, r->state.sregs.cs.l);
-	return length ? dwc_linear_rip(&r->state) + length : 0;
+	dwc_insn_at(r, linear, &insn);
+	return insn.kind == DWC_INSN_STRING ? linear + insn.length : 0;
 }
 
 static int at_breakpoint(const struct dwc_replica *r)

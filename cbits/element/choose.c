@@ -38,9 +38,9 @@ void dwc_choose_inputs(struct dwc_engine *e)
 		return;
 	}
 	if (e->replicas[0].run->ready_for_interrupt_injection &&
-	    (e->config.strategy == DWC_OFF || e->replicas[1].run->ready_for_interrupt_injection))
+	    (!e->protects || e->replicas[1].run->ready_for_interrupt_injection))
 		e->inputs.vector = dwc_pc_interrupt_acknowledge(&e->pc);
-	else if (e->config.strategy == DWC_OFF || e->config.exact_windows)
+	else if (!e->protects || e->config.exact_windows)
 		e->inputs.window = 1;
 	else
 		e->waiting++;

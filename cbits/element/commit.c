@@ -67,7 +67,7 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
-	int waits = !dwc_returnable(exit, &e->exit) && e->config.strategy != DWC_IN_PLACE && e->log.count < DWC_LOG_ELEMENTS;
+	int waits = !dwc_returnable(exit, &e->exit) && e->vms == 2 && e->log.count < DWC_LOG_ELEMENTS;
 	/* If the frozen TSC ticked in the element both may have read the new time, which a replay might not: make it a checkpoint */
 	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
 	int all = ((e->checkpoint.due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
@@ -95,7 +95,7 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 {
 	if (e->clock.host_base_ns)
 		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
-	else if (e->config.strategy == DWC_OFF && e->config.tsc_ratio)
+	else if (!e->protects && e->config.tsc_ratio)
 		e->clock.guest_ns = e->replicas[0].tsc_value > e->clock.guest_ns ? e->replicas[0].tsc_value : e->clock.guest_ns;
 	else
 		e->clock.guest_ns += ran_ns / e->config.clock_divisor;
@@ -109,7 +109,7 @@ int dwc_engine_commit(struct dwc_engine *e)
 	int err;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
-	if (e->config.strategy != DWC_OFF && (err = compare_commit(e))) {
+	if (e->protects && (err = compare_commit(e))) {
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
 	}

@@ -45,7 +45,7 @@ static int job_continue(struct dwc_replica *r)
 {
 	int end = dwc_replica_run(r, r->limit_ns);
 
-	if (end == DWC_RUN_EXIT && r->engine->config.strategy != DWC_OFF && dwc_memory_due(r))
+	if (end == DWC_RUN_EXIT && r->engine->protects && dwc_memory_due(r))
 		return dwc_pages_harvest(r);
 	return end;
 }

@@ -32,7 +32,7 @@ uint64_t dwc_difference_words(const uint8_t *pa, const uint8_t *pb)
 	return 0;
 }
 
-dwc_difference_function dwc_difference = dwc_difference_wide;
+_Atomic(dwc_difference_function) dwc_difference = dwc_difference_wide;
 
 static uint64_t time_of(dwc_difference_function candidate, const uint8_t *a, const uint8_t *b)
 {

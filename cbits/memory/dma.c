@@ -48,7 +48,7 @@ static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
 static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
 	memcpy(out, e->replicas[0].ram + gpa, length);
-	if (e->config.strategy == DWC_OFF)
+	if (!e->protects)
 		return 0;
 	/* compare what was copied for the device, not the replica's page: a bit can flip on the way */
 	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint.ram + gpa, length))
@@ -89,7 +89,7 @@ int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, ui
 	if (!in_ram(e, gpa, length))
 		return -EFAULT;
 	memcpy(e->replicas[0].ram + gpa, data, length);
-	if (e->config.strategy != DWC_OFF) {
+	if (e->protects) {
 		memcpy(e->replicas[1].ram + gpa, data, length);
 		for (uint64_t done = 0, piece; done < length; done += piece) {
 			piece = DWC_PAGE - (gpa + done) % DWC_PAGE;

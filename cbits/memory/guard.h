@@ -4,9 +4,8 @@
 
 #include <stdint.h>
 
-#include "vcpu/state.h"
-
 #include "vcpu/exit.h"
+#include "vcpu/state.h"
 
 struct dwc_engine;
 struct dwc_exit;

@@ -23,7 +23,7 @@
 int dwc_pages_harvest(struct dwc_replica *r)
 {
 	/* in place there is one VM with one log, which still has the pages of e1 */
-	if (r->index && r->engine->config.strategy == DWC_IN_PLACE)
+	if (r->index && r->engine->vms == 1)
 		return 0;
 	for (int i = 0; i < r->engine->nslots; i++) {
 		struct kvm_dirty_log log;
@@ -155,7 +155,7 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 
 static int clear_cold(struct dwc_engine *e)
 {
-	for (int replica = 0; replica < (e->config.strategy == DWC_IN_PLACE ? 1 : 2); replica++)
+	for (int replica = 0; replica < e->vms; replica++)
 		for (int i = 0; i < e->nslots; i++) {
 			struct dwc_slot *s = &e->replicas[0].slots[i];
 			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;

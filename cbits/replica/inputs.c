@@ -44,7 +44,7 @@ static __u64 *numbered(struct kvm_regs *regs, unsigned number)
 }
 
 /* A write of 4 bytes clears those above, one of 2 leaves them (SDM 1 3.4.1.1). */
-static void write_operand(struct kvm_regs *regs, const struct dwc_host_read *read, uint64_t value)
+static void write_operand(struct kvm_regs *regs, const struct dwc_insn *read, uint64_t value)
 {
 	__u64 *to = numbered(regs, read->reg);
 
@@ -145,7 +145,7 @@ static int inject_interrupt(struct dwc_replica *r, uint32_t vector)
 	long err;
 
 	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
-	if (r->engine->config.strategy != DWC_OFF && regs->rflags & DWC_RFLAGS_RF &&
+	if (r->engine->protects && regs->rflags & DWC_RFLAGS_RF &&
 	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
 		/* no register may be set while an exit is pending */
 		if (r->engine->has_pending_io && (err = dwc_replica_complete(r)))
@@ -170,4 +170,14 @@ int dwc_replica_feed(struct dwc_replica *r)
 	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
 		return err;
 	return e->inputs.vector < 0 ? 0 : inject_interrupt(r, (uint32_t)e->inputs.vector);
+}
+
+/* Once an element, however often it is asked for: visits and single steps can start there. */
+int dwc_replica_feed_once(struct dwc_replica *r)
+{
+	int err = r->stage == DWC_STAGE_HAS_INPUTS ? 0 : dwc_replica_feed(r);
+
+	if (!err)
+		r->stage = DWC_STAGE_HAS_INPUTS;
+	return err;
 }

@@ -4,10 +4,9 @@
 
 #include <stdint.h>
 
-#include "vcpu/state.h"
-
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
+#include "vcpu/state.h"
 
 #define DWC_LOG_ELEMENTS 32
 
@@ -30,7 +29,7 @@ struct dwc_inputs {
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
-	struct dwc_host_read read;     /* of a site, */
+	struct dwc_insn read;          /* of a site, */
 	uint64_t value, next_rip;      /* what it reads, and where it goes on */
 	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
@@ -59,5 +58,6 @@ struct dwc_log {
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);
 int dwc_replica_answer(struct dwc_replica *r);
 int dwc_replica_feed(struct dwc_replica *r);
+int dwc_replica_feed_once(struct dwc_replica *r);
 
 #endif

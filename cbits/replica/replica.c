@@ -54,31 +54,22 @@ int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
 	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
 }
 
-/* Take over the vCPU, on the thread that will own it. A periodic kick costs a fault-free element no system call, while
- * a timer armed for each element would cost two. */
-static int own(struct dwc_replica *r)
+static int pin(const struct dwc_replica *r)
+{
+	cpu_set_t cpus;
+
+	if (r->cpu < 0)
+		return 0;
+	CPU_ZERO(&cpus);
+	CPU_SET(r->cpu, &cpus);
+	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
+}
+
+/* A periodic kick costs a fault-free element no system call, while a timer armed for each element would cost two. */
+static int start_kicks(struct dwc_replica *r)
 {
 	struct sigevent event;
-	sigset_t set;
-	int err;
 
-	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
-		return -errno;
-	if (r->cpu >= 0) {
-		cpu_set_t cpus;
-		CPU_ZERO(&cpus);
-		CPU_SET(r->cpu, &cpus);
-		if (sched_setaffinity(0, sizeof cpus, &cpus))
-			return -errno;
-	}
-	/* leave all signals but the kicks to the main thread, so that they do not cut elements */
-	sigfillset(&set);
-	sigdelset(&set, KICK_SIGNAL);
-	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
-	kicked = r;
-	if (r->engine->config.counting && (err = dwc_counter_open(r)))
-		return err;
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
@@ -89,7 +80,7 @@ static int own(struct dwc_replica *r)
 	return dwc_replica_kick_after(r, KICK_PERIOD_NS);
 }
 
-/* The counterpart of own(), on the same thread. */
+/* The counterpart of own(), on the same thread: which is as it was before. */
 static void disown(struct dwc_replica *r)
 {
 	if (r->has_timer)
@@ -97,6 +88,32 @@ static void disown(struct dwc_replica *r)
 	r->has_timer = 0;
 	dwc_counter_close(r);
 	kicked = NULL;
+	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
+	pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
+}
+
+/* Take over the vCPU, on the thread that will own it. An error leaves nothing behind. */
+static int own(struct dwc_replica *r)
+{
+	sigset_t set;
+	int err;
+
+	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
+		return -errno;
+	/* leave all signals but the kicks to other threads, so that they do not cut elements */
+	sigfillset(&set);
+	sigdelset(&set, KICK_SIGNAL);
+	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
+	kicked = r;
+	err = pin(r);
+	if (!err && r->engine->config.counting)
+		err = dwc_counter_open(r);
+	if (!err)
+		err = start_kicks(r);
+	if (err)
+		disown(r);
+	return err;
 }
 
 static void announce(struct dwc_turn *turn, unsigned number)
@@ -127,7 +144,8 @@ static void *serve(void *argument)
 {
 	struct dwc_replica *r = argument;
 
-	r->job_result = own(r);
+	int owned = !(r->job_result = own(r));
+
 	for (unsigned turn = 0;; turn++) {
 		announce(&r->job_done, turn + 1);
 		await(r, &r->job_posted, turn + 1);
@@ -135,7 +153,8 @@ static void *serve(void *argument)
 			break;
 		r->job_result = r->job(r);
 	}
-	disown(r);
+	if (owned)
+		disown(r);
 	return NULL;
 }
 
@@ -161,8 +180,6 @@ void dwc_replica_stop(struct dwc_replica *r)
 		pthread_join(r->thread, NULL);
 	} else if (r->has_timer) {
 		disown(r);
-		sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
-		pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 	}
 }
 
@@ -197,7 +214,7 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 {
 	int err = dwc_replica_call(&e->replicas[0], job);
 
-	return err || e->config.strategy == DWC_IN_PLACE ? err : dwc_replica_call(&e->replicas[1], job);
+	return err || e->vms == 1 ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
 /* The host time that its last run took. */
@@ -251,7 +268,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_TIME_LIMIT;
 	}
 	dwc_describe_exit(r);
-	if (e->config.strategy == DWC_OFF)
+	if (!e->protects)
 		return 0;
 	if (e->checkpoint.due)
 		return dwc_state_get(r, &r->state);

@@ -21,7 +21,7 @@
 
 #define MOST_TRAPS (1u << 20)
 #define TRAP_BYTES 3   /* from the opcode on; RDTSC is shorter */
-#define MOST_PREFIXES 3
+#define MOST_PREFIXES (DWC_LONGEST_INSTRUCTION - 2)
 #define TWO_BYTES 0x0f
 #define EFER_LMA (1u << 10)
 
@@ -36,10 +36,10 @@ struct traps {
 };
 
 /* What stands at a byte 0x0f, without the prefixes before it: with REP, RDSEED is RDPID. */
-static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dwc_host_read *read)
+static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dwc_insn *insn)
 {
-	dwc_host_read_at(at, 32, read);
-	return dwc_is_wanted(s, read) || (read->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
+	dwc_decode(at, 32, insn);
+	return dwc_is_wanted(s, insn) || (insn->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
 }
 
 /* SYSENTER, where it is the trap of ring 3, is one in ring 0 of long mode as well. Before that mode a kernel has no ring 3. */
@@ -48,15 +48,15 @@ static void set_traps(struct dwc_replica *r, struct traps *traps)
 	const struct dwc_engine *e = r->engine;
 	int sysenter = e->config.user_trap == DWC_USER_TRAP_SYSENTER && r->run->s.regs.sregs.efer & EFER_LMA;
 	const uint8_t *code = sysenter ? dwc_sysenter_trap : dwc_port_trap;
-	uint8_t *at = r->ram, *end = r->ram + e->config.ram_bytes - DWC_LONGEST_READ;
-	struct dwc_host_read read;
+	uint8_t *at = r->ram, *end = r->ram + e->config.ram_bytes - DWC_LONGEST_INSTRUCTION;
+	struct dwc_insn insn;
 
 	while (traps->count < MOST_TRAPS && at < end && (at = memchr(at, TWO_BYTES, (size_t)(end - at)))) {
-		if (looks_wanted(&e->search, at, &read)) {
+		if (looks_wanted(&e->search, at, &insn)) {
 			struct trap *trap = &traps->trap[traps->count++];
 
 			trap->gpa = (uint64_t)(at - r->ram);
-			trap->length = read.kind == DWC_READ_RDTSC ? 2 : TRAP_BYTES;
+			trap->length = insn.length;
 			memcpy(trap->code, at, trap->length);
 			memcpy(at, code, trap->length);
 		}
@@ -114,7 +114,7 @@ static int job_scan(struct dwc_replica *r)
 	clear_traps(r, &traps);
 	s->timed_out = err == DWC_RUN_TIME_LIMIT;
 	if (!err && is_trap(&r->exit) && dwc_at_host_read(r, s) && !is_ours(&traps, s->gpa))
-		s->read.kind = DWC_READ_NOTHING;
+		s->read.kind = DWC_INSN_OTHER;
 	free(traps.trap);
 	return err < 0 ? err : 0;
 }

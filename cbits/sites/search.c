@@ -40,23 +40,21 @@ struct entries {
 	unsigned count;
 };
 
-int dwc_is_wanted(const struct dwc_search *s, const struct dwc_host_read *read)
+int dwc_is_wanted(const struct dwc_search *s, const struct dwc_insn *insn)
 {
-	return read->kind != DWC_READ_NOTHING && s->kinds >> read->kind & 1;
+	return dwc_reads_host(insn) && s->kinds >> insn->kind & 1;
 }
 
 /* Note what a replica stands at, if it is wanted. */
 int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state), last;
-	uint8_t code[DWC_LONGEST_READ];
 
-	dwc_read_code(r, linear, code, sizeof code);
-	dwc_host_read_at(code, r->state.sregs.cs.l ? 64 : r->state.sregs.cs.db ? 32 : 16, &s->read);
+	dwc_insn_at(r, linear, &s->read);
 	if (s->read.kind == DWC_READ_XGETBV && (uint32_t)r->state.regs.rcx != XINUSE) /* XCR0 is the guest's own */
-		s->read.kind = DWC_READ_NOTHING;
+		s->read.kind = DWC_INSN_OTHER;
 	if (!dwc_is_wanted(s, &s->read) || !dwc_translate(r, linear, &s->gpa)) {
-		s->read.kind = DWC_READ_NOTHING;
+		s->read.kind = DWC_INSN_OTHER;
 		return 0;
 	}
 	s->linear = linear;
@@ -194,14 +192,12 @@ static int run_a_step(struct dwc_replica *r)
 static int pass_repeat(struct dwc_replica *r)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
-	uint8_t code[DWC_LONGEST_INSTRUCTION];
+	struct dwc_insn insn;
 	struct entry behind;
-	unsigned length;
 	int err;
 
-	dwc_read_code(r, linear, code, sizeof code);
-	length = dwc_repeated_string(code, r->state.sregs.cs.l);
-	if (!length || r->state.sregs.ss.dpl == 3 || !set_trap(r, &behind, linear + length))
+	dwc_insn_at(r, linear, &insn);
+	if (insn.kind != DWC_INSN_STRING || r->state.sregs.ss.dpl == 3 || !set_trap(r, &behind, linear + insn.length))
 		return 0;
 	if ((err = dwc_set_stepping(r, 0)) >= 0)
 		err = enter_guest(r);
@@ -247,7 +243,7 @@ static int job_find(struct dwc_replica *r)
 	s->exit_reason = r->run->exit_reason;
 	clear_entries(r, &entries);
 	dwc_set_stepping(r, 0);
-	return err;
+	return err < 0 ? err : 0;
 }
 
 int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *))
@@ -255,13 +251,15 @@ int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica 
 	struct dwc_replica *r = &e->replicas[replica];
 	int err;
 
-	e->search.read.kind = DWC_READ_NOTHING;
+	e->search.read.kind = DWC_INSN_OTHER;
 	e->search.steps = 0;
 	e->search.timed_out = 0;
 	if ((err = dwc_replica_call(r, dwc_replica_feed)))
 		return err;
 	r->stage = DWC_STAGE_RAN;
-	return dwc_replica_call(r, job);
+	err = dwc_replica_call(r, job);
+	e->search.rip = r->state.regs.rip;
+	return err;
 }
 
 /* Step a replica from the checkpoint (after a rollback) to the first instruction that is wanted, for search.limit instructions and

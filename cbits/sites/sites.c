@@ -29,13 +29,13 @@
 #include "vcpu/translate.h"
 #include "vcpu/tsc.h"
 
-#define ICEBP 0xf1
 #define NOP 0x90
+#define LAST (DWC_LONGEST_INSTRUCTION - 1)
 #define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set where nothing happened (SDM 3B 18.2.3) */
 
-const uint8_t dwc_port_trap[DWC_LONGEST_READ] = { 0xe5, DWC_TIME_PORT, NOP, NOP, NOP, NOP };
-const uint8_t dwc_sysenter_trap[DWC_LONGEST_READ] = { 0x0f, 0x34, NOP, NOP, NOP, NOP };
-static const uint8_t icebp_trap[DWC_LONGEST_READ] = { ICEBP, NOP, NOP, NOP, NOP, NOP };
+const uint8_t dwc_port_trap[DWC_LONGEST_INSTRUCTION] = { 0xe5, DWC_TIME_PORT, [2 ... LAST] = NOP };
+const uint8_t dwc_sysenter_trap[DWC_LONGEST_INSTRUCTION] = { 0x0f, 0x34, [2 ... LAST] = NOP };
+static const uint8_t icebp_trap[DWC_LONGEST_INSTRUCTION] = { 0xf1, [1 ... LAST] = NOP };
 
 static int job_refresh_guest_debug(struct dwc_replica *r)
 {
@@ -91,7 +91,7 @@ static uint64_t enabled_registers(const struct dwc_engine *e)
 }
 
 /* What the instruction reads, and where it goes on. */
-static void supply(struct dwc_engine *e, const struct dwc_host_read *read, uint64_t rip)
+static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t rip)
 {
 	struct dwc_inputs *inputs = &e->inputs;
 
@@ -133,25 +133,35 @@ int dwc_site_answer(struct dwc_engine *e)
 }
 
 /* Where no trap can stand: both replicas are before the instruction that the last search has found, and the element that starts
- * there gets its result instead of executing it. */
-void dwc_pass_host_read(struct dwc_engine *e)
+ * there gets its result instead of executing it. Returns 0, and does nothing, where they are not: single steps may have ended before. */
+int dwc_pass_host_read(struct dwc_engine *e)
 {
-	supply(e, &e->search.read, e->replicas[0].state.regs.rip);
+	struct dwc_replica *r = &e->replicas[0];
+	struct dwc_insn insn;
+
+	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+	if (insn.kind != e->search.read.kind)
+		return 0;
+	supply(e, &e->search.read, r->state.regs.rip);
 	e->inputs.answer = DWC_ANSWER_SITE_TRAP;
+	return 1;
 }
 
 /* The committed debug exit is none of ours: the guest shall have its exception. */
 void dwc_reflect_debug_exception(struct dwc_engine *e)
 {
-	const struct dwc_replica *r = &e->replicas[0];
-	uint64_t gpa;
+	struct dwc_replica *r = &e->replicas[0];
+	struct dwc_insn insn;
 
 	e->inputs.answer = DWC_ANSWER_DEBUG;
 	e->inputs.debug_payload = e->exit.info ^ DR6_ACTIVE_LOW;
 	e->inputs.next_rip = r->state.regs.rip;
 	/* an ICEBP of the guest's own is a trap: RIP is pushed behind it (vmx.c, handle_exception_nmi) */
-	if (!e->config.icebp_rip_after && dwc_translate(&e->replicas[0], dwc_linear_rip(&r->state), &gpa) && r->ram[gpa] == ICEBP)
-		e->inputs.next_rip++;
+	if (e->config.icebp_rip_after)
+		return;
+	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+	if (insn.kind == DWC_INSN_ICEBP)
+		e->inputs.next_rip += insn.length;
 }
 
 /* The same of an instruction that KVM could not emulate; 0 where that is no invalid opcode of ring 3. */

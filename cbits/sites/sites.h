@@ -16,7 +16,7 @@ struct dwc_engine;
 /* One that was replaced by a trap (sites.c). */
 struct dwc_site {
 	uint64_t gpa;
-	struct dwc_host_read read;
+	struct dwc_insn read;
 	uint8_t user;
 };
 
@@ -28,9 +28,9 @@ struct dwc_sites {
 };
 
 int dwc_learn_site(struct dwc_engine *e);
-extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_READ bytes */
+extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_INSTRUCTION bytes */
 int dwc_site_answer(struct dwc_engine *e);
-void dwc_pass_host_read(struct dwc_engine *e);
+int dwc_pass_host_read(struct dwc_engine *e);
 void dwc_reflect_debug_exception(struct dwc_engine *e);
 int dwc_reflect_undefined(struct dwc_engine *e);
 

@@ -7,20 +7,14 @@
 #include "engine.h"
 #include "host.h"
 #include "replica/replica.h"
+#include "vcpu/insn.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
 
 #define DR7_G0 2 /* breakpoint 0, instruction execution */
 #define RFLAGS_TF (1u << 8)
 #define RFLAGS_TF_BYTE 1
-#define LONGEST_CARE 3
-#define STI 0xfb
-#define PUSHF 0x9c
-#define OPERAND_SIZE 0x66
-#define REX 0x40
 #define LONGEST_PUSH 8
-
-static const uint8_t sysret[] = { 0x0f, 0x07 }, sysret_64[] = { 0x48, 0x0f, 0x07 };
 
 /* Wherever there are sites in ring 3, debug exceptions keep coming to the VMM: "hardware breakpoints", and none set. */
 static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
@@ -38,20 +32,20 @@ static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
 }
 
+/* KVM's single step is the guest's own RFLAGS.TF: these lose or block it. PUSHF and SYSRET: dwc_begin_step(). */
+int dwc_can_step(const struct dwc_insn *insn)
+{
+	switch (insn->kind) {
+	case DWC_INSN_LOAD_SS: case DWC_INSN_INT: case DWC_INSN_ICEBP: case DWC_INSN_HLT: case DWC_INSN_SYSCALL:
+		return 0;
+	default:
+		return 1;
+	}
+}
+
 int dwc_set_stepping(struct dwc_replica *r, int on)
 {
 	return guest_debug(r, on ? KVM_GUESTDBG_SINGLESTEP : 0, 0);
-}
-
-static int is_sysret(const uint8_t *code)
-{
-	return !memcmp(code, sysret, sizeof sysret) || !memcmp(code, sysret_64, sizeof sysret_64);
-}
-
-/* With an operand size prefix, REX or neither: as compilers and assemblers write it. */
-static int is_pushf(const uint8_t *code)
-{
-	return code[code[0] == OPERAND_SIZE || (code[0] & 0xf0) == REX] == PUSHF;
 }
 
 static uint64_t linear_stack(const struct dwc_replica *r)
@@ -69,11 +63,14 @@ static uint64_t linear_stack(const struct dwc_replica *r)
 int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step)
 {
 	struct kvm_regs *regs = &r->run->s.regs.regs;
-	uint8_t code[LONGEST_CARE];
+	uint64_t linear = regs->rip + r->run->s.regs.sregs.cs.base;
+	struct dwc_insn insn;
 
-	dwc_read_code(r, regs->rip + r->run->s.regs.sregs.cs.base, code, sizeof code);
-	step->sysret = is_sysret(code) && !(regs->r11 & RFLAGS_TF);
-	step->pushf = is_pushf(code[0] == STI ? code + 1 : code); /* QEMU TCG's step goes on over the shadow of an STI */
+	dwc_insn_at(r, linear, &insn);
+	step->sysret = insn.kind == DWC_INSN_SYSRET && !(regs->r11 & RFLAGS_TF);
+	if (insn.kind == DWC_INSN_STI) /* QEMU TCG's step goes on over its shadow */
+		dwc_insn_at(r, linear + insn.length, &insn);
+	step->pushf = insn.kind == DWC_INSN_PUSHF;
 	step->rsp = regs->rsp;
 	if (!step->sysret)
 		return 0;

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+struct dwc_insn;
 struct dwc_replica;
 
 /* A single step under way (debug.c): which instruction needs care, and where its stack was. */
@@ -12,6 +13,7 @@ struct dwc_step {
 	uint64_t rsp;
 };
 
+int dwc_can_step(const struct dwc_insn *insn);
 int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step);
 int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step);

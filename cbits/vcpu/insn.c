@@ -1,23 +1,54 @@
-/* What an instruction is to the engine, by its first bytes. Not a disassembler: it knows the few that matter here. */
+/* What an instruction is to the engine, by its first bytes. Not a disassembler: it knows the few that matter here, and is the only
+ * place that looks at instructions. */
 #include "vcpu/insn.h"
 
+#include <string.h>
+
 #define OPERAND_SIZE 0x66
+#define LOCK 0xf0
 #define REPNE 0xf2
 #define REP 0xf3
 #define TWO_BYTES 0x0f
 #define REX_W 8
 #define REX_B 1
+#define BEHIND_PREFIXES 3 /* bytes that are looked at: opcode and ModRM */
+
+/* A REX prefix counts only right before the opcode (SDM 2A 2.2.1), the last one of REP and REPNE counts. */
+struct prefixes {
+	uint8_t count, rex, repeat;
+	int operand_size, lock;
+};
 
 /* Legacy prefixes (SDM 2A 2.1.1). */
-static int is_prefix(uint8_t byte)
+static int is_legacy_prefix(uint8_t byte)
 {
 	switch (byte) {
 	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: /* segments */
-	case OPERAND_SIZE: case 0x67: case 0xf0: case REPNE: case REP:
+	case OPERAND_SIZE: case 0x67: case LOCK: case REPNE: case REP:
 		return 1;
 	default:
 		return 0;
 	}
+}
+
+static struct prefixes read_prefixes(const uint8_t *code, unsigned bits)
+{
+	struct prefixes p = { 0 };
+
+	while (p.count < DWC_LONGEST_INSTRUCTION - 1) {
+		uint8_t byte = code[p.count];
+		int is_rex = bits == 64 && (byte & 0xf0) == 0x40;
+
+		if (!is_rex && !is_legacy_prefix(byte))
+			break;
+		p.rex = is_rex ? byte : 0;
+		p.operand_size |= byte == OPERAND_SIZE;
+		p.lock |= byte == LOCK;
+		if (byte == REP || byte == REPNE)
+			p.repeat = byte;
+		p.count++;
+	}
+	return p;
 }
 
 static int is_string(uint8_t opcode)
@@ -25,61 +56,125 @@ static int is_string(uint8_t opcode)
 	return (opcode >= 0x6c && opcode <= 0x6f) || (opcode >= 0xa4 && opcode <= 0xa7) || (opcode >= 0xaa && opcode <= 0xaf);
 }
 
-/* Bytes of the string instruction with a repeat prefix that stands there, or 0. It is entered anew after each interrupt, with the
- * same RIP and fewer turns to go. */
-unsigned dwc_repeated_string(const uint8_t *code, int long_mode)
+/* SDM 2D, table A-2. */
+static enum dwc_insn_kind kind_of_one_byte(const uint8_t *opcode, const struct prefixes *p, unsigned bits)
 {
-	unsigned at = 0;
-	int repeats = 0;
-
-	while (at < DWC_LONGEST_INSTRUCTION - 2 && is_prefix(code[at])) {
-		repeats |= code[at] == REP || code[at] == REPNE;
-		at++;
+	switch (opcode[0]) {
+	case 0x17: /* POP SS */
+		return bits == 64 ? DWC_INSN_OTHER : DWC_INSN_LOAD_SS;
+	case 0x8e: /* MOV to a segment register */
+		return (opcode[1] >> 3 & 7) == 2 ? DWC_INSN_LOAD_SS : DWC_INSN_OTHER;
+	case 0x9c:
+		return DWC_INSN_PUSHF;
+	case 0xcc: case 0xcd:
+		return DWC_INSN_INT;
+	case 0xce: /* INTO */
+		return bits == 64 ? DWC_INSN_OTHER : DWC_INSN_INT;
+	case 0xf1:
+		return DWC_INSN_ICEBP;
+	case 0xf4:
+		return DWC_INSN_HLT;
+	case 0xfb:
+		return DWC_INSN_STI;
+	default:
+		return p->repeat && is_string(opcode[0]) ? DWC_INSN_STRING : DWC_INSN_OTHER;
 	}
-	at += long_mode && (code[at] & 0xf0) == 0x40; /* REX */
-	return repeats && is_string(code[at]) ? at + 1 : 0;
 }
 
-/* The group 9 of opcodes with a register: RDRAND, RDSEED, RDPID (SDM 2D, table A-6). */
-static void read_of_group_9(uint8_t modrm, int repeats, struct dwc_host_read *read)
+/* Group 9 with a register (SDM 2D, table A-6). With REP the sixth is SENDUIPI. */
+static enum dwc_insn_kind kind_of_group_9(uint8_t modrm, const struct prefixes *p)
 {
-	if (modrm >> 6 != 3)
-		return;
-	if ((modrm >> 3 & 7) == 6 && !repeats)
-		read->kind = DWC_READ_RDRAND;
-	else if ((modrm >> 3 & 7) == 7)
-		read->kind = repeats ? DWC_READ_RDPID : DWC_READ_RDSEED;
+	if (modrm >> 6 != 3 || p->repeat == REPNE)
+		return DWC_INSN_OTHER;
+	switch (modrm >> 3 & 7) {
+	case 6:
+		return p->repeat ? DWC_INSN_OTHER : DWC_READ_RDRAND;
+	case 7:
+		return p->repeat ? DWC_READ_RDPID : DWC_READ_RDSEED;
+	default:
+		return DWC_INSN_OTHER;
+	}
 }
 
-/* An instruction that reads what is the host's and not the guest's: a clock, randomness, the number of a CPU, which registers are in
- * use. None of them can be trapped on every stock KVM. kind DWC_READ_NOTHING: it is another one. */
-void dwc_host_read_at(const uint8_t *code, unsigned bits, struct dwc_host_read *read)
+/* Group 7 with a register. XGETBV shares its place with others, by prefix. */
+static enum dwc_insn_kind kind_of_group_7(uint8_t modrm, const struct prefixes *p)
 {
-	unsigned at = 0;
-	uint8_t rex = 0;
-	int repeats, narrow;
+	if (modrm == 0xf9)
+		return DWC_READ_RDTSCP;
+	return modrm == 0xd0 && !p->repeat && !p->operand_size ? DWC_READ_XGETBV : DWC_INSN_OTHER;
+}
 
-	read->kind = DWC_READ_NOTHING;
-	while (at < 2 && (code[at] == OPERAND_SIZE || code[at] == REP))
-		at++;
-	repeats = at && (code[0] == REP || code[at - 1] == REP);
-	narrow = (at && (code[0] == OPERAND_SIZE || code[at - 1] == OPERAND_SIZE)) != (bits == 16);
-	if (bits == 64 && (code[at] & 0xf0) == 0x40)
-		rex = code[at++];
-	if (code[at] != TWO_BYTES)
-		return;
-	if (!at && code[1] == 0x31)
-		read->kind = DWC_READ_RDTSC;
-	else if (!at && code[1] == 0x01 && code[2] == 0xf9)
-		read->kind = DWC_READ_RDTSCP;
-	else if (!at && code[1] == 0x01 && code[2] == 0xd0)
-		read->kind = DWC_READ_XGETBV;
-	else if (code[at + 1] == 0xc7)
-		read_of_group_9(code[at + 2], repeats, read);
-	read->length = (uint8_t)(at + (read->kind == DWC_READ_RDTSC ? 2 : 3));
-	read->reg = (uint8_t)((code[at + 2] & 7) | (rex & REX_B) << 3);
-	if (read->kind == DWC_READ_RDPID) /* as wide as the mode, whatever stands before it */
-		read->bytes = bits == 64 ? 8 : 4;
+/* Behind 0x0f (SDM 2D, table A-3). */
+static enum dwc_insn_kind kind_of_two_bytes(const uint8_t *opcode, const struct prefixes *p)
+{
+	switch (opcode[0]) {
+	case 0x01:
+		return kind_of_group_7(opcode[1], p);
+	case 0x05: case 0x34: case 0x35:
+		return DWC_INSN_SYSCALL;
+	case 0x07:
+		return DWC_INSN_SYSRET;
+	case 0x31:
+		return DWC_READ_RDTSC;
+	case 0xc7:
+		return kind_of_group_9(opcode[1], p);
+	default:
+		return DWC_INSN_OTHER;
+	}
+}
+
+/* Opcode, ModRM, immediate. */
+static unsigned length_of(enum dwc_insn_kind kind, const uint8_t *opcode)
+{
+	switch (kind) {
+	case DWC_INSN_OTHER: case DWC_INSN_LOAD_SS:
+		return 0;
+	case DWC_READ_RDTSCP: case DWC_READ_RDRAND: case DWC_READ_RDSEED: case DWC_READ_RDPID: case DWC_READ_XGETBV:
+		return 3;
+	case DWC_READ_RDTSC: case DWC_INSN_SYSCALL: case DWC_INSN_SYSRET:
+		return 2;
+	case DWC_INSN_INT:
+		return opcode[0] == 0xcd ? 2 : 1;
+	default:
+		return 1;
+	}
+}
+
+/* The register that an instruction of group 9 writes. */
+static void set_operand(struct dwc_insn *insn, uint8_t modrm, const struct prefixes *p, unsigned bits)
+{
+	insn->reg = (uint8_t)((modrm & 7) | (p->rex & REX_B) << 3);
+	if (insn->kind == DWC_READ_RDPID) /* as wide as the mode, whatever stands before it */
+		insn->bytes = bits == 64 ? 8 : 4;
 	else
-		read->bytes = rex & REX_W ? 8 : narrow ? 2 : 4; /* REX.W has precedence */
+		insn->bytes = p->rex & REX_W ? 8 : p->operand_size != (bits == 16) ? 2 : 4; /* REX.W has precedence */
+}
+
+/* `code`: DWC_LONGEST_INSTRUCTION bytes. `bits`: 64, 32 or 16, as the code segment has it. With LOCK none of those that are known is
+ * a valid instruction. */
+void dwc_decode(const uint8_t *code, unsigned bits, struct dwc_insn *insn)
+{
+	struct prefixes p = read_prefixes(code, bits);
+	uint8_t opcode[BEHIND_PREFIXES] = { 0 };
+	unsigned left = DWC_LONGEST_INSTRUCTION - p.count, length;
+	enum dwc_insn_kind kind;
+
+	memcpy(opcode, code + p.count, left < sizeof opcode ? left : sizeof opcode);
+	if (opcode[0] == TWO_BYTES)
+		kind = kind_of_two_bytes(opcode + 1, &p);
+	else
+		kind = kind_of_one_byte(opcode, &p, bits);
+	length = length_of(kind, opcode);
+	if (p.lock || length > left)
+		kind = DWC_INSN_OTHER;
+	*insn = (struct dwc_insn){ .kind = (uint8_t)kind, .prefixes = p.count };
+	if (kind != DWC_INSN_OTHER && length)
+		insn->length = (uint8_t)(p.count + length);
+	if (kind == DWC_READ_RDRAND || kind == DWC_READ_RDSEED || kind == DWC_READ_RDPID)
+		set_operand(insn, opcode[2], &p, bits);
+}
+
+int dwc_reads_host(const struct dwc_insn *insn)
+{
+	return insn->kind >= DWC_READ_RDTSC && insn->kind <= DWC_READ_XGETBV;
 }

@@ -5,25 +5,36 @@
 #include <stdint.h>
 
 #define DWC_LONGEST_INSTRUCTION 15
-#define DWC_LONGEST_READ 6 /* of dwc_host_read_at() */
 
-/* An instruction that reads what is the host's (insn.c). */
-enum dwc_read_kind {
-	DWC_READ_NOTHING,
+enum dwc_insn_kind {
+	DWC_INSN_OTHER,
+	/* reads of what is the host's and not the guest's: a clock, randomness, the number of a CPU, which registers are in use. None of
+	 * them can be trapped on every stock KVM */
 	DWC_READ_RDTSC,
 	DWC_READ_RDTSCP,
 	DWC_READ_RDRAND,
 	DWC_READ_RDSEED,
 	DWC_READ_RDPID,
 	DWC_READ_XGETBV,
+	DWC_INSN_STRING,   /* with a repeat prefix: entered anew after each interrupt, with the same RIP and fewer turns to go */
+	DWC_INSN_PUSHF,
+	DWC_INSN_STI,
+	DWC_INSN_LOAD_SS,  /* MOV SS, POP SS */
+	DWC_INSN_INT,      /* INT n, INT3, INTO */
+	DWC_INSN_ICEBP,
+	DWC_INSN_HLT,
+	DWC_INSN_SYSCALL,  /* and SYSENTER, SYSEXIT */
+	DWC_INSN_SYSRET,
 };
 
-struct dwc_host_read {
-	uint8_t kind, length;
-	uint8_t reg, bytes; /* the operand of those that have one: number of the register, and how much of it is written */
+struct dwc_insn {
+	uint8_t kind;       /* enum dwc_insn_kind */
+	uint8_t prefixes;   /* bytes before its opcode */
+	uint8_t length;     /* all its bytes; 0: not known (OTHER, LOAD_SS) */
+	uint8_t reg, bytes; /* RDRAND, RDSEED, RDPID: the number of the register that is written, and how much of it; else 0 */
 };
 
-unsigned dwc_repeated_string(const uint8_t *code, int long_mode);
-void dwc_host_read_at(const uint8_t *code, unsigned bits, struct dwc_host_read *read);
+void dwc_decode(const uint8_t *code, unsigned bits, struct dwc_insn *insn);
+int dwc_reads_host(const struct dwc_insn *insn);
 
 #endif

@@ -51,6 +51,12 @@ uint64_t dwc_linear_rip(const struct dwc_state *s)
 	return s->regs.rip + s->sregs.cs.base;
 }
 
+/* How instructions are decoded: 64, 32 or 16 bits. */
+unsigned dwc_code_bits(const struct kvm_sregs *s)
+{
+	return s->cs.l ? 64 : s->cs.db ? 32 : 16;
+}
+
 /* All groups. */
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 {

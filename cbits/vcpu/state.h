@@ -32,6 +32,7 @@ int dwc_state_prime(struct dwc_replica *r);
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out);
 int dwc_set_regs(struct dwc_replica *r);
 uint64_t dwc_linear_rip(const struct dwc_state *s);
+unsigned dwc_code_bits(const struct kvm_sregs *s);
 void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
 int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs);

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "host.h"
 #include "replica/replica.h"
+#include "vcpu/insn.h"
 #include "vcpu/state.h"
 
 #define CR0_PG (1ull << 31)
@@ -71,7 +72,7 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 	const struct kvm_sregs *s = &r->run->s.regs.sregs;
 	int found = 1;
 
-	if (r->engine->config.strategy == DWC_OFF && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
+	if (!r->engine->protects && dwc_state_prime(r)) /* under `off` KVM_RUN does not fill the run page */
 		return 0;
 	if (!(s->cr0 & CR0_PG))
 		*gpa = linear & 0xffffffff;
@@ -101,4 +102,13 @@ void dwc_read_code(struct dwc_replica *r, uint64_t linear, uint8_t *code, unsign
 		linear += count;
 		left -= count;
 	}
+}
+
+/* The instruction at a linear address. */
+void dwc_insn_at(struct dwc_replica *r, uint64_t linear, struct dwc_insn *insn)
+{
+	uint8_t code[DWC_LONGEST_INSTRUCTION];
+
+	dwc_read_code(r, linear, code, sizeof code);
+	dwc_decode(code, dwc_code_bits(&r->run->s.regs.sregs), insn);
 }

@@ -38,7 +38,7 @@ void dwc_tsc_choose(struct dwc_engine *e)
 {
 	uint64_t tick;
 
-	if (!e->config.tsc_ratio || e->config.strategy == DWC_OFF)
+	if (!e->config.tsc_ratio || !e->protects)
 		return;
 	tick = scaled(e, __rdtsc());
 	if (tick == e->tsc.tick && e->clock.guest_ns < e->inputs.tsc + APART_NS)
@@ -84,7 +84,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 
 	if (!e->config.tsc_ratio)
 		return 0;
-	if (e->config.strategy == DWC_OFF)
+	if (!e->protects)
 		return follow(r);
 	need_ns = 2 * r->tsc_usual_ns;
 	if (need_ns > LONGEST_WAIT_NS)
@@ -115,7 +115,7 @@ void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
 {
 	if (!r->engine->config.tsc_ratio)
 		return;
-	if (r->engine->config.strategy == DWC_OFF) {
+	if (!r->engine->protects) {
 		r->tsc_value = scaled(r->engine, __rdtsc()) + r->tsc_offset;
 		return;
 	}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dwcvmm.campaign.spec import GuestSpec, Spec
-from dwcvmm.element.config import EngineConfig
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import Fault
-from dwcvmm.pc.observer import Observer
-from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.machine import Machine
+from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 
 
@@ -31,14 +28,6 @@ class Run:
     suspects: list[int] = field(default_factory=list)
 
 
-class _Printed(Observer):
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-
-    def console(self, data: bytes) -> None:
-        self.chunks.append(data)
-
-
 def run_guest(
     spec: Spec,
     guest: GuestSpec,
@@ -48,39 +37,38 @@ def run_guest(
     elements: Sequence[int] = (),
 ) -> Run:
     """Run to the guest's end. `on_stop` is called when each of the numbers `elements` (ascending) is committed."""
-    printed = _Printed()
-    engine = EngineConfig(
-        strategy=spec.strategy, policy=spec.policy, hang_ns=spec.hang_ns, scrub_bytes_per_s=spec.scrub_bytes_per_s
-    )
-    initrd = Path(guest.initrd) if guest.initrd else None
-    config = PcConfig(
-        Path(guest.kernel), initrd, guest.command_line, guest.memory_bytes, engine, tuple(faults), spec.settle_after
-    )
-    machine = PC(config, printed)
-    watchdog = threading.Timer(limit_s, machine.end, [Outcome.TIMEOUT])
-    watchdog.daemon = True
-    try:
+    with Machine(
+        guest.kernel,
+        initrd=guest.initrd or None,
+        append=guest.command_line,
+        default_append=False,
+        memory=guest.memory_bytes,
+        strategy=spec.strategy,
+        policy=spec.policy,
+        hang=f"{spec.hang_ns}ns",
+        scrub=spec.scrub_bytes_per_s,
+        faults=faults,
+        settle_after=spec.settle_after,
+        rtc="fixed",
+        keep_console=True,
+    ) as machine:
         machine.start()
-        started = time.monotonic()
-        watchdog.start()
-        outcome: Outcome | None = None
+        deadline = time.monotonic() + limit_s
         for stop in elements:
-            outcome = machine.run(max(1, stop - machine.core.committed))
-            if outcome:
+            result = machine.run(max(0.0, deadline - time.monotonic()), stop)
+            if result.outcome:
                 break
             if on_stop:
-                on_stop(machine)
-        outcome = outcome or machine.run()
+                on_stop(machine.pc)
+        else:
+            result = machine.run(max(0.0, deadline - time.monotonic()))
         return Run(
-            outcome or Outcome.TIMEOUT,
-            machine.guest_status,
-            b"".join(printed.chunks),
-            machine.core.committed,
-            time.monotonic() - started,
-            {str(cause): count for cause, count in machine.engine.counts.divergences.items()},
-            machine.injections,
-            machine.engine.voting.suspects,
+            result.outcome or Outcome.TIMEOUT,
+            result.exit_code or 0,
+            result.console,
+            result.elements,
+            result.seconds,
+            {str(cause): count for cause, count in result.divergences.items()},
+            list(result.injections),
+            list(result.suspect_cpus),
         )
-    finally:
-        watchdog.cancel()
-        machine.close()

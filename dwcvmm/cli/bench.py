@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from dwcvmm.cli.apart import check_apart
-from dwcvmm.cli.run import DAY, MS
-from dwcvmm.cli.units import Duration, Size
+from dwcvmm.cli.units import DAY, MS, Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import Strategy

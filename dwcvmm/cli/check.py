@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import click
 
 from dwcvmm.cli import units
 from dwcvmm.cli.apart import check_apart
-from dwcvmm.cli.run import MS, US, default_strategy
 from dwcvmm.cli.units import Duration
 from dwcvmm.cli.worker import interruptible
-from dwcvmm.element.config import EngineConfig, Strategy, Tsc
+from dwcvmm.element.config import Strategy, Tsc, default_strategy
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
 from dwcvmm.experiments.check import check_guest, picture
+from dwcvmm.machine import LEAST_SLICE_NS, MOST_SLICE_NS
 from dwcvmm.page import pictures
 from dwcvmm.page.style import check_picture_path, save
 from dwcvmm.results.events import EventLog
@@ -32,7 +31,7 @@ from dwcvmm.streams import show
     type=click.Choice([s.value for s in Strategy if s is not Strategy.OFF]),
     help="Default: parallel with two CPUs, else sequential.",
 )
-@click.option("--slice", "slice_ns", type=Duration(50 * US, 10 * MS), default="200us", show_default=True)
+@click.option("--slice", "slice_ns", type=Duration(LEAST_SLICE_NS, MOST_SLICE_NS), default="200us", show_default=True)
 @units.progress
 @units.tsc
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON.")
@@ -43,20 +42,15 @@ def check(
     json_path: Path | None, picture_path: Path | None, events: Path | None,
 ) -> int:  # fmt: skip
     """Run a guest and report divergences by cause, the distance of the two stops, skid, elements per second."""
-    engine = EngineConfig(
-        strategy=Strategy(strategy) if strategy else default_strategy(),
-        slice_ns=slice_ns,
-        progress=Event(progress) if progress else None,
-        tsc=Tsc(tsc),
-    )
+    kind = Strategy(strategy) if strategy else default_strategy()
+    event = Event(progress) if progress else None
     if picture_path:
         check_picture_path(picture_path)
     check_apart({"--json": json_path, "--picture": picture_path, "--events": events}, {})
     file = OutputFile(json_path) if json_path else None
     log = EventLog(events)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            result = interruptible(lambda: check_guest(guest, elements, engine, Path(scratch), log))
+        result = interruptible(lambda: check_guest(guest, elements, log, kind, slice_ns, event, Tsc(tsc)))
     finally:
         log.close()
     show(picture(result))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,12 +11,11 @@ from dwcvmm.element.config import EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault, parse
-from dwcvmm.pc.devices.cmos import FIXED_NS
-from dwcvmm.pc.devices.disk import FORMATS, DiskConfig
+from dwcvmm.pc.devices.cmos import parse_date
+from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
+from dwcvmm.units import parse_duration, parse_size
 
-NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-MOST_BYTES = 1 << 63
+MS, DAY = 1_000_000, 86_400_000_000_000  # ns
 
 
 class Duration(click.ParamType[int]):
@@ -34,14 +29,10 @@ class Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ns|us|ms|s)?", str(value))
-        unit = (match[2] or self._bare) if match else None
-        if not match or not unit:
-            self.fail(f"{value!r} is no duration: a number and one of {', '.join(NS)}", param, ctx)
-        ns = round(float(match[1]) * NS[unit])
-        if not self._least <= ns <= self._most:
-            self.fail(f"{value} is not between {self._least} ns and {self._most} ns", param, ctx)
-        return ns
+        try:
+            return parse_duration(str(value), self._least, self._most, self._bare)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -52,13 +43,10 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
-        if not match:
-            self.fail(f"{value!r} is no size: a number and K, M or G (MiB without)", param, ctx)
-        size = int(match[1]) * BYTES[match[2].upper()]
-        if size >= MOST_BYTES:
-            self.fail(f"{value} is too much", param, ctx)
-        return size
+        try:
+            return parse_size(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Utf8Text(click.ParamType[str]):
@@ -95,14 +83,10 @@ class DiskText(click.ParamType[DiskConfig]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DiskConfig:
         if isinstance(value, DiskConfig):
             return value
-        path, *options = (part.replace("\0", ",") for part in str(value).replace(",,", "\0").split(","))
-        kind = None
-        for option in options:
-            if option.startswith("format=") and option[7:] in FORMATS:
-                kind = option[7:]
-            elif option not in ("readonly", "snapshot"):
-                self.fail(f"{option!r}: a disk can be readonly, snapshot, format=raw or format=qcow2", param, ctx)
-        return DiskConfig(Path(path), "readonly" in options, "snapshot" in options, kind)
+        try:
+            return parse_disk(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class DateText(click.ParamType[int]):
@@ -115,21 +99,10 @@ class DateText(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        if value == "host":
-            return time.time_ns()
-        if value == "fixed":
-            return FIXED_NS
-        kind, _, text = str(value).partition("=")
-        if kind != "utc":
-            self.fail(f"{value!r} is none of host, fixed, and utc=DATE as in utc=2026-11-29T08:00:00", param, ctx)
         try:
-            date = datetime.fromisoformat(text)
-            date = (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{text!r} is no date like 2026-11-29T08:00:00", param, ctx)
-        if date.year < 1970:
-            self.fail(f"{text} is before 1970", param, ctx)
-        return (date - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+            return parse_date(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 checkpoint_every = click.option(

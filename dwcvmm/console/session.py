@@ -8,7 +8,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
@@ -17,10 +17,10 @@ from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
-from dwcvmm.errors import ExitCode, HostError
+from dwcvmm.errors import ExitCode
+from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
-from dwcvmm.pc.pc import PC
-from dwcvmm.pc.result import Outcome
+from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.streams import say
 
 # all catchable signals that end a process, except those of its own faults: the terminal must not stay raw
@@ -61,10 +61,9 @@ class Session(Observer):
     """
 
     def __init__(
-        self, machine: PC, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
+        self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
     ) -> None:
         self.machine = machine
-        self.wall_s = 0.0
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input = Input(input_fd)
@@ -72,13 +71,11 @@ class Session(Observer):
         self._keys = KeyParser()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
-        self._finished = threading.Event()
+        self._finished, self._told = threading.Event(), threading.Event()
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = self._input_full = self._in_shell = False
-        self._error: BaseException | None = None
         self._previous: dict[int, Any] = {}  # the signal handlers from before
-        self.on_start: Callable[[], None] = lambda: None  # called on the machine's thread before the guest runs
-        machine.observers.add(self)
+        machine.observe(self)
 
     @property
     def interactive(self) -> bool:
@@ -102,63 +99,48 @@ class Session(Observer):
 
     def run(self) -> None:
         """Returns when the guest has ended. Raises what the machine's thread raised."""
-        worker = threading.Thread(target=self._work, name="machine", daemon=True)
+        running: Future[Result] | None = None
         # also wakes up select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        started = time.monotonic()
         try:
             self.machine.wait_when_idle(not self._input.ended)
             if self.interactive and self._terminal:
                 say("Ctrl-a h shows the keys")
                 self._watchdog.before_exit = self._terminal.restore
                 self._terminal.enter_raw()
-            self._start(worker)
+            running = self.machine.run_async()
+            running.add_done_callback(lambda _: self._done())
             self._attend()
         finally:
             self._resume.set()
-            self._wait_for(worker)
-            self.stuck = worker.is_alive()
-            if self.stuck:
-                self.wall_s = time.monotonic() - started
+            if running:
+                self._wait_for(running)
+                self.stuck = not running.done()
+                if not self.stuck:
+                    self._told.wait()  # the pipe is not in use any more
             if self._terminal:
                 self._terminal.restore()
             signal.set_wakeup_fd(old_wakeup)
             if not self.stuck:
                 os.close(self._wake_read)
                 os.close(self._wake_write)
-        if self._error:
-            raise self._error
+        if not self.stuck:
+            running.result()
 
-    def _wait_for(self, worker: threading.Thread) -> None:
-        """Wait for the machine's thread; once the run is to end, only as long as it makes progress."""
+    def _wait_for(self, running: Future[Result]) -> None:
+        """Wait for the run; once it is to end, only as long as it makes progress."""
         busy, asked = Busy(), time.monotonic()
-        while worker.is_alive():
-            worker.join(LOOK_S)
+        while not running.done():
+            wait([running], LOOK_S)
             waited = time.monotonic() - asked
             if self._ending.requested and waited > STOP_S and (not busy() or waited > BUSY_MOST_S):
                 return
 
-    def _start(self, worker: threading.Thread) -> None:
-        try:
-            worker.start()
-        except RuntimeError as error:
-            self._finished.set()
-            raise HostError("this host gives no thread for the machine", "see ulimit -u") from error
-
-    def _work(self) -> None:
-        started = time.monotonic()
-        try:
-            self.machine.start()
-            self.on_start()
-            self.machine.run()
-        except BaseException as error:
-            self._error = error
-            self.machine.end(Outcome.ERROR)
-        finally:
-            self.wall_s = time.monotonic() - started
-            self.machine.engine.release()
-            self._finished.set()
-            self._wake()
+    def _done(self) -> None:
+        """On the machine's thread."""
+        self._finished.set()
+        self._wake()
+        self._told.set()
 
     def _wake(self) -> None:
         with suppress(OSError):  # the pipe is full, and wakes the thread up all the same
@@ -166,7 +148,7 @@ class Session(Observer):
 
     def _end(self, outcome: Outcome) -> None:
         """Stop the machine, and what it waits for. The outcome of a guest that has already ended stays."""
-        self.machine.end(outcome)
+        self.machine.stop(outcome)
         self._ending.request()
         if outcome is Outcome.INTERRUPTED:
             sentence = "interrupted; what the run waited for did not come, and its results may not be complete"
@@ -230,10 +212,11 @@ class Session(Observer):
         elif command is Key.HELP:
             say("\n" + HELP, end="")
         elif command is Key.STATUS:
-            stats = self.machine.core.stats
+            core = self.machine.pc.core
+            stats = core.stats
             say(
                 f"\n{stats.committed} elements, {stats.rollbacks} rollbacks, {stats.pages_compared} pages compared, "
-                f"guest time {self.machine.core.guest_ns / 1e9:.3f} s"
+                f"guest time {core.guest_ns / 1e9:.3f} s"
             )
         else:
             self._shell()
@@ -255,7 +238,8 @@ class Session(Observer):
                 return
             self.machine.request_attention()
         self._terminal.restore()
-        names = {"machine": self.machine, "engine": self.machine.engine, "core": self.machine.core}
+        pc = self.machine.pc
+        names = {"machine": pc, "engine": pc.engine, "core": pc.core}
         with suppress(SystemExit, KeyboardInterrupt):
             self._in_shell = True
             if self._deadline:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.config import Config, in_c
-from dwcvmm.core.enums import PAGE, Copy, Diff, KvmExit, Phase, ReadKind, Rollback, Stop, Strategy, UserTrap
+from dwcvmm.core.enums import PAGE, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
 from dwcvmm.core.failure import Damaged, check, fail
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
@@ -35,14 +35,15 @@ class Search(View):
     __slots__ = ()
     gpa, linear = Number("gpa"), Number("linear")  # of the instruction
     steps = Number("steps")  # single steps that it took
-    exit_reason = Number("exit_reason")  # of the exit that ended it
+    exit_reason, rip = Number("exit_reason"), Number("rip")  # of the exit that ended it
     user, long_mode = Flag("user"), Flag("long_mode")  # in ring 3; in 64-bit code
     split = Flag("split")  # crosses into a page that is not adjacent in guest memory
     timed_out = Flag("timed_out")
 
     @property
-    def kind(self) -> ReadKind:
-        return ReadKind(self._c.read.kind)
+    def kind(self) -> InsnKind:
+        """Of the instruction found, or OTHER."""
+        return InsnKind(self._c.read.kind)
 
 
 class Core(View):
@@ -211,11 +212,6 @@ class Core(View):
         """
         return bool(check("commit", lib.dwc_engine_commit_stepped(self._c, reason)) == lib.DWC_COMMIT_DONE)
 
-    def rewind_in_place(self) -> None:
-        """In place: take what the VM has run as e1, and restore the VM to the checkpoint."""
-        check("KVM_GET_DIRTY_LOG", lib.dwc_pages_harvest(self.replicas[0].pointer))
-        check("rewind", lib.dwc_inplace_rewind(self._c))
-
     def read_all_groups(self) -> None:
         """At an element's end: read all registers and the dirty logs of both replicas, and list the pages in the logs
         (`dirty_pages`). In place all of it has been read already.
@@ -227,49 +223,50 @@ class Core(View):
 
     # single steps
 
-    def apply_inputs(self, index: int) -> None:
-        """Give a replica at the checkpoint the element's inputs, so that it can be stepped."""
-        check("inputs", lib.dwc_engine_resume_inputs(self._c, index))
+    def step_replica(self, index: int, limit: int) -> int | None:
+        """Lead a replica that stands at the last committed state `limit` instructions on, or to before the first that
+        cannot be stepped. Returns how many it were, or None: it met an exit, or an instruction that single steps
+        change, and has to be rolled back.
+        """
+        return self._stepped(lib.dwc_step_until(self._c, index, limit, 0))
 
-    def close_window(self, index: int) -> None:
-        """Ask for no interrupt window, so that a stepped replica does not exit by it."""
-        self._c.replicas[index].run.request_interrupt_window = 0
+    def step_element(self, limit: int, to_interruptible: bool = False) -> int | None:
+        """The same with both replicas, to the same point; that is an element, which is compared and committed.
 
-    def step(self, index: int) -> bool:
-        """Execute one instruction of a replica. Returns False unless it ended in a debug exception."""
-        # switched on each time: POPF, IRET and exceptions of the guest switch it off
-        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 1))
-        status = check("KVM_RUN", lib.dwc_engine_step(self._c, index))
-        return bool(status == lib.DWC_RUN_EXIT and self._c.replicas[index].exit.reason == lib.KVM_EXIT_DEBUG)
+        `to_interruptible`: end as soon as an interrupt can be injected. None: nothing is committed, and both replicas
+        have to be rolled back.
+        """
+        return self._stepped(lib.dwc_step_element(self._c, limit, to_interruptible))
 
-    def end_stepping(self, index: int) -> None:
-        check("KVM_SET_GUEST_DEBUG", lib.dwc_set_stepping(self.replicas[index].pointer, 0))
+    def step_together(self, limit: int) -> int | None:
+        """Both replicas ended at different instructions, and it is not known which one is lagging: step A up to `limit`
+        instructions, then B up to twice as many, until all registers that come with an exit agree. In place only e2 can
+        be stepped, since the VM has run it last. None: they do not. Equal registers are not proof: memory has to be
+        compared as at any end.
+        """
+        return self._stepped(lib.dwc_step_together(self._c, limit))
 
-    def replicas_agree(self) -> bool:
-        """Whether the synced groups of both replicas are equal now."""
-        a, b = (replica.state.pointer for replica in self.replicas)
-        return bool(lib.dwc_state_compare_synced(a, b, self.stats.pointer) == 0)
+    def _stepped(self, result: int) -> int | None:
+        return int(self._c.steps.done) if check("single step", result) == lib.DWC_STEPS_DONE else None
 
     # instructions that read a value of the host
 
-    def search_by_steps(self, kinds: int, steps: int, limit_ns: int) -> Search:
-        """Find the first such instruction (`kinds`: ReadKind.bit of each) among the next `steps`, by single steps of
-        replica A. Both replicas must be at the last committed state, and must be rolled back afterwards: stepping
-        leaves traces in the guest. It gives up after `limit_ns`.
+    def locate_by_steps(self, kinds: int, steps: int, limit_ns: int) -> Rollback:
+        """Look for the first such instruction (`kinds`: InsnKind.bit of each) among the next `steps` from the last
+        committed state on, by single steps of replica A. Both replicas must stand there, and stand there again after
+        the rollback that this ends with. It gives up after `limit_ns`. What it found: `search`.
         """
         search = self._c.search
         search.kinds, search.limit, search.limit_ns = kinds, steps, limit_ns
-        check("single step", lib.dwc_search_by_steps(self._c, 0))
-        return self.search
+        return Rollback(check("single step", lib.dwc_locate_by_steps(self._c)))
 
-    def search_by_traps(self, kinds: int, events: int, limit_ns: int) -> Search:
+    def locate_by_traps(self, kinds: int, events: int, limit_ns: int) -> Rollback:
         """The same by a free run with traps at everything that looks like one. It ends at the next exit, or after
         `events` events of the progress counter (0: no such limit).
         """
         search = self._c.search
         search.kinds, search.events, search.limit_ns = kinds, events, limit_ns
-        check("scan", lib.dwc_search_by_traps(self._c, 0))
-        return self.search
+        return Rollback(check("scan", lib.dwc_locate_by_traps(self._c)))
 
     def learn_site(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint, which must be the last committed
@@ -280,8 +277,8 @@ class Core(View):
         return self.site_count > known
 
     def pass_host_read(self) -> None:
-        """Both replicas are at the instruction that the last search found: let the next element start after it, with
-        its result.
+        """If both replicas stand at the instruction that the last search found, the next element starts behind it, with
+        what it would have read.
         """
         lib.dwc_pass_host_read(self._c)
 

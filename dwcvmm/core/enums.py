@@ -12,7 +12,7 @@ LOG_ELEMENTS: int = lib.DWC_LOG_ELEMENTS  # between checkpoints, at most
 HISTOGRAM: int = lib.DWC_HISTOGRAM  # buckets
 MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS
-LONGEST_READ: int = lib.DWC_LONGEST_READ  # bytes of an instruction that reads a value of the host
+LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
 NEVER = (1 << 64) - 1  # an element or a time that never comes
 UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
 
@@ -113,16 +113,25 @@ class UserTrap(IntEnum):
     SYSENTER = lib.DWC_USER_TRAP_SYSENTER
 
 
-class ReadKind(IntEnum):
-    """What an instruction reads of the host."""
+class InsnKind(IntEnum):
+    """What an instruction is to the core (cbits/vcpu/insn.h). The first read what is the host's."""
 
-    NOTHING = lib.DWC_READ_NOTHING
+    OTHER = lib.DWC_INSN_OTHER
     RDTSC = lib.DWC_READ_RDTSC
     RDTSCP = lib.DWC_READ_RDTSCP
     RDRAND = lib.DWC_READ_RDRAND
     RDSEED = lib.DWC_READ_RDSEED
     RDPID = lib.DWC_READ_RDPID
     XGETBV = lib.DWC_READ_XGETBV
+    STRING = lib.DWC_INSN_STRING  # with a repeat prefix
+    PUSHF = lib.DWC_INSN_PUSHF
+    STI = lib.DWC_INSN_STI
+    LOAD_SS = lib.DWC_INSN_LOAD_SS  # MOV SS, POP SS
+    INT = lib.DWC_INSN_INT  # INT n, INT3, INTO
+    ICEBP = lib.DWC_INSN_ICEBP
+    HLT = lib.DWC_INSN_HLT
+    SYSCALL = lib.DWC_INSN_SYSCALL  # and SYSENTER, SYSEXIT
+    SYSRET = lib.DWC_INSN_SYSRET
 
     @property
     def bit(self) -> int:
@@ -159,7 +168,6 @@ class Cap(IntEnum):
 
     SYNC_REGS = lib.KVM_CAP_SYNC_REGS
     XCRS = lib.KVM_CAP_XCRS
-    DIRTY_LOG_RING = lib.KVM_CAP_DIRTY_LOG_RING
     MANUAL_DIRTY_LOG_PROTECT2 = lib.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
     EXIT_ON_EMULATION_FAILURE = lib.KVM_CAP_EXIT_ON_EMULATION_FAILURE
     TSC_CONTROL = lib.KVM_CAP_TSC_CONTROL

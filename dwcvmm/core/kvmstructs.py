@@ -82,7 +82,7 @@ class Sregs(RegisterGroup):
     @property
     def code_bits(self) -> int:
         """How instructions are decoded: 64, 32 or 16 bits."""
-        return 64 if self.cs.l else 32 if self.cs.db else 16
+        return int(lib.dwc_code_bits(self.pointer))
 
 
 class ExceptionEvent(Struct):

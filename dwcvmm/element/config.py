@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,10 @@ class Strategy(StrEnum):
     SEQUENTIAL = "sequential"
     PARALLEL = "parallel"
     IN_PLACE = "in-place"  # one VM, rewound between the two runs: the scheme of 2017, as a baseline
+
+
+def default_strategy() -> Strategy:
+    return Strategy.PARALLEL if len(os.sched_getaffinity(0)) >= 2 else Strategy.SEQUENTIAL
 
 
 class Clock(StrEnum):

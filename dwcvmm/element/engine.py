@@ -12,7 +12,6 @@ from dwcvmm.core.engine import Repair
 from dwcvmm.core.enums import NEVER, KvmExit, Phase, Rollback
 from dwcvmm.core.failure import Damaged
 from dwcvmm.core.state import Exit
-from dwcvmm.element import stepping
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.observer import EngineObserver
@@ -76,7 +75,7 @@ class Engine:
         self.replicas = replicas
         self.config: EngineConfig = replicas.config
         self.core = replicas.core
-        self.sites = Sites(self.core, replicas.host.hidden_reads)
+        self.sites = Sites(self.core, replicas.host.hidden_reads, self._rolled_back)
         self.counts = Counts(Counter())
         self.observer = observer
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
@@ -215,7 +214,9 @@ class Engine:
 
         `to`: the phase to go on from, none that the element has not come to yet.
         """
-        became = self.core.rollback(everything, to)
+        self._rolled_back(self.core.rollback(everything, to))
+
+    def _rolled_back(self, became: Rollback) -> None:
         if became is Rollback.STOP_REQUESTED:
             raise _RollbackFailed(Stop.STOPPED)
         if became is not Rollback.DONE:
@@ -286,25 +287,23 @@ class Engine:
         """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an
         overflow was to end the element, and its budget bounds the search.
 
-        On return both replicas are at the last committed state.
+        Both replicas stand at the last committed state, and again on return.
         """
         budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
         # single steps are slow: with a frozen TSC, or in a long slice, wait until the difference has come again
         if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
-            self.rollback()
             self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
-            search, state = self.core.search, self.core.replicas[0].state
+            search = self.core.search
             if not found:
                 record.detail["search"] = {"steps": search.steps, "exit": exit_name(search.exit_reason)}
-                record.detail["search"] |= {"rip": state.rip, "timed_out": self.sites.gave_up}
+                record.detail["search"] |= {"rip": search.rip, "timed_out": self.sites.gave_up}
             if self.sites.gave_up:
                 self.observer.search(
-                    f"given up after {search.steps} steps, at {state.rip:#x}: this guest computes for long "
+                    f"given up after {search.steps} steps, at {search.rip:#x}: this guest computes for long "
                     "before it reads the time; use a host that scales the TSC (dwcvmm doctor)"
                 )
-        self.rollback()
         return found
 
     def _say_once(self, text: str) -> None:
@@ -331,31 +330,25 @@ class Engine:
         a, b = core.replicas
         if (a.exit.reason, b.exit.reason) != WINDOWS or a.state.rip == b.state.rip or self._attempt:
             return False
-        steps = stepping.catch_up(core, WINDOW_STEPS)
-        if steps is None:
+        steps = core.step_together(WINDOW_STEPS)
+        if steps is None or not core.commit(KvmExit.IRQ_WINDOW_OPEN):
             return False
-        if not self._commit_stepped(KvmExit.IRQ_WINDOW_OPEN):
-            return False
+        self._committed_stepped()
         self.counts.catch_ups += 1
         self.counts.catch_up_instructions += steps
         return True
 
-    def _commit_stepped(self, reason: KvmExit) -> bool:
-        """Compare and commit where steps have brought both replicas, as an end by `reason`."""
-        if not self.core.commit(reason):
-            return False
+    def _committed_stepped(self) -> None:
         self._attempt = 0
         self.voting.forget()
-        return True
 
     def _end_by_steps(self, waited_ns: int) -> None:
         """The element was cut by its time limit, or a due interrupt has waited too long: run a few instructions of it
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = core.chipset.interrupt_pending  # an interrupt that could not be injected at the start
-        first = stepping.run_steps(core, 0, WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits)
-        if first is not None and self._commit_steps(first, waits):
+        waits = core.chipset.interrupt_pending  # and could not be injected at the start
+        if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # count the time of the discarded run: it made the interrupt due
                 core.advance_clock(waited_ns // core.clock_divisor)
@@ -376,16 +369,12 @@ class Engine:
                 self._record(record)
         self.rollback(everything=suspicious)
 
-    def _commit_steps(self, steps: int, to_interruptible: bool = False) -> bool:
-        """Replica A has gone `steps` instructions from the checkpoint. Let B do the same, and make that the element."""
-        second = 1
-        if self.in_place:
-            second = 0
-            self.core.rewind_in_place()
-        if stepping.run_steps(self.core, second, steps, to_interruptible) != steps:
+    def _step_element(self, limit: int, to_interruptible: bool = False) -> bool:
+        """Single-step both replicas up to `limit` instructions on, and make that the element."""
+        steps = self.core.step_element(limit, to_interruptible)
+        if steps is None:
             return False
-        if not self._commit_stepped(KvmExit.INTR):
-            return False
+        self._committed_stepped()
         self.counts.stepped_elements += 1
         self.counts.stepped_instructions += steps
         return True
@@ -394,13 +383,10 @@ class Engine:
         """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
         and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
         core = self.core
-        if core.search.steps:
-            first = stepping.run_steps(core, 0, SEARCH_STEPS)  # they stop at the instruction
-            if not first or not self._commit_steps(first):
-                self._discard_steps()
-                return
-        if self.sites.at_found(core.replicas[0]):
-            core.pass_host_read()
+        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they stop at the instruction
+            self._discard_steps()
+            return
+        core.pass_host_read()
 
     @property
     def in_place(self) -> bool:

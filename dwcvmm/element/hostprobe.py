@@ -6,11 +6,12 @@ import mmap
 import statistics
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dwcvmm.core.enums import GuestDebug, KvmExit, ReadKind, UserTrap
+from dwcvmm.core.enums import GuestDebug, InsnKind, KvmExit, UserTrap
 from dwcvmm.core.kvmstructs import Regs, Sregs, address_of
 from dwcvmm.element.progress import Event, Progress, self_test
 from dwcvmm.errors import KvmError
@@ -34,10 +35,10 @@ PROBED_OFFSET = 1 << 40
 CR4_OSXSAVE = 1 << 18
 # instructions that some processors execute although CPUID hides them (AMD has no control for it): code, and CR4
 HIDDEN_READS = {
-    ReadKind.RDRAND: (b"\x0f\xc7\xf0", 0),
-    ReadKind.RDSEED: (b"\x0f\xc7\xf8", 0),
-    ReadKind.RDPID: (b"\xf3\x0f\xc7\xf8", 0),
-    ReadKind.XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
+    InsnKind.RDRAND: (b"\x0f\xc7\xf0", 0),
+    InsnKind.RDSEED: (b"\x0f\xc7\xf8", 0),
+    InsnKind.RDPID: (b"\xf3\x0f\xc7\xf8", 0),
+    InsnKind.XGETBV: (b"\xb9\x01\x00\x00\x00\x0f\x01\xd0", CR4_OSXSAVE),  # mov ecx, 1; xgetbv
 }
 REFUSED = b"\xb3\x01" + OUT_80  # mov bl, 1
 LIDT_AT, HANDLER_AT, IDT_AT = PROBE_AT + 0x1800, PROBE_AT + 0x800, PROBE_AT + 0x1000
@@ -55,7 +56,7 @@ class HostKind:
     `user_trap`: the trap that can replace RDTSC in ring 3 (cbits/sites/sites.c).
     `icebp_rip_after`: at the debug exception of an ICEBP in ring 3, RIP is past the ICEBP.
     `exact_windows`: an interrupt window exits at the first instruction at which the guest can take an interrupt.
-    `hidden_reads`: the bit of each ReadKind that is executed although CPUID hides it.
+    `hidden_reads`: the bit of each InsnKind that is executed although CPUID hides it.
     `exit_ns`: median time of a port output, to the VMM and back."""
 
     module: str
@@ -106,17 +107,20 @@ class Probe:
             memory[gpa : gpa + len(data)] = data
 
         self._guest = GuestMemory(PROBE_BYTES, lambda gpa, n: memory[gpa : gpa + n], store)
-        self._vm = system.create_vm()
-        self._vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
-        self.vcpu = self._vm.create_vcpu()
-        self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
+        with ExitStack() as made:
+            vm = system.create_vm()
+            made.callback(vm.close)
+            vm.set_memslot(0, 0, PROBE_BYTES, address_of(memory))
+            self._vm, self.vcpu = vm, vm.create_vcpu()
+            made.callback(self.vcpu.close)
+            self.vcpu.set_cpuid(apply_policy(system.supported_cpuid()))
+            self._made = made.pop_all()
 
     def __enter__(self) -> Probe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.vcpu.close()
-        self._vm.close()
+        self._made.close()
 
     def load(self, code: bytes, user: bool = False) -> None:
         """Put `code` at the start of a fresh guest, in 64-bit mode of ring 0 or 3."""
@@ -210,7 +214,7 @@ class Probe:
         return bool(done and not self.vcpu.get(Regs).rbx & 1)
 
     def hidden_reads(self) -> int:
-        """The bit of each ReadKind that is executed although CPUID hides it."""
+        """The bit of each InsnKind that is executed although CPUID hides it."""
         return sum(kind.bit for kind, (code, cr4) in HIDDEN_READS.items() if self.executes(code, cr4))
 
     def window_is_exact(self) -> bool:

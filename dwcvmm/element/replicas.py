@@ -73,11 +73,15 @@ class Replicas:
         self._check_in_place()
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
-        self.progress = self._choose_progress()
-        replicas, checkpoint_ram = self._make_replicas()
-        scaled = self._scale_tsc()
-        self.frozen_tsc = None if config.strategy is Strategy.OFF else scaled
-        self.core = Core(self._core_config(replicas, checkpoint_ram, scaled))
+        try:
+            self.progress = self._choose_progress()
+            replicas, checkpoint_ram = self._make_replicas()
+            scaled = self._scale_tsc()
+            self.frozen_tsc = None if config.strategy is Strategy.OFF else scaled
+            self.core = Core(self._core_config(replicas, checkpoint_ram, scaled))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def clock_divisor(self) -> int:
@@ -304,7 +308,10 @@ class Replicas:
             vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
 
     def close(self) -> None:
+        """Free the VMs and all memory of the guest. What was counted can still be read."""
         while self.vcpus:
             self.vcpus.pop().close()
         while self.vms:
             self.vms.pop().close()
+        while self._keep:
+            self._keep.pop().close()

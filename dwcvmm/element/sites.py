@@ -6,26 +6,24 @@ and their answers in cbits/sites/sites.c. This file has the decision to patch th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwcvmm.core.engine import Core, Search
-from dwcvmm.core.enums import MAX_SITES, ReadKind, UserTrap
-from dwcvmm.core.insn import host_read_at
-from dwcvmm.core.replica import Replica
-from dwcvmm.element import guestcode
+from dwcvmm.core.enums import MAX_SITES, InsnKind, Rollback, UserTrap
 from dwcvmm.element.divergence import Cause
 
 SEARCH_STEPS = 500_000
 SEARCH_NS, SCAN_NS = 20_000_000_000, 10_000_000_000
 INSTRUCTIONS = {
-    ReadKind.RDTSC: ("rdtsc", Cause.TIME),
-    ReadKind.RDTSCP: ("rdtscp", Cause.TIME),
-    ReadKind.RDRAND: ("rdrand", Cause.RANDOM),
-    ReadKind.RDSEED: ("rdseed", Cause.RANDOM),
-    ReadKind.RDPID: ("rdpid", Cause.HOST_STATE),
-    ReadKind.XGETBV: ("xgetbv", Cause.HOST_STATE),
+    InsnKind.RDTSC: ("rdtsc", Cause.TIME),
+    InsnKind.RDTSCP: ("rdtscp", Cause.TIME),
+    InsnKind.RDRAND: ("rdrand", Cause.RANDOM),
+    InsnKind.RDSEED: ("rdseed", Cause.RANDOM),
+    InsnKind.RDPID: ("rdpid", Cause.HOST_STATE),
+    InsnKind.XGETBV: ("xgetbv", Cause.HOST_STATE),
 }
-TIME = ReadKind.RDTSC.bit | ReadKind.RDTSCP.bit
+TIME = InsnKind.RDTSC.bit | InsnKind.RDTSCP.bit
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,24 @@ class Found:
 
 
 class Sites:
-    """`others`: the bit of each ReadKind that this host executes although CPUID hides it, time's left out."""
+    """`others`: the bit of each InsnKind that this host executes although CPUID hides it, time's left out.
 
-    def __init__(self, engine: Core, others: int) -> None:
-        self._engine, self._others = engine, others
+    `rolled_back` is told what became of the rollback that each search ends with.
+    """
+
+    def __init__(self, engine: Core, others: int, rolled_back: Callable[[Rollback], None]) -> None:
+        self._engine, self._others, self._rolled_back = engine, others, rolled_back
         self.gave_up = False  # the last search ran out of time
 
     def __len__(self) -> int:
         return self._engine.site_count
 
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
-        """Find the first such instruction among the next `steps` from the checkpoint on.
-
-        The replicas must be at the checkpoint (after a rollback), and must be rolled back again
-        afterwards: stepping leaves traces in the guest. `with_time`: also look for instructions that read time.
+        """Find the first such instruction among the next `steps` from the last committed state on. Both replicas must
+        stand there, and stand there again afterwards. `with_time`: also look for instructions that read time.
         """
-        return self._found(self._engine.search_by_steps(self._kinds(with_time), steps, SEARCH_NS))
+        self._rolled_back(self._engine.locate_by_steps(self._kinds(with_time), steps, SEARCH_NS))
+        return self._found(self._engine.search)
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
         """As `search`, but by one free run with traps at everything that looks like such an instruction. It ends at the
@@ -63,7 +63,8 @@ class Sites:
         It finds instructions of ring 3 only if SYSENTER is the trap, and it can take a wrong path if data looks like
         such an instruction. Use `search` then.
         """
-        found = self._found(self._engine.search_by_traps(self._kinds(with_time), events, SCAN_NS))
+        self._rolled_back(self._engine.locate_by_traps(self._kinds(with_time), events, SCAN_NS))
+        found = self._found(self._engine.search)
         return found if self.trappable else None  # without a trap single steps have to go there: search
 
     def wanted(self, with_time: bool) -> bool:
@@ -88,11 +89,6 @@ class Sites:
         if search.user and trap is UserTrap.SYSENTER:
             return search.long_mode  # in 32-bit code it is an invalid opcode (em_sysenter in emulate.c)
         return not search.user or trap is not UserTrap.NONE
-
-    def at_found(self, replica: Replica) -> bool:
-        """Whether a replica is where the last search ended; single steps may have ended earlier."""
-        read = host_read_at(guestcode.next_code(replica), replica.state.code_bits)
-        return read.kind is self._engine.search.kind
 
     def learn(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint. Returns whether the site is new:

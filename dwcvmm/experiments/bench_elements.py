@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
-import time
-from dataclasses import replace
 from pathlib import Path
 
-from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.config import Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ConfigError
-from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.machine import Machine
 from dwcvmm.results.benchfile import ELEMENTS, ElementsBench, ElementsRow
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import this_host
@@ -40,24 +37,22 @@ def run_once(
     image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1, scrub_bytes_per_s: int = 0
 ) -> tuple[float, float]:
     """Returns (us an element, us an element for compare and commit)."""
-    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
-        file.write(set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10))
-        file.flush()
-        engine = EngineConfig(strategy=strategy)
-        if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL):
-            engine = replace(engine, checkpoint_every=every, scrub_bytes_per_s=scrub_bytes_per_s)
-        config = PcConfig(Path(file.name), memory_bytes=MEMORY_BYTES, engine=engine)
-        machine = PC(config)
-    try:
-        machine.start()
-        machine.run(WARM_UP)
-        compare_before = machine.core.stats.compare_ns
-        started = time.perf_counter_ns()
-        machine.run(MEASURED)
-        took = time.perf_counter_ns() - started
-        return took / MEASURED / 1000, (machine.core.stats.compare_ns - compare_before) / MEASURED / 1000
-    finally:
-        machine.close()
+    compares = strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL)
+    with Machine(
+        GUEST,
+        image=set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10),
+        memory=MEMORY_BYTES,
+        strategy=strategy,
+        checkpoint_every=every if compares else None,
+        scrub=scrub_bytes_per_s if compares else 0,
+        rtc="fixed",
+    ) as machine:
+        stats = machine.pc.core.stats
+        machine.step(WARM_UP)
+        compare_before, before_s = stats.compare_ns, machine.seconds
+        machine.step(MEASURED)
+        took_us = (machine.seconds - before_s) * 1e6
+        return took_us / MEASURED, (stats.compare_ns - compare_before) / MEASURED / 1000
 
 
 def document(rows: list[ElementsRow]) -> ElementsBench:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import operator
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dwcvmm.element.config import EngineConfig
+from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause, Divergence
+from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.kvm.exits import exit_name
+from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
-from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 from dwcvmm.results.events import EventLog
+from dwcvmm.results.figures import counted
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import host_facts, normalised, slice_facts
 
@@ -34,23 +36,23 @@ HISTOGRAMS = ("count_distance", "skid")
 MOST = ("longest_element_us", "longest_element_slices")
 
 
-def result_of(guest: str, machine: PC) -> CheckResult:
-    """What a machine that has run shows."""
-    stats, counts, engine = machine.core.stats, machine.engine.counts, machine.config.engine
-    facts = slice_facts(machine)
+def result_of(guest: str, pc: PC) -> CheckResult:
+    """What a PC that has run shows."""
+    stats, counts, engine = pc.core.stats, pc.engine.counts, pc.config.engine
+    facts = slice_facts(pc)
     return CheckResult(
-        origin=origin(host_facts(machine.replicas.host)),
+        origin=origin(host_facts(pc.replicas.host)),
         guest=guest,
         strategy=str(engine.strategy),
         slice_ns=engine.slice_ns,
         progress=facts.progress,
-        frozen_tsc=machine.replicas.frozen_tsc is not None,
+        frozen_tsc=pc.replicas.frozen_tsc is not None,
         elements=stats.committed,
         runs=1,
         by_end={exit_name(i): n for i, n in enumerate(stats.by_end) if n},
         divergences={str(cause): n for cause, n in counts.divergences.items()},
         unexplained=counts.divergences[Cause.UNEXPLAINED],
-        normalised=normalised(machine),
+        normalised=normalised(pc),
         count_distance=facts.count_distance,
         skid=facts.skid,
         slice_ends=facts.ended,
@@ -90,8 +92,10 @@ def endless(image: bytes) -> bytes:
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
-def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, events: EventLog) -> CheckResult:
-    """Run the small guest `name`, repeatedly if it ends, until `elements` are committed.
+def check_guest(
+    name: str, elements: int, events: EventLog, strategy: Strategy, slice_ns: int, progress: Event | None, tsc: Tsc
+) -> CheckResult:
+    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
 
     Raises ConfigError if it has not been built, or does not end as it should.
     """
@@ -100,21 +104,25 @@ def check_guest(name: str, elements: int, engine: EngineConfig, scratch: Path, e
         image = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
-    running = scratch / f"{name}.bin"
-    running.write_bytes(endless(image))
     result: CheckResult | None = None
     started = time.monotonic()
     while result is None or result.elements < elements:
-        machine = PC(PcConfig(running, memory_bytes=MEMORY_BYTES, engine=engine), _Log(events))
-        try:
-            machine.start()
-            outcome = machine.run(elements - (result.elements if result else 0))
-            found = result_of(name, machine)
+        with Machine(
+            path,
+            image=endless(image),
+            memory=MEMORY_BYTES,
+            strategy=strategy,
+            slice=f"{slice_ns}ns",
+            progress=progress,
+            tsc=tsc,
+            rtc="fixed",
+            observer=_Log(events),
+        ) as machine:
+            ended = machine.run(until_element=elements - (result.elements if result else 0))
+            found = result_of(name, machine.pc)
             result = together(result, found) if result else found
-        finally:
-            machine.close()
-        if outcome not in (None, Outcome.POWEROFF) or machine.guest_status:
-            raise ConfigError(f"guest {name} ended by {outcome}, status {machine.guest_status}")
+        if ended.outcome not in (None, Outcome.POWEROFF) or ended.exit_code:
+            raise ConfigError(f"guest {name} ended by {ended.outcome}, status {ended.exit_code or 0}")
     wall_s = time.monotonic() - started
     return msgspec.structs.replace(result, wall_s=wall_s, elements_per_s=result.elements / wall_s)
 
@@ -132,15 +140,14 @@ def _bars(title: str, histogram: list[int]) -> list[str]:
 
 def picture(result: CheckResult) -> str:
     """The result as text for a terminal."""
-    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(result.divergences.items())) or "none"
     a_slice = result.debug_exits / result.slice_ends if result.slice_ends else 0.0
     lines = [
         f"guest {result.guest}, {result.strategy}, slice {result.slice_ns / 1000:g} us by {result.progress}, "
         f"TSC {'frozen' if result.frozen_tsc else 'running'}",
         f"elements     {result.elements} ({result.elements_per_s:.0f}/s), longest {result.longest_element_us:.0f} us, "
         f"by count {result.longest_element_slices:.2f} slices",
-        "  ended by   " + ", ".join(f"{end} {n}" for end, n in Counter(result.by_end).most_common()),
-        f"divergences  {causes}; unexplained {result.unexplained}",
+        f"  ended by   {counted(result.by_end)}",
+        f"divergences  {counted(result.divergences)}; unexplained {result.unexplained}",
         "normalised   " + ", ".join(f"{name} {n}" for name, n in sorted(result.normalised.items())),
         f"slice ends   {result.slice_ends}, {result.catch_ups} catch-ups, {a_slice:.1f} debug exits each",
         *_bars("|n1 - n2|, events between the two stops", result.count_distance),

@@ -28,7 +28,7 @@ from dwcvmm.results.reportfile import Report, load
 RESULTS = Path("build/soak")
 LINUX = Path("build/guests/linux")
 MARK = "DWCVMM-SOAK "  # precedes a result in the output of a testbed
-ENGINE = ("cbits/**/[a-z]*.[ch]", *(f"dwcvmm/{part}/**/*.py" for part in ("element", "guest", "kvm", "pc")))
+ENGINE = ("cbits/**/[a-z]*.[ch]", *(f"dwcvmm/{part}/**/*.py" for part in ("core", "element", "guest", "kvm", "pc")))
 
 
 class Figures(msgspec.Struct, frozen=True):

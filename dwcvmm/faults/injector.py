@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dwcvmm.core.engine import now_ns
 from dwcvmm.core.enums import NEVER, PAGE, Phase
-from dwcvmm.element import stepping
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.observer import EngineObserver
 from dwcvmm.element.visits import Visitor
@@ -212,7 +211,7 @@ class Injector(Visitor, EngineObserver):
     def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
         point = fault.point
         if point.at is At.INSTRUCTIONS:
-            injection.steps = stepping.run_steps(self._core, index, point.amount)
+            injection.steps = self._core.step_replica(index, point.amount)
             return injection.steps is not None
         if point.at is At.TIME:
             return self._core.run_into_element(index, point.amount * 1000)

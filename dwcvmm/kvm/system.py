@@ -23,9 +23,13 @@ class System:
         except OSError as error:
             remedy = REMEDIES.get(error.errno or 0, "")
             raise HostError(f"cannot open {path}: {error.strerror}", remedy) from error
-        version = ioctl(self.fd, "KVM_GET_API_VERSION")
-        if version != API_VERSION:
-            raise HostError(f"{path} has KVM API version {version}, not {API_VERSION}", "use a newer kernel")
+        try:
+            version = ioctl(self.fd, "KVM_GET_API_VERSION")
+            if version != API_VERSION:
+                raise HostError(f"{path} has KVM API version {version}, not {API_VERSION}", "use a newer kernel")
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         os.close(self.fd)
@@ -50,4 +54,5 @@ class System:
         return table.indices()
 
     def create_vm(self) -> Vm:
-        return Vm(ioctl(self.fd, "KVM_CREATE_VM", 0), self.vcpu_mmap_bytes())
+        vcpu_mmap_bytes = self.vcpu_mmap_bytes()
+        return Vm(ioctl(self.fd, "KVM_CREATE_VM", 0), vcpu_mmap_bytes)

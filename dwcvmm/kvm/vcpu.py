@@ -29,7 +29,11 @@ G = TypeVar("G", bound=RegisterGroup)
 class Vcpu:
     def __init__(self, fd: int, run_bytes: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, run_bytes)
+        try:
+            self._map = mmap.mmap(fd, run_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
         self.run_page = RunPage(self._map)
 
     def close(self) -> None:

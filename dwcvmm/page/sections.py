@@ -15,7 +15,7 @@ from dwcvmm.results import rates
 from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, RunsBench, RunsRow
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
-from dwcvmm.results.figures import figure, median, with_bounds
+from dwcvmm.results.figures import counted, figure, median, with_bounds
 from dwcvmm.results.reportfile import Report
 
 # Tokponnon & Lobelle, FOSDEM 2017: penalties in percent, on a native machine
@@ -200,7 +200,6 @@ def exits_parts(points: Sequence[Point]) -> Iterator[Picture]:
 
 
 def check_parts(number: int, found: CheckResult) -> Iterator[Table | Picture]:
-    causes = ", ".join(f"{cause} {n}" for cause, n in sorted(found.divergences.items()) if n) or "none"
     about = of(found.origin)
     yield Table(
         f"Slice ends of guest {found.guest}.",
@@ -209,7 +208,8 @@ def check_parts(number: int, found: CheckResult) -> Iterator[Table | Picture]:
         [
             (
                 *(found.strategy, figure(found.slice_ns / 1000), figure(found.elements), figure(found.slice_ends)),
-                *(figure(found.catch_ups), figure(found.debug_exits), causes, str(found.unexplained)),
+                *(figure(found.catch_ups), figure(found.debug_exits)),
+                *(counted(found.divergences), str(found.unexplained)),
             )
         ],
         ("divergences",),

@@ -13,7 +13,7 @@ PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
 PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; for slot s rotated by s
 PCI_ISA_IRQS = (10, 10, 11, 11)  # the same for the 8259, as SeaBIOS has it on a q35
 PCI_SLOTS = 32
-IOAPIC, LAPIC = 0xFEC00000, APIC_BASE  # cbits/pc/platform.c serves them
+IOAPIC, LAPIC = 0xFEC00000, APIC_BASE  # cbits/pc/pc.c serves them
 APIC_ID = 0
 IOAPIC_ID, IOAPIC_PINS = 1, 24
 

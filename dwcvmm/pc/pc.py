@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError
+from dwcvmm.errors import ConfigError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
@@ -226,6 +228,33 @@ class PC:
     def injections(self) -> list[Injection]:
         """What became of the faults so far, including those whose element has not come."""
         return [*self.injector.injections, *self.injector.not_reached()] if self.injector else []
+
+    def registers(self) -> dict[str, int]:
+        """By name, between two elements."""
+        regs, sregs = self.core.replicas[0].state.regs, self.core.replicas[0].state.sregs
+        if not self.protected or not self.core.committed:  # states are not read, or not yet
+            regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
+        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""
+        replica = self.core.replicas[0]
+        if not self.core.committed:
+            replica.registers_were_set()
+        return replica.translate(linear)
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        self.memory.check(gpa, len(data))
+        if self.core.committed:
+            try:
+                at_rest = self.engine.settle()
+            except RunOver:
+                self._end(Outcome.DIVERGENCE_STOP)
+                at_rest = False
+            if not at_rest:
+                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+        self.memory.write(gpa, data)
 
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwcvmm.core.chipset import Chipset
-from dwcvmm.errors import ConfigError, DwcVmmError
+from dwcvmm.errors import ConfigError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
 from dwcvmm.pc.bus import Bus
@@ -58,13 +58,13 @@ class VirtioDevices:
             for index, disk in enumerate(config.disks):
                 self._disks.append(open_disk(disk))
                 self._add(Block(self._disks[-1], f"dwcvmm-disk{index}"))
-        except DwcVmmError:
+            if config.rng:
+                self._add(Rng())
+            if config.console:
+                self._console = self._add(Console(on_output))
+        except BaseException:
             self.close()
             raise
-        if config.rng:
-            self._add(Rng())
-        if config.console:
-            self._console = self._add(Console(on_output))
 
     def _add(self, device: VirtioDevice) -> VirtioPci:
         slot = FIRST_SLOT + len(self._transports)

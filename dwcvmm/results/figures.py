@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dwcvmm.results.rates import Spread
 
 
@@ -20,3 +22,9 @@ def with_bounds(value: Spread | None) -> str:
 
 def median(value: Spread | None) -> str:
     return figure(value.median) if value else "-"
+
+
+def counted(counts: Mapping[str, int], nothing: str = "none") -> str:
+    """ "time 7, alignment 2", the most first; what is 0 is left out."""
+    most_first = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count}" for name, count in most_first if count) or nothing

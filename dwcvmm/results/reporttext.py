@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from dwcvmm.results.figures import counted
 from dwcvmm.results.reportfile import Report
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n) or "none"
 
 
 def summarise(report: Report) -> str:
@@ -15,10 +12,10 @@ def summarise(report: Report) -> str:
     lines = [
         f"{report.outcome} after {report.wall_s:.2f} s, guest time {report.guest_s:.2f} s, strategy {report.strategy}",
         f"elements     {elements.committed} committed ({rate:.0f}/s), {elements.unprotected} unprotected",
-        f"  ended by   {_counts(elements.by_end)}",
+        f"  ended by   {counted(elements.by_end)}",
         f"pages        {report.pages.compared} compared, {report.pages.copied} copied to the checkpoint, "
         f"at most {report.pages.hot_max} in an element",
-        f"divergences  {report.divergences.total} ({_counts(report.divergences.by_cause)}), "
+        f"divergences  {report.divergences.total} ({counted(report.divergences.by_cause)}), "
         f"{report.divergences.unexplained} unexplained; {report.rollbacks} rollbacks",
         f"time         e1 {phases.first_run:.2f} s, e2 {phases.second_run:.2f} s, "
         f"compare and commit {phases.compare_commit:.2f} s, rollback {phases.rollback:.2f} s, "
@@ -41,7 +38,7 @@ def summarise(report: Report) -> str:
     if report.scrub.pages:
         lines.append(
             f"scrubber     {report.scrub.pages} pages, {report.scrub.passes} passes in {report.scrub.seconds:.2f} s, "
-            f"repairs: {_counts(report.scrub.repairs)}"
+            f"repairs: {counted(report.scrub.repairs)}"
         )
     for cpu in report.votes.suspect_cpus:
         lines.append(f"SUSPECT      CPU {cpu} has lost {report.votes.lost_by_cpu[str(cpu)]} votes")

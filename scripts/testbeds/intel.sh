@@ -86,8 +86,8 @@ make_root_disk() {
 }
 
 # What changes from run to run: the project and the command, as an archive on the disk that the results come out on. Not the Debian
-# guest, which is larger than the disk. DWCVMM_TESTBED_GUESTS: which directories of build/guests go in, if not all: each
-# megabyte takes the machine a tenth of a second to unpack.
+# guest, which is larger than the disk. DWCVMM_TESTBED_GUESTS: names of the directories of
+# build/guests that go in, if not all; the emulated machine has to unpack them.
 make_exchange_disk() {
   local guest without=()
   for guest in "$root"/build/guests/*/; do

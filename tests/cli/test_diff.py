@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import needs_kvm
+from conftest import StartGuest, needs_kvm
 from test_run import dwcvmm
 
 from dwcvmm.element.config import Strategy
@@ -22,7 +23,7 @@ from dwcvmm.triage.analysis import analyse
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 
 
-def keep(file: Path, guests: Path, guest: str, fault: str | None, strategy: str) -> dict:
+def keep(file: Path, guests: Path, guest: str, fault: str | None, strategy: str) -> dict[str, Any]:
     """What `dwcvmm diff --json` says of the first divergence of a run."""
     faults = ("--fault", fault) if fault else ()
     common = ("--kernel", guests / f"{guest}.bin", "--memory", "16M", "--strategy", strategy)
@@ -31,7 +32,8 @@ def keep(file: Path, guests: Path, guest: str, fault: str | None, strategy: str)
     assert f"in {file}" in result.stderr
     shown = dwcvmm("diff", file, "--json")
     assert shown.returncode == ExitCode.OK, shown.stderr
-    return json.loads(shown.stdout)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found
 
 
 @needs_kvm
@@ -175,7 +177,7 @@ def test_usage() -> None:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(
-    boot, tmp_path: Path, strategy, monkeypatch: pytest.MonkeyPatch
+    boot: StartGuest, tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two faults that the engine knows nothing of: the first is kept, unexplained."""
     file = tmp_path / "k.div"
@@ -192,7 +194,7 @@ def test_the_first_divergence_is_kept_as_it_stood_before_the_rollback(
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
+def test_a_replica_that_hangs(boot: StartGuest, tmp_path: Path, strategy: Strategy) -> None:
     """Its RIP goes from behind the OUT to the `jmp $` at the end."""
     file = tmp_path / "k.div"
     booted = boot("ports", strategy, faults=["100:e2:rip:0,1,3,5"], hang_ns=1_000_000_000)
@@ -205,7 +207,7 @@ def test_a_replica_that_hangs(boot, tmp_path: Path, strategy) -> None:
     assert any(here and "jmp" in text for here, text in b.code)
 
 
-def test_a_vote_on_another_element_is_not_put_into_the_file(boot, tmp_path: Path) -> None:
+def test_a_vote_on_another_element_is_not_put_into_the_file(boot: StartGuest, tmp_path: Path) -> None:
     """Nobody votes on the element that was kept, and then on a later one."""
     file = tmp_path / "k.div"
     booted = boot("ports", Strategy.SEQUENTIAL, faults=["100:e2:rbx:3", "300:e1:r14:5"])

@@ -111,7 +111,7 @@ def test_memory_that_the_process_may_not_have(kernel: Path, strategy: str) -> No
 
 @needs_kvm
 def test_memory_that_the_host_has_not(kernel: Path) -> None:
-    little = "from dwcvmm.machine import hostmemory\nhostmemory._free_of_host = lambda: [500 << 20]"
+    little = "from dwcvmm.pc import hostmemory\nhostmemory._free_of_host = lambda: [500 << 20]"
     done = planted(little, "run", "--kernel", kernel, "--memory", "256M", "--strategy", "sequential")
     assert done.returncode == ExitCode.HOST_UNFIT
     assert "needs 768 MiB, and this host has 500 MiB free; use a smaller --memory" in done.stderr

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
@@ -36,7 +37,7 @@ def counted(done: subprocess.CompletedProcess[bytes]) -> int:
     return int.from_bytes(done.stdout, "little")
 
 
-def run_off(kernel: Path, **options) -> subprocess.CompletedProcess[bytes]:
+def run_off(kernel: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
     command = [*COMMAND, "run", "--kernel", str(kernel), "--memory", "16M", "--strategy", "off"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200, **options)
 

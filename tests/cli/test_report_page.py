@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import needs_kvm
@@ -54,7 +55,7 @@ def browse(page: Path, scratch: Path, *flags: str) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def shot(page: Path, scratch: Path, scheme: int, width: int = 800, height: int = 600):
+def shot(page: Path, scratch: Path, scheme: int, width: int = 800, height: int = 600) -> Any:
     """A screenshot: rows of pixels, channels 0 to 1."""
     file = scratch / f"{scheme}.png"
     browse(
@@ -64,12 +65,12 @@ def shot(page: Path, scratch: Path, scheme: int, width: int = 800, height: int =
     return image.imread(file)[..., :3]
 
 
-def luminance(pixels):
+def luminance(pixels: Any) -> Any:
     """Relative luminance (WCAG 2.1)."""
     return (((pixels + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
 
 
-def legible_pixels(pixels) -> int:
+def legible_pixels(pixels: Any) -> int:
     """Grey pixels whose contrast with the paper, the pixel at the top left, is at least 7."""
     light, paper = luminance(pixels), luminance(pixels[0, 0])
     high, low = light.clip(min=paper), light.clip(max=paper)
@@ -123,8 +124,8 @@ def test_light_and_dark(page: Path, tmp_path: Path) -> None:
 def test_pictures_are_legible_in_light_and_dark(page: Path, tmp_path: Path) -> None:
     """A picture alone, in the style of the page; the control is the same picture in the colours it was drawn with."""
     text = page.read_text()
-    style = re.search(r"<style>.*?</style>", text, re.DOTALL)[0]
-    picture = re.search(r'<svg[^>]*aria-label="Penalty and dirty pages.*?</svg>', text, re.DOTALL)[0]
+    (style,) = re.findall(r"<style>.*?</style>", text, re.DOTALL)
+    picture = re.findall(r'<svg[^>]*aria-label="Penalty and dirty pages.*?</svg>', text, re.DOTALL)[0]
     alone, control = tmp_path / "alone.html", tmp_path / "control.html"
     alone.write_text(f"<!doctype html>{style}<figure>{picture}</figure>")
     control.write_text(alone.read_text().replace("currentColor", "#1c1c1f"))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
@@ -171,7 +172,7 @@ CASES = [
 def run_case(case: Case, place: Place) -> tuple[subprocess.Popen[bytes], bytes, float]:
     words = case.words.format_map(place).split(" ")
     command = [*COMMAND, "run", "--memory", "16M", "--strategy", "sequential", "--timeout", str(case.timeout_s), *words]
-    standard = {
+    standard: dict[str, Any] = {
         "stdin": case.stdin(place) if case.stdin else subprocess.DEVNULL,
         "stdout": case.stdout(place) if case.stdout else subprocess.DEVNULL,
     }
@@ -245,7 +246,7 @@ def test_ctrl_c_ends_what_waits(words: str, place: Place) -> None:
     """Without a time limit. Here stdout is a pipe that nobody reads."""
     command = [*COMMAND, "run", "--memory", "16M", *words.format_map(place).split(" ")]
     # whatever started the tests may ignore SIGINT, which is inherited (a shell's background job)
-    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    default: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     out = place.stuck_pipe()
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, **default

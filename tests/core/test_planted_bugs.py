@@ -1,4 +1,4 @@
-"""The tests can fail: each planted bug, built into a copy of the C core, makes the test named with it fail."""
+"""The tests can fail: each bug planted in a copy of the project makes the test named with it fail."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from othercore import build_core, copy_tree, failures, plant, run_tests_in, shar
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
-SINGLE_BIT, SCRUB, IN_PLACE = (
-    *("tests/faults/test_single_bit.py", "tests/faults/test_scrub.py", "tests/guest/test_in_place.py"),
-)
+SINGLE_BIT, SCRUB, POINTS = (f"tests/faults/test_{name}.py" for name in ("single_bit", "scrub", "points"))
+IN_PLACE = "tests/guest/test_in_place.py"
 
 
 @dataclass(frozen=True)
@@ -30,39 +29,39 @@ class Bug:
 
 BUGS = {
     "a page of the logs is left out": Bug(
-        "memory/pages.c",
-        "\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "cbits/memory/pages.c",
+        "\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(
-        "memory/guard.c",
+        "cbits/memory/guard.c",
         "if (dwc_page_sum(saved) == sum)",
         "if (1)",
         f"{SCRUB}::test_a_damaged_checkpoint_is_not_believed",
         "ram",
     ),
     "a rollback believes any registers": Bug(
-        "memory/guard.c",
+        "cbits/memory/guard.c",
         "if (dwc_checkpoint_sum(e) != e->checkpoint.sum)",
         "if (0)",
         f"{SCRUB}::test_a_damaged_checkpoint_is_not_believed",
         "rbx",
     ),
     "XSAVE left out of the restore": Bug(
-        "vcpu/state.c",
+        "cbits/vcpu/state.c",
         "(err = dwc_ioctl(r->vcpu_fd, KVM_SET_XSAVE, &s.xsave)) < 0",
         "(err = 0) < 0",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
     ),
     "general registers left out of the restore": Bug(
-        "vcpu/state.c",
+        "cbits/vcpu/state.c",
         "(err = dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &s.regs)) < 0",
         "(err = 0) < 0",
         f"{SINGLE_BIT}::test_register",
     ),
     "rollback without TLB flush": Bug(
-        "element/rollback.c",
+        "cbits/element/rollback.c",
         "r->engine->config.tlb_flush == DWC_TLB_FLUSH_PGE)",
         "0)",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
@@ -70,7 +69,7 @@ BUGS = {
         emulated=False,
     ),
     "rollback without new memory slots": Bug(
-        "element/rollback.c",
+        "cbits/element/rollback.c",
         "if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))",
         "if (0 && (err = dwc_pages_readd_slots(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
@@ -78,7 +77,7 @@ BUGS = {
         shadow_paging=True,
     ),
     "in-place: e2 starts with the pages of e1": Bug(
-        "element/inplace.c",
+        "cbits/element/inplace.c",
         "\tcopy_changed(e, vm->ram, e->checkpoint.ram);\n",
         "",
         f"{SINGLE_BIT}::test_dirty_page",
@@ -86,7 +85,7 @@ BUGS = {
         shadow_paging=False,
     ),
     "in-place: what INS wrote is no part of the checkpoint": Bug(
-        "element/inplace.c",
+        "cbits/element/inplace.c",
         "(mmio_read || again || vm->run->s.regs.regs.rdi != rdi)",
         "(mmio_read || again || rdi == 1)",
         f"{IN_PLACE}::test_each_part_of_a_transfer_reaches_its_device_once",
@@ -94,12 +93,41 @@ BUGS = {
         shadow_paging=False,
     ),
     "in-place: an I/O instruction is not finished before the registers are restored": Bug(
-        "element/inplace.c",
+        "cbits/element/inplace.c",
         "if ((err = dwc_replica_complete(vm)))",
         "if ((err = 0))",
         f"{IN_PLACE}::test_each_part_of_a_transfer_reaches_its_device_once",
         "in-place",
         shadow_paging=False,
+    ),
+    "every rollback ends the run": Bug(
+        "cbits/element/rollback.c",
+        "\tif (err)\n\t\treturn err;\n\te->slice.counts_void = 1;\n\te->divergence.groups = diff;",
+        "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->divergence.groups = diff;",
+        f"{IN_PLACE}::test_a_restart_of_two_vms_loses_no_transfer",
+        "54 or 66",
+        shadow_paging=True,
+    ),
+    "a fault is noted and not put there": Bug(
+        "dwcvmm/faults/flip.py",
+        "            _change_register(registers, fault)\n            vcpu.set(registers)",
+        "            vcpu.set(registers)",
+        f"{SINGLE_BIT}::test_every_element_of_a_checkpoint",
+        "ports",
+    ),
+    "a kick stops the first replica of a thread, whichever runs": Bug(
+        "cbits/replica/replica.c",
+        "\t\tkicked = r;\n\t\treturn job(r);",
+        "\t\treturn job(r);",
+        f"{POINTS}::test_some_time_in",
+        "e2-sequential",
+        shadow_paging=True,  # and no counter: with one, each replica has a thread
+    ),
+    "a page that a device fills stays damaged": Bug(
+        "cbits/memory/dma.c",
+        "length == DWC_PAGE || ",
+        "",
+        f"{SCRUB}::test_a_damaged_page_that_a_device_fills_is_right_again",
     ),
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import GUESTS, needs_kvm
@@ -15,14 +16,14 @@ from conftest import GUESTS, needs_kvm
 from dwcvmm.campaign import worker
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
-from dwcvmm.campaign.spec import Directory, GuestSpec, Planned, Spec
+from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Planned, Spec
 from dwcvmm.element.config import Policy, Strategy
 
 pytestmark = needs_kvm
 FAULTS = 60
 
 
-def dwcvmm(*arguments: str | Path, **options) -> subprocess.Popen[str]:
+def dwcvmm(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["dwcvmm", *map(str, arguments)], text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options
     )
@@ -34,7 +35,7 @@ def test_killed_three_times(tmp_path: Path) -> None:
     place = tmp_path / "campaign"
     assert dwcvmm("campaign", "new", place, "--guest", "ring3", "--guest", "ports", "--faults", str(FAULTS)).wait() == 0
     directory = Directory(place)
-    known: dict = {}
+    known: dict[int, Any] = {}
     for command in ("run", "resume", "resume"):
         process = dwcvmm("campaign", command, place, "--jobs", "2", start_new_session=True)
         wanted = len(known) + 8
@@ -76,7 +77,7 @@ def test_workers_end_with_a_campaign_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ring3(guests: Path) -> tuple[Spec, list]:
+def ring3(guests: Path) -> tuple[Spec, list[Golden]]:
     spec = Spec(
         guests=[GuestSpec(name="ring3", kernel=str(GUESTS / "ring3.bin"), memory_bytes=16 << 20)],
         strategy=Strategy.SEQUENTIAL, policy=Policy.RESTART, faults=1, seed=1, targets=[], points=[], golden_runs=1,
@@ -97,7 +98,9 @@ def ring3(guests: Path) -> tuple[Spec, list]:
         ("20:e1:msr:0x12345:1", Class.TOOL_ERROR),
     ],
 )
-def test_classes(ring3: tuple[Spec, list], monkeypatch: pytest.MonkeyPatch, fault: str, expected: Class) -> None:
+def test_classes(
+    ring3: tuple[Spec, list[Golden]], monkeypatch: pytest.MonkeyPatch, fault: str, expected: Class
+) -> None:
     """Faults that hit both replicas alike are the way to see what double execution would let through."""
     monkeypatch.setattr(worker, "LEAST_LIMIT_S", 2.0)
     monkeypatch.setattr(worker, "SECOND_LIMIT", 1)
@@ -108,7 +111,7 @@ def test_classes(ring3: tuple[Spec, list], monkeypatch: pytest.MonkeyPatch, faul
     assert not answer.again
 
 
-def test_a_run_of_several_that_goes_wrong_says_nothing(ring3: tuple[Spec, list]) -> None:
+def test_a_run_of_several_that_goes_wrong_says_nothing(ring3: tuple[Spec, list[Golden]]) -> None:
     spec, golden = ring3
     texts = ["20:e1:rbx:3", "100:both:rbx:3"]
     job = [Planned(number=n, guest=0, target="", point="", fault=text) for n, text in enumerate(texts)]

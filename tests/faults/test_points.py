@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, StartGuest
 
 from dwcvmm.core.enums import NEVER
 from dwcvmm.element.config import Strategy
@@ -26,7 +26,7 @@ def token(guest: str) -> str:
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("target", ["rbx:3-6", "rip:2", f"ram+{DIRTY_PAGE:#x}:1", "rflags:0"])
-def test_at_the_end(boot, strategy, run: str, target: str) -> None:
+def test_at_the_end(boot: StartGuest, strategy: Strategy, run: str, target: str) -> None:
     """After the last instruction, before the comparison: always seen, as nothing can hide it."""
     booted = boot("ring3", strategy, faults=[f"20+end:{run}:{target}"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -40,7 +40,7 @@ def test_at_the_end(boot, strategy, run: str, target: str) -> None:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
-def test_page_table_entry(boot, strategy, run: str) -> None:
+def test_page_table_entry(boot: StartGuest, strategy: Strategy, run: str) -> None:
     """A page that is in no log: replaying the elements before goes astray until all of RAM is brought back."""
     booted = boot("ring3", strategy, faults=[f"6+end:{run}:ram+0x8004:5"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -49,7 +49,7 @@ def test_page_table_entry(boot, strategy, run: str) -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_code_that_does_not_end(boot, run: str) -> None:
+def test_code_that_does_not_end(boot: StartGuest, run: str) -> None:
     """The replica goes round for ever in a page that is in no log, so that no restart ends by itself."""
     booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+0x100045:7"], hang_ns=500_000_000)
     assert booted.machine.run() is Outcome.POWEROFF
@@ -62,7 +62,7 @@ def test_code_that_does_not_end(boot, run: str) -> None:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
-def test_some_instructions_in(boot, strategy, run: str) -> None:
+def test_some_instructions_in(boot: StartGuest, strategy: Strategy, run: str) -> None:
     booted = boot("ports", strategy, faults=[f"100+2:{run}:rsp:20"])
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ports")
@@ -73,7 +73,7 @@ def test_some_instructions_in(boot, strategy, run: str) -> None:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
-def test_some_time_in(boot, strategy, run: str) -> None:
+def test_some_time_in(boot: StartGuest, strategy: Strategy, run: str) -> None:
     """How long an element takes is the host's business: it may be over before the point, but not each time."""
     booted = boot("ports", strategy, faults=[f"{element}+3us:{run}:rsp:20" for element in range(100, 200, 10)])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -84,7 +84,7 @@ def test_some_time_in(boot, strategy, run: str) -> None:
     assert injected
 
 
-def test_a_point_behind_the_end_is_not_reached(boot) -> None:
+def test_a_point_behind_the_end_is_not_reached(boot: StartGuest) -> None:
     booted = boot("ports", Strategy.SEQUENTIAL, faults=["100+50000us:e1:rbx:3", "120+5000:e2:rbx:3"])
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ports")
@@ -93,7 +93,7 @@ def test_a_point_behind_the_end_is_not_reached(boot) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
+def test_same_bit_in_both_replicas_is_not_seen(boot: StartGuest, strategy: Strategy) -> None:
     """The limit of the method, stated in docs/protection.md: the guest goes on with a wrong value."""
     booted = boot("ring3", strategy, faults=["20:both:rbx:3"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -102,7 +102,7 @@ def test_same_bit_in_both_replicas_is_not_seen(boot, strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot, strategy) -> None:
+def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot: StartGuest, strategy: Strategy) -> None:
     """Both replicas read the time, and differ until the site is learned; on the way all of RAM is brought back."""
     booted = boot("rdtsc", strategy, faults=["1:e1:ram+0xe00000:1"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -131,7 +131,7 @@ class Once(Visitor):
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_comparison_that_sees_something_else(boot, strategy) -> None:
+def test_comparison_that_sees_something_else(boot: StartGuest, strategy: Strategy) -> None:
     """A bit flips in what the comparison reads: the element is run again for nothing."""
     booted = boot("ring3", strategy)
 
@@ -146,7 +146,7 @@ def test_comparison_that_sees_something_else(boot, strategy) -> None:
     assert [d.element for d in booted.divergences] == [20]
 
 
-def test_device_state_is_not_protected(boot) -> None:
+def test_device_state_is_not_protected(boot: StartGuest) -> None:
     """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
     booted = boot("ring3", Strategy.SEQUENTIAL)
     uart = booted.machine.core.chipset.uart

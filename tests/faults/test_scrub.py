@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ROOT, Booted
+from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import Copy, Phase
 from dwcvmm.element.config import Strategy
@@ -33,7 +33,7 @@ def copies_differ(booted: Booted) -> bool:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("target", [f"ram+{WRITTEN:#x}:2", "rbx:3", "fs.base:1", "xsave+200:4", "msr:0xc0000102:5"])
-def test_a_damaged_checkpoint_is_not_believed(boot, strategy, target: str) -> None:
+def test_a_damaged_checkpoint_is_not_believed(boot: StartGuest, strategy: Strategy, target: str) -> None:
     """Nobody else has the page as it was then, nor the registers: the run stops instead of going on wrong."""
     booted = boot("ring3", strategy, faults=[f"25:checkpoint:{target}", "25+end:e2:rcx:3"])
     assert booted.machine.run() is Outcome.DIVERGENCE_STOP
@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_not_believed(boot, strategy, target: str) -> No
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_damaged_checkpoint_that_no_rollback_needs(boot, strategy) -> None:
+def test_a_damaged_checkpoint_that_no_rollback_needs(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("ring3", strategy, faults=[f"25:checkpoint:ram+{WRITTEN:#x}:2"])
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ring3")
@@ -50,7 +50,7 @@ def test_a_damaged_checkpoint_that_no_rollback_needs(boot, strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot, strategy) -> None:
+def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot: StartGuest, strategy: Strategy) -> None:
     """As the second restart of an element does it, of all of RAM."""
     booted = boot("ring3", strategy)
     booted.machine.run(5)
@@ -73,7 +73,7 @@ def fill_a_damaged_page(booted: Booted, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_damaged_page_that_a_device_fills_is_right_again(boot, strategy) -> None:
+def test_a_damaged_page_that_a_device_fills_is_right_again(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("ring3", strategy)
     fill_a_damaged_page(booted, b"fill" * 1024)
     core = booted.machine.core
@@ -85,7 +85,7 @@ def test_a_damaged_page_that_a_device_fills_is_right_again(boot, strategy) -> No
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_damaged_page_that_a_device_writes_part_of_stays_damaged(boot, strategy) -> None:
+def test_a_damaged_page_that_a_device_writes_part_of_stays_damaged(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("ring3", strategy)
     with pytest.raises(Exception, match="DIVERGENCE"):
         fill_a_damaged_page(booted, b"part")
@@ -94,7 +94,7 @@ def test_a_damaged_page_that_a_device_writes_part_of_stays_damaged(boot, strateg
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("copy", COPIES)
-def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:
+def test_an_idle_page_is_mended(boot: StartGuest, strategy: Strategy, copy: str) -> None:
     booted = boot("ports", strategy, faults=[f"10:{copy}:ram+{IDLE + 77:#x}:6"], scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ports")
@@ -105,7 +105,7 @@ def test_an_idle_page_is_mended(boot, strategy, copy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_three_contents_are_left_alone(boot, strategy) -> None:
+def test_three_contents_are_left_alone(boot: StartGuest, strategy: Strategy) -> None:
     faults = [f"10:{copy}:ram+{IDLE:#x}:{bit}" for bit, copy in enumerate(COPIES)]
     booted = boot("ports", strategy, faults=faults, scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF
@@ -115,7 +115,7 @@ def test_three_contents_are_left_alone(boot, strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
+def test_two_copies_that_agree_outvote_a_wrong_sum(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("ports", strategy, faults=[f"10:e2:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
     booted.machine.core.upset_sum(IDLE, 1)
     assert booted.machine.run() is Outcome.POWEROFF
@@ -124,7 +124,7 @@ def test_two_copies_that_agree_outvote_a_wrong_sum(boot, strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_replicas_that_agree_are_not_set_back(boot, strategy) -> None:
+def test_replicas_that_agree_are_not_set_back(boot: StartGuest, strategy: Strategy) -> None:
     """As if a write had escaped the logs: the checkpoint alone is as it was saved."""
     booted = boot("ports", strategy, faults=[f"10:both:ram+{IDLE:#x}:3"], scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF
@@ -134,14 +134,14 @@ def test_replicas_that_agree_are_not_set_back(boot, strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.IN_PLACE])
-def test_scrubbing_needs_three_copies(boot, strategy) -> None:
+def test_scrubbing_needs_three_copies(boot: StartGuest, strategy: Strategy) -> None:
     with pytest.raises(ConfigError, match=f"strategy {strategy}"):
         boot("ports", strategy, scrub_bytes_per_s=FAST)
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("guest", ["ring3", "paging", "paging3", "smc", "mmio", "untouched", "fpu", "rep"])
-def test_nothing_to_mend(boot, strategy, guest: str) -> None:
+def test_nothing_to_mend(boot: StartGuest, strategy: Strategy, guest: str) -> None:
     """What the guest, its page walks and the VMM write is never taken for an upset."""
     booted = boot(guest, strategy, scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, StartGuest
 
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.element.divergence import Cause
@@ -33,7 +33,7 @@ def two_cpus() -> Iterator[None]:
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("policy", [Policy.RESTART, Policy.VOTE])
-def test_a_transient_fault_loses_one_vote(boot, strategy, policy: Policy) -> None:
+def test_a_transient_fault_loses_one_vote(boot: StartGuest, strategy: Strategy, policy: Policy) -> None:
     faults = ["20:e2:rbx:3", "40+end:e1:rcx:1", "60:e2:ram+0x400000:2"]
     booted = boot("ring3", strategy, faults=faults, policy=policy)
     assert booted.machine.run() is Outcome.POWEROFF
@@ -44,7 +44,7 @@ def test_a_transient_fault_loses_one_vote(boot, strategy, policy: Policy) -> Non
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_stop(boot, strategy) -> None:
+def test_stop(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("ring3", strategy, faults=["20:e2:rbx:3"], policy=Policy.STOP)
     assert booted.machine.run() is Outcome.DIVERGENCE_STOP
     assert [(d.element, d.cause) for d in booted.divergences] == [(20, Cause.INJECTED)]
@@ -54,7 +54,7 @@ def test_stop(boot, strategy) -> None:
 @needs_two
 @pytest.mark.usefixtures("two_cpus")  # before boot, whose machine gives back the CPUs that it found
 @pytest.mark.parametrize("defect", [0, 1])
-def test_two_cpus_cannot_tell_which_is_defective(boot, defect: int) -> None:
+def test_two_cpus_cannot_tell_which_is_defective(boot: StartGuest, defect: int) -> None:
     """Nothing wrong is committed: the run stops."""
     faults = [f"20:cpu{CPUS[defect]}:rbx:3"]
     booted = boot("ring3", Strategy.PARALLEL, faults=faults, policy=Policy.VOTE)
@@ -66,7 +66,7 @@ def test_two_cpus_cannot_tell_which_is_defective(boot, defect: int) -> None:
 @needs_three
 @pytest.mark.parametrize("defect", [0, 1, 2])
 @pytest.mark.parametrize("bits", ["3", "17=1", "5-9=0"])
-def test_a_defective_cpu_is_named_and_left(boot, defect: int, bits: str) -> None:
+def test_a_defective_cpu_is_named_and_left(boot: StartGuest, defect: int, bits: str) -> None:
     """The third is the spare one: a defect there is never seen unless a vote uses it."""
     faults = [f"20:cpu{CPUS[defect]}:rbx:{bits}"]
     if defect == 2:
@@ -83,6 +83,6 @@ def test_a_defective_cpu_is_named_and_left(boot, defect: int, bits: str) -> None
     assert CPUS[defect] not in [int(replica.cpu) for replica in booted.machine.core.replicas]
 
 
-def test_a_defect_of_a_cpu_that_no_replica_is_bound_to(boot) -> None:
+def test_a_defect_of_a_cpu_that_no_replica_is_bound_to(boot: StartGuest) -> None:
     with pytest.raises(ConfigError, match="no replica is bound"):
         boot("ring3", Strategy.SEQUENTIAL, faults=["20:cpu0:rbx:3"])

@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 from qcow2images import Image
 from targets import RECORD
 from test_bios import bios_image
-from test_boot import MIB, bzimage, elf, pvh_note
+from test_boot import bzimage, elf, pvh_note
+from test_machine_parts import MIB
 from test_multiboot_headers import VALID
 
 CLUSTER_BITS = 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Recorder, needs_kvm
@@ -18,7 +19,7 @@ QBOOT = Path("/usr/share/qemu/qboot.rom")
 INITRD = b"an initrd of more than a page, " * 200
 
 
-def run(kernel: Path, strategy: Strategy, **options: object) -> str:
+def run(kernel: Path, strategy: Strategy, **options: Any) -> str:
     """The guest's console; it must end well, without a divergence."""
     if not Path("/dev/kvm").exists():
         pytest.skip("this machine has no /dev/kvm")
@@ -69,14 +70,15 @@ def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
         bios=QBOOT,
     )
     machine = PC(config, Recorder(chunks))
-    original = machine.fw_cfg.process
+    fw_cfg: Any = machine.fw_cfg
+    original = fw_cfg.process
 
     def process() -> None:
-        if machine.fw_cfg.waiting:
+        if fw_cfg.waiting:
             requests.append(int(machine.core.stats.committed))
         original()
 
-    machine.fw_cfg.process = process
+    fw_cfg.process = process
     try:
         machine.start()
         machine.run()

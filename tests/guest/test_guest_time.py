@@ -1,9 +1,10 @@
 """A guest that never exits by itself still gets its timer interrupts, at the pace of the guest clock."""
 
 import os
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, StartGuest
 
 from dwcvmm.element.config import Clock, Strategy
 from dwcvmm.experiments.bench_elements import set_parameters
@@ -17,7 +18,9 @@ TICKS, TICK_NS = 20, 50_000_000
     os.environ.get("DWCVMM_TESTBED", "").startswith("intel"), reason="bochs takes minutes for a second of guest time"
 )
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_a_spinning_guest_prints_twenty_lines_a_second(boot, guests, tmp_path, strategy: Strategy) -> None:
+def test_a_spinning_guest_prints_twenty_lines_a_second(
+    boot: StartGuest, guests: Path, tmp_path: Path, strategy: Strategy
+) -> None:
     image = tmp_path / "spin.bin"
     image.write_bytes(set_parameters((guests / "spin.bin").read_bytes(), ROUNDS, TICKS))
     booted = boot(image.with_suffix(""), strategy, clock_divisor=1)
@@ -30,7 +33,7 @@ def test_a_spinning_guest_prints_twenty_lines_a_second(boot, guests, tmp_path, s
     assert booted.divergences == []
 
 
-def test_under_off_the_host_clock_keeps_pace_with_any_tsc(boot) -> None:
+def test_under_off_the_host_clock_keeps_pace_with_any_tsc(boot: StartGuest) -> None:
     """Also where the TSC cannot be moved: a guest that keeps time by it and waits by the local APIC."""
     booted = boot("alarms", Strategy.OFF, clock=Clock.HOST)
     assert booted.machine.run() is Outcome.POWEROFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Booted, needs_kvm
+from conftest import ROOT, Booted, StartGuest, needs_kvm
 
 from dwcvmm.element.config import CacheFlush, EngineConfig, Strategy
 from dwcvmm.element.divergence import Cause
@@ -52,7 +52,7 @@ def test_refused_under_shadow_paging(guests: Path) -> None:
 
 @pytest.mark.parametrize("flush", list(CacheFlush))
 @pytest.mark.parametrize("guest", ["paging", "smc", "fpu"])
-def test_cache_flushes_change_nothing_but_time(boot, guest: str, flush: CacheFlush) -> None:
+def test_cache_flushes_change_nothing_but_time(boot: StartGuest, guest: str, flush: CacheFlush) -> None:
     booted = boot(guest, IN_PLACE, cache_flush=flush)
     finish(booted, guest)
     assert booted.divergences == []
@@ -61,7 +61,7 @@ def test_cache_flushes_change_nothing_but_time(boot, guest: str, flush: CacheFlu
     assert (stats.flush_ns > 0) == (flush is not CacheFlush.NONE)
 
 
-def test_only_in_place_restores_and_flushes(boot) -> None:
+def test_only_in_place_restores_and_flushes(boot: StartGuest) -> None:
     booted = boot("ports", Strategy.SEQUENTIAL)
     finish(booted, "ports")
     assert (booted.machine.core.stats.restore_ns, booted.machine.core.stats.flush_ns) == (0, 0)
@@ -91,7 +91,7 @@ def expect_transfers(memory: Recorder, port: Recorder, whole: bool = True) -> No
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_each_part_of_a_transfer_reaches_its_device_once(boot, strategy: Strategy) -> None:
+def test_each_part_of_a_transfer_reaches_its_device_once(boot: StartGuest, strategy: Strategy) -> None:
     booted = boot("transfers", strategy)
     recorders = watch_devices(booted)
     finish(booted, "transfers")
@@ -100,7 +100,7 @@ def test_each_part_of_a_transfer_reaches_its_device_once(boot, strategy: Strateg
 
 
 @pytest.mark.parametrize("first", ["e1", "e2"])
-def test_transfers_are_not_repeated_by_a_restart(boot, first: str) -> None:
+def test_transfers_are_not_repeated_by_a_restart(boot: StartGuest, first: str) -> None:
     """A fault behind each kind of transfer, a turn each."""
     runs = [first, "e2" if first == "e1" else "e1"]
     where = [k for k in range(TURN_ELEMENTS) if k not in MIDDLES]
@@ -114,7 +114,7 @@ def test_transfers_are_not_repeated_by_a_restart(boot, first: str) -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
 @pytest.mark.parametrize("element", range(3 * TURN_ELEMENTS, 4 * TURN_ELEMENTS))
-def test_a_restart_of_two_vms_loses_no_transfer(boot, strategy: Strategy, element: int) -> None:
+def test_a_restart_of_two_vms_loses_no_transfer(boot: StartGuest, strategy: Strategy, element: int) -> None:
     """It stops where it cannot return to an OUTS (docs/protection.md), and nothing wrong has left it then. Between the
     parts of an instruction no register can be changed.
     """
@@ -137,7 +137,7 @@ def test_a_restart_of_two_vms_loses_no_transfer(boot, strategy: Strategy, elemen
         assert booted.output == (ROOT / "guest-images" / "transfers" / "token").read_text()
 
 
-def test_upset_between_the_runs_in_a_page_that_e2_reads(boot) -> None:
+def test_upset_between_the_runs_in_a_page_that_e2_reads(boot: StartGuest) -> None:
     """It is in no dirty log, and must not stay for both runs of the restart."""
     booted = boot("untouched", IN_PLACE, faults=[f"{USED_IN}:e2:ram+{UNTOUCHED:#x}:7"])
     finish(booted, "untouched")
@@ -145,7 +145,7 @@ def test_upset_between_the_runs_in_a_page_that_e2_reads(boot) -> None:
 
 
 @pytest.mark.parametrize("run", ["e1", "e2"])
-def test_upset_in_a_page_at_rest_is_not_seen(boot, run: str) -> None:
+def test_upset_in_a_page_at_rest_is_not_seen(boot: StartGuest, run: str) -> None:
     """There is one RAM: both runs read the wrong bit (docs/protection.md)."""
     booted = boot("untouched", IN_PLACE, faults=[f"{USED_IN - 50}:{run}:ram+{UNTOUCHED:#x}:7"])
     assert booted.machine.run() is Outcome.POWEROFF
@@ -153,7 +153,7 @@ def test_upset_in_a_page_at_rest_is_not_seen(boot, run: str) -> None:
     assert booted.divergences == []
 
 
-def test_a_damaged_checkpoint_stops_the_run(boot) -> None:
+def test_a_damaged_checkpoint_stops_the_run(boot: StartGuest) -> None:
     """e2 starts with it: found, and the rollback finds that it is not what was saved (docs/protection.md)."""
     damaged = boot("ring3", IN_PLACE)
     damaged.machine.run(20)

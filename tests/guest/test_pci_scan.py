@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
+from conftest import StartGuest
 
 from dwcvmm.element.config import Strategy
 from dwcvmm.pc.result import Outcome
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.SEQUENTIAL])
-def test_absent_functions_are_no_exits_to_python(boot, monkeypatch: pytest.MonkeyPatch, strategy: Strategy) -> None:
+def test_absent_functions_are_no_exits_to_python(
+    boot: StartGuest, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
     booted = boot("pciscan", strategy)
     served: Counter[int] = Counter()
     serve = booted.machine._access
 
-    def count(bus, address: int, exit_) -> None:
+    def count(bus: Any, address: int, exit_: Any) -> None:
         served[address] += 1
         serve(bus, address, exit_)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Booted
+from conftest import Booted, StartGuest
 
 from dwcvmm.core.enums import Phase
 from dwcvmm.element.config import Strategy, Tsc
@@ -15,40 +15,37 @@ POST = 0x80
 STEPS = 2_000  # far below the turns of the guest
 
 
-def booted_at_its_start(boot) -> Booted:
+def booted_at_its_start(boot: StartGuest) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
     booted: Booted = boot("clears", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
     return booted
 
 
-def test_the_search_by_steps_passes_all_turns(boot) -> None:
+def test_the_search_by_steps_passes_all_turns(boot: StartGuest) -> None:
     machine = booted_at_its_start(boot).machine
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
     assert machine.core.search.steps < STEPS
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
 
-def test_the_search_by_steps_passes_a_fault_on_the_way(boot) -> None:
+def test_the_search_by_steps_passes_a_fault_on_the_way(boot: StartGuest) -> None:
     machine = booted_at_its_start(boot).machine
     while machine.core.exit.port != POST:  # between both parts
         machine.run(elements=1)
     machine.engine.rollback(to=Phase.BETWEEN)
     found = machine.engine.sites.search(with_time=True, steps=STEPS)
     assert found and found.name == "rdtsc"
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0
 
 
-def test_a_search_that_finds_nothing_ends_by_its_time(boot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_finds_nothing_ends_by_its_time(boot: StartGuest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dwcvmm.element.sites.SEARCH_NS", 1_000_000)
     machine = booted_at_its_start(boot).machine
     assert machine.engine.sites.search(with_time=True) is None  # a turn of the first part takes longer
     assert machine.engine.sites.gave_up
-    machine.engine.rollback(to=Phase.BETWEEN)
     assert machine.run() is Outcome.POWEROFF
     assert machine.guest_status == 0

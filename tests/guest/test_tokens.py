@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import ROOT, Booted
+from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import Cap, UserTrap
 from dwcvmm.element.config import Strategy, Tsc
@@ -66,14 +66,17 @@ def check_token(booted: Booted, guest: str) -> None:
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("guest", GUESTS)
-def test_token(boot, guest: str, strategy: Strategy) -> None:
+def test_token(boot: StartGuest, guest: str, strategy: Strategy) -> None:
     skip_what_this_kind_cannot(guest, strategy)
-    check_token(boot(guest, strategy), guest)
+    booted = boot(guest, strategy)
+    check_token(booted, guest)
+    if guest == "random" and strategy is not Strategy.OFF:
+        assert Cause.RANDOM in {divergence.cause for divergence in booted.divergences}
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
 @pytest.mark.parametrize("guest", READS_TIME)
-def test_learned_sites(boot, guest: str, strategy: Strategy) -> None:
+def test_learned_sites(boot: StartGuest, guest: str, strategy: Strategy) -> None:
     """Also where the TSC could be frozen. A site diverges once, unless no trap can stand there."""
     skip_what_this_kind_cannot(guest, strategy)
     booted = boot(guest, strategy, tsc=Tsc.SITES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Booted
+from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import Copy
 from dwcvmm.element.config import Strategy
@@ -43,7 +43,7 @@ def check(booted: Booted, guest: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_a_disk_is_written(boot, strategy: Strategy, image: Path) -> None:
+def test_a_disk_is_written(boot: StartGuest, strategy: Strategy, image: Path) -> None:
     booted = boot("disk", strategy, virtio=VirtioConfig((DiskConfig(image),)))
     check(booted, "disk")
     assert booted.divergences == []
@@ -52,7 +52,7 @@ def test_a_disk_is_written(boot, strategy: Strategy, image: Path) -> None:
 
 @pytest.mark.parametrize("strategy", PROTECTED)
 @pytest.mark.parametrize("run", ["e1", "e2"])
-def test_no_fault_reaches_the_disk(boot, strategy: Strategy, run: str, image: Path) -> None:
+def test_no_fault_reaches_the_disk(boot: StartGuest, strategy: Strategy, run: str, image: Path) -> None:
     """RCX and RDI lead the loops that fill the buffer, RAX is what they write."""
     faults = [f"{at}:{run}:{('rax', 'rdi', 'rcx')[at % 3]}:{at % 32}" for at in range(30, 270, 8)]
     booted = boot("disk", strategy, faults, virtio=VirtioConfig((DiskConfig(image),)))
@@ -64,7 +64,9 @@ def test_no_fault_reaches_the_disk(boot, strategy: Strategy, run: str, image: Pa
 
 @pytest.mark.parametrize("strategy", PROTECTED)
 @pytest.mark.parametrize("copy", [Copy.A, Copy.B, Copy.CHECKPOINT])
-def test_what_flips_before_a_device_reads_is_mended(boot, strategy: Strategy, copy: Copy, image: Path) -> None:
+def test_what_flips_before_a_device_reads_is_mended(
+    boot: StartGuest, strategy: Strategy, copy: Copy, image: Path
+) -> None:
     booted = boot("disk", strategy, virtio=VirtioConfig((DiskConfig(image),)))
     core, virtio = booted.machine.core, booted.machine.virtio
     process = virtio.process
@@ -81,7 +83,7 @@ def test_what_flips_before_a_device_reads_is_mended(boot, strategy: Strategy, co
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)
-def test_nothing_leaves_without_a_right_copy(boot, strategy: Strategy, image: Path) -> None:
+def test_nothing_leaves_without_a_right_copy(boot: StartGuest, strategy: Strategy, image: Path) -> None:
     booted = boot("disk", strategy, virtio=VirtioConfig((DiskConfig(image),)))
     core, virtio = booted.machine.core, booted.machine.virtio
     process = virtio.process
@@ -97,7 +99,7 @@ def test_nothing_leaves_without_a_right_copy(boot, strategy: Strategy, image: Pa
     assert image.read_bytes() == bytes(ROUNDS * BYTES)
 
 
-def test_a_hostile_guest_harms_itself_only(boot, image: Path) -> None:
+def test_a_hostile_guest_harms_itself_only(boot: StartGuest, image: Path) -> None:
     content = bytes(range(256)) * 4096
     image.write_bytes(content)
     outputs = set()

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from conftest import GUESTS, PYTEST_INSIDE, ROOT
 from inside import Boot
+from othercore import locked
 
 from dwcvmm.experiments.kernelruns import complaints_of
 from dwcvmm.results.complaints import complaints
@@ -51,7 +52,8 @@ def in_testbed(*command: str | Path, kind: str = "amd", cpus: int = 2) -> subpro
 
 def built(name: str) -> Path:
     """Where guest-images/NAME/build.sh has left its guest."""
-    subprocess.run([ROOT / "guest-images" / name / "build.sh"], check=True)
+    with locked(GUESTS / name):
+        subprocess.run([ROOT / "guest-images" / name / "build.sh"], check=True)
     return GUESTS / name
 
 

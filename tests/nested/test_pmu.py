@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from dwcvmm.core.counter import count_run
+from dwcvmm.core.kvmstructs import Regs
 from dwcvmm.element.hostprobe import OUT_80, PROBE_AT, Probe
-from dwcvmm.element.progress import NO_OVERFLOW, Event, Progress, count_run
+from dwcvmm.element.progress import NO_OVERFLOW, Event, Progress
 from dwcvmm.guest.entry import CODE, LARGE, PAGE_TABLES, PRESENT_WRITE_USER_A_D
 from dwcvmm.kvm.system import System
 
@@ -148,14 +150,14 @@ class Guest:
     def count(self, event: Event = Event.INSTRUCTIONS, budget: int = NO_OVERFLOW) -> Run:
         used = self.events[event]
         before = self._statistics.read()
-        status, count, _ = count_run(self.probe.vcpu, used.perf_type, used.config, budget)
+        status, count, _ = count_run(self.probe.vcpu.fd, self.probe.vcpu.run_page, used.perf_type, used.config, budget)
         entries, interrupts = (b - a for a, b in zip(before, self._statistics.read(), strict=True))
         assert status in (0, 1), os.strerror(-status)
         return Run(status == 1, count, entries, interrupts)
 
     def position(self) -> int:
         """Instructions that loop() has executed since it began to count down from 0."""
-        regs = self.probe.vcpu.get("regs")
+        regs = self.probe.vcpu.get(Regs)
         return 2 * (-int(regs.rcx) & 0xFFFFFFFF) - int(int(regs.rip) != PROBE_AT + 5)
 
 
@@ -259,9 +261,9 @@ def test_injected_interrupts(guest: Guest) -> None:
 def test_an_injected_interrupt_that_exits_in_its_delivery(guest: Guest) -> None:
     guest.start(loop(3), LIDT + STI)
     for page in range(FRESH, FRESH + RUNS * 0x1000, 0x1000):
-        regs = guest.probe.vcpu.get("regs")
+        regs = guest.probe.vcpu.get(Regs)
         regs.rsp = page + 0x1000
-        guest.probe.vcpu.set("regs", regs)
+        guest.probe.vcpu.set(regs)
         guest.probe.vcpu.interrupt(VECTOR_IRQ)
         run = guest.count()
         assert run.entries >= 2

@@ -30,7 +30,7 @@ SETTINGS = {
 )
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_in_intel_pmu(settings: str, guests: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         *(ROOT / "scripts" / "testbed", "intel-pmu", "--timeout", "1700", "--pmu", settings, "--"),
         *PYTEST_INSIDE,
         *SETTINGS[settings],

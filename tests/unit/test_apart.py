@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ def names(tmp_path: Path) -> list[Path]:
 
 def test_a_disk_twice(names: list[Path]) -> None:
     for name in names:
-        for other in ({}, {"read_only": True}, {"snapshot": True}):
+        others: tuple[dict[str, Any], ...] = ({}, {"read_only": True}, {"snapshot": True})
+        for other in others:
             with pytest.raises(ConfigError, match=r"--disk .* are the same file"):
                 check_apart({}, {}, [DiskConfig(names[0]), DiskConfig(name, **other)])
     check_apart({}, {}, [DiskConfig(names[0], read_only=True), DiskConfig(names[3], snapshot=True)])

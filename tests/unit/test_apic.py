@@ -163,26 +163,26 @@ def test_messages_to_itself_and_to_others() -> None:
 def test_an_edge_is_one_interrupt_and_waits_for_the_mask() -> None:
     lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 5, MASKED | 0x51)
-    ioapic.set_line(lapic, 5, 1)
+    ioapic.set_line(lapic, 5, True)
     assert lapic.pending == -1
     redirect(ioapic, lapic, 5, 0x51)
     assert lapic.acknowledge() == 0x51
     lapic.write(EOI, 0)
-    ioapic.set_line(lapic, 5, 1)
+    ioapic.set_line(lapic, 5, True)
     assert lapic.pending == -1, "no new edge"
-    ioapic.set_line(lapic, 5, 0)
-    ioapic.set_line(lapic, 5, 1)
+    ioapic.set_line(lapic, 5, False)
+    ioapic.set_line(lapic, 5, True)
     assert lapic.pending == 0x51
 
 
 def test_a_level_interrupts_again_after_its_end_while_the_line_is_high() -> None:
     lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 17, LEVEL | 0x61)
-    ioapic.set_line(lapic, 17, 1)
+    ioapic.set_line(lapic, 17, True)
     for more in (1, 0):
         assert lapic.acknowledge() == 0x61
         assert entry(ioapic, lapic, 17) & 0x4000, "remote IRR"
-        ioapic.set_line(lapic, 17, more)
+        ioapic.set_line(lapic, 17, bool(more))
         assert lapic.pending == -1
         ended = lapic.write(EOI, 0)
         assert ended == 0x61
@@ -194,7 +194,7 @@ def test_a_level_interrupts_again_after_its_end_while_the_line_is_high() -> None
 def test_only_what_is_meant_for_this_cpu_arrives() -> None:
     lapic, ioapic = new_lapic(), IoApic()
     redirect(ioapic, lapic, 3, 0x53, 7 << 24)
-    ioapic.set_line(lapic, 3, 1)
+    ioapic.set_line(lapic, 3, True)
     assert lapic.pending == -1
     assert not ioapic.wire
     redirect(ioapic, lapic, 0, 0x700)
@@ -213,7 +213,7 @@ def test_anything_may_be_written(writes: list[tuple[bool, int, int]], now: int) 
             assert 0 <= lapic.read(offset, now) < 2**32
         else:
             ioapic.write(lapic, offset & 0x10, value & 0xFF if offset & 1 else value)
-            ioapic.set_line(lapic, offset % 24, value & 1)
+            ioapic.set_line(lapic, offset % 24, bool(value & 1))
             assert 0 <= ioapic.read(offset) < 2**32
         now += 1000
         lapic.tick(now)

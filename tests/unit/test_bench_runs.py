@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ SECONDS = st.floats(0.001, 1e4)
 NAMES = st.lists(st.sampled_from(["off", "sequential", "parallel", "in-place"]), min_size=1, unique=True)
 
 
-def run(strategy: str, number: int = 0, **changes) -> Run:
+def run(strategy: str, number: int = 0, **changes: Any) -> Run:
     return Run(round=number, strategy=strategy, report=decoded(strategy=strategy, **changes))
 
 
@@ -51,6 +52,7 @@ def test_penalty_is_over_off_in_the_same_round(walls: list[tuple[float, float]])
         runs += [run(OFF, number, wall_s=off), run("parallel", number, wall_s=dwc)]
     found = row("parallel", runs).penalty_percent
     expected = [100 * (dwc - off) / off for off, dwc in walls]
+    assert found
     assert (found.min, found.max) == (min(expected), max(expected))
     assert row(OFF, runs).penalty_percent is None
 
@@ -65,6 +67,7 @@ def test_what_went_wrong_does_not_count() -> None:
     good = [run(OFF), run("parallel", wall_s=3.0)]
     bad = msgspec.structs.replace(run("parallel", 1, wall_s=99.0), wrong=["ended by crash"])
     found = row("parallel", [*good, run(OFF, 1), bad])
+    assert found.wall_s
     assert (found.runs, found.wall_s.max, found.reason) == (1, 3.0, "ended by crash")
 
 
@@ -108,7 +111,7 @@ def test_a_refused_strategy_is_a_row_and_not_tried_again() -> None:
         ({}, "", "does not show 'token'"),
     ],
 )
-def test_a_run_must_end_well(changes: dict[str, object], printed: str, words: str) -> None:
+def test_a_run_must_end_well(changes: dict[str, Any], printed: str, words: str) -> None:
     runs = measure(Guest(Path("k"), token="token"), [OFF], 1, lambda *_: (run(OFF, **changes), printed))
     assert words in runs[0].wrong[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from test_boot import bzimage, elf
 from test_machine_parts import MIB, memory_of
 
 from dwcvmm.errors import GuestImageError
-from dwcvmm.guest.entry import Mode
+from dwcvmm.guest.entry import CpuEntry, Mode
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest
 from dwcvmm.pc.devices.fwcfg import FirmwareConfig
@@ -119,7 +120,7 @@ def test_other_files_are_none(image: bytes) -> None:
 
 
 @pytest.mark.parametrize("files", [{"initrd": Path("initrd")}, {"cmdline": "quiet"}, {"modules": ("a",)}])
-def test_it_takes_nothing_beside(tmp_path: Path, files: dict) -> None:
+def test_it_takes_nothing_beside(tmp_path: Path, files: dict[str, Any]) -> None:
     (file := tmp_path / "bios.bin").write_bytes(bios_image())
     with pytest.raises(GuestImageError):
         load_guest(memory_of(8 * MIB)[0], GuestFiles(file, **files))
@@ -147,7 +148,7 @@ def test_the_loader_is_told_to_place_the_pointer() -> None:
     assert (len(script), command, name.rstrip(b"\0"), align, zone) == (128, 1, b"etc/acpi/rsdp", 16, 2)
 
 
-def by_firmware(tmp_path: Path, kernel: bytes, firmware: bytes, memory_bytes: int = 16 * MIB, **files: object):
+def by_firmware(tmp_path: Path, kernel: bytes, firmware: bytes, memory_bytes: int = 16 * MIB, **files: Any) -> CpuEntry:
     for name, content in (("kernel", kernel), ("rom", firmware), ("initrd", b"disk" * 1000)):
         (tmp_path / name).write_bytes(content)
     memory, _ = memory_of(memory_bytes)

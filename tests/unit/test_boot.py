@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_machine_parts import MIB, memory_of
 
 from dwcvmm.errors import GuestImageError
-from dwcvmm.guest.entry import Mode
+from dwcvmm.guest.entry import CpuEntry, Mode
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest
 
 CODE = b"\x90" * 4096
@@ -33,7 +33,9 @@ def bzimage(version: int = 0x20F, init_size: int = 1 * MIB, code: bytes = CODE) 
     return bytes(image) + code
 
 
-def load(tmp_path: Path, image: bytes, initrd: bytes | None = None, cmdline: str = "", name: str = "kernel"):
+def load(
+    tmp_path: Path, image: bytes, initrd: bytes | None = None, cmdline: str = "", name: str = "kernel"
+) -> tuple[CpuEntry, bytearray]:
     memory, ram = memory_of(8 * MIB)
     kernel = tmp_path / name
     kernel.write_bytes(image)

@@ -33,7 +33,7 @@ def includes(path: Path) -> list[str]:
 def floor(file: str) -> int:
     folder, _, _ = file.rpartition("/")
     if folder:
-        return FLOORS.index(folder)
+        return int(FLOORS.index(folder))
     return -1 if file.split(".")[0] in BASE else len(FLOORS)
 
 

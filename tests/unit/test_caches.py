@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def make_tree(root: Path, caches: list[tuple[int, str, str]]) -> None:
 
 
 @given(st.dictionaries(st.integers(1, 4), CACHE, min_size=1), st.randoms())
-def test_the_highest_level_counts(levels: dict[int, tuple[str, int]], random) -> None:
+def test_the_highest_level_counts(levels: dict[int, tuple[str, int]], random: Any) -> None:
     caches = [(level, kind, f"{kib}K") for level, (kind, kib) in levels.items()]
     caches.append((5, INSTRUCTIONS[0], f"{INSTRUCTIONS[1]}K"))
     random.shuffle(caches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,8 +33,8 @@ GOLDEN = Golden(
 )  # fmt: skip
 
 
-def spec(**changes) -> Spec:
-    fields = {
+def spec(**changes: Any) -> Spec:
+    fields: dict[str, Any] = {
         "guests": [GuestSpec(name=name, kernel=f"{name}.bin", memory_bytes=16 << 20) for name in ("one", "two")],
         "strategy": Strategy.SEQUENTIAL, "policy": Policy.RESTART, "faults": 200, "seed": 7,
         "targets": list(TARGETS), "points": list(POINTS),
@@ -90,7 +91,9 @@ def test_a_seed_gives_one_list() -> None:
 
 
 def test_defects() -> None:
-    for planned in draw_faults(spec(defects=True), [GOLDEN, GOLDEN]):
+    drawn = draw_faults(spec(defects=True), [GOLDEN, GOLDEN])
+    assert len(drawn) == 200
+    for planned in drawn:
         fault = parse(planned.fault)
         assert fault.cpu in GOLDEN.cpus
         assert fault.element <= 1000
@@ -101,7 +104,9 @@ def test_faults_of_a_run_are_far_enough_apart(per_run: int, settle_after: int, s
     asked = spec(per_run=per_run, settle_after=settle_after, faults=60, seed=seed)
     planned = draw_faults(asked, [GOLDEN, GOLDEN])
     assert len(planned) == 60
-    for job in jobs_of(asked, planned, {}):
+    jobs = jobs_of(asked, planned, {})
+    assert sorted(each.number for job in jobs for each in job) == list(range(60))
+    for job in jobs:
         elements = [parse(each.fault).element for each in job]
         assert len({each.guest for each in job}) == 1
         assert all(b - a > settle_after for a, b in pairwise(elements))

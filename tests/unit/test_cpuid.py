@@ -75,17 +75,17 @@ def test_one_processor_whoever_asks(last: int, leaves: dict[tuple[int, int], tup
     leaves |= {(0, 0): (last, 0, 0, 0)}
     entries = shown(apply_policy(CpuidEntry(*leaf, 0, *registers) for leaf, registers in sorted(leaves.items())))
     assert not {leaf for leaf, _ in entries} & {0x1F, 0x80000026}
-    for (leaf, _), entry in entries.items():
-        if leaf == 1:
+    for (number, _), entry in entries.items():
+        if number == 1:
             assert entry.ebx >> 16 == 1, "APIC id 0, one logical processor"
             assert not entry.edx >> 28 & 1, "HTT"
-        elif leaf in (0x4, 0x8000001D):
+        elif number in (0x4, 0x8000001D):
             assert entry.eax >> 14 == 0, "one thread shares the cache, one core in the package"
-        elif leaf == 0x80000001:
+        elif number == 0x80000001:
             assert not entry.ecx >> 1 & 1, "CMP_LEGACY"
-        elif leaf == 0x80000008:
+        elif number == 0x80000008:
             assert entry.ecx & 0xFFFF == 0, "one core, and no bits of the APIC id for it"
-        elif leaf == 0x8000001E:
+        elif number == 0x8000001E:
             assert (entry.eax, entry.ebx, entry.ecx) == (0, 0, 0), "one thread, one node"
     levels = [entries[0xB, i] for i in range(3) if (0xB, i) in entries]
     assert [(level.eax, level.ebx, level.ecx >> 8, level.edx) for level in levels] == (

@@ -1,5 +1,7 @@
 """The devices in C against their data sheets, and against anything a guest may write."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +21,8 @@ def new_pic() -> Pic:
 
 def test_pic_gives_vectors_by_priority_and_holds_lesser_ones_until_eoi() -> None:
     pic = new_pic()
-    pic.set_irq(4, 1)
-    pic.set_irq(1, 1)
+    pic.set_irq(4, True)
+    pic.set_irq(1, True)
     assert pic.acknowledge() == 0x21
     assert not pic.pending, "IRQ 4 must wait for the end of IRQ 1"
     pic.write(MASTER, 0x20)
@@ -29,7 +31,7 @@ def test_pic_gives_vectors_by_priority_and_holds_lesser_ones_until_eoi() -> None
 
 def test_pic_cascades_the_slave() -> None:
     pic = new_pic()
-    pic.set_irq(8, 1)
+    pic.set_irq(8, True)
     assert pic.acknowledge() == 0x28
     pic.write(SLAVE, 0x0B)  # read ISR
     assert pic.read(SLAVE) == 1
@@ -37,8 +39,8 @@ def test_pic_cascades_the_slave() -> None:
 
 def test_pic_request_that_goes_away_is_spurious() -> None:
     pic = new_pic()
-    pic.set_irq(3, 1)
-    pic.set_irq(3, 0)
+    pic.set_irq(3, True)
+    pic.set_irq(3, False)
     assert not pic.pending
     assert pic.acknowledge() == 0x27
 
@@ -46,14 +48,14 @@ def test_pic_request_that_goes_away_is_spurious() -> None:
 def test_pic_mask() -> None:
     pic = new_pic()
     pic.write(MASTER + 1, 1 << 0)
-    pic.set_irq(0, 1)
+    pic.set_irq(0, True)
     assert not pic.pending
     pic.write(MASTER + 1, 0)
     assert pic.pending
 
 
 @given(st.lists(st.tuples(st.sampled_from([0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1]), st.integers(0, 255), st.booleans())))
-def test_pic_survives_anything(accesses) -> None:
+def test_pic_survives_anything(accesses: list[tuple[Any, ...]]) -> None:
     pic = new_pic()
     for port, value, is_write in accesses:
         if is_write:
@@ -102,7 +104,7 @@ def test_uart_loopback_shows_modem_outputs_as_inputs() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 255), st.booleans()), max_size=200))
-def test_uart_survives_anything(accesses) -> None:
+def test_uart_survives_anything(accesses: list[tuple[Any, ...]]) -> None:
     uart = Uart()
     for offset, value, is_write in accesses:
         if is_write:

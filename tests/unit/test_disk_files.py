@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from dwcvmm.pc.devices.disk import SECTOR, DiskConfig, open_disk
 from dwcvmm.pc.devices.disk.formats import FOREIGN
 
 
-def refused(path: Path, match: str, **options) -> None:
+def refused(path: Path, match: str, **options: Any) -> None:
     """As a disk to write, to read, and with a format said."""
     for more in ({}, {"read_only": True}, {"snapshot": True}, {"format": "raw"}, {"format": "qcow2", "snapshot": True}):
         with pytest.raises(ConfigError, match=match):
@@ -77,13 +78,14 @@ def test_a_snapshot_without_a_place_is_the_hosts_fault(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("magic", FOREIGN, ids=lambda magic: f"{magic.name} at {magic.at}")
-def test_images_of_other_programs_are_no_raw_disks(tmp_path: Path, magic) -> None:
+def test_images_of_other_programs_are_no_raw_disks(tmp_path: Path, magic: Any) -> None:
     content = bytearray(8192)
     at = magic.at % len(content)
     content[at : at + len(magic.content)] = magic.content
     path = tmp_path / "an image"
     path.write_bytes(content)
-    for options in ({}, {"read_only": True}, {"snapshot": True}):
+    others: tuple[dict[str, Any], ...] = ({}, {"read_only": True}, {"snapshot": True})
+    for options in others:
         with pytest.raises(ConfigError) as refusal:
             open_disk(DiskConfig(path, **options))
         assert magic.name in str(refusal.value)
@@ -113,7 +115,7 @@ def test_raw_disks_are_raw(tmp_path: Path) -> None:
 
 
 @given(st.binary(min_size=1, max_size=1200), st.sampled_from([b"", *(magic.content for magic in FOREIGN)]))
-def test_any_file_is_a_disk_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, magic: bytes) -> None:
+def test_any_file_is_a_disk_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, magic: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "any"
     path.write_bytes(magic + content)
     try:
@@ -200,7 +202,7 @@ def test_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
 def loop_device(tmp_path: Path) -> Iterator[Path]:
     image = tmp_path / "image"
     image.write_bytes(bytes(range(256)) * 16)
-    attach = ["losetup", "--find", "--show", image]
+    attach: list[str | Path] = ["losetup", "--find", "--show", image]
     try:
         made = subprocess.run(attach, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:

@@ -10,12 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.devices.disk import DiskConfig, locks, open_disk
 
+Options = dict[str, Any]  # of DiskConfig
+WRITE: Options
+READ: Options
+SNAPSHOT: Options
 WRITE, READ, SNAPSHOT = {}, {"read_only": True}, {"snapshot": True}
 
 
@@ -28,7 +33,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("first", [WRITE, READ, SNAPSHOT], ids=str)
 @pytest.mark.parametrize("second", [WRITE, READ, SNAPSHOT], ids=str)
-def test_one_writes_or_all_read(image: Path, first, second) -> None:
+def test_one_writes_or_all_read(image: Path, first: Options, second: Options) -> None:
     held = open_disk(DiskConfig(image, **first))
     if WRITE in (first, second):
         with pytest.raises(ConfigError, match="another process uses it"):
@@ -57,7 +62,7 @@ def test_a_file_system_without_locks_is_said(image: Path, monkeypatch: pytest.Mo
     def refuse(fd: int, command: int, argument: bytes) -> bytes:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "fcntl", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
     disk = open_disk(DiskConfig(image))
     assert "cannot be locked" in disk.remarks[0]
     disk.close()
@@ -98,7 +103,7 @@ def greeting(name: Path, server: subprocess.Popen[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("options", [WRITE, READ, SNAPSHOT], ids=str)
-def test_what_qemu_writes_is_not_opened(image: Path, qemu_nbd: str, options) -> None:
+def test_what_qemu_writes_is_not_opened(image: Path, qemu_nbd: str, options: Options) -> None:
     with (
         served(qemu_nbd, image, "--format=raw"),
         pytest.raises(ConfigError, match="another process uses it, and may write to it"),

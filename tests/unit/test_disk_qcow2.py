@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from qcow2images import FIELDS, Image, check_promises
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.pc.devices.disk import DiskConfig, open_disk, qcow2header
+from dwcvmm.pc.devices.disk import DiskConfig, formats, open_disk
 from dwcvmm.pc.devices.disk.base import DiskError
 from dwcvmm.pc.devices.disk.qcow2header import COMPRESSION, HEADER_BYTES, Qcow2Header, parse
 
@@ -177,7 +177,7 @@ def test_what_passes_is_safe_to_read(wrong: dict[str, int], file_bytes: int, ver
 @given(st.binary(max_size=200))
 def test_any_bytes_behind_the_magic(content: bytes) -> None:
     with pytest.raises(DiskError):
-        parse(NAME, qcow2header.QCOW2 + content, len(content) + 4)
+        parse(NAME, formats.QCOW2 + content, len(content) + 4)
 
 
 def test_the_largest_image_needs_little(tmp_path: Path) -> None:

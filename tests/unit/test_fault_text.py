@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ POINTS = {Run.E1: ANYWHERE, Run.E2: ANYWHERE, Run.BOTH: BOUNDARIES, Run.CHECKPOI
 
 
 @st.composite
-def faults(draw) -> Fault:
+def faults(draw: Any) -> Fault:
     target = draw(TARGETS)
     bits = tuple(sorted(draw(st.sets(st.integers(0, target.space.bits - 1), min_size=1, max_size=6))))
     element, run = draw(st.integers(0, 10**9)), draw(st.sampled_from(Run))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,15 +80,13 @@ def test_the_gate_of_a20_by_all_its_ways() -> None:
 
 def test_ways_to_reset() -> None:
     pc = Pc()
-    for count, act in enumerate(
-        (
-            lambda: pc.command(0xFE),
-            lambda: pc.command(0xF0),
-            lambda: pc.command(0xD1, 0x02),
-            lambda: pc.port_92.write(0, 1, 1),
-        ),
-        1,
-    ):
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: pc.command(0xFE),
+        lambda: pc.command(0xF0),
+        lambda: pc.command(0xD1, 0x02),
+        lambda: pc.port_92.write(0, 1, 1),
+    )
+    for count, act in enumerate(ways, 1):
         act()
         assert pc.resets == count
     pc.command(0xFF)

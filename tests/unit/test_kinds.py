@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from test_bios import bios_image, qboot_image
-from test_boot import BANNER, CODE, MIB, bzimage, elf, elf_note, pvh_note
-from test_machine_parts import memory_of
+from test_boot import BANNER, CODE, bzimage, elf, elf_note, pvh_note
+from test_machine_parts import MIB, memory_of
 from test_multiboot_headers import elf64, multiboot, multiboot2
 
 from dwcvmm.errors import GuestImageError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from test_machine_parts import MIB, memory_of
 
 from dwcvmm.errors import GuestImageError
-from dwcvmm.guest.entry import Mode
+from dwcvmm.guest.entry import CpuEntry, Mode
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest
 
 LOAD = 2 * MIB
@@ -65,7 +66,7 @@ def elf_with_sections(body: bytes) -> bytes:
 
 def load(
     tmp_path: Path, image: bytes, modules: tuple[str, ...] = (), memory_bytes: int = 8 * MIB, cmdline: str = "word"
-):
+) -> tuple[CpuEntry, Any]:
     memory, ram = memory_of(memory_bytes)
     kernel = tmp_path / "kernel"
     kernel.write_bytes(image)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -65,7 +66,7 @@ FAULTS = {
     "latency_elements": {"histogram": {"0": 20, "3": 1}, "max": 3},
     "latency_us": {"median": 10.0, "p99": 20.5, "max": 21.0},
 }  # fmt: skip
-EXAMPLES: dict[str, object] = {
+EXAMPLES: dict[str, Any] = {
     "run": EXAMPLE | {"penalty_percent": 150.0, "guest": EXAMPLE["guest"] | {"kernel": f"/k/{EVIL.replace('/', '')}"}},
     "boot": bench(),
     "workload": bench(hashes=True),

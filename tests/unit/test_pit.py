@@ -1,5 +1,7 @@
 """The timer in C against its data sheet, tick by tick, and against anything a guest may write."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,7 +143,7 @@ STEPS = st.lists(
 
 
 @given(st.booleans(), STEPS)
-def test_pit_channel_2_is_the_data_sheets_by_mode_and_gate(bcd: bool, steps) -> None:
+def test_pit_channel_2_is_the_data_sheets_by_mode_and_gate(bcd: bool, steps: list[Any]) -> None:
     """Counts are short, so that they end; a control word is followed by a count."""
     pit, oracle = Pit(), Channel2()
     tick = 0
@@ -220,7 +222,7 @@ def test_pit_keeps_the_edge_that_came_before_a_new_control_word() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0x40, 0x41, 0x42, 0x43, 0x61]), st.integers(0, 255), st.booleans())))
-def test_pit_survives_anything(accesses) -> None:
+def test_pit_survives_anything(accesses: list[tuple[Any, ...]]) -> None:
     pit = Pit()
     for now, (port, value, is_write) in enumerate(accesses):
         if is_write:

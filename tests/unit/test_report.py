@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from dwcvmm.results.complaints import complaints, main, printed_complaints
 from dwcvmm.results.reportfile import SCHEMA, Report, encode, json_schema, load
 from dwcvmm.results.reporttext import summarise
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "schema": SCHEMA,
     "version": "0",
     "outcome": "poweroff",
@@ -51,7 +52,7 @@ EXAMPLE = {
 }  # fmt: skip
 
 
-def decoded(**changes) -> Report:
+def decoded(**changes: Any) -> Report:
     return msgspec.convert(EXAMPLE | changes, Report)
 
 

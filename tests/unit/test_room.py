@@ -139,6 +139,6 @@ def test_a_place_is_free_and_the_lowest(taken: list[tuple[int, int]], size: int)
         if length > 0:
             room.load(at, b"", length)
             used[at : at + length] = b"x" * length
-    at = room.reserve(size, LOW)
+    found = room.reserve(size, LOW)
     candidates = (place for place in range(LOW[0], LOW[1] - size + 1, 16) if not any(used[place : place + size]))
-    assert at == next(candidates, None)
+    assert found == next(candidates, None)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwcvmm.cli.diff import diff
+from dwcvmm.core.enums import PAGE
 from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.errors import ConfigError
 from dwcvmm.results.divergencefile import (
     MOST_BYTES,
-    PAGE,
     RUNNING,
     SCHEMA,
     XSAVE_BYTES,
@@ -51,19 +52,27 @@ SEGMENT = {"cs.base": 0, "cs.limit": 0xFFFF, "cs.unusable": 0}
 EVENTS = {"events.exception.pending": 0, "events.exception.injected": 0, "events.exception.nr": 0}
 
 
-def state(xsave: bytes = bytes(XSAVE_BYTES), **registers: int) -> State:
+def state(registers: dict[str, int] | None = None, xsave: bytes = bytes(XSAVE_BYTES), **more: int) -> State:
     everything = dict.fromkeys(REGISTERS, 0) | SEGMENT | EVENTS | {"rip": RIP, "msr:0xc0000082": 0}
-    return State(registers=everything | registers, xsave=xsave)
+    return State(registers=everything | (registers or {}) | more, xsave=xsave)
 
 
-def run(after: State, **exit_fields) -> Run:
-    fields = {"is_write": True, "port": 0x80, "gpa": 0, "size": 1, "count": 1, "info": 0, "data": b"\x41"}
+def run(after: State, **exit_fields: Any) -> Run:
+    fields: dict[str, Any] = {
+        "is_write": True,
+        "port": 0x80,
+        "gpa": 0,
+        "size": 1,
+        "count": 1,
+        "info": 0,
+        "data": b"\x41",
+    }
     exit_ = Exit(**({"reason": "io"} | fields | exit_fields))
     at = after.registers["rip"] - 14
     return Run(state=after, exit=exit_, cpu=-1, linear_rip=at + 14, code_bits=64, code_at=at, code=CODE)
 
 
-def kept(a: Run | None = None, b: Run | None = None, before: State | None = None, **changes) -> KeptDivergence:
+def kept(a: Run | None = None, b: Run | None = None, before: State | None = None, **changes: Any) -> KeptDivergence:
     host = HostFacts(kvm_module="k", kernel="6", cpu="c", cpus=2, shadow_paging=False, exit_ns=1)
     guest = GuestFacts(
         kernel="ports.bin", kernel_sha256="0" * 64, initrd=None, command_line="quiet", memory_bytes=1 << 24, status=0,
@@ -91,8 +100,10 @@ def file(tmp_path: Path) -> Path:
 
 @untimed
 @given(registers=st.dictionaries(st.sampled_from(REGISTERS), U64), vector=st.none() | st.integers(0, 255))
-def test_the_file_gives_back_what_was_kept(tmp_path_factory, registers: dict[str, int], vector: int | None) -> None:
-    one = kept(run(state(**registers | {"rip": RIP})), vector=vector, detail={"fault": "x", "search": {"rip": 1 << 63}})
+def test_the_file_gives_back_what_was_kept(
+    tmp_path_factory: pytest.TempPathFactory, registers: dict[str, int], vector: int | None
+) -> None:
+    one = kept(run(state(registers | {"rip": RIP})), vector=vector, detail={"fault": "x", "search": {"rip": 1 << 63}})
     path = tmp_path_factory.mktemp("kept") / "k.div"
     path.write_bytes(encode(one))
     assert load(path) == one
@@ -173,7 +184,7 @@ def test_words_of_a_page_are_those_that_differ(a: list[tuple[int, int]], b: list
 @untimed
 @given(a=U64, b=U64, before=U64, name=st.sampled_from(["rax", "r15", "rflags", "msr:0xc0000082", "cs.base"]))
 def test_registers_that_differ(a: int, b: int, before: int, name: str) -> None:
-    triage = analyse(kept(run(state(**{name: a})), run(state(**{name: b})), state(**{name: before})))
+    triage = analyse(kept(run(state({name: a})), run(state({name: b})), state({name: before})))
     if a == b or (name == "rflags" and a ^ b == 1 << 16):
         assert triage.registers == []
         return
@@ -216,7 +227,7 @@ def test_vector_registers_by_name() -> None:
     names = [
         (one.name, one.bits)
         for image in (xmm1, ymm0, beyond)
-        for one in analyse(kept(b=run(state(bytes(image))))).registers
+        for one in analyse(kept(b=run(state(xsave=bytes(image))))).registers
     ]
     assert names == [("xmm1", [40]), ("ymm0.high", [1]), ("xsave+840", [2])]
 
@@ -234,7 +245,7 @@ def test_vector_registers_by_name() -> None:
     ],
 )
 def test_what_the_comparison_takes_for_harmless(a: dict[str, int], b: dict[str, int], harmless: bool) -> None:
-    triage = analyse(kept(run(state(**a)), run(state(**b))))
+    triage = analyse(kept(run(state(a)), run(state(b))))
     assert bool(triage.harmless) is harmless
     assert bool(triage.registers) is not harmless
 
@@ -242,8 +253,8 @@ def test_what_the_comparison_takes_for_harmless(a: dict[str, int], b: dict[str, 
 def test_pages_in_words() -> None:
     zero, one, two = bytes(PAGE), bytes([1]) + bytes(PAGE - 1), bytes([2]) + bytes(PAGE - 1)
 
-    def judged(*copies: bytes, logged: bool = True) -> str:
-        return " ".join(analyse(kept(pages=[page(*copies, logged=logged)], pages_differ=1)).judgement)
+    def judged(a: bytes, b: bytes, checkpoint: bytes, logged: bool = True) -> str:
+        return " ".join(analyse(kept(pages=[page(a, b, checkpoint, logged)], pages_differ=1)).judgement)
 
     assert "Replica B alone changed page 0x400000: bit 0 of the word at 0x400000." in judged(zero, one, zero)
     assert "Replica A alone changed page 0x400000" in judged(one, zero, zero)
@@ -256,7 +267,7 @@ def test_pages_in_words() -> None:
     ("wrong", "words"),
     [(None, "cannot tell"), (["A"], "as B had"), (["B"], "as A had"), (["A", "B"], "as neither"), ([], "as both")],
 )
-def test_who_was_wrong_in_words(wrong: list | None, words: str) -> None:
+def test_who_was_wrong_in_words(wrong: list[str] | None, words: str) -> None:
     last = analyse(kept(run(state(rax=1)), run(state(rax=2)), wrong=wrong)).judgement[-1]
     assert words in last
     assert ("replica" in last) is (wrong is not None and len(wrong) == 1)

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def block(path: Path, **options: bool) -> Driver:
+def block(path: Path, **options: Any) -> Driver:
     return Driver(Block(open_disk(DiskConfig(path, **options)), "serial"))
 
 

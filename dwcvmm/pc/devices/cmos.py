@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.errors import ConfigError
 
 KIB, MIB = 1 << 10, 1 << 20
 NS_PER_S = 1_000_000_000
@@ -18,6 +20,38 @@ def power_on(pc: Chipset, date_ns: int, ram_bytes: int) -> None:
     above_16m = max(ram_bytes - 16 * MIB, 0) // (64 * KIB)
     for index, value in ((0x15, 640), (0x17, extended_kib), (0x30, extended_kib), (0x34, above_16m)):
         pc.rtc.fill_memory({index: value & 0xFF, index + 1: value >> 8})
+
+
+def parse_date(value: str | datetime | int) -> int:
+    """ "host" (now), "fixed", "utc=2026-11-29T08:00:00", a datetime, or a number: nanoseconds since 1970, UTC.
+
+    A date may have its own distance from UTC. Raises ConfigError.
+    """
+    if isinstance(value, int):
+        return value
+    if value == "host":
+        return time.time_ns()
+    if value == "fixed":
+        return FIXED_NS
+    if isinstance(value, str):
+        kind, _, text = value.partition("=")
+        if kind != "utc":
+            raise ConfigError(f"{value!r} is none of host, fixed, and utc=DATE as in utc=2026-11-29T08:00:00")
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise _no_date(text) from error
+    try:
+        date = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise _no_date(str(value)) from error
+    if date.year < 1970:
+        raise ConfigError(f"{value.isoformat()} is before 1970")
+    return (date - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def _no_date(text: str) -> ConfigError:
+    return ConfigError(f"{text!r} is no date like 2026-11-29T08:00:00")
 
 
 def date_text(date_ns: int) -> str:

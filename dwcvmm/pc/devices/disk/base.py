@@ -43,6 +43,18 @@ class DiskConfig:
         return not self.read_only and not self.snapshot
 
 
+def parse_disk(text: str) -> DiskConfig:
+    """ "FILE,snapshot,format=raw". A comma in a file's name is written twice, as for QEMU. Raises ConfigError."""
+    path, *options = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
+    kind = None
+    for option in options:
+        if option.startswith("format=") and option[7:] in FORMATS:
+            kind = option[7:]
+        elif option not in ("readonly", "snapshot"):
+            raise ConfigError(f"{option!r}: a disk can be readonly, snapshot, format=raw or format=qcow2")
+    return DiskConfig(Path(path), "readonly" in options, "snapshot" in options, kind)
+
+
 class DiskError(ConfigError):
     """A disk that cannot be opened as the user wants it."""
 

@@ -1,0 +1,35 @@
+/* Where the replicas may have read what is the host's: the search for it from the last committed state on. A search leaves traces in
+ * the guest, so it ends with a rollback; what it has found, and why it ended, is in dwc_engine.search. */
+#include "element/locate.h"
+
+#include "assertion.h"
+#include "element/rollback.h"
+#include "engine.h"
+#include "phase.h"
+#include "replica/replica.h"
+#include "sites/scan.h"
+#include "sites/search.h"
+
+static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *, int))
+{
+	enum dwc_phase phase = e->phase;
+	int err;
+
+	DWC_ASSERT(e, phase == DWC_PHASE_BETWEEN || phase == DWC_PHASE_INPUTS_CHOSEN);
+	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED);
+	err = search(e, 0);
+	return err ? err : dwc_engine_rollback(e, 0, phase);
+}
+
+/* By one free run with traps, for search.limit_ns and search.events (0: no bound) at most; see sites/scan.c. Both replicas stand at the
+ * last committed state, and again afterwards. Returns an enum dwc_rollback_result or -errno. */
+int dwc_locate_by_traps(struct dwc_engine *e)
+{
+	return locate(e, dwc_search_by_traps);
+}
+
+/* The same by single steps, for search.limit instructions and search.limit_ns at most; see sites/search.c. */
+int dwc_locate_by_steps(struct dwc_engine *e)
+{
+	return locate(e, dwc_search_by_steps);
+}

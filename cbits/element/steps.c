@@ -1,0 +1,159 @@
+/* Single steps: to end an element where no counter can, to a point inside one, and to bring two replicas to the same instruction. */
+#include "element/steps.h"
+
+#include <linux/kvm.h>
+
+#include "assertion.h"
+#include "element/commit.h"
+#include "element/inplace.h"
+#include "engine.h"
+#include "host.h"
+#include "memory/pages.h"
+#include "replica/inputs.h"
+#include "replica/replica.h"
+#include "status.h"
+#include "vcpu/debug.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
+#include "vcpu/translate.h"
+
+#define STEP_LIMIT_NS 1000000000ull
+#define LONGEST_PUSH 8 /* of an instruction that is no exception */
+
+/* Single steps change the next instruction, or its result is the host's. */
+static int must_stop(const struct dwc_insn *insn)
+{
+	return !dwc_can_step(insn) || dwc_reads_host(insn);
+}
+
+/* An exception pushed RFLAGS with TF, at least five words: no branch moves RSP so far down. */
+static int took_exception(const struct dwc_replica *r, uint64_t rip, uint64_t rsp)
+{
+	const struct kvm_regs *regs = &r->state.regs;
+	int jumped = regs->rip < rip || regs->rip > rip + DWC_LONGEST_INSTRUCTION;
+
+	return jumped && regs->rsp + LONGEST_PUSH < rsp;
+}
+
+/* One instruction. Returns 1 if it was one, 0 if it ended in anything but a debug exit, or -errno. */
+static int step(struct dwc_replica *r)
+{
+	uint64_t rip = r->state.regs.rip, rsp = r->state.regs.rsp;
+	struct dwc_step step;
+	int end, err;
+
+	/* armed each time: POPF, IRET and exceptions of the guest disarm it */
+	if ((err = dwc_set_stepping(r, 1)) || (err = dwc_begin_step(r, &step)))
+		return err;
+	r->started_ns = dwc_now_ns();
+	if ((end = dwc_replica_run(r, STEP_LIMIT_NS)) < 0)
+		return end;
+	if ((err = dwc_end_step(r, &step)))
+		return err;
+	return end == DWC_RUN_EXIT && r->exit.reason == KVM_EXIT_DEBUG && !took_exception(r, rip, rsp);
+}
+
+/* An element may end anywhere but behind an STI. */
+static int step_on(struct dwc_replica *r, struct dwc_steps *s)
+{
+	struct dwc_insn insn;
+	int after_sti = 0, went;
+
+	for (s->done = 0; s->done < s->limit || after_sti; s->done++) {
+		if (s->done) { /* the first may be the rest of an instruction whose exit has been answered */
+			if (s->to_interruptible && r->run->ready_for_interrupt_injection)
+				return DWC_STEPS_DONE;
+			dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+			if (must_stop(&insn))
+				return after_sti ? DWC_STEPS_DISCARDED : DWC_STEPS_DONE;
+			after_sti = insn.kind == DWC_INSN_STI;
+		}
+		if ((went = step(r)) <= 0)
+			return went < 0 ? went : DWC_STEPS_DISCARDED;
+	}
+	return DWC_STEPS_DONE;
+}
+
+static int job_step_until(struct dwc_replica *r)
+{
+	int err, result;
+
+	if ((err = dwc_replica_feed_once(r)))
+		return err;
+	r->run->request_interrupt_window = 0;
+	result = step_on(r, &r->engine->steps);
+	r->stage = DWC_STAGE_HAS_INPUTS;
+	err = dwc_set_stepping(r, 0);
+	return err ? err : result;
+}
+
+/* Lead a replica that stands at the last committed state, or has its inputs, `limit` instructions on, or to before the first that
+ * cannot be stepped. Returns an enum dwc_steps_result or -errno. DONE: it stands there, steps.done instructions on, where an element may
+ * end. DISCARDED: it stands anywhere, and a rollback comes next. The counts of the progress counter are void. */
+int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
+{
+	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
+	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
+	if (e->inputs.vector >= 0) /* its injection would push TF with the interrupted RFLAGS */
+		return DWC_STEPS_DISCARDED;
+	e->slice.counts_void = 1;
+	return dwc_replica_call(&e->replicas[replica], job_step_until);
+}
+
+/* An element by single steps: lead both replicas from the last committed state to the same point, as dwc_step_until() does, compare
+ * and commit. Returns an enum dwc_steps_result or -errno. DONE: committed, steps.done instructions long. DISCARDED: nothing is
+ * committed, and a rollback comes next. */
+int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
+{
+	int in_place = e->config.strategy == DWC_IN_PLACE, result;
+	uint64_t first;
+
+	if ((result = dwc_step_until(e, 0, limit, to_interruptible)))
+		return result;
+	first = e->steps.done;
+	if (in_place && ((result = dwc_pages_harvest(&e->replicas[0])) || (result = dwc_inplace_rewind(e))))
+		return result;
+	if ((result = dwc_step_until(e, !in_place, first, to_interruptible)))
+		return result;
+	if (e->steps.done != first)
+		return DWC_STEPS_DISCARDED;
+	result = dwc_engine_commit_stepped(e, KVM_EXIT_INTR);
+	return result == DWC_COMMIT_DIVERGED ? DWC_STEPS_DISCARDED : result;
+}
+
+static int job_step_together(struct dwc_replica *r)
+{
+	struct dwc_engine *e = r->engine;
+	int err, went = 1, met = 0;
+
+	r->run->request_interrupt_window = 0;
+	for (uint64_t i = 0; i < e->steps.limit && !met; i++) {
+		struct dwc_insn insn;
+
+		dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
+		if (must_stop(&insn) || (went = step(r)) <= 0)
+			break;
+		e->steps.done++;
+		met = !dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats);
+	}
+	err = dwc_set_stepping(r, 0);
+	if (err || went < 0)
+		return err ? err : went;
+	return met ? DWC_STEPS_DONE : DWC_STEPS_DISCARDED;
+}
+
+/* The replicas have ended at different instructions, and nobody knows which one is behind: step A, then B twice as far, until all their
+ * registers agree. In place only e2 can be stepped: it is what the VM has run last. Returns an enum dwc_steps_result or -errno.
+ * DONE: registers agree, which is no proof; memory has to be compared as at any end. DISCARDED: no common point was found. */
+int dwc_step_together(struct dwc_engine *e, uint64_t limit)
+{
+	int result = DWC_STEPS_DISCARDED;
+
+	e->slice.counts_void = 1;
+	e->steps = (struct dwc_steps){ 0 };
+	for (int i = 0; i < (e->config.strategy == DWC_IN_PLACE ? 1 : 2) && result == DWC_STEPS_DISCARDED; i++) {
+		e->steps.limit = limit << i;
+		result = dwc_replica_call(&e->replicas[i], job_step_together);
+	}
+	return result;
+}

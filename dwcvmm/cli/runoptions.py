@@ -1,0 +1,175 @@
+"""The options of `dwcvmm run`, and what they make of a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from dwcvmm.cli import units
+from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, Size
+from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
+from dwcvmm.faults.model import Fault
+from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
+from dwcvmm.pc.devices.disk import DiskConfig
+from dwcvmm.results.divergencekeeper import OPTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """As click gives them. Sizes in bytes, times in nanoseconds."""
+
+    kernel: Path | None
+    bios: Path | None
+    initrd: Path | None
+    modules: tuple[str, ...]
+    disks: tuple[DiskConfig, ...]
+    rng: bool
+    virtio_console: bool
+    append: str
+    no_default_append: bool
+    legacy_pc: bool
+    memory: int
+    strategy: str | None
+    cache_flush: str | None
+    slice_ns: int
+    clock: str
+    clock_divisor: int | None
+    date_ns: int
+    progress: str | None
+    tsc: str
+    checkpoint_every: int | None
+    faults: tuple[Fault, ...]
+    policy: str
+    scrub: int
+    report: Path | None
+    keep_divergence: Path | None
+    events: Path | None
+    baseline: Path | None
+    timeout: int | None
+    console: str
+    no_sandbox: bool
+    quiet: bool
+
+
+OPTIONS = (
+    click.option(
+        "--kernel",
+        type=click.Path(path_type=Path),
+        help="bzImage, multiboot, ELF, flat image (.bin) or BIOS. Default with a disk: SeaBIOS, which boots from it.",
+    ),
+    click.option(
+        "--bios", type=click.Path(path_type=Path), help="A firmware that starts the bzImage --kernel: qboot.rom."
+    ),
+    click.option("--initrd", type=click.Path(path_type=Path), help="Initial RAM disk, or first module."),
+    click.option(
+        "--module",
+        "modules",
+        multiple=True,
+        help="""A file and its arguments, for multiboot kernels. Quotes for a name with blanks: '"FILE" ARGUMENTS'.""",
+    ),
+    click.option(
+        "--disk",
+        "disks",
+        type=DiskText(),
+        multiple=True,
+        help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2]. The first is /dev/vda.",
+    ),
+    click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host."),
+    click.option(
+        "--virtio-console",
+        is_flag=True,
+        help="hvc0, beside the serial port on the console; takes the input. "
+        "Never shows what was logged before its driver.",
+    ),
+    click.option("--append", default="", help="Added to the kernel's command line."),
+    click.option(
+        "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
+    ),
+    click.option(
+        "--legacy-pc", is_flag=True, help="What Linux is told by default also says: no ACPI, no local APIC, no IO-APIC."
+    ),
+    click.option(
+        "--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest; three times that is used."
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice([s.value for s in Strategy]),
+        help="Default: parallel with two CPUs, else sequential.",
+    ),
+    click.option(
+        "--flush",
+        "cache_flush",
+        type=click.Choice([f.value for f in CacheFlush]),
+        help="Caches flushed before e2, under in-place only: the dirty pages, or the last-level cache. Default: none.",
+    ),
+    click.option(
+        "--slice",
+        "slice_ns",
+        type=Duration(LEAST_SLICE_NS, MOST_SLICE_NS),
+        default="200us",
+        show_default=True,
+        help="Longest element wanted.",
+    ),
+    click.option(
+        "--clock",
+        type=click.Choice([c.value for c in Clock]),
+        default="virtual",
+        show_default=True,
+        help="Guest clock: moved by the time e1 took, or following the host.",
+    ),
+    click.option(
+        "--clock-divisor",
+        type=click.IntRange(1, MOST_CLOCK_DIVISOR),
+        help="Slows the virtual clock. Default: by what an exit costs.",
+    ),
+    units.rtc,
+    units.progress,
+    units.tsc,
+    units.checkpoint_every,
+    click.option(
+        "--fault",
+        "faults",
+        type=FaultText(),
+        multiple=True,
+        help="Flip bits in one run, as in 5000:e2:rax:3 (ELEMENT:RUN:TARGET:BITS).",
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice([p.value for p in Policy]),
+        default=EngineConfig.policy.value,
+        show_default=True,
+        help="After a divergence that is not the guest's: restart, restart on other CPUs, or stop.",
+    ),
+    click.option(
+        "--scrub",
+        type=Size(),
+        default="0",
+        help="Compare at most so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
+    ),
+    click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md)."),
+    click.option(
+        OPTION,
+        type=click.Path(path_type=Path),
+        help="Keep the first divergence that was injected or has no explanation, for dwcvmm diff (docs/triage.md).",
+    ),
+    click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON."),
+    click.option(
+        "--baseline", type=click.Path(path_type=Path), help="Report of a run with --strategy off, for the penalty."
+    ),
+    click.option(
+        "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after so long (seconds without unit)."
+    ),
+    click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
+    click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
+    click.option("-q", "--quiet", is_flag=True, help="No summary."),
+)
+
+
+def run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command these options, in their order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,112 @@
+"""A machine's console as two file objects."""
+
+from __future__ import annotations
+
+import io
+import select
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from dwcvmm.errors import ConfigError
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC
+
+PIECE = 4096  # bytes, of a read
+AHEAD = 1 << 16  # bytes that are read before the guest takes them
+LOOK_S = 0.1
+
+
+class Reader(Protocol):
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+class Writer(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+class ConsoleOut(Observer):
+    """Writes what the guest prints to `file`, and flushes it if it can; keeps it if `keep`."""
+
+    def __init__(self, file: Writer | None, keep: bool) -> None:
+        self._file, self._keep = file, keep
+        self._flush: Callable[[], object] = getattr(file, "flush", lambda: None)
+        self._kept = bytearray()
+
+    @property
+    def kept(self) -> bytes:
+        return bytes(self._kept)
+
+    def console(self, data: bytes) -> None:
+        if self._keep:
+            self._kept += data
+        if not self._file:
+            return
+        left = data
+        while left:
+            count = self._file.write(left)  # of a raw file it may be less
+            left = left[count:] if isinstance(count, int) and count else b""
+        self._flush()
+
+
+class ConsoleIn(Observer):
+    """Reads `file` on a thread of its own, not much faster than the guest of `pc` takes it. Until the file's end the
+    guest's idle time passes at the host's pace.
+    """
+
+    def __init__(self, file: Reader, pc: PC) -> None:
+        self._pc = pc
+        self._read: Callable[[], bytes | None] = getattr(file, "read1", lambda: file.read(PIECE))
+        self._fd = _descriptor(file)
+        self._over, self._room = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="console input", daemon=True)
+
+    def start(self) -> None:
+        self._pc.wait_when_idle(True)
+        self._thread.start()
+
+    def input_taken(self) -> None:
+        self._room.set()
+
+    def close(self) -> None:
+        """A thread that is held by a file without a descriptor is left behind."""
+        self._over.set()
+        self._room.set()
+        if self._thread.is_alive() and self._fd is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            try:
+                if self._fd is not None and not select.select([self._fd], [], [], LOOK_S)[0]:
+                    continue
+                data = self._read()
+            except (OSError, ValueError):  # the terminal has hung up; the file was closed
+                data = b""
+            if data is None:  # a non-blocking file
+                self._over.wait(LOOK_S)
+                continue
+            if not data:
+                self._pc.wait_when_idle(False)
+                return
+            self._pc.send_input(data)
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        while not self._over.is_set() and self._pc.input_backlog >= AHEAD:
+            self._room.clear()
+            if self._pc.input_backlog >= AHEAD:
+                self._room.wait(LOOK_S)
+
+
+def check_bytes(*files: object) -> None:
+    """Raises ConfigError for text streams."""
+    if any(isinstance(file, io.TextIOBase) for file in files):
+        raise ConfigError("the console is bytes: give the .buffer of a text stream")
+
+
+def _descriptor(file: object) -> int | None:
+    try:
+        return int(file.fileno())  # type: ignore[attr-defined]
+    except (AttributeError, OSError):  # io.UnsupportedOperation is one
+        return None

@@ -1,0 +1,439 @@
+"""A guest under double execution, for programs: the public face of dwcvmm (docs/api.md)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from dwcvmm.consolefiles import ConsoleIn, ConsoleOut, Reader, Writer, check_bytes
+from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc, default_strategy
+from dwcvmm.element.divergence import Cause
+from dwcvmm.element.progress import Event
+from dwcvmm.errors import ConfigError, MachineStateError, as_error
+from dwcvmm.faults.model import Fault, parse
+from dwcvmm.machinethread import MachineThread
+from dwcvmm.pc.boot.bios import installed_bios
+from dwcvmm.pc.boot.loader import command_line, read_kernel
+from dwcvmm.pc.devices.cmos import parse_date
+from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.pc import PC, PcConfig
+from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.pc.virtiodevices import VirtioConfig
+from dwcvmm.units import Duration, Size, duration_ns, size_bytes
+
+if TYPE_CHECKING:
+    from dwcvmm.results.reportfile import Report
+
+T = TypeVar("T")
+FilePath = str | os.PathLike[str]
+US, MS, HOUR = 1_000, 1_000_000, 3_600_000_000_000  # ns
+E = TypeVar("E", bound=StrEnum)
+LEAST_SLICE_NS, MOST_SLICE_NS = 50 * US, 10 * MS
+MOST_CLOCK_DIVISOR = 10_000
+LEAST_HANG_NS, MOST_HANG_NS = MS, HOUR
+MOST_TIMEOUT_NS = 365 * 24 * HOUR
+
+
+class Machine:
+    """A virtual PC with its guest, ready to run. A context manager: whatever happens, `close` ends it.
+
+    The settings are those of `dwcvmm run` (docs/usage.md). Enums may be given by their values, files as str or Path.
+
+    kernel: bzImage, multiboot, ELF, flat image (.bin) or BIOS. None: with disks the installed SeaBIOS, else `bios`.
+    image: the kernel's content, where the caller has it; `kernel` is its name then.
+    bios: a firmware that starts the kernel. initrd: or the first module. modules: each "FILE ARGUMENTS".
+    disks: each a file, "FILE,snapshot" as for --disk, or a DiskConfig. rng, virtio_console: more virtio devices.
+    append: added to the command line. default_append: before it comes what Linux needs here. legacy_pc: no ACPI, APICs.
+    memory: bytes, or text as in "256M"; three times that is used.
+    strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
+    slice: the longest element wanted, in seconds or as text. clock, clock_divisor, rtc, progress, tsc,
+    checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
+    hang: how much longer than the other a replica may take, before it is hung. cpus: the host CPUs for e1 and e2.
+    faults: to inject, as text or Fault. settle_after: elements, after which an unseen fault is looked for and mended.
+    console_in, console_out: file objects of bytes. keep_console: what the guest prints is in the Result.
+    observer: is told what happens.
+
+    Raises ConfigError, GuestImageError, HostError or another DwcVmmError; nothing is left open then.
+    """
+
+    def __init__(
+        self,
+        kernel: FilePath | None = None,
+        *,
+        image: bytes | None = None,
+        bios: FilePath | None = None,
+        initrd: FilePath | None = None,
+        modules: Sequence[str] = (),
+        disks: Sequence[FilePath | DiskConfig] = (),
+        rng: bool = False,
+        virtio_console: bool = False,
+        append: str = "",
+        default_append: bool = True,
+        legacy_pc: bool = False,
+        memory: Size = "256M",
+        strategy: Strategy | str | None = None,
+        flush: CacheFlush | str = CacheFlush.NONE,
+        slice: Duration = "200us",
+        clock: Clock | str = Clock.VIRTUAL,
+        clock_divisor: int | None = None,
+        rtc: str | datetime | int = "host",
+        progress: Event | str | None = None,
+        tsc: Tsc | str = EngineConfig.tsc,
+        checkpoint_every: int | None = None,
+        policy: Policy | str = EngineConfig.policy,
+        scrub: Size = 0,
+        hang: Duration = "5s",
+        cpus: tuple[int, int] | None = None,
+        faults: Sequence[str | Fault] = (),
+        settle_after: int | None = None,
+        console_in: Reader | None = None,
+        console_out: Writer | None = None,
+        keep_console: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
+        if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
+            raise ConfigError(f"a clock divisor of {clock_divisor}: 1 to {MOST_CLOCK_DIVISOR}")
+        engine = EngineConfig(
+            strategy=_member(Strategy, strategy) if strategy else default_strategy(),
+            cache_flush=_member(CacheFlush, flush),
+            slice_ns=duration_ns(slice, LEAST_SLICE_NS, MOST_SLICE_NS),
+            clock=_member(Clock, clock),
+            clock_divisor=clock_divisor,
+            progress=_member(Event, progress) if progress else None,
+            tsc=_member(Tsc, tsc),
+            checkpoint_every=checkpoint_every,
+            policy=_member(Policy, policy),
+            scrub_bytes_per_s=size_bytes(scrub),
+            hang_ns=duration_ns(hang, LEAST_HANG_NS, MOST_HANG_NS),
+            cpus=cpus,
+        )
+        drives = tuple(map(_disk, disks))
+        first, firmware = what_boots(kernel, bios, bool(drives))
+        check_bytes(console_in, console_out)
+        self._console_out = ConsoleOut(console_out, keep_console)
+        with _typed_errors():
+            memory_bytes = size_bytes(memory)
+            image = read_kernel(first, memory_bytes) if image is None else image
+            text = command_line(first, append, memory_bytes, legacy_pc, image).text if default_append else append
+            self._pc = PC(
+                PcConfig(
+                    kernel=first,
+                    initrd=Path(initrd) if initrd else None,
+                    cmdline=text,
+                    memory_bytes=memory_bytes,
+                    engine=engine,
+                    faults=tuple(map(_fault, faults)),
+                    settle_after=settle_after,
+                    modules=tuple(modules),
+                    virtio=VirtioConfig(drives, rng, virtio_console),
+                    date_ns=parse_date(rtc),
+                    bios=firmware,
+                    image=image,
+                ),
+                self._console_out,
+            )
+        self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
+        if self._console_in:
+            self._pc.observers.add(self._console_in)
+        if observer:
+            self._pc.observers.add(observer)
+        self._thread, self._lock = MachineThread(), threading.Lock()
+        self._busy: Future[object] | None = None
+        self._started = False
+        self._ran_s = self._running_since = 0.0  # the latter of time.monotonic(), 0 between runs
+        self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+
+    # life
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        finalizer = getattr(self, "_finalizer", None)
+        if finalizer and finalizer.alive:
+            warnings.warn("a dwcvmm.Machine was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    def close(self) -> None:
+        """End the guest, if it runs, and free all: VMs, memory, disks. May be called again.
+
+        Waits for the machine's thread: a `console_out` or an observer that does not return holds it.
+        Raises MachineStateError from within an observer.
+        """
+        if self._thread.is_current:
+            raise MachineStateError("a machine is not closed by its own observer: stop() ends the guest")
+        self._finalizer()
+
+    @property
+    def closed(self) -> bool:
+        return not self._finalizer.alive
+
+    # running
+
+    def start(self) -> None:
+        """Bind the vCPUs to the machine's thread. `run` and `step` do so by themselves; done before, it is no part of
+        the time that they take.
+        """
+        self._call(self._start)
+
+    def run(self, timeout: Duration | None = None, until_element: int | None = None) -> Result:
+        """Run until the guest ends, or until so many elements are committed in all.
+
+        `timeout`: then the guest is ended with Outcome.TIMEOUT. On KeyboardInterrupt (and whatever else a signal
+        handler raises) it is ended, too: the machine can then be looked at and closed.
+        Raises MachineStateError if the guest has ended before, and what an observer or the console raises.
+        """
+        seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
+        return self._await(self.run_async(until_element), seconds)
+
+    def run_async(self, until_element: int | None = None) -> Future[Result]:
+        """As `run`, without waiting. Meanwhile the other calls are refused, but `stop`, `send_input`, `result`."""
+        self._check_not_ended()
+        return self._submit(lambda: self._run(until_element))
+
+    def step(self, elements: int = 1) -> Result:
+        """Run so many elements more, or to the guest's end."""
+        if elements < 1:
+            raise ConfigError(f"{elements} elements: at least one")
+        return self.run(until_element=self.elements + elements)
+
+    def stop(self, outcome: Outcome = Outcome.INTERRUPTED) -> None:
+        """From any thread, an observer, a signal handler: end the guest where it stands, unless it has ended."""
+        if not self.closed:
+            self._pc.end(outcome)
+
+    # looking
+
+    @property
+    def elements(self) -> int:
+        """Committed so far."""
+        return self._pc.core.committed
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the guest has ended; None: it has not."""
+        return self._pc.outcome
+
+    @property
+    def seconds(self) -> float:
+        """That the guest has run."""
+        since = self._running_since
+        return self._ran_s + (time.monotonic() - since if since else 0.0)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences that the user should read, of the disks."""
+        return self._pc.virtio.remarks
+
+    def result(self) -> Result:
+        """What has become of it so far; also after `close`."""
+        pc = self._pc
+        return Result(
+            outcome=pc.outcome,
+            exit_code=pc.exit_code,
+            elements=self.elements,
+            divergences=MappingProxyType({Cause(c): n for c, n in pc.engine.counts.divergences.items()}),
+            injections=tuple(pc.injections),
+            suspect_cpus=tuple(pc.engine.voting.suspects),
+            console=self._console_out.kept,
+            seconds=self.seconds,
+        )
+
+    def report(self, baseline: Report | None = None, error: str | None = None) -> Report:
+        """All that `dwcvmm run --report` writes (docs/report.md). `baseline`: of a run under `off`, for the penalty."""
+        from dwcvmm.results.reportbuilder import build_report
+
+        self._check_open()
+        return build_report(self._pc, self.seconds, baseline, error)
+
+    def registers(self) -> Mapping[str, int]:
+        """General registers, RIP and RFLAGS, control registers, and the fields of segments and tables ("cs.base"), as
+        they stand between two elements. After an exit to a device its instruction may not be finished.
+        """
+        return self._call(self._pc.registers)
+
+    def read_memory(self, gpa: int, length: int) -> bytes:
+        """Guest RAM at a guest physical address, of the first replica: a fault that no comparison has met is in it.
+        Raises GuestMemoryError outside of RAM.
+        """
+        return self._call(lambda: self._pc.memory.read(gpa, length))
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Write to guest RAM, in all copies. Raises GuestMemoryError outside of RAM, MachineStateError where the guest
+        stands within an instruction: step on, and try again.
+        """
+        self._call(lambda: self._pc.write_memory(gpa, data))
+
+    def translate(self, linear: int) -> int | None:
+        """Guest physical address of a linear address, by the guest's page tables; None where no RAM is mapped."""
+        return self._call(lambda: self._pc.translate(linear))
+
+    def describe(self) -> str:
+        """The guest as it stands: exit, registers, code, page walk, as text."""
+        return self._call(self._pc.describe)
+
+    # changing
+
+    def inject(self, *faults: str | Fault) -> None:
+        """Inject faults (their text is in dwcvmm/faults/model.py, and docs/api.md), before a run or between two.
+        Raises ConfigError for one that cannot be injected here, or whose element is committed.
+        """
+        wanted = tuple(map(_fault, faults))
+        self._check_not_ended()
+        self._call(lambda: self._pc.inject(*wanted))
+
+    def observe(self, observer: Observer) -> None:
+        """One observer more, before a run or between two."""
+        with self._lock:
+            self._check_idle()
+            self._pc.observers.add(observer)
+
+    def send_input(self, data: bytes) -> None:
+        """From any thread: bytes for the console; they wait until the guest takes them."""
+        self._pc.send_input(data)
+
+    @property
+    def input_backlog(self) -> int:
+        """Bytes of input that the guest has not taken yet."""
+        return self._pc.input_backlog
+
+    def request_attention(self) -> None:
+        """From any thread: have Observer.attention called after the element under way."""
+        self._pc.request_attention()
+
+    def wait_when_idle(self, wanted: bool) -> None:
+        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it. `console_in`
+        does so until its end.
+        """
+        self._pc.wait_when_idle(wanted)
+
+    @property
+    def pc(self) -> PC:
+        """What is under it: no part of the stable interface. To be touched between runs, or in an observer."""
+        self._check_open()
+        return self._pc
+
+    # how
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        self._pc.start()
+        self._pc.observers.start()
+
+    def _run(self, until_element: int | None) -> Result:
+        """On the machine's thread."""
+        pc, self._running_since = self._pc, time.monotonic()
+        try:
+            self._start()
+            more = 0 if until_element is None else until_element - self.elements
+            if until_element is None or more > 0:
+                pc.run(more)
+        except BaseException:
+            pc.end(Outcome.ERROR)
+            raise
+        finally:
+            self._ran_s, self._running_since = self.seconds, 0.0
+            if pc.outcome:
+                pc.engine.release()
+        result = self.result()
+        if result.outcome:
+            pc.observers.end(result)
+        return result
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MachineStateError("this machine is closed: make another one")
+
+    def _check_not_ended(self) -> None:
+        self._check_open()
+        if self._pc.outcome:
+            raise MachineStateError(f"the guest of this machine has ended ({self._pc.outcome}): make another one")
+
+    def _check_idle(self) -> None:
+        self._check_open()
+        if self._thread.is_current:
+            raise MachineStateError("an observer is called within a run, where only stop() and the like can be used")
+        if self._busy and not self._busy.done():
+            raise MachineStateError("this machine is in use, by another thread or a run that was not waited for")
+
+    def _submit(self, job: Callable[[], T]) -> Future[T]:
+        with self._lock:
+            self._check_idle()
+            future = self._thread.submit(job)
+            self._busy = future  # type: ignore[assignment]
+            return future
+
+    def _call(self, job: Callable[[], T]) -> T:
+        return self._await(self._submit(job), None)
+
+    def _await(self, future: Future[T], seconds: float | None) -> T:
+        try:
+            wait([future], seconds)
+            if not future.done():
+                self.stop(Outcome.TIMEOUT)
+                wait([future])
+        except BaseException:
+            self.stop()
+            wait([future])
+            raise
+        return future.result()
+
+
+def what_boots(kernel: FilePath | None, bios: FilePath | None, has_disks: bool) -> tuple[Path, Path | None]:
+    """(kernel or BIOS, firmware that starts the kernel). Raises ConfigError where there is nothing to boot."""
+    if kernel:
+        return Path(kernel), Path(bios) if bios else None
+    if bios:
+        return Path(bios), None
+    if not has_disks:
+        raise ConfigError("nothing to boot: a kernel or a disk")
+    return installed_bios(), None
+
+
+def _member(kind: type[E], value: E | str) -> E:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ConfigError(f"{value!r} is none of {', '.join(each.value for each in kind)}") from error
+
+
+def _disk(disk: FilePath | DiskConfig) -> DiskConfig:
+    if isinstance(disk, DiskConfig):
+        return disk
+    return parse_disk(disk) if isinstance(disk, str) else DiskConfig(Path(disk))
+
+
+def _fault(fault: str | Fault) -> Fault:
+    return fault if isinstance(fault, Fault) else parse(fault)
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """What the host refuses on the way is one of dwcvmm's own errors."""
+    try:
+        yield
+    except (OSError, MemoryError, UnicodeEncodeError) as error:
+        raise as_error(error) from error
+
+
+def _shut(pc: PC, thread: MachineThread, console_in: ConsoleIn | None) -> None:
+    pc.end(Outcome.INTERRUPTED)
+    if console_in:
+        console_in.close()
+    thread.finish(pc.close)

@@ -1,0 +1,585 @@
+"""dwcvmm.Machine as a program uses it: its life, what is left open, threads, signals, two at a time."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, needs_kvm
+
+import dwcvmm
+from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strategy
+from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+
+pytestmark = needs_kvm
+SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed"}
+STRATEGIES = [
+    pytest.param(
+        strategy,
+        marks=pytest.mark.skipif(
+            strategy is Strategy.IN_PLACE and uses_shadow_paging(kvm_module()),
+            reason="doctor: two_dimensional_paging: strategy in-place is refused under shadow paging",
+        ),
+    )
+    for strategy in Strategy
+]
+
+
+def ports(guests: Path, **settings: Any) -> Machine:
+    return Machine(guests / "ports.bin", **(SMALL | settings))
+
+
+def endless(guests: Path, **settings: Any) -> Machine:
+    """A guest that computes for longer than any test waits."""
+    image = (guests / "spin.bin").read_bytes()
+    at = image.index(b"DWCR") + 4
+    image = image[:at] + (0x7FFFFFFF).to_bytes(4, "little") + image[at + 4 :]
+    return Machine("spin.bin", image=image, **(SMALL | settings))
+
+
+def open_files() -> list[str]:
+    """What the descriptors of this process lead to."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except FileNotFoundError:  # of the directory itself
+            continue
+    return sorted(found)
+
+
+def locks_on(file: Path) -> int:
+    inode = file.stat().st_ino
+    return sum(line.split()[5].endswith(f":{inode}") for line in Path("/proc/locks").read_text().splitlines())
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No descriptors and threads more than before; signal mask and CPUs of this thread as they were."""
+
+    def left() -> Counter[str]:
+        gc.collect()
+        return Counter([*open_files(), *(t.name for t in threading.enumerate() if "pytest_timeout" not in t.name)])
+
+    def thread() -> tuple[set[int], set[int]]:
+        return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])}, os.sched_getaffinity(0)
+
+    before, own = left(), thread()
+    yield
+    assert left() - before == Counter()
+    assert thread() == own
+
+
+def test_importing_it_opens_nothing() -> None:
+    code = """
+import sys
+import dwcvmm
+assert "dwcvmm._core" not in sys.modules and "dwcvmm.machine" not in sys.modules
+assert not [name for name in dwcvmm.__all__ if not hasattr(dwcvmm, name)]
+assert set(dir(dwcvmm)) == set(dwcvmm.__all__)
+try:
+    dwcvmm.no_such_name
+except AttributeError:
+    import pathlib
+    print([link for fd in range(3, 50) if (link := pathlib.Path(f"/proc/self/fd/{fd}")).exists()])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_guest_from_start_to_end(guests: Path, strategy: Strategy) -> None:
+    with ports(guests, strategy=strategy.value, keep_console=True) as machine:
+        assert machine.outcome is None and machine.elements == 0
+        result = machine.run(timeout=60)
+        assert machine.outcome is Outcome.POWEROFF
+        report = machine.report()
+    assert (result.outcome, result.exit_code, result.ok) == (Outcome.POWEROFF, 0, True)
+    assert result.console.startswith(b"ports: OK")
+    assert 0 < result.seconds < 60
+    assert (report.outcome, report.elements.committed) == ("poweroff", result.elements)
+    assert machine.result() == result, "also when it is closed"
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_faults_given_and_injected_are_undone(guests: Path, strategy: Strategy) -> None:
+    with ports(guests, strategy=strategy, faults=["3:e2:rbx:3"], keep_console=True) as machine:
+        machine.step(50)
+        assert machine.result().recovered == 1
+        machine.inject("50:e1:rbx:7", "120:e2:r15:60")
+        with pytest.raises(dwcvmm.ConfigError, match="50 elements are committed"):
+            machine.inject("49:e1:rbx:7")
+        result = machine.run(timeout=60)
+    assert result.ok and b"ports: OK" in result.console
+    assert result.divergences == {Cause.INJECTED: 3}
+    assert [(str(each.fault), each.detected_at) for each in result.injections] == [
+        ("3:e2:rbx:3", 3),
+        ("50:e1:rbx:7", 50),
+        ("120:e2:r15:60", 120),
+    ]
+
+
+def test_a_fault_needs_two_runs(guests: Path) -> None:
+    with ports(guests, strategy="off") as machine, pytest.raises(dwcvmm.ConfigError, match="strategy off"):
+        machine.inject("3:e1:rbx:3")
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_steps_show_what_the_guest_computes(guests: Path, strategy: Strategy) -> None:
+    """One turn of the loop of guest-images/ports: rbx * k + turns left."""
+    with ports(guests, strategy=strategy) as machine:
+        assert machine.registers()["rip"] == 0x100000, "before the first element"
+        assert machine.translate(0x100000) == 0x100000
+        machine.run(until_element=100)
+        for element in range(100, 110):
+            before = machine.registers()
+            result = machine.step()
+            assert (result.outcome, result.elements) == (None, element + 1)
+            after = machine.registers()
+            assert after["rcx"] == before["rcx"] - 1
+            assert (
+                after["rbx"] == (before["rbx"] * 0x5851F42D + before["rcx"]) % 2**64
+                or after["rbx"] == (before["rbx"] * 0x5851F42D + after["rcx"]) % 2**64
+            )
+        assert {"cr3", "cs.base", "gdt.limit", "rflags"} <= set(after)
+        assert machine.translate(after["rip"]) == after["rip"]
+        assert machine.read_memory(0x100000, 8) == (guests / "ports.bin").read_bytes()[:8]
+        assert "rip" in machine.describe()
+        assert machine.run(until_element=5).elements == 110, "that is behind it"
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_memory_that_is_written_is_in_all_copies(guests: Path, strategy: Strategy) -> None:
+    """And stays there when a fault has the element rolled back."""
+    with ports(guests, strategy=strategy) as machine:
+        machine.write_memory(0x200000, b"before")
+        machine.run(until_element=20)
+        for _ in range(20):
+            try:
+                machine.write_memory(0x300FFE, b"between")
+                break
+            except MachineStateError as error:
+                assert "within an instruction" in str(error)
+                machine.step()
+        else:
+            pytest.skip("this guest never stands between two instructions at the end of an element")
+        if strategy is not Strategy.OFF:
+            machine.inject(f"{machine.elements + 1}:e1:rbx:3")
+        result = machine.run(timeout=60)
+        assert result.ok and result.recovered == (strategy is not Strategy.OFF)
+        assert result.divergences.get(Cause.UNEXPLAINED, 0) == 0
+        assert machine.read_memory(0x200000, 6) == b"before"
+        assert machine.read_memory(0x300FFE, 7) == b"between"
+        with pytest.raises(dwcvmm.GuestMemoryError):
+            machine.read_memory(0xA0000, 1)
+        with pytest.raises(dwcvmm.GuestMemoryError):
+            machine.write_memory((16 << 20) - 1, b"ab")
+
+
+class Everything(Observer):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.elements: list[int] = []
+        self.threads: set[str] = set()
+
+    def note(self, what: str) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.seen.append(what)
+
+    def start(self) -> None:
+        self.note("start")
+
+    def element(self, committed: int) -> None:
+        self.elements.append(committed)
+
+    def console(self, data: bytes) -> None:
+        if self.seen[-1] != "console":
+            self.note("console")
+
+    def before_rollback(self) -> None:
+        self.note("before_rollback")
+
+    def divergence(self, record: dwcvmm.Divergence) -> None:
+        self.note(f"divergence {record.element} {record.cause}")
+
+    def verdict(self, element: int, wrong: list[int] | None) -> None:
+        self.note(f"verdict {element} {wrong}")
+
+    def end(self, result: dwcvmm.Result) -> None:
+        self.note(f"end {result.outcome}")
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_observer_sees_all_in_order(guests: Path) -> None:
+    observer = Everything()
+    with ports(guests, strategy="sequential", faults=["100:e2:rbx:3"], observer=observer) as machine:
+        result = machine.run(timeout=60)
+    assert observer.seen == [
+        "start",
+        "before_rollback",
+        "divergence 100 injected",
+        "verdict 100 [1]",
+        "console",
+        "end poweroff",
+    ]
+    assert observer.threads == {"machine"}
+    assert observer.elements == list(range(1, result.elements + 1))
+
+
+def test_only_a_machine_that_is_watched_comes_back_for_each_element(
+    guests: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dwcvmm.element.engine import Engine
+
+    def returns(observer: Observer) -> tuple[int, int]:
+        calls = 0
+        real = Engine.run
+
+        def run(self: Engine, last_element: int = 0) -> Any:
+            nonlocal calls
+            calls += 1
+            return real(self, last_element)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "run", run)
+            with ports(guests, strategy="off", observer=observer) as machine:
+                return machine.run(timeout=60).elements, calls
+
+    elements, watched = returns(Everything())
+    others, unwatched = returns(Observer())
+    assert elements == others == watched
+    assert unwatched < watched
+
+
+def test_what_an_observer_raises_ends_the_run(guests: Path) -> None:
+    class Refuses(Observer):
+        def element(self, committed: int) -> None:
+            if committed == 7:
+                raise KeyError("seven")
+
+    with ports(guests, observer=Refuses()) as machine:
+        with pytest.raises(KeyError, match="seven"):
+            machine.run(timeout=60)
+        assert (machine.outcome, machine.elements) == (Outcome.ERROR, 7)
+
+
+def test_an_observer_cannot_use_the_machine_but_stop_it(guests: Path) -> None:
+    refused: list[str] = []
+
+    class Meddles(Observer):
+        def element(self, committed: int) -> None:
+            calls: list[Callable[[], object]] = [machine.registers, machine.close, machine.step]
+            for call in calls:
+                with pytest.raises(MachineStateError) as caught:
+                    call()
+                refused.append(str(caught.value))
+            machine.stop()
+
+    with ports(guests, observer=Meddles()) as machine:
+        result = machine.run(timeout=60)
+    assert (result.outcome, result.elements, len(refused)) == (Outcome.INTERRUPTED, 1, 3)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_console_is_two_files_of_bytes(guests: Path) -> None:
+    class Raw(io.RawIOBase):
+        """Takes a byte at a time."""
+
+        def __init__(self) -> None:
+            self.got = b""
+
+        def write(self, data: Any) -> int:
+            self.got += bytes(data[:1])
+            return 1
+
+    printed = Raw()
+    with ports(guests, console_out=printed, console_in=io.BytesIO(b"nobody reads this")) as machine:
+        machine.run(timeout=60)
+    assert printed.got.startswith(b"ports: OK") and printed.got.endswith(b"\n")
+    with pytest.raises(dwcvmm.ConfigError, match=r"\.buffer"):
+        ports(guests, console_out=io.StringIO())
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_input_from_a_pipe_that_stays_open(guests: Path) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, ports(guests, console_in=source) as machine:
+        assert machine.run(timeout=60).ok
+    os.close(write_end)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"kernel": "missing"}, dwcvmm.GuestImageError),
+        ({"kernel": "/dev/null"}, dwcvmm.GuestImageError),
+        ({"kernel": None}, dwcvmm.ConfigError),
+        ({"initrd": "missing"}, dwcvmm.GuestImageError),  # of a flat image: refused once VMs are made
+        ({"modules": ["missing"]}, dwcvmm.GuestImageError),
+        ({"disks": ["good.img", "missing.img"]}, dwcvmm.ConfigError),
+        ({"disks": ["good.img", "good.img"]}, dwcvmm.ConfigError),
+        ({"disks": ["good.img,strange"]}, dwcvmm.ConfigError),
+        ({"disks": [Path("empty.img")]}, dwcvmm.ConfigError),
+        ({"disks": ["good.img,readonly"] * 40}, dwcvmm.ConfigError),
+        ({"memory": "1M"}, dwcvmm.ConfigError),
+        ({"memory": "lots"}, dwcvmm.ConfigError),
+        ({"faults": ["nonsense"]}, dwcvmm.ConfigError),
+        ({"faults": ["1:cpu99:rax:3"]}, dwcvmm.ConfigError),
+        ({"checkpoint_every": 10**6}, dwcvmm.ConfigError),
+        ({"strategy": "twice"}, dwcvmm.ConfigError),
+        ({"flush": "all"}, dwcvmm.ConfigError),
+        ({"slice": "1s"}, dwcvmm.ConfigError),
+        ({"rtc": "tomorrow"}, dwcvmm.ConfigError),
+        ({"clock_divisor": 0}, dwcvmm.ConfigError),
+    ],
+)
+def test_what_cannot_be_made_leaves_nothing_open(
+    guests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], error: type[Exception]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.img").write_bytes(bytes(1 << 20))
+    Path("empty.img").write_bytes(b"")
+    with pytest.raises(error) as caught:
+        Machine(**(SMALL | {"kernel": guests / "ports.bin"} | settings))
+    assert isinstance(caught.value, dwcvmm.DwcVmmError)
+    assert not locks_on(Path("good.img"))
+
+
+WHERE_THE_HOST_REFUSES = [
+    ("dwcvmm.kvm.vm.Vm.create_vcpu", 2),
+    ("dwcvmm.kvm.vm.Vm.create_vcpu", 3),
+    ("dwcvmm.kvm.vm.Vm.set_memslot", 2),
+    ("dwcvmm.kvm.vcpu.Vcpu.set_cpuid", 2),
+    ("dwcvmm.kvm.system.System.supported_cpuid", 1),
+    ("dwcvmm.kvm.system.System.msr_indices", 1),
+    ("dwcvmm.pc.acpi.place_firmware", 1),
+    ("dwcvmm.guest.entry.apply", 2),
+    ("dwcvmm.pc.virtiodevices.Rng", 1),
+    ("dwcvmm.pc.pc.power_on", 1),
+    ("mmap.mmap", 2),
+    ("mmap.mmap", 4),
+]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("kind", [OSError, MemoryError])
+@pytest.mark.parametrize(("where", "time_called"), WHERE_THE_HOST_REFUSES)
+def test_a_host_that_refuses_half_way_leaves_nothing_open(
+    guests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, time_called: int, kind: type[Exception]
+) -> None:
+    calls = 0
+    owner, _, name = where.rpartition(".")
+    real = getattr(pkgutil.resolve_name(owner), name)
+
+    def refuse(*words: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == time_called:
+            raise OSError(12, "Cannot allocate memory") if kind is OSError else MemoryError()
+        return real(*words, **named)
+
+    monkeypatch.setattr(where, refuse)
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    with pytest.raises(dwcvmm.HostError):
+        ports(guests, strategy="sequential", rng=True, disks=[disk])
+    assert calls == time_called
+    assert not locks_on(disk)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
+    """The engine's start fails on its second thread: the first one, with its timer, goes too."""
+    with ports(guests, strategy="parallel", cpus=(0, 1000)) as machine:
+        with pytest.raises(dwcvmm.KvmError, match="start engine"):
+            machine.run(timeout=60)
+        assert machine.outcome is Outcome.ERROR
+
+
+def test_a_disk_is_locked_while_the_machine_is_open(guests: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    with ports(guests, disks=[disk]):
+        held = locks_on(disk)
+        with pytest.raises(dwcvmm.ConfigError, match="another process uses it"):
+            ports(guests, disks=[disk])
+        assert locks_on(disk) == held > 0
+    assert not locks_on(disk)
+    ports(guests, disks=[disk]).close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_machine_is_used_once_and_not_when_closed(guests: Path) -> None:
+    machine = ports(guests)
+    assert machine.run(timeout=60).ok
+    for call in (machine.run, machine.step, lambda: machine.inject("9999:e1:rax:1")):
+        with pytest.raises(MachineStateError, match="has ended"):
+            call()
+    assert machine.registers()["rip"] and not machine.closed
+    machine.close()
+    machine.close()
+    assert machine.closed
+    for call in (machine.run, machine.registers, machine.report, machine.start, lambda: machine.pc):
+        with pytest.raises(MachineStateError, match="is closed"):
+            call()
+    machine.stop()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_one_call_at_a_time(guests: Path) -> None:
+    with endless(guests) as machine:
+        running = machine.run_async()
+        for call in (machine.registers, machine.run, machine.step, lambda: machine.observe(Observer())):
+            with pytest.raises(MachineStateError, match="in use"):
+                call()
+        while not machine.elements:
+            time.sleep(0.01)
+        assert machine.result().outcome is None
+        machine.stop()
+        assert running.result(timeout=60).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_guest_that_runs_is_closed(guests: Path) -> None:
+    with endless(guests) as machine:
+        running = machine.run_async()
+    assert running.result(timeout=0).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_timeout_ends_the_guest(guests: Path) -> None:
+    with endless(guests) as machine:
+        started = time.monotonic()
+        assert machine.run(timeout="300ms").outcome is Outcome.TIMEOUT
+        assert 0.3 <= time.monotonic() - started < 10
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_ctrl_c_ends_the_run_and_the_machine_can_be_looked_at(guests: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+    with endless(guests) as machine:
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            machine.run(timeout=60)
+        assert time.monotonic() - started < 30
+        assert machine.outcome is Outcome.INTERRUPTED
+        assert machine.registers()["rip"]
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_real_sigint_reaches_the_thread_that_waits(guests: Path) -> None:
+    code = f"""
+import dwcvmm, os, signal, threading
+image = open({str(guests / "spin.bin")!r}, "rb").read()
+at = image.index(b"DWCR") + 4
+image = image[:at] + (0x7FFFFFFF).to_bytes(4, "little") + image[at + 4:]
+with dwcvmm.Machine("spin.bin", image=image, memory="16M") as machine:
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        machine.run(timeout=60)
+    except KeyboardInterrupt:
+        print(machine.outcome, machine.elements > 0)
+print(machine.closed)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("interrupted True\nTrue\n", "")
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_one_machine_after_the_other(guests: Path) -> None:
+    elements = set()
+    for _ in range(5):
+        with ports(guests, strategy="sequential") as machine:
+            elements.add(machine.run(timeout=60).elements)
+    assert len(elements) == 1
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(
+    ("strategies", "names"),
+    [(("sequential", "off"), ("ports", "waits")), (("parallel",) * 2, ("ports",))],
+)
+def test_two_machines_at_the_same_time(guests: Path, strategies: tuple[str, str], names: tuple[str, ...]) -> None:
+    """Each with slices, kicks and faults of its own, driven by two threads."""
+    results: dict[int, list[dwcvmm.Result]] = {0: [], 1: []}
+
+    def work(index: int) -> None:
+        faults = [f"{60 + index}:e1:rbx:3", f"{90 + index}:e2:rbx:5"] if strategies[index] != "off" else []
+        for guest in names:
+            with Machine(
+                guests / f"{guest}.bin",
+                strategy=strategies[index],
+                faults=faults if guest == "ports" else [],
+                keep_console=True,
+                **SMALL,
+            ) as machine:
+                results[index].append(machine.run(timeout=60))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, strategy in enumerate(strategies):
+        assert [result.ok for result in results[index]] == [True] * len(names)
+        assert all(b": OK" in result.console for result in results[index])
+        assert results[index][0].divergences.get(Cause.INJECTED, 0) == (0 if strategy == "off" else 2)
+        assert all(result.divergences.get(Cause.UNEXPLAINED, 0) == 0 for result in results[index])
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_forgotten_machine_is_closed_with_a_warning(guests: Path) -> None:
+    machine = ports(guests)
+    machine.step(3)
+    gone = weakref.ref(machine)
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del machine
+        gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("how", ["machine.step(3)", "machine.run_async()"])
+def test_an_interpreter_that_ends_closes_it(guests: Path, how: str) -> None:
+    code = f"import dwcvmm; machine = dwcvmm.Machine({str(guests / 'rdtsc.bin')!r}, memory='16M'); {how}; print('end')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def test_memory_is_given_back(guests: Path) -> None:
+    def resident_mib() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) >> 8
+
+    gc.disable()
+    try:
+        ports(guests, memory="64M").close()
+        before = resident_mib()
+        machines = [ports(guests, memory="64M") for _ in range(2)]
+        held = resident_mib()
+        for machine in machines:
+            machine.close()
+        after = resident_mib()
+    finally:
+        gc.enable()
+    assert held - before > 300, "three copies each"
+    assert after - before < 64

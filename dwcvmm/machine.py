@@ -61,7 +61,7 @@ class Machine:
     slice: the longest element wanted, in seconds or as text. clock, clock_divisor, rtc, progress, tsc,
     checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
     hang: how much longer than the other a replica may take, before it is hung. cpus: the host CPUs for e1 and e2.
-    faults: to inject, as text or Fault. settle_after: elements, after which an unseen fault is looked for and mended.
+    faults: to inject, as text or Fault. close_after: elements, after which an unseen fault is looked for and mended.
     console_in, console_out: file objects of bytes. keep_console: what the guest prints is in the Result.
     observer: is told what happens.
 
@@ -97,7 +97,7 @@ class Machine:
         hang: Duration = "5s",
         cpus: tuple[int, int] | None = None,
         faults: Sequence[str | Fault] = (),
-        settle_after: int | None = None,
+        close_after: int | None = None,
         console_in: Reader | None = None,
         console_out: Writer | None = None,
         keep_console: bool = False,
@@ -135,7 +135,7 @@ class Machine:
                     memory_bytes=memory_bytes,
                     engine=engine,
                     faults=tuple(map(_fault, faults)),
-                    settle_after=settle_after,
+                    close_after=close_after,
                     modules=tuple(modules),
                     virtio=VirtioConfig(drives, rng, virtio_console),
                     date_ns=parse_date(rtc),

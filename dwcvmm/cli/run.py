@@ -49,7 +49,6 @@ NOT_STARTED = "the time was over before the guest started: its memory, a file or
 NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
 
 
-
 def open_console(name: str) -> tuple[int | None, int | None]:
     """(output, input) file descriptors; `name` is stdio, none, or a file for the output."""
     if name == "none":
@@ -192,7 +191,7 @@ def run(**given: Any) -> int:
     output.on_closed = machine.stop
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
-        machine.report(base)  # reads what the report says of host and guest, while files can be opened
+        machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
     record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(kernel))
     if deadline:

@@ -28,7 +28,7 @@ struct dwc_strategy_ops;
 struct dwc_engine {
 	struct dwc_config config; /* as passed to dwc_engine_init() */
 	const struct dwc_strategy_ops *ops;
-	int vms, protects; /* as in the ops, which are of the uppermost floor */
+	int vms, protects; /* copies of those in ops, for lower floors */
 	struct dwc_replica replicas[2];
 	int nslots; /* of RAM, in each VM */
 	/* the element */

@@ -71,7 +71,7 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
 
 
 class Record(Observer):
-    """Writes down what happens, and shuts the sandbox before the guest runs."""
+    """Logs events, and enters the sandbox before the guest runs."""
 
     def __init__(self, machine: Machine, log: EventLog, sandbox: Sandbox | None, quiet: bool) -> None:
         self._core, self._log, self._sandbox, self._quiet = machine.pc.core, log, sandbox, quiet
@@ -98,7 +98,7 @@ class Record(Observer):
 
 
 def check_files(options: RunOptions, kernel: Path, bios: Path | None) -> None:
-    """Raises ConfigError where one file would be written over another."""
+    """Raises ConfigError if one file would overwrite another."""
     console = {"stdio": STDOUT, "none": None}.get(options.console, Path(options.console))
     check_apart(
         {

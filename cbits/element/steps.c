@@ -96,7 +96,7 @@ int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_int
 	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
 	if (e->inputs.vector >= 0) /* its injection would push TF with the interrupted RFLAGS */
 		return DWC_STEPS_DISCARDED;
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	return dwc_replica_call(&e->replicas[replica], job_step_until);
 }
 
@@ -149,7 +149,7 @@ int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 {
 	int result = DWC_STEPS_DISCARDED;
 
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	e->steps = (struct dwc_steps){ 0 };
 	for (int i = 0; i < e->vms && result == DWC_STEPS_DISCARDED; i++) {
 		e->steps.limit = limit << i;

@@ -84,8 +84,8 @@ class Strategy(IntEnum):
 class TlbFlush(IntEnum):
     """How a rollback makes KVM forget translations."""
 
-    PGE = lib.DWC_FLUSH_PGE
-    MEMSLOT = lib.DWC_FLUSH_MEMSLOT
+    PGE = lib.DWC_TLB_FLUSH_PGE
+    MEMSLOT = lib.DWC_TLB_FLUSH_MEMSLOT
 
 
 class CacheFlush(IntEnum):

@@ -22,19 +22,19 @@ static int is_visited(const struct dwc_engine *e)
 }
 
 /* Run until the element is over or cut; in place until e1 is. */
-static int run(struct dwc_engine *e, int (*run)(struct dwc_engine *))
+static int run(struct dwc_engine *e, int (*as_strategy)(struct dwc_engine *))
 {
 	int stop;
 
 	dwc_set_phase(e, DWC_PHASE_RUNNING);
-	stop = run(e);
+	stop = as_strategy(e);
 	if (stop > 0)
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 	if (stop || !is_visited(e))
 		return stop;
 	if (e->phase == DWC_PHASE_FIRST_RUN_DONE)
 		return DWC_STOP_BETWEEN_RUNS;
-	if (e->phase == DWC_PHASE_COMPARED)
+	if (e->phase == DWC_PHASE_COMPARED) /* the visitor may change what was found equal */
 		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 	return e->phase == DWC_PHASE_BOTH_ENDED ? DWC_STOP_ELEMENT_END : 0;
 }

@@ -333,8 +333,12 @@ class Machine:
         if self._started:
             return
         self._started = True
-        self._pc.start()
-        self._pc.observers.start()
+        try:
+            self._pc.start()
+            self._pc.observers.start()
+        except BaseException:
+            self._pc.end(Outcome.ERROR)
+            raise
 
     def _run(self, until_element: int | None) -> Result:
         """On the machine's thread."""

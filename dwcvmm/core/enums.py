@@ -106,7 +106,7 @@ class Copy(IntEnum):
 
 
 class UserTrap(IntEnum):
-    """The trap that can replace RDTSC in ring 3 (cbits/vcpu/sites.c)."""
+    """The trap that can replace RDTSC in ring 3 (cbits/sites/sites.c)."""
 
     NONE = lib.DWC_USER_TRAP_NONE
     ICEBP = lib.DWC_USER_TRAP_ICEBP

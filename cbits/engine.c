@@ -1,4 +1,4 @@
-/* What Python asks of the engine besides running it: start and stop, runs of a replica into an element, requests from other threads. */
+/* What Python asks of the engine besides running elements: runs of a replica into an element, requests from other threads, answers. */
 #include "engine.h"
 
 #include <errno.h>
@@ -13,27 +13,27 @@
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-/* What a device in Python answered to the exit of the checkpoint. */
+/* The answer of a device in Python to the committed exit. */
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
 {
 	memcpy(e->inputs.io_data, data, length < DWC_IO_BYTES ? length : DWC_IO_BYTES);
 }
 
-/* As Python names it. */
+/* A replica by its number. */
 static struct dwc_replica *numbered(struct dwc_engine *e, int replica)
 {
 	DWC_ASSERT(e, replica == 0 || (replica == 1 && e->protects));
 	return &e->replicas[replica];
 }
 
-/* On a visit at the start: the instruction of a pending exit is finished, and the replica stands before the element's
- * first one, where registers may be set. Returns 1 if that instruction exits once more: then it cannot stand there. */
+/* On a visit at the start: finish the instruction of a pending exit, so that the replica is before the element's first instruction
+ * and registers can be set. Returns 1 if that instruction exits once more: then there is no such point. */
 static int job_enter(struct dwc_replica *r)
 {
 	int err = dwc_replica_feed_once(r);
 
 	if (!err)
-		err = dwc_replica_finish(r); /* also where only registers of the run page wait to be taken over */
+		err = dwc_replica_finish(r); /* needed also if only registers in the run page wait to be set */
 	dwc_state_get_synced(r, &r->state);
 	return err;
 }
@@ -44,7 +44,7 @@ int dwc_engine_enter(struct dwc_engine *e, int replica)
 	return dwc_replica_call(numbered(e, replica), job_enter);
 }
 
-/* On a visit at the end: somebody has changed registers. What is compared was read before. */
+/* On a visit at the end: registers were changed, so read again what is compared. */
 int dwc_engine_read_again(struct dwc_engine *e, int replica)
 {
 	struct dwc_replica *r = &e->replicas[replica];
@@ -65,7 +65,7 @@ static int job_move(struct dwc_replica *r)
 	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
 }
 
-/* From now on the replica's thread runs on that CPU. */
+/* Bind the replica's thread to a CPU. */
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 {
 	numbered(e, replica)->cpu = cpu;
@@ -86,11 +86,11 @@ static int job_run_for(struct dwc_replica *r)
 	return err;
 }
 
-/* The same, and some way into the element: DWC_RUN_TIME_LIMIT if it is not over after so many nanoseconds. The counts are void then. */
+/* The same, and run `ns` nanoseconds into the element: DWC_RUN_TIME_LIMIT if it is not over then. The counts are void after it. */
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_START_VISITED);
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	numbered(e, replica)->limit_ns = ns;
 	return dwc_replica_call(numbered(e, replica), job_run_for);
 }

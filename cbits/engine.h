@@ -1,5 +1,5 @@
 /* The mechanism of double execution: two replicas, a checkpoint, and the loop that runs elements.
- * What functions answer: status.h. */
+ * The results of functions are in status.h. */
 #ifndef DWC_ENGINE_H
 #define DWC_ENGINE_H
 
@@ -26,17 +26,17 @@
 struct dwc_strategy_ops;
 
 struct dwc_engine {
-	struct dwc_config config; /* as it was made */
+	struct dwc_config config; /* as passed to dwc_engine_init() */
 	const struct dwc_strategy_ops *ops;
-	int vms, protects; /* as in the ops, which are of the uppermost floor */
+	int vms, protects; /* copies of those in ops, for lower floors */
 	struct dwc_replica replicas[2];
 	int nslots; /* of RAM, in each VM */
 	/* the element */
 	enum dwc_phase phase;
 	struct dwc_inputs inputs;
 	struct dwc_exit exit; /* of the last committed element */
-	int has_pending_io;   /* it is an I/O exit whose instruction is not finished */
-	int waiting;          /* elements that a due interrupt could not be injected into, where windows are not exact */
+	int has_pending_io;   /* that exit is an I/O exit whose instruction is not finished */
+	int waiting;          /* elements that have kept a due interrupt waiting, if windows are not exact */
 	struct dwc_checkpoint checkpoint;
 	struct dwc_log log;
 	struct dwc_dirty_pages dirty;

@@ -1,4 +1,4 @@
-/* An engine's life: made from what Python hands over (VMs, RAM, what the host can do), started where a guest is loaded into
+/* An engine's life: it is made from what Python passes (VMs, RAM, what the host can do), started when a guest has been loaded into
  * replica A, stopped, and freed. */
 #include "setup.h"
 
@@ -29,7 +29,7 @@ static int are_vms_there(const struct dwc_config *c, int replicas)
 	return 1;
 }
 
-/* What a bug of the caller would be: what a user may ask for is checked where he asks. */
+/* Check for bugs of the caller; requests of users have been checked before. */
 static int is_sound(const struct dwc_config *c)
 {
 	const struct dwc_strategy_ops *ops = dwc_strategy_ops(c->strategy);
@@ -39,11 +39,11 @@ static int is_sound(const struct dwc_config *c)
 		return 0;
 	replicas = ops->protects ? 2 : 1;
 	return are_vms_there(c, replicas) && c->ram_bytes && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
-	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->settle || c->checkpoint_every == 1) &&
+	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->make_ready || c->checkpoint_every == 1) &&
 	       (!c->counting || ops->vms == 2) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
-	       c->idle_limit && c->msr_count <= DWC_MAX_MSRS && c->tsc_bits < 64 && (unsigned)c->flush <= DWC_FLUSH_MEMSLOT &&
+	       c->idle_limit && c->msr_count <= DWC_MAX_MSRS && c->tsc_bits < 64 && (unsigned)c->tlb_flush <= DWC_TLB_FLUSH_MEMSLOT &&
 	       (unsigned)c->user_trap <= DWC_USER_TRAP_SYSENTER && (unsigned)c->cache_flush <= DWC_CACHE_ALL &&
-	       (c->cache_flush == DWC_CACHE_KEPT || ops->settle) && (c->cache_flush != DWC_CACHE_ALL || (c->evict && c->evict_bytes));
+	       (c->cache_flush == DWC_CACHE_KEPT || ops->make_ready) && (c->cache_flush != DWC_CACHE_ALL || (c->evict && c->evict_bytes));
 }
 
 static int make_slot(struct dwc_slot *slot, uint64_t bytes)
@@ -69,7 +69,7 @@ static int make_replica(struct dwc_engine *e, int index)
 	r->cpu = vm->cpu;
 	r->run = vm->run;
 	r->ram = vm->ram;
-	r->tsc_usual_ns = e->config.slice_ns; /* until it is known */
+	r->tsc_usual_ns = e->config.slice_ns; /* until there are measurements */
 	return make_slot(&r->slots[0], e->config.ram_bytes);
 }
 
@@ -85,8 +85,8 @@ static int make_page_lists(struct dwc_engine *e)
 	return e->checkpoint.sums && e->checkpoint.new_sums && e->dirty.idle && e->dirty.pages && e->dirty.changed ? 0 : -ENOMEM;
 }
 
-/* From zeroes. Everything but the guest is there then: what it is loaded into is replica A's RAM and vCPU. Returns -EINVAL for a
- * config that cannot be, -ENOMEM; free it in any case. */
+/* Make an engine, of zeros before. After it only the guest is missing, which is loaded into replica A's RAM and vCPU. Returns
+ * -EINVAL for an impossible config, or -ENOMEM; dwc_engine_free() is needed in any case. */
 int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 {
 	int err;
@@ -97,7 +97,7 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	e->ops = dwc_strategy_ops(config->strategy);
 	e->vms = e->ops->vms;
 	e->protects = e->ops->protects;
-	e->nslots = 1; /* one slot is one KVM_GET_DIRTY_LOG: where a PC has VGA memory there is RAM that the memory map does not name */
+	e->nslots = 1; /* one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it */
 	for (int i = 0; i < 2; i++)
 		if ((err = make_replica(e, i)))
 			return err;
@@ -109,7 +109,7 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	return make_page_lists(e);
 }
 
-/* Registers are set by ioctl on A only: entry points need no others than these groups. */
+/* Copy A's registers to B. Entry points set registers of these groups only. */
 static int copy_registers(const struct dwc_replica *from, const struct dwc_replica *to)
 {
 	struct kvm_sregs sregs;
@@ -122,7 +122,7 @@ static int copy_registers(const struct dwc_replica *from, const struct dwc_repli
 	return 0;
 }
 
-/* What is in replica A is the first checkpoint, and in replica B, too. */
+/* Make replica A's state the first checkpoint, and copy it to replica B. */
 static int take_first_checkpoint(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
@@ -157,10 +157,10 @@ int dwc_engine_start(struct dwc_engine *e)
 	if ((err = dwc_install_kick()) || (e->protects && (err = take_first_checkpoint(e))))
 		return err;
 	dwc_caches_prepare(e);
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	if (e->config.follows_host_clock)
 		e->clock.host_base_ns = dwc_now_ns();
-	/* a counter counts in every VM that its thread runs: one thread for each */
+	/* a counter counts in every VM that its thread runs, so each VM needs a thread of its own */
 	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
 	err = dwc_replica_start(&e->replicas[0]);
 	if (err)
@@ -172,7 +172,7 @@ int dwc_engine_start(struct dwc_engine *e)
 	return err;
 }
 
-/* VMs and RAM are the caller's. */
+/* Free the engine. VMs and RAM belong to the caller. */
 void dwc_engine_free(struct dwc_engine *e)
 {
 	for (int i = 0; i < 2; i++) {

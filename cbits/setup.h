@@ -1,4 +1,4 @@
-/* An engine's life: made, started, stopped, freed, in this order. */
+/* An engine's life: it is made, started, stopped, and freed, in this order. */
 #ifndef DWC_SETUP_H
 #define DWC_SETUP_H
 

@@ -21,7 +21,7 @@ enum dwc_stop {
 	DWC_STOP_CONSOLE,            /* the UART has output to drain */
 	DWC_STOP_DIVERGED,           /* e1 and e2 differ: see dwc_engine.diff */
 	DWC_STOP_TIME_LIMIT,         /* neither replica reached a natural end in time: nothing is committed */
-	DWC_STOP_REQUESTED,          /* the element under way is not committed */
+	DWC_STOP_REQUESTED,          /* a stop was requested; the current element is not committed */
 	DWC_STOP_IDLE,               /* HLT, and no interrupt can come from a device in C */
 	DWC_STOP_ELEMENT_LIMIT,      /* the number of elements asked for is committed */
 	DWC_STOP_ATTENTION,          /* another thread has something for the devices */
@@ -67,10 +67,10 @@ enum dwc_align_result {
 	DWC_ALIGN_STOP_REQUESTED,
 };
 
-/* How single steps came out (element/steps.c). */
+/* The result of single steps (element/steps.c). */
 enum dwc_steps_result {
 	DWC_STEPS_DONE,
-	DWC_STEPS_DISCARDED = 0x800, /* they met an instruction that they change, or no common point: roll back */
+	DWC_STEPS_DISCARDED = 0x800, /* they met an instruction that behaves differently under them, or no common point: roll back */
 };
 
 /* What can differ between two replicas; one bit each, so that several can be combined. */

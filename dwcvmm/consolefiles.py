@@ -26,7 +26,7 @@ class Writer(Protocol):
 
 
 class ConsoleOut(Observer):
-    """Writes what the guest prints to `file`, and flushes it if it can; keeps it if `keep`."""
+    """Writes what the guest prints to `file`, and flushes that if it can be flushed. `keep`: keep the output, too."""
 
     def __init__(self, file: Writer | None, keep: bool) -> None:
         self._file, self._keep = file, keep
@@ -44,14 +44,14 @@ class ConsoleOut(Observer):
             return
         left = data
         while left:
-            count = self._file.write(left)  # of a raw file it may be less
+            count = self._file.write(left)  # a raw file may take less
             left = left[count:] if isinstance(count, int) and count else b""
         self._flush()
 
 
 class ConsoleIn(Observer):
-    """Reads `file` on a thread of its own, not much faster than the guest of `pc` takes it. Until the file's end the
-    guest's idle time passes at the host's pace.
+    """Reads `file` on a thread of its own, little faster than the guest takes it. Until the file's end the guest's
+    idle time passes in real time.
     """
 
     def __init__(self, file: Reader, pc: PC) -> None:
@@ -69,7 +69,7 @@ class ConsoleIn(Observer):
         self._room.set()
 
     def close(self) -> None:
-        """A thread that is held by a file without a descriptor is left behind."""
+        """A thread that waits for a file without a descriptor is abandoned."""
         self._over.set()
         self._room.set()
         if self._thread.is_alive() and self._fd is not None:

@@ -47,25 +47,25 @@ MOST_TIMEOUT_NS = 365 * 24 * HOUR
 
 
 class Machine:
-    """A virtual PC with its guest, ready to run. A context manager: whatever happens, `close` ends it.
+    """A virtual PC with its guest, ready to run. As a context manager it is closed whatever happens.
 
     The settings are those of `dwcvmm run` (docs/usage.md). Enums may be given by their values, files as str or Path.
 
     kernel: bzImage, multiboot, ELF, flat image (.bin) or BIOS. None: with disks the installed SeaBIOS, else `bios`.
-    image: the kernel's content, where the caller has it; `kernel` is its name then.
+    image: the kernel's content, if the caller has it; `kernel` is then only its name.
     bios: a firmware that starts the kernel. initrd: or the first module. modules: each "FILE ARGUMENTS".
     disks: each a file, "FILE,snapshot" as for --disk, or a DiskConfig. rng, virtio_console: more virtio devices.
-    append: added to the command line. default_append: before it comes what Linux needs here. legacy_pc: no ACPI, APICs.
-    memory: bytes, or text as in "256M"; three times that is used.
+    append: added to the command line. default_append: put Linux's default arguments before it. legacy_pc: no ACPI,
+    APICs. memory: bytes, or text such as "256M"; the host needs three times that.
     strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
-    slice: the longest element wanted, in seconds or as text. clock, clock_divisor, rtc, progress, tsc,
-    checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
-    hang: how much longer than the other a replica may take, before it is hung. cpus: the host CPUs for e1 and e2.
-    faults: to inject, as text or Fault. settle_after: elements, after which an unseen fault is looked for and mended.
-    console_in, console_out: file objects of bytes. keep_console: what the guest prints is in the Result.
-    observer: is told what happens.
+    slice: the longest time that an element should take, in seconds or as text. clock, clock_divisor, rtc, progress,
+    tsc, checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
+    hang: how much longer than the other a replica may take before it counts as hung. cpus: the host CPUs for e1 and e2.
+    faults: to inject, as text or Fault. close_after: elements after which an unseen fault is looked for and repaired.
+    console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.
+    observer: is called when something happens.
 
-    Raises ConfigError, GuestImageError, HostError or another DwcVmmError; nothing is left open then.
+    Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Machine:
         hang: Duration = "5s",
         cpus: tuple[int, int] | None = None,
         faults: Sequence[str | Fault] = (),
-        settle_after: int | None = None,
+        close_after: int | None = None,
         console_in: Reader | None = None,
         console_out: Writer | None = None,
         keep_console: bool = False,
@@ -135,7 +135,7 @@ class Machine:
                     memory_bytes=memory_bytes,
                     engine=engine,
                     faults=tuple(map(_fault, faults)),
-                    settle_after=settle_after,
+                    close_after=close_after,
                     modules=tuple(modules),
                     virtio=VirtioConfig(drives, rng, virtio_console),
                     date_ns=parse_date(rtc),
@@ -169,9 +169,9 @@ class Machine:
             warnings.warn("a dwcvmm.Machine was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def close(self) -> None:
-        """End the guest, if it runs, and free all: VMs, memory, disks. May be called again.
+        """End the guest if it runs, and free everything: VMs, memory, disks. May be called again.
 
-        Waits for the machine's thread: a `console_out` or an observer that does not return holds it.
+        It waits for the machine's thread, and so for a `console_out` or an observer that does not return.
         Raises MachineStateError from within an observer.
         """
         if self._thread.is_current:
@@ -185,13 +185,13 @@ class Machine:
     # running
 
     def start(self) -> None:
-        """Bind the vCPUs to the machine's thread. `run` and `step` do so by themselves; done before, it is no part of
-        the time that they take.
+        """Bind the vCPUs to the machine's thread. `run` and `step` do it if needed; called before, it does not count in
+        their time.
         """
         self._call(self._start)
 
     def run(self, timeout: Duration | None = None, until_element: int | None = None) -> Result:
-        """Run until the guest ends, or until so many elements are committed in all.
+        """Run until the guest ends, or until `until_element` elements are committed in all.
 
         `timeout`: then the guest is ended with Outcome.TIMEOUT. On KeyboardInterrupt (and whatever else a signal
         handler raises) it is ended, too: the machine can then be looked at and closed.
@@ -201,18 +201,18 @@ class Machine:
         return self._await(self.run_async(until_element), seconds)
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
-        """As `run`, without waiting. Meanwhile the other calls are refused, but `stop`, `send_input`, `result`."""
+        """As `run`, without waiting. Meanwhile other calls are refused, except `stop`, `send_input` and `result`."""
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
 
     def step(self, elements: int = 1) -> Result:
-        """Run so many elements more, or to the guest's end."""
+        """Run that many more elements, or to the guest's end."""
         if elements < 1:
             raise ConfigError(f"{elements} elements: at least one")
         return self.run(until_element=self.elements + elements)
 
     def stop(self, outcome: Outcome = Outcome.INTERRUPTED) -> None:
-        """From any thread, an observer, a signal handler: end the guest where it stands, unless it has ended."""
+        """From any thread, an observer or a signal handler: end the guest now, unless it has ended already."""
         if not self.closed:
             self._pc.end(outcome)
 
@@ -225,22 +225,22 @@ class Machine:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the guest has ended; None: it has not."""
+        """How the guest ended; None if it has not."""
         return self._pc.outcome
 
     @property
     def seconds(self) -> float:
-        """That the guest has run."""
+        """Time that the guest has run."""
         since = self._running_since
         return self._ran_s + (time.monotonic() - since if since else 0.0)
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Sentences that the user should read, of the disks."""
+        """Remarks about the disks, as sentences for the user."""
         return self._pc.virtio.remarks
 
     def result(self) -> Result:
-        """What has become of it so far; also after `close`."""
+        """The result so far; also after `close`."""
         pc = self._pc
         return Result(
             outcome=pc.outcome,
@@ -262,48 +262,48 @@ class Machine:
 
     def registers(self) -> Mapping[str, int]:
         """General registers, RIP and RFLAGS, control registers, and the fields of segments and tables ("cs.base"), as
-        they stand between two elements. After an exit to a device its instruction may not be finished.
+        they are between two elements. After an exit to a device its instruction may be unfinished.
         """
         return self._call(self._pc.registers)
 
     def read_memory(self, gpa: int, length: int) -> bytes:
-        """Guest RAM at a guest physical address, of the first replica: a fault that no comparison has met is in it.
+        """Read RAM of replica A at a guest physical address, including a fault that no comparison has found yet.
         Raises GuestMemoryError outside of RAM.
         """
         return self._call(lambda: self._pc.memory.read(gpa, length))
 
     def write_memory(self, gpa: int, data: bytes) -> None:
-        """Write to guest RAM, in all copies. Raises GuestMemoryError outside of RAM, MachineStateError where the guest
-        stands within an instruction: step on, and try again.
+        """Write to guest RAM, in all copies. Raises GuestMemoryError outside of RAM, MachineStateError if the guest
+        is within an instruction: step, and try again.
         """
         self._call(lambda: self._pc.write_memory(gpa, data))
 
     def translate(self, linear: int) -> int | None:
-        """Guest physical address of a linear address, by the guest's page tables; None where no RAM is mapped."""
+        """Guest physical address of a linear address, by the guest's page tables; None if no RAM is mapped there."""
         return self._call(lambda: self._pc.translate(linear))
 
     def describe(self) -> str:
-        """The guest as it stands: exit, registers, code, page walk, as text."""
+        """A post-mortem of the guest as text: exit, registers, code, page walk."""
         return self._call(self._pc.describe)
 
     # changing
 
     def inject(self, *faults: str | Fault) -> None:
         """Inject faults (their text is in dwcvmm/faults/model.py, and docs/api.md), before a run or between two.
-        Raises ConfigError for one that cannot be injected here, or whose element is committed.
+        Raises ConfigError if one cannot be injected here, or if its element is committed.
         """
         wanted = tuple(map(_fault, faults))
         self._check_not_ended()
         self._call(lambda: self._pc.inject(*wanted))
 
     def observe(self, observer: Observer) -> None:
-        """One observer more, before a run or between two."""
+        """Add an observer, before a run or between two."""
         with self._lock:
             self._check_idle()
             self._pc.observers.add(observer)
 
     def send_input(self, data: bytes) -> None:
-        """From any thread: bytes for the console; they wait until the guest takes them."""
+        """From any thread: send bytes to the console. They wait until the guest takes them."""
         self._pc.send_input(data)
 
     @property
@@ -312,18 +312,18 @@ class Machine:
         return self._pc.input_backlog
 
     def request_attention(self) -> None:
-        """From any thread: have Observer.attention called after the element under way."""
+        """From any thread: have Observer.attention called after the current element."""
         self._pc.request_attention()
 
     def wait_when_idle(self, wanted: bool) -> None:
-        """From any thread: let the guest's idle time pass at the host's pace, as input may come in it. `console_in`
+        """From any thread: let the guest's idle time pass in real time, since input may come meanwhile. `console_in`
         does so until its end.
         """
         self._pc.wait_when_idle(wanted)
 
     @property
     def pc(self) -> PC:
-        """What is under it: no part of the stable interface. To be touched between runs, or in an observer."""
+        """The PC below it, which is not part of the stable interface. Use it only between runs, or in an observer."""
         self._check_open()
         return self._pc
 
@@ -333,8 +333,12 @@ class Machine:
         if self._started:
             return
         self._started = True
-        self._pc.start()
-        self._pc.observers.start()
+        try:
+            self._pc.start()
+            self._pc.observers.start()
+        except BaseException:
+            self._pc.end(Outcome.ERROR)
+            raise
 
     def _run(self, until_element: int | None) -> Result:
         """On the machine's thread."""
@@ -396,7 +400,7 @@ class Machine:
 
 
 def what_boots(kernel: FilePath | None, bios: FilePath | None, has_disks: bool) -> tuple[Path, Path | None]:
-    """(kernel or BIOS, firmware that starts the kernel). Raises ConfigError where there is nothing to boot."""
+    """Returns (kernel or BIOS, firmware that starts the kernel). Raises ConfigError if there is nothing to boot."""
     if kernel:
         return Path(kernel), Path(bios) if bios else None
     if bios:
@@ -425,7 +429,7 @@ def _fault(fault: str | Fault) -> Fault:
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
-    """What the host refuses on the way is one of dwcvmm's own errors."""
+    """Turn errors of the host into dwcvmm's own."""
     try:
         yield
     except (OSError, MemoryError, UnicodeEncodeError) as error:

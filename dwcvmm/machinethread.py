@@ -1,4 +1,4 @@
-"""A thread that owns a machine's vCPUs: all that touches them is done there, one job after another."""
+"""A thread that owns a machine's vCPUs: everything that uses them runs there, one job after another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 class MachineThread:
-    """Made with the first job. The engine blocks all signals on it but its own, so that no element is cut by one."""
+    """Started with the first job. The engine blocks all signals except its own on it, so that they do not cut
+    elements.
+    """
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -25,7 +27,7 @@ class MachineThread:
         return threading.current_thread() is self._thread
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Raises HostError where the host gives no thread."""
+        """Raises HostError if the host cannot make a thread."""
         if not self._thread:
             thread = threading.Thread(target=_work, args=(self._jobs,), name="machine", daemon=True)
             try:
@@ -38,7 +40,7 @@ class MachineThread:
         return future
 
     def finish(self, last: Callable[[], object]) -> None:
-        """Do what closes the machine, behind the job under way, and end the thread."""
+        """Run the closing job after the current one, and end the thread."""
         if not self._thread or self.is_current:  # the latter of the garbage collector, which may run anywhere
             last()
             self._jobs.put(None)
@@ -61,4 +63,4 @@ def _do(job: Callable[[], T], future: Future[T]) -> None:
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while job := jobs.get():
         job()
-        del job  # it leads to the machine, which may be forgotten while this waits
+        del job  # it refers to the machine, which may be dropped while this waits

@@ -1,7 +1,7 @@
-/* The exact stop: both replicas were kicked out of the guest by their counters, some instructions late
- * and not equally late. The one behind is brought to where the other stands: by its counter over a long
- * way, then by a breakpoint at the other's RIP. Equal registers and equal memory are the proof; counts
- * say only who is behind and when to give up (docs/progress.md). */
+/* Alignment: both replicas were stopped by overflows of their counters, some instructions late and not
+ * equally late. The lagging one is brought to where the other one is: by its counter while it is far
+ * away, then by a breakpoint at the other's RIP. Equal registers and equal memory are the proof; counts
+ * only tell which one is lagging, and when to give up (docs/progress.md). */
 #include "element/align.h"
 
 #include <linux/kvm.h>
@@ -19,21 +19,21 @@
 #include "vcpu/translate.h"
 
 #define TRIES 24
-#define SKID 192 /* stop short of the other by this much; a longer skid costs another try */
+#define SKID 192 /* stop this many events before the leading one; a longer skid costs another try */
 #define MOVE_ON 24
-#define LONGEST_REPEAT (1u << 16) /* noise of a repeated string instruction, which is one event: an interrupt cuts it */
+#define LONGEST_REPEAT (1u << 16) /* events; a repeated string instruction is one event, and one more at each interrupt */
 #define SIXTEENTHS 16
-#define NOISE_A_STOP 2 /* many CPUs count too much at each VM entry */
-#define LEARNED_FROM 16 /* stops at most: behind more of them their own noise is what would be learned */
-#define NOISE 1024 /* equal registers with counts further apart are another turn of a loop */
-#define SLACK 16 /* beyond the other by so much, and three times the usual spread: it was in front */
+#define NOISE_A_STOP 2 /* many CPUs overcount at each VM entry */
+#define LEARNED_FROM 16 /* stops at most; after more of them their own noise would be learned */
+#define NOISE 1024 /* if counts are further apart, equal registers mean another turn of a loop */
+#define SLACK 16 /* past the target by this and three times the usual spread: it was the leading one */
 #define DR6_B0 1u
 
-/* How a piece of the way has ended; no number of status.h. */
+/* How a part of the catch-up has ended. The values are different from those of status.h. */
 enum way {
-	WAY_AT_COMMON_POINT, /* all registers are the other's */
-	WAY_OVERRUN = 0x7000, /* the count is used up, the breakpoint passed: look at the counts again */
-	WAY_OWN_EXIT,         /* an exit of the guest: its natural end */
+	WAY_AT_COMMON_POINT, /* all registers equal the other's */
+	WAY_OVERRUN = 0x7000, /* the budget is used up, or the breakpoint was passed: read the counts again */
+	WAY_OWN_EXIT,         /* an exit of the guest, a natural end */
 	WAY_MET,              /* all state agrees with the other's */
 };
 
@@ -42,15 +42,15 @@ static struct dwc_replica *other(struct dwc_replica *r)
 	return &r->engine->replicas[!r->index];
 }
 
-/* Without RF the instruction at the breakpoint would hit it again (SDM 3B 18.3.1.1). */
+/* Set RF: without it the instruction at the breakpoint would hit it again (SDM 3B 18.3.1.1). */
 static void resume_past(struct dwc_replica *r)
 {
 	r->run->s.regs.regs.rflags |= DWC_RFLAGS_RF;
 	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }
 
-/* Where the instruction behind the repeated string instruction is that the replica stands at; 0: it stands at another. */
-static uint64_t behind_repeat(struct dwc_replica *r)
+/* The address after the repeated string instruction at which the replica is; 0: it is not at one. */
+static uint64_t after_repeat(struct dwc_replica *r)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
 	struct dwc_insn insn;
@@ -64,18 +64,18 @@ static int at_breakpoint(const struct dwc_replica *r)
 	return r->exit.reason == KVM_EXIT_DEBUG && r->exit.info & DR6_B0;
 }
 
-/* What dwc_replica_run() has answered, as a way that is not at its end, or a stop. */
+/* A result of dwc_replica_run() as one of the values above. */
 static int way_of(int run_end)
 {
 	return run_end == DWC_RUN_COUNTER ? WAY_OVERRUN : run_end == DWC_RUN_STOP_REQUESTED ? DWC_ALIGN_STOP_REQUESTED : run_end;
 }
 
-/* Run until so many more are counted, or to a breakpoint (both are WAY_OVERRUN), or to an exit of the guest. */
-static int job_move(struct dwc_replica *r)
+/* Run for r->advance events, or to a breakpoint (both are WAY_OVERRUN), or to an exit of the guest. */
+static int job_advance(struct dwc_replica *r)
 {
 	int status;
 
-	if ((status = dwc_counter_extend(r, r->move)))
+	if ((status = dwc_counter_extend(r, r->advance)))
 		return status;
 	r->most_ns = 0;
 	r->started_ns = dwc_now_ns();
@@ -85,34 +85,34 @@ static int job_move(struct dwc_replica *r)
 	return at_breakpoint(r) ? WAY_OVERRUN : WAY_OWN_EXIT;
 }
 
-static int move(struct dwc_replica *r, uint64_t more)
+static int advance(struct dwc_replica *r, uint64_t more)
 {
-	r->move = more;
-	return dwc_replica_call(r, job_move);
+	r->advance = more;
+	return dwc_replica_call(r, job_advance);
 }
 
-/* Behind the repeated string instruction that it stands at: many states of that share one RIP, and one event. */
+/* Run past the repeated string instruction at which it is: many of its states share one RIP and one event. */
 static int pass_repeat(struct dwc_replica *r, uint64_t to)
 {
 	int err, status;
 
 	if ((err = dwc_set_breakpoint(r, to)))
 		return err;
-	status = move(r, LONGEST_REPEAT);
+	status = advance(r, LONGEST_REPEAT);
 	r->engine->stats.debug_exits++;
 	err = dwc_set_breakpoint(r, 0);
 	return err ? err : status;
 }
 
-/* The other has ended by itself: so must this one, soon. Returns an enum dwc_align_result or -errno. */
+/* The other replica has reached a natural end, so this one must reach one soon. Returns an enum dwc_align_result or -errno. */
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 {
-	int status = move(r, limit);
+	int status = advance(r, limit);
 
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
 
-/* Does all state agree here? Compares memory, so only where registers already do. */
+/* Whether all state agrees. It compares memory, if the registers agree. */
 static int agree(struct dwc_engine *e)
 {
 	int err;
@@ -138,19 +138,19 @@ static int read_counts(struct dwc_engine *e, uint64_t *counts)
 	return err ? err : dwc_counter_read(&e->replicas[1], &counts[1]);
 }
 
-/* How far replica B is in front of A: by the counts, less what B counts too much as a rule. */
+/* By how much replica B leads A: the difference of the counts minus its usual value at the same instruction. */
 static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
 {
 	return (int64_t)(counts[1] - counts[0]) - e->slice.habits.bias / SIXTEENTHS;
 }
 
-/* An average over the last eight or so. */
+/* A moving average over about eight samples. */
 static void follow(int64_t *habit, int64_t sample)
 {
 	*habit += (sample * SIXTEENTHS - *habit) / 8;
 }
 
-/* Both stand at the same instruction: so the difference of their counts is noise. */
+/* Both are at the same instruction, so the difference of their counts is noise: learn it. */
 static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
 {
 	int64_t off = lead_of_b(e, counts);
@@ -159,7 +159,7 @@ static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
 	follow(&e->slice.habits.bias, (int64_t)(counts[1] - counts[0]));
 }
 
-/* The budget with which a run is likely to end at a count, as an overflow comes late. */
+/* The budget with which a run is likely to end at `count`, given the usual skid. */
 uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count)
 {
 	uint64_t skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
@@ -167,7 +167,7 @@ uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count)
 	return count > DWC_LEAST_BUDGET + skid ? count - skid : count;
 }
 
-/* The budget of replica B for a point that replica A counts so many to. */
+/* The budget of replica B for the point at which replica A counts `count`. */
 uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
 {
 	int64_t bias = e->slice.habits.bias / SIXTEENTHS;
@@ -175,8 +175,7 @@ uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
 	return (int64_t)count + bias > DWC_LEAST_BUDGET ? count + (uint64_t)bias : count;
 }
 
-/* A catch-up under way: where it starts and is to get to, by its own counter, how far beyond that it may be, and how many debug
- * exits it took. */
+/* A catch-up: its present and its target count, by how much it may pass the target, and how many debug exceptions it took. */
 struct chase {
 	uint64_t mine, goal, slack, stops;
 };
@@ -186,7 +185,7 @@ static int overrun(const struct chase *c)
 	return c->mine > c->goal + c->slack + NOISE_A_STOP * c->stops;
 }
 
-/* On the thread of the one behind, to the next hit of the breakpoint where all registers agree. */
+/* On the lagging replica's thread: run to the next hit of the breakpoint at which all registers agree. */
 static int job_chase(struct dwc_replica *r)
 {
 	struct chase *chase = r->chase;
@@ -201,7 +200,7 @@ static int job_chase(struct dwc_replica *r)
 			resume_past(r);
 		if ((status = dwc_replica_run(r, 0)))
 			return way_of(status);
-		if (!at_breakpoint(r)) /* a time site is an exit of the guest's own */
+		if (!at_breakpoint(r)) /* a natural end, such as a time site */
 			return WAY_OWN_EXIT;
 		r->engine->stats.debug_exits++;
 		if ((status = dwc_counter_read(r, &chase->mine)))
@@ -213,7 +212,7 @@ static int job_chase(struct dwc_replica *r)
 	return WAY_OVERRUN;
 }
 
-/* The counter ends it where the breakpoint is not met any more. */
+/* Arm the counter, in case the breakpoint is not hit any more. */
 static int job_start_chase(struct dwc_replica *r)
 {
 	const struct chase *c = r->chase;
@@ -221,30 +220,30 @@ static int job_start_chase(struct dwc_replica *r)
 	return dwc_counter_extend(r, c->goal - c->mine + c->slack + SKID);
 }
 
-/* From hit to hit until it agrees with the leader. When it is beyond by more than noise can explain, it was in front. */
-static int catch_up(struct dwc_replica *behind, uint64_t mine, uint64_t distance)
+/* Run from hit to hit until it agrees with the leading one. If it passes the target by more than noise explains, it was leading. */
+static int catch_up(struct dwc_replica *lagging, uint64_t mine, uint64_t distance)
 {
 	struct chase chase = { .mine = mine, .goal = mine + distance };
 	uint64_t counts[2];
 	int err, status;
 
-	chase.slack = SLACK + 3 * (uint64_t)behind->engine->slice.habits.spread / SIXTEENTHS;
+	chase.slack = SLACK + 3 * (uint64_t)lagging->engine->slice.habits.spread / SIXTEENTHS;
 
-	behind->chase = &chase;
-	if ((err = dwc_set_breakpoint(behind, dwc_linear_rip(&other(behind)->state))) ||
-	    (err = dwc_replica_call(behind, job_start_chase)))
+	lagging->chase = &chase;
+	if ((err = dwc_set_breakpoint(lagging, dwc_linear_rip(&other(lagging)->state))) ||
+	    (err = dwc_replica_call(lagging, job_start_chase)))
 		return err;
-	while ((status = dwc_replica_call(behind, job_chase)) == WAY_AT_COMMON_POINT)
-		if ((status = agree(behind->engine))) {
+	while ((status = dwc_replica_call(lagging, job_chase)) == WAY_AT_COMMON_POINT)
+		if ((status = agree(lagging->engine))) {
 			status = status < 0 ? status : WAY_MET;
 			break;
 		}
 	if (status == WAY_MET && chase.stops <= LEARNED_FROM) {
-		if ((err = read_counts(behind->engine, counts)))
+		if ((err = read_counts(lagging->engine, counts)))
 			return err;
-		learn_noise(behind->engine, counts);
+		learn_noise(lagging->engine, counts);
 	}
-	err = dwc_set_breakpoint(behind, 0);
+	err = dwc_set_breakpoint(lagging, 0);
 	return err ? err : status;
 }
 
@@ -256,7 +255,7 @@ static void tally(uint64_t *histogram, uint64_t value)
 	histogram[bucket < DWC_HISTOGRAM ? bucket : DWC_HISTOGRAM - 1]++;
 }
 
-/* Elements with an end of their own are shorter: the counter would have ended them. */
+/* Note the length of an element. Elements with a natural end are shorter, or the counter would have ended them. */
 static void note_length(struct dwc_engine *e, uint64_t count)
 {
 	uint64_t permille = count * 1000 / e->slice.events;
@@ -265,7 +264,7 @@ static void note_length(struct dwc_engine *e, uint64_t count)
 		e->stats.longest_permille = permille;
 }
 
-/* Both as their counters have stopped them: for the histograms, and for the next slice. */
+/* Note where the counters have stopped both, for the histograms and for the next slice. */
 static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 {
 	tally(e->stats.distance, counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0]);
@@ -275,29 +274,29 @@ static void note_stop(struct dwc_engine *e, const uint64_t *counts)
 
 		if (!i)
 			tally(e->stats.lateness, late);
-		if (counts[i] >= budget && late <= NOISE) /* not one that ended by time, or behind a long REP */
+		if (counts[i] >= budget && late <= NOISE) /* leave out ends by time, and after a long REP */
 			follow(&e->slice.habits.skid, (int64_t)late);
 	}
 }
 
-/* A try with replica B so far in front. Returns WAY_OVERRUN: try again; anything else: as dwc_align(). */
+/* One try; replica B leads by `lead`. Returns WAY_OVERRUN (try again), or as dwc_align() does. */
 static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uint64_t *counts)
 {
-	struct dwc_replica *leader = &e->replicas[lead > 0], *behind = other(leader);
-	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = behind_repeat(leader), skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
+	struct dwc_replica *leader = &e->replicas[lead > 0], *lagging = other(leader);
+	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = after_repeat(leader), skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
 	int status;
 
 	if (to || leader->state.events.interrupt.shadow || number % 4 == 3) {
-		/* nobody can be brought there: a shadow blocks breakpoints. Or this point did not work out */
-		status = to ? pass_repeat(leader, to) : move(leader, MOVE_ON + 7 * (unsigned)number);
-		return status == WAY_OWN_EXIT ? dwc_align_to_natural(behind, distance + e->slice.budget + SKID) : status;
+		/* this point cannot be a target, since a shadow blocks breakpoints; or it has not worked several times */
+		status = to ? pass_repeat(leader, to) : advance(leader, MOVE_ON + 7 * (unsigned)number);
+		return status == WAY_OWN_EXIT ? dwc_align_to_natural(lagging, distance + e->slice.budget + SKID) : status;
 	}
 	if (distance > SKID + skid) {
-		status = move(behind, distance - skid);
+		status = advance(lagging, distance - skid);
 		return status == WAY_OWN_EXIT ? dwc_align_to_natural(leader, e->slice.budget + SKID) : status;
 	}
 	e->stats.catch_ups++;
-	switch (status = catch_up(behind, counts[behind->index], distance)) {
+	switch (status = catch_up(lagging, counts[lagging->index], distance)) {
 	case WAY_MET:
 		return DWC_ALIGN_MET;
 	case WAY_OWN_EXIT:
@@ -307,7 +306,7 @@ static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uin
 	}
 }
 
-/* Both were kicked: make them stand at the same instruction. Returns an enum dwc_align_result or -errno. */
+/* Both were stopped by overflows: bring them to the same instruction. Returns an enum dwc_align_result or -errno. */
 int dwc_align(struct dwc_engine *e)
 {
 	uint64_t counts[2];

@@ -1,4 +1,4 @@
-/* The exact stop: both replicas brought to the same instruction. */
+/* Alignment: brings both replicas to the same instruction. */
 #ifndef DWC_ELEMENT_ALIGN_H
 #define DWC_ELEMENT_ALIGN_H
 
@@ -7,8 +7,8 @@
 struct dwc_engine;
 struct dwc_replica;
 
-/* What alignment has learned of the counters, in sixteenths of an event: how much more replica B counts up to the same point,
- * how far single cases are from that, and how late an overflow ends a run. */
+/* What alignment has learned about the counters, in sixteenths of an event: by how much replica B counts more up to the same point,
+ * how much single cases differ from that, and how late an overflow ends a run. */
 struct dwc_counter_habits {
 	int64_t bias, spread, skid;
 };

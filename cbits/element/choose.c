@@ -13,7 +13,7 @@
 /* Whether the element starts with an exception: KVM does not accept an interrupt or NMI at the same time. */
 static int starts_with_exception(const struct dwc_engine *e)
 {
-	if (e->ops->settle) /* the answer has been given already (dwc_inplace_settle) */
+	if (e->ops->make_ready) /* the answer has been given already (dwc_inplace_make_ready) */
 		return e->checkpoint.state.events.exception.pending;
 	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
 	       e->inputs.answer == DWC_ANSWER_REFUSED;

@@ -44,7 +44,7 @@ static int begin(struct dwc_engine *e)
 {
 	int stop;
 
-	if (e->ops->settle && (stop = e->ops->settle(e)))
+	if (e->ops->make_ready && (stop = e->ops->make_ready(e)))
 		return stop;
 	if ((stop = dwc_between_elements(e)))
 		return stop;

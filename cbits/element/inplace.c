@@ -130,7 +130,7 @@ static int finish_exit(struct dwc_engine *e)
 }
 
 /* Make the VM ready for the next element, once for each element, and before a fault is injected. */
-int dwc_inplace_settle(struct dwc_engine *e)
+int dwc_inplace_make_ready(struct dwc_engine *e)
 {
 	uint64_t from = dwc_now_ns();
 	int err;

@@ -10,7 +10,7 @@ struct dwc_in_place {
 	struct dwc_msrs msrs_given; /* to KVM, last */
 };
 
-int dwc_inplace_settle(struct dwc_engine *e);
+int dwc_inplace_make_ready(struct dwc_engine *e);
 int dwc_inplace_rewind(struct dwc_engine *e);
 int dwc_inplace_run(struct dwc_engine *e);
 int dwc_inplace_run_again(struct dwc_engine *e);

@@ -23,7 +23,7 @@ int dwc_job_restore(struct dwc_replica *r)
 {
 	r->state = r->engine->checkpoint.state;
 	r->stage = DWC_STAGE_AT_COMMITTED;
-	return dwc_state_set(r, &r->state, r->engine->config.flush == DWC_FLUSH_PGE);
+	return dwc_state_set(r, &r->state, r->engine->config.tlb_flush == DWC_TLB_FLUSH_PGE);
 }
 
 /* Run to the expected exit: the I/O exit of the checkpoint, whose instruction exits again (the device is not asked again), or the
@@ -100,7 +100,7 @@ static int restore(struct dwc_engine *e, int all)
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
 	    (err = dwc_pages_rollback(e, all)))
 		return err;
-	if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))
+	if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))
 		return err;
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
@@ -126,7 +126,7 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 	} while (err == DWC_ROLLBACK_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	e->divergence.groups = diff;
 	e->inputs = inputs;
 	dwc_set_phase(e, to);

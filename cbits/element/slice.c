@@ -26,16 +26,16 @@ int dwc_slice_plan(struct dwc_engine *e)
 	int err;
 
 	e->slice.arm = 0;
-	if (!e->config.counting || (!e->slice.rearm && e->slice.used_ns < e->config.slice_ns / 2))
+	if (!e->config.counting || (!e->slice.counts_void && e->slice.used_ns < e->config.slice_ns / 2))
 		return 0;
-	if (!e->slice.rearm && (err = dwc_slice_measure(e)))
+	if (!e->slice.counts_void && (err = dwc_slice_measure(e)))
 		return err;
 	e->slice.budget = e->slice.events_per_ms * e->config.slice_ns / NS_PER_MS;
 	if (e->slice.budget < DWC_LEAST_BUDGET)
 		e->slice.budget = DWC_LEAST_BUDGET;
 	e->slice.events = e->slice.budget;
 	e->slice.arm = 1;
-	e->slice.rearm = 0;
+	e->slice.counts_void = 0;
 	e->slice.used_ns = 0;
 	return 0;
 }

@@ -9,12 +9,12 @@
 struct dwc_engine;
 struct dwc_replica;
 
-/* The slice under way, and what was learned for the next. */
+/* The current slice, and what was learned for the next one. */
 struct dwc_slice {
-	int arm, rearm;            /* this element starts a new one; it must, the counts are void */
+	int arm, counts_void; /* this element starts a new slice; it must, because the counts are void */
 	uint64_t events, budget;
 	uint64_t used_ns;          /* guest time since the counters were armed */
-	uint64_t events_per_ms;    /* what the counter counts in a millisecond of guest time */
+	uint64_t events_per_ms;    /* events in a millisecond of guest time */
 	struct dwc_counter_habits habits;
 };
 

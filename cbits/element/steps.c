@@ -96,7 +96,7 @@ int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_int
 	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
 	if (e->inputs.vector >= 0) /* its injection would push TF with the interrupted RFLAGS */
 		return DWC_STEPS_DISCARDED;
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	return dwc_replica_call(&e->replicas[replica], job_step_until);
 }
 
@@ -105,7 +105,7 @@ int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_int
  * committed, and a rollback comes next. */
 int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
 {
-	int in_place = e->config.strategy == DWC_IN_PLACE, result;
+	int in_place = e->vms == 1, result;
 	uint64_t first;
 
 	if ((result = dwc_step_until(e, 0, limit, to_interruptible)))
@@ -149,9 +149,9 @@ int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 {
 	int result = DWC_STEPS_DISCARDED;
 
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	e->steps = (struct dwc_steps){ 0 };
-	for (int i = 0; i < (e->config.strategy == DWC_IN_PLACE ? 1 : 2) && result == DWC_STEPS_DISCARDED; i++) {
+	for (int i = 0; i < e->vms && result == DWC_STEPS_DISCARDED; i++) {
 		e->steps.limit = limit << i;
 		result = dwc_replica_call(&e->replicas[i], job_step_together);
 	}

@@ -39,7 +39,7 @@ const struct dwc_strategy_ops *dwc_strategy_ops(enum dwc_strategy strategy)
 		[DWC_OFF] = { 1, 0, NULL, run_unprotected, NULL },
 		[DWC_SEQUENTIAL] = { 2, 1, NULL, dwc_run_sequential, NULL },
 		[DWC_PARALLEL] = { 2, 1, NULL, dwc_run_parallel, NULL },
-		[DWC_IN_PLACE] = { 1, 1, dwc_inplace_settle, dwc_inplace_run, dwc_inplace_run_again },
+		[DWC_IN_PLACE] = { 1, 1, dwc_inplace_make_ready, dwc_inplace_run, dwc_inplace_run_again },
 	};
 
 	return strategy < DWC_STRATEGIES ? &table[strategy] : NULL;

@@ -8,7 +8,7 @@
 struct dwc_strategy_ops {
 	int vms;                              /* how many VMs; with one, replica B is what e1 has left (in place), or unused (off) */
 	int protects;                         /* each element is run twice */
-	int (*settle)(struct dwc_engine *e);  /* in place: make the VM ready for the next element; NULL: nothing to do */
+	int (*make_ready)(struct dwc_engine *e);  /* in place: make the VM ready for the next element; NULL: nothing to do */
 	int (*run)(struct dwc_engine *e);     /* both runs, or the first */
 	int (*run_again)(struct dwc_engine *e); /* from FIRST_RUN_DONE on */
 };

@@ -38,9 +38,9 @@ static int meet(struct dwc_engine *e, int first, int second)
 	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
 	int status;
 
-	if (!e->slice.rearm && (status = dwc_slice_measure(e)))
+	if (!e->slice.counts_void && (status = dwc_slice_measure(e)))
 		return status;
-	e->slice.rearm = 1;
+	e->slice.counts_void = 1;
 	status = align(e, first, second);
 	/* the time to get to the common point is not guest time */
 	a->ended_ns = ended_ns;

@@ -11,14 +11,14 @@ struct dwc_engine;
 struct dwc_exit;
 struct dwc_logged;
 
-/* The state that a rollback goes back to, and what guards it. */
+/* The state that a rollback restores, and its sums. */
 struct dwc_checkpoint {
 	uint8_t *ram;
 	struct dwc_state state;
-	struct dwc_exit exit;      /* at which it stands */
+	struct dwc_exit exit;      /* the exit at which the checkpoint is */
 	uint64_t *sums, sum;       /* of its pages, and of the two above */
 	uint64_t *new_sums;        /* of the changed pages, in a commit */
-	int due;                   /* this element ends with one: the replicas read all groups */
+	int due;                   /* this element ends with a checkpoint: the replicas read all groups */
 };
 
 uint64_t dwc_page_sum(const uint8_t *page);

@@ -250,7 +250,7 @@ int dwc_pages_rollback(struct dwc_engine *e, int all)
 
 /* Delete and add the memslots. Under shadow paging only this makes KVM drop the shadow of a page table
  * that was rewritten through the mapping of guest RAM. */
-int dwc_pages_rearm(struct dwc_engine *e)
+int dwc_pages_readd_slots(struct dwc_engine *e)
 {
 	for (int replica = 0; replica < 2; replica++)
 		for (int i = 0; i < e->nslots; i++) {

@@ -17,17 +17,17 @@ struct dwc_dirty {
 
 /* Pages in the dirty logs. Arrays have room for all of RAM. */
 struct dwc_dirty_pages {
-	uint8_t *idle;             /* a page: elements since its content changed while it stayed writable */
-	struct dwc_dirty *pages;   /* of this element, as in the next three */
-	uint32_t *changed;         /* page numbers: not as in the checkpoint */
+	uint8_t *idle;             /* for each page: elements since its content changed, while it stayed writable */
+	struct dwc_dirty *pages;   /* of this element, like the next three */
+	uint32_t *changed;         /* numbers of pages that differ from the checkpoint */
 	uint32_t count, changed_count, cold_count;
-	int compare_all;           /* with the checkpoint as well */
+	int compare_all;           /* compare also with the checkpoint */
 };
 
-/* What the last comparison that failed has found. */
+/* What differed in the last comparison that failed. */
 struct dwc_divergence {
 	uint32_t groups;           /* enum dwc_diff */
-	uint32_t page_count;       /* also those that there is no room for */
+	uint32_t page_count;       /* including pages without room here */
 	uint64_t gpa[DWC_MAX_DIFFS];
 };
 
@@ -36,6 +36,6 @@ void dwc_pages_list(struct dwc_engine *e);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
-int dwc_pages_rearm(struct dwc_engine *e);
+int dwc_pages_readd_slots(struct dwc_engine *e);
 
 #endif

@@ -7,9 +7,9 @@
 struct dwc_engine;
 
 struct dwc_scrub {
-	uint64_t from_ns, at;      /* pages are earned since then; the next one */
+	uint64_t from_ns, at;      /* when the rate started to count; the next page */
 	uint64_t repair_gpa;       /* the last page that was wrong */
-	int repair_copy;           /* enum dwc_copy; DWC_COPIES: none was right */
+	int repair_copy;           /* enum dwc_copy; DWC_COPIES: no copy was right */
 };
 
 int dwc_scrub(struct dwc_engine *e);

@@ -104,7 +104,7 @@ static uint64_t rises(const struct dwc_pit_channel *c, uint64_t tick)
 }
 
 /* Modes 2 and 3 start to use a new count at the end of a period, or of half a period. */
-static void settle(struct dwc_pit_channel *c, uint64_t tick)
+static void take_over_count(struct dwc_pit_channel *c, uint64_t tick)
 {
 	uint64_t gone;
 
@@ -136,7 +136,7 @@ uint64_t dwc_pit_deadline(const struct dwc_pit *pit, uint64_t now_ns)
 	struct dwc_pit_channel c = pit->channel[0];
 	uint64_t tick = ticks_of(now_ns), seen, at;
 
-	settle(&c, tick);
+	take_over_count(&c, tick);
 	seen = rises(&c, tick);
 	if (c.state != RUNNING || (!periodic(&c) && seen))
 		return UINT64_MAX;
@@ -152,7 +152,7 @@ int dwc_pit_output(const struct dwc_pit *pit, uint64_t now_ns)
 {
 	struct dwc_pit_channel c = pit->channel[0];
 
-	settle(&c, ticks_of(now_ns));
+	take_over_count(&c, ticks_of(now_ns));
 	return output(&c, ticks_of(now_ns));
 }
 
@@ -162,7 +162,7 @@ unsigned dwc_pit_edges(struct dwc_pit *pit, uint64_t now_ns)
 	struct dwc_pit_channel *c = &pit->channel[0];
 	uint64_t tick = ticks_of(now_ns), fresh;
 
-	settle(c, tick);
+	take_over_count(c, tick);
 	fresh = c->rises + rises(c, tick) - pit->edges_taken;
 	pit->edges_taken += fresh;
 	return fresh > UINT32_MAX ? UINT32_MAX : (unsigned)fresh;
@@ -278,7 +278,7 @@ uint8_t dwc_pit_read(struct dwc_pit *pit, uint16_t port, uint64_t now_ns)
 	uint16_t count;
 
 	for (int i = 0; i < 3; i++)
-		settle(&pit->channel[i], tick);
+		take_over_count(&pit->channel[i], tick);
 	if (port == 0x61) {
 		pit->refresh ^= 0x10;
 		return (uint8_t)(pit->speaker | pit->refresh | output(&pit->channel[2], tick) << 5);
@@ -314,7 +314,7 @@ void dwc_pit_write(struct dwc_pit *pit, uint16_t port, uint8_t value, uint64_t n
 	struct dwc_pit_channel *c;
 
 	for (int i = 0; i < 3; i++)
-		settle(&pit->channel[i], tick);
+		take_over_count(&pit->channel[i], tick);
 	if (port == 0x61) {
 		pit->speaker = value & 3;
 		move_gate(&pit->channel[2], value & 1, tick);

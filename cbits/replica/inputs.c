@@ -1,4 +1,4 @@
-/* What an element starts with, given to a replica on its own thread: the answer to the exit before it, and an interrupt. */
+/* Gives a replica the inputs of an element, on its own thread: the answer to the exit before it, and an interrupt. */
 #include "replica/inputs.h"
 
 #include <linux/kvm.h>
@@ -17,7 +17,7 @@
 #define RFLAGS_STATUS 0x8d5u /* CF, PF, AF, ZF, SF, OF */
 #define RFLAGS_CF 1u
 
-/* What is copied are inputs of the element after the exit e->exit: there is as much data as that asked for. */
+/* Copy inputs of the element after the exit e->exit, which says how much data there is. */
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
 {
 	memcpy(to, from, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(&e->exit));
@@ -43,7 +43,7 @@ static __u64 *numbered(struct kvm_regs *regs, unsigned number)
 	return by_number[number & 15];
 }
 
-/* A write of 4 bytes clears those above, one of 2 leaves them (SDM 1 3.4.1.1). */
+/* A write of 4 bytes clears the upper half, a write of 2 leaves the rest (SDM 1 3.4.1.1). */
 static void write_operand(struct kvm_regs *regs, const struct dwc_insn *read, uint64_t value)
 {
 	__u64 *to = numbered(regs, read->reg);
@@ -54,11 +54,11 @@ static void write_operand(struct kvm_regs *regs, const struct dwc_insn *read, ui
 		*to = read->bytes == 4 ? (uint32_t)value : value;
 }
 
-/* What the instruction of a site does to the registers. */
+/* Set registers as the instruction of a site would. */
 static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
 {
 	switch (inputs->read.kind) {
-	case DWC_READ_RDRAND: case DWC_READ_RDSEED: /* CF: there was one */
+	case DWC_READ_RDRAND: case DWC_READ_RDSEED: /* CF: there was a number */
 		write_operand(regs, &inputs->read, inputs->value);
 		regs->rflags = (regs->rflags & ~(uint64_t)RFLAGS_STATUS) | RFLAGS_CF;
 		break;
@@ -73,7 +73,7 @@ static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
 	}
 }
 
-/* The answer of the pending exit to a replica; the next KVM_RUN finishes the instruction by it. */
+/* Give a replica the answer to the pending exit; the next KVM_RUN finishes the instruction with it. */
 static void answer_msr(struct dwc_replica *r)
 {
 	const struct dwc_inputs *inputs = &r->engine->inputs;
@@ -83,7 +83,7 @@ static void answer_msr(struct dwc_replica *r)
 		memcpy(&r->run->msr.data, inputs->io_data, sizeof r->run->msr.data);
 }
 
-/* Registers that the answer sets, at the start of the element; on the owning thread. */
+/* Set the registers that the answer sets, at the start of the element, on the owning thread. */
 static int set_answer(struct dwc_replica *r)
 {
 	struct kvm_vcpu_events *events = &r->run->s.regs.events;
@@ -94,7 +94,7 @@ static int set_answer(struct dwc_replica *r)
 
 	switch (inputs->answer) {
 	case DWC_ANSWER_SITE_PORT:
-		/* no register may be set while the IN is pending; this run leaves the sync regs behind it, and something in EAX */
+		/* no register may be set while the IN is pending; after this run the sync regs are past it, with some value in EAX */
 		if ((err = dwc_replica_complete(r)))
 			return err;
 		regs->rax = rax;
@@ -136,15 +136,15 @@ int dwc_replica_answer(struct dwc_replica *r)
 	return set_answer(r);
 }
 
-/* An interrupt pushes RFLAGS with RF, and host events (an EPT violation, a breakpoint) can have set RF in one
- * replica, or in the first run and not in a replay. Between instructions it has no meaning: clear it. */
-static int inject(struct dwc_replica *r, uint32_t vector)
+/* Inject an interrupt. It pushes RFLAGS with RF, which events of the host (an EPT violation, a breakpoint) can have set in one replica,
+ * or in the first run but not in a replay. Between instructions RF has no meaning: clear it first. */
+static int inject_interrupt(struct dwc_replica *r, uint32_t vector)
 {
 	struct kvm_interrupt interrupt = { vector };
 	struct kvm_regs *regs = &r->run->s.regs.regs;
 	long err;
 
-	/* behind a memory-mapped read the same instruction may write: that exit must not be finished here */
+	/* after a memory-mapped read the same instruction may write: that exit must not be finished here */
 	if (r->engine->protects && regs->rflags & DWC_RFLAGS_RF &&
 	    !(r->engine->has_pending_io && r->engine->exit.reason == KVM_EXIT_MMIO)) {
 		/* no register may be set while an exit is pending */
@@ -157,7 +157,7 @@ static int inject(struct dwc_replica *r, uint32_t vector)
 	return err < 0 ? (int)err : 0;
 }
 
-/* All inputs of the element: the answer to the exit before it, and the interrupt that starts it. */
+/* Give all inputs of the element: the answer to the exit before it, and the interrupt with which it starts. */
 int dwc_replica_feed(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
@@ -169,10 +169,10 @@ int dwc_replica_feed(struct dwc_replica *r)
 	r->run->cr8 = e->inputs.cr8;
 	if (e->inputs.nmi && (err = (int)dwc_ioctl(r->vcpu_fd, KVM_NMI, NULL)))
 		return err;
-	return e->inputs.vector < 0 ? 0 : inject(r, (uint32_t)e->inputs.vector);
+	return e->inputs.vector < 0 ? 0 : inject_interrupt(r, (uint32_t)e->inputs.vector);
 }
 
-/* Once an element, however often it is asked for: visits and single steps can start there. */
+/* Give the inputs once, however often this is called: visits and single steps can start there. */
 int dwc_replica_feed_once(struct dwc_replica *r)
 {
 	int err = r->stage == DWC_STAGE_HAS_INPUTS ? 0 : dwc_replica_feed(r);

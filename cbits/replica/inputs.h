@@ -1,4 +1,4 @@
-/* What an element starts with, and its log. */
+/* The inputs of an element, and the log. */
 #ifndef DWC_REPLICA_INPUTS_H
 #define DWC_REPLICA_INPUTS_H
 
@@ -13,45 +13,45 @@
 struct dwc_engine;
 struct dwc_replica;
 
-/* What the exit is answered by. */
+/* The kind of answer to an exit. */
 enum dwc_answer {
-	DWC_ANSWER_IO,        /* what the device said, if it was asked */
+	DWC_ANSWER_IO,        /* a device's answer, if it was asked */
 	DWC_ANSWER_SITE_PORT, /* a site's IN: the registers that its instruction writes */
-	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is not executed: the same, and on behind it */
+	DWC_ANSWER_SITE_TRAP, /* a site in ring 3, or an instruction that is skipped: the same, and RIP goes past it */
 	DWC_ANSWER_DEBUG,     /* a debug exception that is the guest's own */
-	DWC_ANSWER_UNDEFINED, /* the same of an invalid opcode */
+	DWC_ANSWER_UNDEFINED, /* the same for an invalid opcode */
 	DWC_ANSWER_REFUSED,   /* there is no such MSR: #GP */
 };
 
 struct dwc_inputs {
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
-	int nmi;                       /* an NMI is */
+	int nmi;                       /* an NMI is injected */
 	int window;                    /* an interrupt window was asked for */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
-	struct dwc_insn read;          /* of a site, */
-	uint64_t value, next_rip;      /* what it reads, and where it goes on */
+	struct dwc_insn read;          /* the instruction of a site, */
+	uint64_t value, next_rip;      /* the value it reads, and the RIP after it */
 	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
-	uint64_t tsc;                  /* what RDTSC reads, where the TSC stands still */
+	uint64_t tsc;                  /* what RDTSC reads, if the TSC is frozen */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 
-/* A committed element since the checkpoint, so that it can be run again: its inputs and its end. */
+/* A logged element: its inputs and its end, so that it can be replayed. */
 struct dwc_logged {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit;
 	uint64_t sum;
-	uint64_t ran_ns; /* how long it took, for a replay's patience: not in the sum */
+	uint64_t ran_ns; /* how long it took, for the time limit of a replay; not part of the sum */
 };
 
-/* Elements committed since the checkpoint: compared in all but the groups that cost an ioctl, inputs logged. */
+/* The log: elements committed since the checkpoint. They were compared except for the groups that cost an ioctl. */
 struct dwc_log {
 	struct dwc_logged entries[DWC_LOG_ELEMENTS];
 	uint32_t count;
-	struct dwc_state committed;      /* the synced groups of the last one: a replay must arrive there */
-	const struct dwc_exit *expected; /* in a replay */
-	uint64_t replay_ns;              /* and how long it may take */
+	struct dwc_state committed;      /* the synced groups of the last element: a replay must arrive at them */
+	const struct dwc_exit *expected; /* the exit that a replay expects */
+	uint64_t replay_ns;              /* and its time limit */
 	uint64_t unseen_ns;              /* guest time since memory was compared last */
 };
 

@@ -50,7 +50,7 @@ struct dwc_replica {
 	enum dwc_stage stage;
 	/* the progress counter; counts start when it is armed */
 	int counter_fd;
-	uint64_t budget, count_base, move, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
+	uint64_t budget, count_base, advance, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
 	struct chase *chase; /* align.c */
 	/* the frozen TSC: the host's tick and the guest's value for which the offset is set */
 	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;

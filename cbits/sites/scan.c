@@ -1,6 +1,6 @@
-/* The search by one free run: traps at everything in RAM that looks like an instruction that is wanted. Fast, and sure if it
- * stops at one, for that was executed. Data that looks so is changed for the run only, like the code of ring 3 where the trap is
- * IN, and none there: then nothing is found. */
+/* The scan: one free run with traps at everything in RAM that looks like a wanted instruction. It is fast, and if it stops at a
+ * trap the instruction there was executed. Data that looks like one is changed only during the run. If the trap is IN it does not
+ * work in ring 3, and nothing is found there. */
 #include "sites/scan.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 #include "vcpu/insn.h"
 
 #define MOST_TRAPS (1u << 20)
-#define TRAP_BYTES 3   /* from the opcode on; RDTSC is shorter */
+#define TRAP_BYTES 3   /* from the opcode on, at most: RDTSC is shorter */
 #define MOST_PREFIXES (DWC_LONGEST_INSTRUCTION - 2)
 #define TWO_BYTES 0x0f
 #define EFER_LMA (1u << 10)
@@ -35,14 +35,14 @@ struct traps {
 	uint64_t count;
 };
 
-/* What stands at a byte 0x0f, without the prefixes before it: with REP, RDSEED is RDPID. */
+/* Whether the bytes from a 0x0f on look wanted. Prefixes before them are not known: with REP, RDSEED is RDPID. */
 static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dwc_insn *insn)
 {
 	dwc_decode(at, 32, insn);
 	return dwc_is_wanted(s, insn) || (insn->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
 }
 
-/* SYSENTER, where it is the trap of ring 3, is one in ring 0 of long mode as well. Before that mode a kernel has no ring 3. */
+/* If SYSENTER is the trap of ring 3, it is also one in ring 0 of long mode. Before long mode a kernel does not use ring 3. */
 static void set_traps(struct dwc_replica *r, struct traps *traps)
 {
 	const struct dwc_engine *e = r->engine;
@@ -77,7 +77,7 @@ static int is_trap(const struct dwc_exit *x)
 	return x->reason == KVM_EXIT_IO && !x->is_write && x->port == DWC_TIME_PORT;
 }
 
-/* Whether one of the traps, its instruction's prefixes before it, is what ended the run at this address. */
+/* Whether the run was ended at this address by one of the traps, which may have its instruction's prefixes before it. */
 static int is_ours(const struct traps *traps, uint64_t gpa)
 {
 	for (uint64_t i = 0; i < traps->count; i++)
@@ -86,7 +86,7 @@ static int is_ours(const struct traps *traps, uint64_t gpa)
 	return 0;
 }
 
-/* To the next exit, or to the bound of the search: what stands behind the end of the element is not its cause. */
+/* Run to the next exit or to the limits: an instruction after the element's end cannot be the cause. */
 static int run_free(struct dwc_replica *r, const struct dwc_search *s)
 {
 	int err, status;
@@ -119,7 +119,7 @@ static int job_scan(struct dwc_replica *r)
 	return err < 0 ? err : 0;
 }
 
-/* From the checkpoint (after a rollback), for search.limit_ns and search.events at most. It leaves traces: roll back again. */
+/* Scan from the checkpoint (after a rollback), for at most search.limit_ns and search.events. It leaves traces: roll back again. */
 int dwc_search_by_traps(struct dwc_engine *e, int replica)
 {
 	return dwc_search(e, replica, job_scan);

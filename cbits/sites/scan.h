@@ -1,4 +1,4 @@
-/* The search by one free run with traps. */
+/* The scan: a search by one free run with traps. */
 #ifndef DWC_SITES_SCAN_H
 #define DWC_SITES_SCAN_H
 

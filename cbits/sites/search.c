@@ -1,5 +1,5 @@
-/* The search by single steps for an instruction that reads what is the host's (insn.c): one that no stock KVM traps. Where the
- * replicas differ, one runs again from the checkpoint to the first. What becomes of it: sites.c. */
+/* The search by single steps for an instruction that reads a value of the host (insn.c) and that stock KVM does not trap. When the
+ * replicas differ, one of them runs again from the checkpoint to the first such instruction, which then becomes a site (sites.c). */
 #include "sites/search.h"
 
 #include <errno.h>
@@ -21,20 +21,20 @@
 #define TRAP_BYTES 2
 #define VECTORS 256
 #define EFER_LMA (1u << 10)
-#define XINUSE 1 /* ECX of an XGETBV that tells which registers are in use */
+#define XINUSE 1 /* ECX of an XGETBV that reads which registers are in use */
 #define MSR_SYSENTER_EIP 0x176
 #define MSR_LSTAR 0xc0000082
 #define MSR_CSTAR 0xc0000083
 
 static const uint8_t trap[TRAP_BYTES] = { 0xe6, DWC_TIME_PORT }; /* OUT imm8, al */
 
-/* Where a trap stands, and what stood there before. */
+/* A trap, and the bytes that it replaces. */
 struct entry {
 	uint64_t linear, gpa;
 	uint8_t code[TRAP_BYTES];
 };
 
-/* Where a kernel is entered. */
+/* The entry points of a kernel. */
 struct entries {
 	struct entry entry[VECTORS + 3];
 	unsigned count;
@@ -45,7 +45,7 @@ int dwc_is_wanted(const struct dwc_search *s, const struct dwc_insn *insn)
 	return dwc_reads_host(insn) && s->kinds >> insn->kind & 1;
 }
 
-/* Note what a replica stands at, if it is wanted. */
+/* Note the instruction at which a replica is, if it is wanted. */
 int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 {
 	uint64_t linear = dwc_linear_rip(&r->state), last;
@@ -64,9 +64,9 @@ int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s)
 	return 1;
 }
 
-/* Interrupts, exceptions and system calls clear TF on their way in, and what they enter would run
- * freely: an OUT stands there during the search. In ring 0 it exits everywhere; QEMU TCG neither
- * intercepts INT3 nor loads the debug registers at VMRUN, and kvm_pvm keeps a request to halt. */
+/* Interrupts, exceptions and system calls clear TF, and the code that they enter would run freely. So there is an OUT
+ * at the entry points during the search, which exits in ring 0 on every host. INT3 and breakpoints would not do: QEMU TCG
+ * neither intercepts INT3 nor loads the debug registers at VMRUN, and kvm_pvm keeps a request to halt. */
 static int set_trap(struct dwc_replica *r, struct entry *entry, uint64_t linear)
 {
 	if (!linear || !dwc_translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
@@ -90,7 +90,7 @@ static void add_entry(struct dwc_replica *r, struct entries *entries, uint64_t l
 	entries->count += (unsigned)set_trap(r, &entries->entry[entries->count], linear);
 }
 
-/* SDM vol. 3A 6.14.1: gates of the 64-bit IDT are 16 bytes, the offset lies in three pieces. */
+/* SDM vol. 3A 6.14.1: gates of the 64-bit IDT have 16 bytes, with the offset in three pieces. */
 static void add_gates(struct dwc_replica *r, struct entries *entries)
 {
 	const struct kvm_dtable *idt = &r->state.sregs.idt;
@@ -124,7 +124,7 @@ static void clear_entries(struct dwc_replica *r, const struct entries *entries)
 		clear_trap(r, &entries->entry[i]);
 }
 
-/* Whether the trap that stands there has ended the run. */
+/* Whether this trap has ended the run. */
 static int is_exit_of(const struct dwc_replica *r, const struct entry *entry)
 {
 	const struct kvm_run *run = r->run;
@@ -142,7 +142,7 @@ static const struct entry *entry_of_exit(const struct dwc_replica *r, const stru
 	return NULL;
 }
 
-/* At the trap: finish its OUT, and stand before what it replaced. */
+/* At the trap: finish its OUT, and go to the instruction that it replaces. */
 static int enter(struct dwc_replica *r, const struct entry *entry)
 {
 	int err;
@@ -161,7 +161,7 @@ static int is_over(const struct dwc_replica *r)
 	return atomic_load(&e->requests.stop) || dwc_now_ns() - r->started_ns >= e->search.limit_ns;
 }
 
-/* Enter the guest once, whatever kicks do, but not beyond the end of the search. */
+/* Enter the guest until it exits, in spite of kicks, but not beyond the end of the search. */
 static int enter_guest(struct dwc_replica *r)
 {
 	long ran;
@@ -181,14 +181,14 @@ static int run_a_step(struct dwc_replica *r)
 	struct dwc_step step;
 	int err;
 
-	/* POPF and IRET of the guest disarm it */
+	/* POPF and IRET of the guest switch it off */
 	if ((err = dwc_set_stepping(r, 1)) < 0 || (err = dwc_begin_step(r, &step)) || (err = enter_guest(r)) < 0)
 		return err;
 	return dwc_end_step(r, &step);
 }
 
-/* In ring 0: a step would be one of its turns, of which there can be millions. Returns 0 if the replica does not stand at a repeated
- * string instruction, 1 behind it, 2 if something else has ended the run (a fault on the way), or -errno. */
+/* Pass a repeated string instruction in ring 0: a step would be only one of its turns, of which there can be millions. Returns 0 if
+ * the replica is not at one, 1 after passing it, 2 if something else has ended the run (such as a page fault), or -errno. */
 static int pass_repeat(struct dwc_replica *r)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
@@ -217,7 +217,7 @@ static int job_find(struct dwc_replica *r)
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
 	if (!pending) {
-		r->state.regs = r->run->s.regs.regs; /* as the answer has set them */
+		r->state.regs = r->run->s.regs.regs; /* as set by the answer */
 		if (dwc_at_host_read(r, s))
 			return 0;
 	}
@@ -235,7 +235,7 @@ static int job_find(struct dwc_replica *r)
 		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG)
 			break;
 		dwc_state_get_synced(r, &r->state);
-		s->steps += r->run->s.regs.regs.rip != rip; /* not a turn of a REP in ring 3, nor a jump to itself */
+		s->steps += r->run->s.regs.regs.rip != rip; /* do not count turns of a REP in ring 3, nor a jump to itself */
 		if (dwc_at_host_read(r, s))
 			break;
 	}
@@ -262,8 +262,8 @@ int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica 
 	return err;
 }
 
-/* Step a replica from the checkpoint (after a rollback) to the first instruction that is wanted, for search.limit instructions and
- * search.limit_ns at most. It leaves traces in the guest: roll back again. */
+/* Step a replica from the checkpoint (after a rollback) to the first wanted instruction, for at most search.limit instructions and
+ * search.limit_ns. It leaves traces in the guest: roll back again. */
 int dwc_search_by_steps(struct dwc_engine *e, int replica)
 {
 	return dwc_search(e, replica, job_find);

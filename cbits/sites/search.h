@@ -1,4 +1,4 @@
-/* The search by single steps for an instruction that reads what is the host's. */
+/* The search by single steps for an instruction that reads a value of the host. */
 #ifndef DWC_SITES_SEARCH_H
 #define DWC_SITES_SEARCH_H
 
@@ -9,17 +9,17 @@
 struct dwc_engine;
 struct dwc_replica;
 
-/* A search for a host's value from the checkpoint on. In: kinds (a bit for each DWC_READ_*), limit (single steps), limit_ns
- * (of single steps), events (of a free run by the progress counter; 0: no such bound). The rest is what was found. */
+/* A search for a read of the host, from the checkpoint on. Inputs: kinds (a bit for each DWC_READ_*), limit (single steps), limit_ns
+ * (time), events (of the progress counter, for a scan; 0: no limit). The other fields are the result. */
 struct dwc_search {
 	uint32_t kinds;
 	uint64_t limit, limit_ns, events, steps, gpa, linear;
-	uint32_t exit_reason;      /* that ended it, */
+	uint32_t exit_reason;      /* of the exit that ended it, */
 	uint64_t rip;              /* and where */
 	struct dwc_insn read;      /* the instruction found, or OTHER */
 	int user;                  /* in ring 3 */
 	int long_mode;             /* in 64-bit code */
-	int split;                 /* over two pages that are no neighbours in guest memory */
+	int split;                 /* crosses into a page that is not adjacent in guest memory */
 	int timed_out;
 };
 

@@ -1,13 +1,13 @@
-/* Learned sites: instructions that read what is the host's (the TSC, a random number; insn.c), replaced by a trap of the same
- * length, in both replicas and the checkpoint. The element ends there from then on, and what they read comes from the VMM, the same
- * for both.
+/* Learned sites: instructions that read a value of the host (the TSC, a random number; insn.c), replaced by a trap of the same
+ * length, in both replicas and the checkpoint. From then on the element ends there, and the VMM supplies the value, the same for
+ * both replicas.
  *
- * In ring 0 the trap is IN eax, imm8: it exits on every KVM. In ring 3 that is a matter of IOPL; there it is one of two,
- * by what the host was found to do (hostprobe.py):
- * ICEBP, a debug exception that needs no gate, and an exit while KVM_SET_GUEST_DEBUG asks for hardware breakpoints;
- * SYSENTER, which AMD's processors do not know in long mode and KVM does not emulate in 64-bit code (em_sysenter in
- * emulate.c): an exit by KVM_CAP_EXIT_ON_EMULATION_FAILURE. In 32-bit code there is no trap then.
- * Debug exceptions and invalid opcodes of the guest's own come to us then as well, and go back to it. */
+ * In ring 0 the trap is IN eax, imm8, which exits on every KVM. In ring 3 that depends on IOPL; there the trap is one of two,
+ * depending on what the host was found to do (hostprobe.py):
+ * ICEBP raises a debug exception that needs no gate, and that exits while KVM_SET_GUEST_DEBUG asks for hardware breakpoints;
+ * SYSENTER is unknown to AMD's processors in long mode, and KVM does not emulate it in 64-bit code (em_sysenter in emulate.c),
+ * which exits by KVM_CAP_EXIT_ON_EMULATION_FAILURE. There is no such trap in 32-bit code.
+ * The guest's own debug exceptions and invalid opcodes then exit as well, and are passed back to it. */
 #include "sites/sites.h"
 
 #include <errno.h>
@@ -31,7 +31,7 @@
 
 #define NOP 0x90
 #define LAST (DWC_LONGEST_INSTRUCTION - 1)
-#define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set where nothing happened (SDM 3B 18.2.3) */
+#define DR6_ACTIVE_LOW 0xffff0ff0ull /* bits that are set unless something happened (SDM 3B 18.2.3) */
 
 const uint8_t dwc_port_trap[DWC_LONGEST_INSTRUCTION] = { 0xe5, DWC_TIME_PORT, [2 ... LAST] = NOP };
 const uint8_t dwc_sysenter_trap[DWC_LONGEST_INSTRUCTION] = { 0x0f, 0x34, [2 ... LAST] = NOP };
@@ -42,7 +42,7 @@ static int job_refresh_guest_debug(struct dwc_replica *r)
 	return dwc_set_stepping(r, 0);
 }
 
-/* Put the trap where the last search has ended. The replicas stand at the checkpoint. */
+/* Put the trap where the last search ended. The replicas must be at the checkpoint. */
 int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
@@ -54,7 +54,7 @@ int dwc_learn_site(struct dwc_engine *e)
 	if ((err = dwc_memory_write(e, found->gpa, code, found->read.length)))
 		return err;
 	for (site = e->sites.site; site < e->sites.site + e->sites.count; site++)
-		if (site->gpa == found->gpa) { /* the guest had put the instruction there again, or another one */
+		if (site->gpa == found->gpa) { /* the guest has written this instruction, or another one, there again */
 			site->read = found->read;
 			return 0;
 		}
@@ -90,7 +90,7 @@ static uint64_t enabled_registers(const struct dwc_engine *e)
 	return xcrs.xcrs[0].value;
 }
 
-/* What the instruction reads, and where it goes on. */
+/* Supply the value that the instruction reads, and where it goes on. */
 static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t rip)
 {
 	struct dwc_inputs *inputs = &e->inputs;
@@ -107,7 +107,7 @@ static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t r
 		if (getrandom(&inputs->value, sizeof inputs->value, GRND_NONBLOCK) < 0)
 			inputs->value = dwc_tsc_next(e);
 		break;
-	case DWC_READ_XGETBV: /* all registers that are enabled count as in use (SDM 1 13.6: XINUSE may say so) */
+	case DWC_READ_XGETBV: /* report all enabled registers as in use, as XINUSE may (SDM 1 13.6) */
 		inputs->value = enabled_registers(e);
 		break;
 	default: /* RDPID */
@@ -115,7 +115,7 @@ static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t r
 	}
 }
 
-/* If the committed exit is a trap of ours, answer it. The guest may have put other code with the same port there since: look at the address. */
+/* Answer the committed exit if it is a site's trap. The address decides: the guest's own code may use the same port. */
 int dwc_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
@@ -132,8 +132,9 @@ int dwc_site_answer(struct dwc_engine *e)
 	return 1;
 }
 
-/* Where no trap can stand: both replicas are before the instruction that the last search has found, and the element that starts
- * there gets its result instead of executing it. Returns 0, and does nothing, where they are not: single steps may have ended before. */
+/* For an instruction that no trap can replace: both replicas are at the instruction that the last search found, and the next element
+ * starts with its result instead of executing it. Returns 0, and does nothing, if they are not there: single steps may have ended
+ * earlier. */
 int dwc_pass_host_read(struct dwc_engine *e)
 {
 	struct dwc_replica *r = &e->replicas[0];
@@ -147,7 +148,7 @@ int dwc_pass_host_read(struct dwc_engine *e)
 	return 1;
 }
 
-/* The committed debug exit is none of ours: the guest shall have its exception. */
+/* The committed debug exception is the guest's own: pass it back. */
 void dwc_reflect_debug_exception(struct dwc_engine *e)
 {
 	struct dwc_replica *r = &e->replicas[0];
@@ -156,7 +157,7 @@ void dwc_reflect_debug_exception(struct dwc_engine *e)
 	e->inputs.answer = DWC_ANSWER_DEBUG;
 	e->inputs.debug_payload = e->exit.info ^ DR6_ACTIVE_LOW;
 	e->inputs.next_rip = r->state.regs.rip;
-	/* an ICEBP of the guest's own is a trap: RIP is pushed behind it (vmx.c, handle_exception_nmi) */
+	/* an ICEBP of the guest's own is a trap: the RIP after it is pushed (vmx.c, handle_exception_nmi) */
 	if (e->config.icebp_rip_after)
 		return;
 	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
@@ -164,7 +165,7 @@ void dwc_reflect_debug_exception(struct dwc_engine *e)
 		e->inputs.next_rip += insn.length;
 }
 
-/* The same of an instruction that KVM could not emulate; 0 where that is no invalid opcode of ring 3. */
+/* The same for an instruction that KVM could not emulate. Returns 0 if it is not an invalid opcode of ring 3. */
 int dwc_reflect_undefined(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;

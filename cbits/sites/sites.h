@@ -1,4 +1,4 @@
-/* Learned sites: instructions that read what is the host's, replaced by a trap. */
+/* Learned sites: instructions that read a value of the host, replaced by a trap. */
 #ifndef DWC_SITES_SITES_H
 #define DWC_SITES_SITES_H
 
@@ -7,13 +7,13 @@
 #include "vcpu/insn.h"
 
 #define DWC_MAX_SITES 256
-#define DWC_TIME_PORT 0xf5 /* nothing on a PC lives here */
+#define DWC_TIME_PORT 0xf5 /* a port that no PC uses */
 
 enum dwc_user_trap { DWC_USER_TRAP_NONE, DWC_USER_TRAP_ICEBP, DWC_USER_TRAP_SYSENTER };
 
 struct dwc_engine;
 
-/* One that was replaced by a trap (sites.c). */
+/* An instruction that was replaced by a trap. */
 struct dwc_site {
 	uint64_t gpa;
 	struct dwc_insn read;
@@ -22,7 +22,7 @@ struct dwc_site {
 
 struct dwc_sites {
 	uint32_t count;
-	int in_user;               /* how many are in ring 3, and need debug exits */
+	int in_user;               /* how many are in ring 3, and need exits by debug exceptions */
 	struct dwc_site site[DWC_MAX_SITES];
 	uint64_t reads;
 };

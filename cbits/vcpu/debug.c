@@ -1,4 +1,4 @@
-/* KVM_SET_GUEST_DEBUG: single steps, a breakpoint, and debug exits for learned sites in ring 3. */
+/* KVM_SET_GUEST_DEBUG: single steps, a breakpoint, and exits by debug exceptions for sites in ring 3. */
 #include "vcpu/debug.h"
 
 #include <linux/kvm.h>
@@ -16,7 +16,7 @@
 #define RFLAGS_TF_BYTE 1
 #define LONGEST_PUSH 8
 
-/* Wherever there are sites in ring 3, debug exceptions keep coming to the VMM: "hardware breakpoints", and none set. */
+/* If there are sites in ring 3, debug exceptions must always exit: ask for hardware breakpoints, and set none. */
 static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 {
 	struct kvm_guest_debug debug;
@@ -32,7 +32,7 @@ static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
 }
 
-/* KVM's single step is the guest's own RFLAGS.TF: these lose or block it. PUSHF and SYSRET: dwc_begin_step(). */
+/* Instructions that lose or block TF: KVM's single step uses the guest's own RFLAGS.TF. For PUSHF and SYSRET see dwc_begin_step(). */
 int dwc_can_step(const struct dwc_insn *insn)
 {
 	switch (insn->kind) {
@@ -58,8 +58,8 @@ static uint64_t linear_stack(const struct dwc_replica *r)
 	return ss->base + (ss->db ? (uint32_t)rsp : (uint16_t)rsp);
 }
 
-/* A single step is the guest's own TF, and two instructions would show it. SYSRET traps by the TF that it has taken from
- * R11, others by the one they began with: while it is stepped R11 holds TF. PUSHF pushes it: it is taken out again. */
+/* A single step uses the guest's own TF, which two instructions would show. SYSRET traps by the TF that it loads from R11, where
+ * others trap by the TF with which they start: so R11 holds TF during the step. PUSHF pushes TF: it is cleared on the stack. */
 int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step)
 {
 	struct kvm_regs *regs = &r->run->s.regs.regs;
@@ -68,7 +68,7 @@ int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step)
 
 	dwc_insn_at(r, linear, &insn);
 	step->sysret = insn.kind == DWC_INSN_SYSRET && !(regs->r11 & RFLAGS_TF);
-	if (insn.kind == DWC_INSN_STI) /* QEMU TCG's step goes on over its shadow */
+	if (insn.kind == DWC_INSN_STI) /* QEMU TCG's step also executes the instruction in its shadow */
 		dwc_insn_at(r, linear + insn.length, &insn);
 	step->pushf = insn.kind == DWC_INSN_PUSHF;
 	step->rsp = regs->rsp;
@@ -83,7 +83,7 @@ int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step)
 	struct kvm_regs *regs = &r->run->s.regs.regs;
 	uint64_t gpa;
 
-	/* pushed, and not the frame of an exception on the way there */
+	/* RFLAGS were pushed, rather than the frame of an exception */
 	if (step->pushf && step->rsp - regs->rsp <= LONGEST_PUSH && step->rsp != regs->rsp &&
 	    dwc_translate(r, linear_stack(r) + RFLAGS_TF_BYTE, &gpa))
 		r->ram[gpa] &= (uint8_t) ~(RFLAGS_TF >> 8);
@@ -94,7 +94,7 @@ int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step)
 	return dwc_set_regs(r);
 }
 
-/* At a linear address, or 0: none. */
+/* Set the breakpoint to a linear address; 0: none. */
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear)
 {
 	return guest_debug(r, linear ? KVM_GUESTDBG_USE_HW_BP : 0, linear);

@@ -1,4 +1,4 @@
-/* Single steps, a breakpoint, debug exits. */
+/* Single steps, a breakpoint, exits by debug exceptions. */
 #ifndef DWC_VCPU_DEBUG_H
 #define DWC_VCPU_DEBUG_H
 
@@ -7,7 +7,7 @@
 struct dwc_insn;
 struct dwc_replica;
 
-/* A single step under way (debug.c): which instruction needs care, and where its stack was. */
+/* A single step in progress: whether the instruction needs special care, and where its stack was. */
 struct dwc_step {
 	int sysret, pushf;
 	uint64_t rsp;

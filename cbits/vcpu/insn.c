@@ -1,5 +1,5 @@
-/* What an instruction is to the engine, by its first bytes. Not a disassembler: it knows the few that matter here, and is the only
- * place that looks at instructions. */
+/* Classifies instructions by their first bytes. It is not a disassembler: it knows only the few that matter to the engine. Nothing
+ * else in the core decodes instructions. */
 #include "vcpu/insn.h"
 
 #include <string.h>
@@ -11,9 +11,9 @@
 #define TWO_BYTES 0x0f
 #define REX_W 8
 #define REX_B 1
-#define BEHIND_PREFIXES 3 /* bytes that are looked at: opcode and ModRM */
+#define BEHIND_PREFIXES 3 /* bytes that are used: opcode and ModRM */
 
-/* A REX prefix counts only right before the opcode (SDM 2A 2.2.1), the last one of REP and REPNE counts. */
+/* A REX prefix counts only directly before the opcode (SDM 2A 2.2.1); of REP and REPNE the last one counts. */
 struct prefixes {
 	uint8_t count, rex, repeat;
 	int operand_size, lock;
@@ -96,7 +96,7 @@ static enum dwc_insn_kind kind_of_group_9(uint8_t modrm, const struct prefixes *
 	}
 }
 
-/* Group 7 with a register. XGETBV shares its place with others, by prefix. */
+/* Group 7 with a register. XGETBV shares its opcode with others, told apart by prefix. */
 static enum dwc_insn_kind kind_of_group_7(uint8_t modrm, const struct prefixes *p)
 {
 	if (modrm == 0xf9)
@@ -104,7 +104,7 @@ static enum dwc_insn_kind kind_of_group_7(uint8_t modrm, const struct prefixes *
 	return modrm == 0xd0 && !p->repeat && !p->operand_size ? DWC_READ_XGETBV : DWC_INSN_OTHER;
 }
 
-/* Behind 0x0f (SDM 2D, table A-3). */
+/* Opcodes after 0x0f (SDM 2D, table A-3). */
 static enum dwc_insn_kind kind_of_two_bytes(const uint8_t *opcode, const struct prefixes *p)
 {
 	switch (opcode[0]) {
@@ -144,14 +144,14 @@ static unsigned length_of(enum dwc_insn_kind kind, const uint8_t *opcode)
 static void set_operand(struct dwc_insn *insn, uint8_t modrm, const struct prefixes *p, unsigned bits)
 {
 	insn->reg = (uint8_t)((modrm & 7) | (p->rex & REX_B) << 3);
-	if (insn->kind == DWC_READ_RDPID) /* as wide as the mode, whatever stands before it */
+	if (insn->kind == DWC_READ_RDPID) /* its width is the mode's, in spite of prefixes */
 		insn->bytes = bits == 64 ? 8 : 4;
 	else
 		insn->bytes = p->rex & REX_W ? 8 : p->operand_size != (bits == 16) ? 2 : 4; /* REX.W has precedence */
 }
 
-/* `code`: DWC_LONGEST_INSTRUCTION bytes. `bits`: 64, 32 or 16, as the code segment has it. With LOCK none of those that are known is
- * a valid instruction. */
+/* Classify an instruction. `code`: DWC_LONGEST_INSTRUCTION bytes. `bits`: 64, 32 or 16, by the code segment. With LOCK none of the
+ * known instructions is valid. */
 void dwc_decode(const uint8_t *code, unsigned bits, struct dwc_insn *insn)
 {
 	struct prefixes p = read_prefixes(code, bits);

@@ -15,7 +15,7 @@
 
 #define CR4_PGE (1ull << 7)
 
-/* Before the first KVM_RUN nothing has filled the run page's copy of these groups. */
+/* Fill the run page's copy of these groups, before the first KVM_RUN does. */
 int dwc_state_prime(struct dwc_replica *r)
 {
 	long err;
@@ -27,7 +27,7 @@ int dwc_state_prime(struct dwc_replica *r)
 	return 0;
 }
 
-/* What KVM_RUN left in the run page. */
+/* The synced groups, as KVM_RUN left them in the run page. */
 void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out)
 {
 	out->regs = r->run->s.regs.regs;
@@ -37,15 +37,15 @@ void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out)
 	memset(out->sregs.interrupt_bitmap, 0, sizeof out->sregs.interrupt_bitmap);
 }
 
-/* Set the general registers as the run page has them. By ioctl: single steps armed afterwards are for the RIP that KVM
- * knows then (__kvm_set_rflags), and sync regs would come too late. */
+/* Set the general registers to the run page's values. By ioctl, because single steps that are switched on afterwards use the RIP
+ * that KVM knows at that time (__kvm_set_rflags), for which sync regs would be too late. */
 int dwc_set_regs(struct dwc_replica *r)
 {
 	r->run->kvm_dirty_regs &= ~(uint64_t)KVM_SYNC_X86_REGS;
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_REGS, &r->run->s.regs.regs);
 }
 
-/* Where the next instruction lies: only real mode and odd segments have a CS base. */
+/* Linear address of the next instruction; only in real mode and with odd segments CS has a base. */
 uint64_t dwc_linear_rip(const struct dwc_state *s)
 {
 	return s->regs.rip + s->sregs.cs.base;
@@ -57,7 +57,7 @@ unsigned dwc_code_bits(const struct kvm_sregs *s)
 	return s->cs.l ? 64 : s->cs.db ? 32 : 16;
 }
 
-/* All groups. */
+/* Read all groups. */
 int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 {
 	long err;
@@ -78,7 +78,7 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 	return (uint32_t)err == out->msrs.count ? 0 : -ENXIO;
 }
 
-/* Set SREGS, and flush the guest's TLB entries: a CR4 that differs makes KVM do that (__set_sregs). */
+/* Set SREGS, and flush the guest's TLB entries: KVM does that if CR4 changes (__set_sregs). */
 int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs)
 {
 	struct kvm_sregs s = *sregs;
@@ -123,7 +123,7 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_SET_VCPU_EVENTS, &s.events)) < 0)
 		return (int)err;
 	r->run->cr8 = s.sregs.cr8;
-	/* the run page goes on showing what KVM has: whoever sets a register there starts from it */
+	/* keep the run page in step with KVM's state: changes of registers there start from it */
 	r->run->s.regs.regs = s.regs;
 	r->run->s.regs.sregs = s.sregs;
 	r->run->s.regs.events = s.events;
@@ -156,8 +156,8 @@ static int same_sregs(const struct kvm_sregs *a, const struct kvm_sregs *b, stru
 	       a->cr4 == b->cr4 && a->cr8 == b->cr8 && a->efer == b->efer && a->apic_base == b->apic_base;
 }
 
-/* KVM leaves the number of the last event behind, delivered or not; whether it had to inject one again (a write fault
- * in its delivery) is the host's business. Only what is still to be delivered is state. */
+/* KVM keeps the number of the last event, delivered or not, and may have injected it again after a write fault during its
+ * delivery. Only events that are still to be delivered are state of the guest. */
 static void drop_delivered(struct kvm_vcpu_events *events)
 {
 	if (!events->exception.injected && !events->exception.pending) {
@@ -180,8 +180,8 @@ static int same_events(const struct kvm_vcpu_events *a, const struct kvm_vcpu_ev
 	return !memcmp(&x, &y, sizeof x);
 }
 
-/* By value: bytes 464-511 belong to software, and XSTATE_BV (512-575) may differ between two
- * equal register files; KVM writes the initial values of components it marks unused. */
+/* Compare values. Bytes 464-511 belong to software, and XSTATE_BV (512-575) may differ although all registers are
+ * equal; KVM writes the initial values of components that it marks unused. */
 static int same_xsave(const struct kvm_xsave *a, const struct kvm_xsave *b)
 {
 	const uint8_t *pa = (const uint8_t *)a->region, *pb = (const uint8_t *)b->region;

@@ -8,9 +8,9 @@ struct dwc_engine;
 struct dwc_replica;
 
 struct dwc_tsc {
-	uint64_t tick;             /* of the host, when the frozen TSC was chosen last */
-	uint64_t last_read, base;  /* by a site; what is read at guest time 0 */
-	uint32_t aux;              /* the MSR */
+	uint64_t tick;             /* the host's tick when the frozen TSC was last chosen */
+	uint64_t last_read, base;  /* by a site; the value read at guest time 0 */
+	uint32_t aux;              /* the MSR TSC_AUX */
 };
 
 void dwc_tsc_choose(struct dwc_engine *e);

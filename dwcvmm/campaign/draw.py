@@ -83,7 +83,7 @@ def _elements(spec: Spec, golden: Golden, count: int, rng: random.Random) -> lis
     last = min(golden.elements) - 2  # a fault after a guest's last comparison could not be found
     if spec.defects:
         last //= 2  # a defect should occur many times
-    apart = spec.settle_after + 1
+    apart = spec.close_after + 1
     room = last - (count - 1) * apart
     if room < 1:
         raise ConfigError(f"{count} faults, {apart} elements apart, do not fit into {last} elements of a guest")

@@ -48,7 +48,7 @@ def run_guest(
         hang=f"{spec.hang_ns}ns",
         scrub=spec.scrub_bytes_per_s,
         faults=faults,
-        settle_after=spec.settle_after,
+        close_after=spec.close_after,
         rtc="fixed",
         keep_console=True,
     ) as machine:

@@ -37,7 +37,7 @@ class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`per_run`: faults in one run of a guest. `settle_after`: elements after which a fault that no divergence has
+    """`per_run`: faults in one run of a guest. `close_after`: elements after which a fault that no divergence has
     shown is looked for and repaired (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`: instead of
     transient faults, defects of the two CPUs that the replicas are bound to.
     """
@@ -54,7 +54,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     bits: int = 1
     per_run: int = 1
     golden_runs: int = 3
-    settle_after: int = 64
+    close_after: int = 64
     hang_ns: int = 500_000_000
     defects: bool = False
     runs: tuple[str, ...] = ("e1", "e2")

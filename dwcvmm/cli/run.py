@@ -49,7 +49,6 @@ NOT_STARTED = "the time was over before the guest started: its memory, a file or
 NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
 
 
-
 def open_console(name: str) -> tuple[int | None, int | None]:
     """(output, input) file descriptors; `name` is stdio, none, or a file for the output."""
     if name == "none":
@@ -72,7 +71,7 @@ def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
 
 
 class Record(Observer):
-    """Writes down what happens, and shuts the sandbox before the guest runs."""
+    """Logs events, and enters the sandbox before the guest runs."""
 
     def __init__(self, machine: Machine, log: EventLog, sandbox: Sandbox | None, quiet: bool) -> None:
         self._core, self._log, self._sandbox, self._quiet = machine.pc.core, log, sandbox, quiet
@@ -99,7 +98,7 @@ class Record(Observer):
 
 
 def check_files(options: RunOptions, kernel: Path, bios: Path | None) -> None:
-    """Raises ConfigError where one file would be written over another."""
+    """Raises ConfigError if one file would overwrite another."""
     console = {"stdio": STDOUT, "none": None}.get(options.console, Path(options.console))
     check_apart(
         {
@@ -192,7 +191,7 @@ def run(**given: Any) -> int:
     output.on_closed = machine.stop
     session = Session(machine, input_fd, deadline, ending, watchdog)
     if sandbox:
-        machine.report(base)  # reads what the report says of host and guest, while files can be opened
+        machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
     record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(kernel))
     if deadline:

@@ -77,7 +77,7 @@ OPTIONS = (
         multiple=True,
         help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2]. The first is /dev/vda.",
     ),
-    click.option("--rng", is_flag=True, help="A virtio device with random numbers of the host."),
+    click.option("--rng", is_flag=True, help="Add a virtio device with random numbers from the host."),
     click.option(
         "--virtio-console",
         is_flag=True,
@@ -86,13 +86,17 @@ OPTIONS = (
     ),
     click.option("--append", default="", help="Added to the kernel's command line."),
     click.option(
-        "--no-default-append", is_flag=True, help="Do not start the command line with what Linux needs on this PC."
+        "--no-default-append", is_flag=True, help="Do not put the arguments that Linux needs here before --append."
     ),
     click.option(
-        "--legacy-pc", is_flag=True, help="What Linux is told by default also says: no ACPI, no local APIC, no IO-APIC."
+        "--legacy-pc", is_flag=True, help="Linux's default arguments also switch off ACPI, local APIC and IO-APIC."
     ),
     click.option(
-        "--memory", type=Size(), default="256M", show_default=True, help="RAM of the guest; three times that is used."
+        "--memory",
+        type=Size(),
+        default="256M",
+        show_default=True,
+        help="RAM of the guest; the host needs three times that.",
     ),
     click.option(
         "--strategy",
@@ -111,19 +115,19 @@ OPTIONS = (
         type=Duration(LEAST_SLICE_NS, MOST_SLICE_NS),
         default="200us",
         show_default=True,
-        help="Longest element wanted.",
+        help="The longest time that an element should take.",
     ),
     click.option(
         "--clock",
         type=click.Choice([c.value for c in Clock]),
         default="virtual",
         show_default=True,
-        help="Guest clock: moved by the time e1 took, or following the host.",
+        help="Guest clock: moved by the time that e1 takes, or following the host.",
     ),
     click.option(
         "--clock-divisor",
         type=click.IntRange(1, MOST_CLOCK_DIVISOR),
-        help="Slows the virtual clock. Default: by what an exit costs.",
+        help="Slows the virtual clock. Default: chosen by the cost of an exit.",
     ),
     units.rtc,
     units.progress,
@@ -141,26 +145,26 @@ OPTIONS = (
         type=click.Choice([p.value for p in Policy]),
         default=EngineConfig.policy.value,
         show_default=True,
-        help="After a divergence that is not the guest's: restart, restart on other CPUs, or stop.",
+        help="After a divergence that is not the guest's or the host's: restart, on other CPUs, or stop.",
     ),
     click.option(
         "--scrub",
         type=Size(),
         default="0",
-        help="Compare at most so much of guest RAM a second, in its three copies, and mend it: 64M.  [default: off]",
+        help="Compare this much guest RAM a second in its three copies, and repair it: 64M.  [default: off]",
     ),
     click.option("--report", type=click.Path(path_type=Path), help="Write a JSON report (docs/report.md)."),
     click.option(
         OPTION,
         type=click.Path(path_type=Path),
-        help="Keep the first divergence that was injected or has no explanation, for dwcvmm diff (docs/triage.md).",
+        help="Keep the first divergence that was injected or is unexplained, for dwcvmm diff (docs/triage.md).",
     ),
     click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON."),
     click.option(
         "--baseline", type=click.Path(path_type=Path), help="Report of a run with --strategy off, for the penalty."
     ),
     click.option(
-        "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after so long (seconds without unit)."
+        "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after this time (seconds without a unit)."
     ),
     click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),

@@ -108,11 +108,13 @@ class DateText(click.ParamType[int]):
 checkpoint_every = click.option(
     "--checkpoint-every",
     type=click.IntRange(1, LOG_ELEMENTS),
-    help="Elements between checkpoints. Default: 16, or 1 where replays may not be exact (docs/decisions/0002).",
+    help="Elements between checkpoints. Default: 16, or 1 if replays may not be exact (docs/decisions/0002).",
 )
 
 progress = click.option(
-    "--progress", type=click.Choice([e.value for e in Event]), help="Count slices by this. Default: what works."
+    "--progress",
+    type=click.Choice([e.value for e in Event]),
+    help="The event that slices are counted by. Default: one that works.",
 )
 
 rtc = click.option(
@@ -129,5 +131,5 @@ tsc = click.option(
     type=click.Choice([t.value for t in Tsc]),
     default=EngineConfig.tsc.value,
     show_default=True,
-    help="Standing still in an element where the host can (shown: in CPUID, too), or learned sites.",
+    help="Frozen within an element if the host can (shown: and visible in CPUID), or by learned sites.",
 )

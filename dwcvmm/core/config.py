@@ -76,7 +76,7 @@ def in_c(config: Config) -> CData:
     c = ffi.new("struct dwc_config *")
     for name in NUMBERS:
         setattr(c, name, getattr(config, name))
-    c.flush = config.tlb_flush
+    c.tlb_flush = config.tlb_flush
     c.checkpoint_ram, c.evict = ffi.cast("uint8_t *", config.checkpoint_ram), ffi.cast("uint8_t *", config.evict)
     c.msr_count = len(config.msrs)
     c.msr_index[0 : len(config.msrs)] = list(config.msrs)

@@ -84,8 +84,8 @@ class Strategy(IntEnum):
 class TlbFlush(IntEnum):
     """How a rollback makes KVM forget translations."""
 
-    PGE = lib.DWC_FLUSH_PGE
-    MEMSLOT = lib.DWC_FLUSH_MEMSLOT
+    PGE = lib.DWC_TLB_FLUSH_PGE
+    MEMSLOT = lib.DWC_TLB_FLUSH_MEMSLOT
 
 
 class CacheFlush(IntEnum):
@@ -106,7 +106,7 @@ class Copy(IntEnum):
 
 
 class UserTrap(IntEnum):
-    """The trap that can replace RDTSC in ring 3 (cbits/vcpu/sites.c)."""
+    """The trap that can replace RDTSC in ring 3 (cbits/sites/sites.c)."""
 
     NONE = lib.DWC_USER_TRAP_NONE
     ICEBP = lib.DWC_USER_TRAP_ICEBP

@@ -168,7 +168,7 @@ class Engine:
         self._cuts += 1
         self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
 
-    def settle(self) -> bool:
+    def quiesce(self) -> bool:
         """Make the last committed state a checkpoint, so that devices may use guest memory. Returns False if that
         cannot be done now: run one more element, and try again. Raises RunOver.
         """
@@ -200,7 +200,7 @@ class Engine:
         return Cause.TSC_TICK if record.detail.get("tick") else Cause.UNEXPLAINED
 
     def read_memory(self, gpa: int, length: int) -> bytes:
-        """Guest RAM for a device, after settle(). Its three copies agree, or are repaired first. Raises RunOver."""
+        """Guest RAM for a device, after quiesce(). Its three copies agree, or are repaired first. Raises RunOver."""
         try:
             return self.core.read_memory(gpa, length, self._repaired)
         except Damaged as damaged:
@@ -347,7 +347,7 @@ class Engine:
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
         self.rollback()
-        waits = core.chipset.interrupt_pending  # and could not be injected at the start
+        waits = core.chipset.interrupt_pending  # an interrupt that could not be injected at the start
         if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
             if self.config.clock is Clock.VIRTUAL:
                 # count the time of the discarded run: it made the interrupt due

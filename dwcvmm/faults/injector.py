@@ -62,14 +62,14 @@ class Injection:
 
 
 class Injector(Visitor, EngineObserver):
-    """`settle_after`: elements after which a fault that no divergence has shown is closed: looked for in RAM, repaired
+    """`close_after`: elements after which a fault that no divergence has shown is closed: looked for in RAM, repaired
     there, and no longer held responsible for later divergences; None: never.
     """
 
-    def __init__(self, engine: Engine, faults: Iterable[Fault], settle_after: int | None = None) -> None:
+    def __init__(self, engine: Engine, faults: Iterable[Fault], close_after: int | None = None) -> None:
         self.injections: list[Injection] = []
         self._engine, self._core = engine, engine.core
-        self._settle_after = settle_after
+        self._close_after = close_after
         self._due: list[Fault] = []
         self._defects: list[Fault] = []
         self._open: list[Injection] = []  # no divergence has shown them yet
@@ -101,15 +101,15 @@ class Injector(Visitor, EngineObserver):
     @property
     def visit_from(self) -> int:
         wanted = [fault.element for fault in (*self._due[:1], *self._between, *self._defects)]
-        if self._settle_after is not None:
-            wanted += [each.element + self._settle_after for each in self._open]
+        if self._close_after is not None:
+            wanted += [each.element + self._close_after for each in self._open]
         return min(wanted, default=NEVER)
 
     def at_start(self) -> None:
         committed = self._core.committed
-        if self._settle_after is not None:
-            due = committed - self._settle_after
-            self._settle([each for each in self._open if each.element <= due])
+        if self._close_after is not None:
+            due = committed - self._close_after
+            self._close([each for each in self._open if each.element <= due])
         while self._due and self._due[0].element < committed:
             # its element was ended by single steps, and so was not visited
             self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
@@ -175,7 +175,7 @@ class Injector(Visitor, EngineObserver):
 
     def finish(self) -> None:
         """Close the faults that are still open when the guest has ended."""
-        self._settle(self._open)
+        self._close(self._open)
 
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
@@ -184,7 +184,7 @@ class Injector(Visitor, EngineObserver):
             if injection.fault.cpu is None:
                 self._open.append(injection)
 
-    def _settle(self, injections: Iterable[Injection]) -> None:
+    def _close(self, injections: Iterable[Injection]) -> None:
         """Close faults: let the scrubber look at their pages, and note which were still wrong."""
         for injection in list(injections):
             if injection.page is not None:

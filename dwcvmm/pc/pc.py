@@ -51,7 +51,7 @@ class PcConfig:
     memory_bytes: int = 256 << 20
     engine: EngineConfig = field(default_factory=EngineConfig)
     faults: tuple[Fault, ...] = ()  # to inject
-    settle_after: int | None = None  # elements (dwcvmm/faults/injector.py)
+    close_after: int | None = None  # elements (dwcvmm/faults/injector.py)
     modules: tuple[str, ...] = ()  # files and their arguments, for multiboot kernels
     virtio: VirtioConfig = field(default_factory=VirtioConfig)
     date_ns: int = FIXED_NS  # of the PC's clock at guest time 0: nanoseconds since 1970, UTC
@@ -71,7 +71,7 @@ class PC:
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
-        self._settle_after = config.settle_after
+        self._close_after = config.close_after
         self.injector: Injector | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
@@ -110,7 +110,7 @@ class PC:
         if self.injector:
             self.injector.add(faults)
             return
-        self.injector = Injector(self.engine, faults, self._settle_after)
+        self.injector = Injector(self.engine, faults, self._close_after)
         self.engine.visitors.insert(0, self.injector)
         self.observers.add(self.injector)
 
@@ -207,7 +207,7 @@ class PC:
     def _serve_devices(self) -> bool:
         """Let devices that wait for guest memory use it. Returns False if they must wait for another element's end."""
         try:
-            if self._devices_wait and self.engine.settle():
+            if self._devices_wait and self.engine.quiesce():
                 self.virtio.process()
                 if self.fw_cfg:
                     self.fw_cfg.process()
@@ -248,7 +248,7 @@ class PC:
         self.memory.check(gpa, len(data))
         if self.core.committed:
             try:
-                at_rest = self.engine.settle()
+                at_rest = self.engine.quiesce()
             except RunOver:
                 self._end(Outcome.DIVERGENCE_STOP)
                 at_rest = False

@@ -59,7 +59,7 @@ class Keeper(Observer):
         self._pc, self._file = pc, file
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
-        self._unsettled: KeptDivergence | None = None  # its element has not been committed yet
+        self._undecided: KeptDivergence | None = None  # its element has not been committed yet
         self.kept: int | None = None  # the element whose divergence is in the file
 
     def before_rollback(self) -> None:
@@ -72,13 +72,13 @@ class Keeper(Observer):
         if self.kept is not None or record.cause not in KEPT:
             return
         # a failed replay is a divergence of its own, the last of the run
-        self._unsettled = self._describe(record, capture or take(self._pc.core))
+        self._undecided = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
-        self._file.write(encode(self._unsettled))
+        self._file.write(encode(self._undecided))
 
     def verdict(self, element: int, wrong: list[int] | None) -> None:
         """The element has been run again and committed: add which replica was wrong."""
-        kept, self._unsettled = self._unsettled, None
+        kept, self._undecided = self._undecided, None
         if kept and wrong is not None and element == kept.element:
             names: tuple[Literal["A", "B"], ...] = ("A", "B")
             self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))

@@ -13,6 +13,7 @@ ROUNDS  equ 40
         mov r14, rax
         mov al, r12b
         out POST, al
+        db 0x66, 0x2e           ; prefixes that mean nothing to it
         rdtsc
         shl rdx, 32
         or rax, rdx

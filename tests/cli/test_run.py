@@ -117,7 +117,7 @@ def test_baseline_gives_the_penalty(guests: Path, tmp_path: Path) -> None:
         (["--kernel", "good.bin", "--strategy", "sequential", "--flush", "none"], ExitCode.USAGE, "in-place"),
         (["--kernel", "good.bin", "--strategy", "in-place", "--flush", "most"], ExitCode.USAGE, "most"),
         (["--kernel", "good.bin", "--strategy", "in-place", "--checkpoint-every", "2"], ExitCode.CONFIG, "checkpoint"),
-        (["--kernel", "good.bin", "--strategy", "in-place", "--progress", "branches"], ExitCode.CONFIG, "counter"),
+        (["--kernel", "good.bin", "--strategy", "in-place", "--progress", "branches"], ExitCode.CONFIG, "slices"),
         (["--kernel", "good.bin", "--progress", "cycles"], ExitCode.USAGE, "cycles"),
         (["--kernel", "good.bin", "--tsc", "backwards"], ExitCode.USAGE, "backwards"),
         (["--kernel", "good.bin", "--slice", "1s"], ExitCode.USAGE, "--slice"),

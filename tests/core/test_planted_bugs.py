@@ -62,7 +62,7 @@ BUGS = {
     ),
     "rollback without TLB flush": Bug(
         "cbits/element/rollback.c",
-        "r->engine->config.flush == DWC_FLUSH_PGE)",
+        "r->engine->config.tlb_flush == DWC_TLB_FLUSH_PGE)",
         "0)",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         shadow_paging=False,
@@ -70,8 +70,8 @@ BUGS = {
     ),
     "rollback without new memory slots": Bug(
         "cbits/element/rollback.c",
-        "if (e->config.flush == DWC_FLUSH_MEMSLOT && (err = dwc_pages_rearm(e)))",
-        "if (0 && (err = dwc_pages_rearm(e)))",
+        "if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))",
+        "if (0 && (err = dwc_pages_readd_slots(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         "paging3",
         shadow_paging=True,
@@ -102,7 +102,7 @@ BUGS = {
     ),
     "every rollback ends the run": Bug(
         "cbits/element/rollback.c",
-        "\tif (err)\n\t\treturn err;\n\te->slice.rearm = 1;\n\te->divergence.groups = diff;",
+        "\tif (err)\n\t\treturn err;\n\te->slice.counts_void = 1;\n\te->divergence.groups = diff;",
         "\tif (!err)\n\t\terr = DWC_ROLLBACK_DAMAGED;\n\tif (err)\n\t\treturn err;\n\te->divergence.groups = diff;",
         f"{IN_PLACE}::test_a_restart_of_two_vms_loses_no_transfer",
         "54 or 66",

@@ -87,7 +87,7 @@ def test_importing_it_opens_nothing() -> None:
     code = """
 import sys
 import dwcvmm
-assert "dwcvmm._core" not in sys.modules and "dwcvmm.machine" not in sys.modules
+assert "dwcvmm.core" not in sys.modules and "dwcvmm.machine" not in sys.modules
 assert not [name for name in dwcvmm.__all__ if not hasattr(dwcvmm, name)]
 assert set(dir(dwcvmm)) == set(dwcvmm.__all__)
 try:
@@ -410,8 +410,10 @@ def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
     """The engine's start fails on its second thread: the first one, with its timer, goes too."""
     with ports(guests, strategy="parallel", cpus=(0, 1000)) as machine:
         with pytest.raises(dwcvmm.KvmError, match="start engine"):
-            machine.run(timeout=60)
+            machine.start()
         assert machine.outcome is Outcome.ERROR
+        with pytest.raises(MachineStateError, match="has ended"):
+            machine.run(timeout=60)
 
 
 def test_a_disk_is_locked_while_the_machine_is_open(guests: Path, tmp_path: Path) -> None:

@@ -148,3 +148,14 @@ def test_the_check_sees(file: str, added: str, problem: str, tmp_path: Path) -> 
     with (root / file).open("a") as source:
         source.write(added)
     assert problem in Core(root).problems()
+
+
+def test_no_device_of_the_pc_holds_a_pointer() -> None:
+    """So that an assignment copies `struct dwc_pc` (test_platform.py has a copy go on)."""
+    bodies = [
+        (path.name, body)
+        for path in sorted((CBITS / "pc").glob("*.h"))
+        for body in re.findall(r"struct \w+ \{(.*?)\n\}", code(path), re.DOTALL)
+    ]
+    assert len(bodies) >= 8
+    assert [name for name, body in bodies if "*" in body] == []

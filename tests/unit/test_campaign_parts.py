@@ -100,8 +100,8 @@ def test_defects() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 60), st.integers(0, 2**32))
-def test_faults_of_a_run_are_far_enough_apart(per_run: int, settle_after: int, seed: int) -> None:
-    asked = spec(per_run=per_run, settle_after=settle_after, faults=60, seed=seed)
+def test_faults_of_a_run_are_far_enough_apart(per_run: int, close_after: int, seed: int) -> None:
+    asked = spec(per_run=per_run, close_after=close_after, faults=60, seed=seed)
     planned = draw_faults(asked, [GOLDEN, GOLDEN])
     assert len(planned) == 60
     jobs = jobs_of(asked, planned, {})
@@ -109,7 +109,7 @@ def test_faults_of_a_run_are_far_enough_apart(per_run: int, settle_after: int, s
     for job in jobs:
         elements = [parse(each.fault).element for each in job]
         assert len({each.guest for each in job}) == 1
-        assert all(b - a > settle_after for a, b in pairwise(elements))
+        assert all(b - a > close_after for a, b in pairwise(elements))
 
 
 def test_a_guest_that_is_too_short() -> None:

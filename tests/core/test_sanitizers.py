@@ -46,10 +46,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_kvm
 @needs_libasan
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_core_under_sanitizers(tmp_path: Path, guests: Path, objects: Path) -> None:
     copy_tree(tmp_path)
-    code, said = run_sanitized(tmp_path, objects, "--timeout=120", *TESTS, "-k", WHICH)
+    code, said = run_sanitized(tmp_path, objects, "--timeout=600", *TESTS, "-k", WHICH)
     assert code == 0, said[-6000:]
 
 

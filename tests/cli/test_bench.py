@@ -74,7 +74,7 @@ def test_boot_keeps_every_run(guests: Path, tmp_path: Path) -> None:
     [
         ("triple", (), "ended by crash"),
         ("fpu", ("--token", "no such text"), "does not show"),
-        ("spin", ("--timeout", "0.5"), "ended by timeout"),
+        ("spin", ("--timeout", "4"), "ended by timeout"),
     ],
 )
 def test_a_run_that_went_wrong_does_not_count(

@@ -87,7 +87,7 @@ def test_timeout(guests: Path, tmp_path: Path) -> None:
     process = start_spinning(tmp_path / "r.json")
     process.kill()
     process.wait()
-    result = dwcvmm("run", "--kernel", tmp_path / "r.bin", "--memory", "16M", "--timeout", "0.5", "--strategy", "off")
+    result = dwcvmm("run", "--kernel", tmp_path / "r.bin", "--memory", "16M", "--timeout", "2", "--strategy", "off")
     assert result.returncode == ExitCode.TIMEOUT
 
 
@@ -308,7 +308,7 @@ def test_check_can_be_interrupted(guests: Path, signal_: signal.Signals, code: i
         time.sleep(2)
         assert process.poll() is None
         process.send_signal(signal_)
-        assert process.wait(10) == code
+        assert process.wait(60) == code
     finally:
         process.kill()
 

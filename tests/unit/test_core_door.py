@@ -155,7 +155,7 @@ def test_what_is_declared_is_used() -> None:
         (enums.Phase, "dwc_phase", {"DWC_PHASES"}),
         (enums.Diff, "dwc_diff", set()),
         (enums.Strategy, "dwc_strategy", {"DWC_STRATEGIES"}),
-        (enums.TlbFlush, "dwc_flush", set()),
+        (enums.TlbFlush, "dwc_tlb_flush", set()),
         (enums.CacheFlush, "dwc_cache_flush", set()),
         (enums.Copy, "dwc_copy", set()),
         (enums.UserTrap, "dwc_user_trap", set()),

@@ -204,13 +204,13 @@ def loop_device(tmp_path: Path) -> Iterator[Path]:
     image.write_bytes(bytes(range(256)) * 16)
     attach: list[str | Path] = ["losetup", "--find", "--show", image]
     try:
-        made = subprocess.run(attach, capture_output=True, text=True, check=True, timeout=10)
+        made = subprocess.run(attach, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"no loop device can be had here: {error}")
     device = Path(made.stdout.strip())
     yield device
-    subprocess.run(["blockdev", "--setrw", device], check=True, timeout=10)  # it outlives the image
-    subprocess.run(["losetup", "--detach", device], check=True, timeout=10)
+    subprocess.run(["blockdev", "--setrw", device], check=True, timeout=60)  # it outlives the image
+    subprocess.run(["losetup", "--detach", device], check=True, timeout=60)
 
 
 def test_a_block_device_is_a_disk(loop_device: Path) -> None:

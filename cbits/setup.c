@@ -147,8 +147,8 @@ void dwc_engine_stop(struct dwc_engine *e)
 		dwc_replica_stop(&e->replicas[1]);
 }
 
-/* On the thread that is to call dwc_engine_run(): vCPU 0 belongs to it from now on.
- * An error leaves no thread and no timer behind. */
+/* Call it on the thread that will call dwc_engine_run(): vCPU 0 belongs to that thread from now on.
+ * After an error no thread and no timer is left. */
 int dwc_engine_start(struct dwc_engine *e)
 {
 	struct dwc_replica *b = &e->replicas[1];

@@ -49,7 +49,7 @@ enum dwc_rollback_result {
 /* The result of a read of guest memory for a device. */
 enum dwc_memory_result {
 	DWC_MEMORY_READ,
-	DWC_MEMORY_MENDED = 0x500,   /* the three copies of a page differed, and agree now (repair_copy, repair_gpa): read again */
+	DWC_MEMORY_REPAIRED = 0x500,   /* the three copies of a page differed, and agree now (repair_copy, repair_gpa): read again */
 	DWC_MEMORY_LOST,             /* they differ, and no copy is right */
 };
 

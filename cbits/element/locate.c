@@ -1,5 +1,5 @@
-/* Where the replicas may have read what is the host's: the search for it from the last committed state on. A search leaves traces in
- * the guest, so it ends with a rollback; what it has found, and why it ended, is in dwc_engine.search. */
+/* Locates a read of the host by a search from the last committed state on. A search leaves traces in the guest, so a rollback follows;
+ * what it has found, and why it ended, is in dwc_engine.search. */
 #include "element/locate.h"
 
 #include "assertion.h"
@@ -21,14 +21,14 @@ static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *, int))
 	return err ? err : dwc_engine_rollback(e, 0, phase);
 }
 
-/* By one free run with traps, for search.limit_ns and search.events (0: no bound) at most; see sites/scan.c. Both replicas stand at the
- * last committed state, and again afterwards. Returns an enum dwc_rollback_result or -errno. */
+/* By a scan, for at most search.limit_ns and search.events (0: no limit); see sites/scan.c. Both replicas must be at the last committed
+ * state, and are there again afterwards. Returns an enum dwc_rollback_result or -errno. */
 int dwc_locate_by_traps(struct dwc_engine *e)
 {
 	return locate(e, dwc_search_by_traps);
 }
 
-/* The same by single steps, for search.limit instructions and search.limit_ns at most; see sites/search.c. */
+/* The same by single steps, for at most search.limit instructions and search.limit_ns; see sites/search.c. */
 int dwc_locate_by_steps(struct dwc_engine *e)
 {
 	return locate(e, dwc_search_by_steps);

@@ -1,4 +1,4 @@
-/* Where the replicas may have read what is the host's: the search for it from the last committed state on. */
+/* Locates a read of the host by a search from the last committed state on. */
 #ifndef DWC_ELEMENT_LOCATE_H
 #define DWC_ELEMENT_LOCATE_H
 

@@ -1,4 +1,4 @@
-/* Single steps: to end an element where no counter can, to a point inside one, and to bring two replicas to the same instruction. */
+/* Single steps: to end an element without a counter, to go to a point in it, and to bring two replicas to the same instruction. */
 #include "element/steps.h"
 
 #include <linux/kvm.h>
@@ -18,15 +18,15 @@
 #include "vcpu/translate.h"
 
 #define STEP_LIMIT_NS 1000000000ull
-#define LONGEST_PUSH 8 /* of an instruction that is no exception */
+#define LONGEST_PUSH 8 /* bytes that an instruction pushes at most, unless it raises an exception */
 
-/* Single steps change the next instruction, or its result is the host's. */
+/* Whether the next instruction behaves differently under single steps, or reads a value of the host. */
 static int must_stop(const struct dwc_insn *insn)
 {
 	return !dwc_can_step(insn) || dwc_reads_host(insn);
 }
 
-/* An exception pushed RFLAGS with TF, at least five words: no branch moves RSP so far down. */
+/* Whether an exception pushed RFLAGS with TF: at least five words, which no branch pushes. */
 static int took_exception(const struct dwc_replica *r, uint64_t rip, uint64_t rsp)
 {
 	const struct kvm_regs *regs = &r->state.regs;
@@ -35,14 +35,14 @@ static int took_exception(const struct dwc_replica *r, uint64_t rip, uint64_t rs
 	return jumped && regs->rsp + LONGEST_PUSH < rsp;
 }
 
-/* One instruction. Returns 1 if it was one, 0 if it ended in anything but a debug exit, or -errno. */
+/* Execute one instruction. Returns 1 if it ended in a debug exception, 0 if in anything else, or -errno. */
 static int step(struct dwc_replica *r)
 {
 	uint64_t rip = r->state.regs.rip, rsp = r->state.regs.rsp;
 	struct dwc_step step;
 	int end, err;
 
-	/* armed each time: POPF, IRET and exceptions of the guest disarm it */
+	/* switched on each time: POPF, IRET and exceptions of the guest switch it off */
 	if ((err = dwc_set_stepping(r, 1)) || (err = dwc_begin_step(r, &step)))
 		return err;
 	r->started_ns = dwc_now_ns();
@@ -53,14 +53,14 @@ static int step(struct dwc_replica *r)
 	return end == DWC_RUN_EXIT && r->exit.reason == KVM_EXIT_DEBUG && !took_exception(r, rip, rsp);
 }
 
-/* An element may end anywhere but behind an STI. */
+/* An element may end anywhere, except right after an STI. */
 static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 {
 	struct dwc_insn insn;
 	int after_sti = 0, went;
 
 	for (s->done = 0; s->done < s->limit || after_sti; s->done++) {
-		if (s->done) { /* the first may be the rest of an instruction whose exit has been answered */
+		if (s->done) { /* the first step may only finish an instruction whose exit has been answered */
 			if (s->to_interruptible && r->run->ready_for_interrupt_injection)
 				return DWC_STEPS_DONE;
 			dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
@@ -87,22 +87,22 @@ static int job_step_until(struct dwc_replica *r)
 	return err ? err : result;
 }
 
-/* Lead a replica that stands at the last committed state, or has its inputs, `limit` instructions on, or to before the first that
- * cannot be stepped. Returns an enum dwc_steps_result or -errno. DONE: it stands there, steps.done instructions on, where an element may
- * end. DISCARDED: it stands anywhere, and a rollback comes next. The counts of the progress counter are void. */
+/* Step a replica that is at the last committed state, or has its inputs, by `limit` instructions, or to the first one that cannot be
+ * stepped. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an element may end there.
+ * DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter are void. */
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
 {
 	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
 	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
-	if (e->inputs.vector >= 0) /* its injection would push TF with the interrupted RFLAGS */
+	if (e->inputs.vector >= 0) /* delivering the interrupt would push TF with the interrupted RFLAGS */
 		return DWC_STEPS_DISCARDED;
 	e->slice.counts_void = 1;
 	return dwc_replica_call(&e->replicas[replica], job_step_until);
 }
 
-/* An element by single steps: lead both replicas from the last committed state to the same point, as dwc_step_until() does, compare
- * and commit. Returns an enum dwc_steps_result or -errno. DONE: committed, steps.done instructions long. DISCARDED: nothing is
- * committed, and a rollback comes next. */
+/* An element by single steps: step both replicas from the last committed state to the same point, as dwc_step_until() does, compare
+ * and commit. Returns an enum dwc_steps_result or -errno. DONE: committed, with steps.done instructions. DISCARDED: not committed, and
+ * a rollback has to follow. */
 int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
 {
 	int in_place = e->vms == 1, result;
@@ -142,9 +142,9 @@ static int job_step_together(struct dwc_replica *r)
 	return met ? DWC_STEPS_DONE : DWC_STEPS_DISCARDED;
 }
 
-/* The replicas have ended at different instructions, and nobody knows which one is behind: step A, then B twice as far, until all their
- * registers agree. In place only e2 can be stepped: it is what the VM has run last. Returns an enum dwc_steps_result or -errno.
- * DONE: registers agree, which is no proof; memory has to be compared as at any end. DISCARDED: no common point was found. */
+/* The replicas have ended at different instructions, and it is not known which one is lagging: step A, then B twice as far, until all
+ * their registers agree. In place only e2 can be stepped, since the VM has run it last. Returns an enum dwc_steps_result or -errno.
+ * DONE: the registers agree; memory still has to be compared, as at any end. DISCARDED: no common point was found. */
 int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 {
 	int result = DWC_STEPS_DISCARDED;

@@ -1,4 +1,4 @@
-/* Single steps: to end an element where no counter can, to a point inside one, and to bring two replicas to the same instruction. */
+/* Single steps: to end an element without a counter, to go to a point in it, and to bring two replicas to the same instruction. */
 #ifndef DWC_ELEMENT_STEPS_H
 #define DWC_ELEMENT_STEPS_H
 
@@ -6,10 +6,10 @@
 
 struct dwc_engine;
 
-/* How far to go, and how many instructions it were. */
+/* How far to go, and how many instructions were executed. */
 struct dwc_steps {
 	uint64_t limit, done;
-	int to_interruptible; /* no further than to where an interrupt can be injected */
+	int to_interruptible; /* stop as soon as an interrupt can be injected */
 };
 
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible);

@@ -53,7 +53,7 @@ static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t 
 	/* compare what was copied for the device, not the replica's page: a bit can flip on the way */
 	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint.ram + gpa, length))
 		return 0;
-	return dwc_page_mend(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_MENDED : DWC_MEMORY_LOST;
+	return dwc_page_repair(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_REPAIRED : DWC_MEMORY_LOST;
 }
 
 /* Read for a device, between elements. Returns an enum dwc_memory_result or -errno. */

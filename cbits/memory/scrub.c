@@ -59,7 +59,7 @@ static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *
 
 /* Make the copies of a page agree. Both replicas must be at a checkpoint, or must not have written the page since. Returns 0 if no
  * copy is right; that is counted, and the page is left alone. */
-int dwc_page_mend(struct dwc_engine *e, uint64_t gpa)
+int dwc_page_repair(struct dwc_engine *e, uint64_t gpa)
 {
 	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint.ram + gpa };
 	int right = right_copy(e, gpa, copies);
@@ -91,7 +91,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 		return err;
 	if (is_logged(e, gpa))
 		return DWC_SCRUB_RIGHT;
-	dwc_page_mend(e, gpa);
+	dwc_page_repair(e, gpa);
 	return DWC_SCRUB_WRONG;
 }
 

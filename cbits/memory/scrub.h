@@ -14,6 +14,6 @@ struct dwc_scrub {
 
 int dwc_scrub(struct dwc_engine *e);
 int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa);
-int dwc_page_mend(struct dwc_engine *e, uint64_t gpa);
+int dwc_page_repair(struct dwc_engine *e, uint64_t gpa);
 
 #endif

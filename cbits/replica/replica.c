@@ -92,7 +92,7 @@ static void disown(struct dwc_replica *r)
 	pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
 }
 
-/* Take over the vCPU, on the thread that will own it. An error leaves nothing behind. */
+/* Take over the vCPU, on the thread that will own it. After an error nothing of it is left. */
 static int own(struct dwc_replica *r)
 {
 	sigset_t set;

@@ -193,17 +193,17 @@ static int pass_repeat(struct dwc_replica *r)
 {
 	uint64_t linear = dwc_linear_rip(&r->state);
 	struct dwc_insn insn;
-	struct entry behind;
+	struct entry after;
 	int err;
 
 	dwc_insn_at(r, linear, &insn);
-	if (insn.kind != DWC_INSN_STRING || r->state.sregs.ss.dpl == 3 || !set_trap(r, &behind, linear + insn.length))
+	if (insn.kind != DWC_INSN_STRING || r->state.sregs.ss.dpl == 3 || !set_trap(r, &after, linear + insn.length))
 		return 0;
 	if ((err = dwc_set_stepping(r, 0)) >= 0)
 		err = enter_guest(r);
-	if (err >= 0 && is_exit_of(r, &behind))
-		return (err = enter(r, &behind)) < 0 ? err : 1;
-	clear_trap(r, &behind);
+	if (err >= 0 && is_exit_of(r, &after))
+		return (err = enter(r, &after)) < 0 ? err : 1;
+	clear_trap(r, &after);
 	return err < 0 ? err : 2;
 }
 

@@ -120,14 +120,14 @@ int dwc_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 	const struct dwc_exit *x = &e->exit;
-	int user = x->reason != KVM_EXIT_IO, behind = x->reason == KVM_EXIT_DEBUG && e->config.icebp_rip_after;
+	int user = x->reason != KVM_EXIT_IO, past = x->reason == KVM_EXIT_DEBUG && e->config.icebp_rip_after;
 	const struct dwc_site *site;
 
 	if (!user && (x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1))
 		return 0;
-	if (!e->sites.count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)behind, user)))
+	if (!e->sites.count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)past, user)))
 		return 0;
-	supply(e, &site->read, s->regs.rip - (uint64_t)behind);
+	supply(e, &site->read, s->regs.rip - (uint64_t)past);
 	e->inputs.answer = user ? DWC_ANSWER_SITE_TRAP : DWC_ANSWER_SITE_PORT;
 	return 1;
 }

@@ -200,9 +200,9 @@ class Core(View):
         return bool(check("checkpoint", lib.dwc_engine_checkpoint(self._c)) == lib.DWC_COMMIT_DONE)
 
     def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> Rollback:
-        """Both replicas back to the last committed state. `everything`: all of RAM, not only what was written.
+        """Bring both replicas to the last committed state. `everything`: restore all of RAM, not only dirty pages.
 
-        `to`: the phase to go on from, none that the element has not come to yet.
+        `to`: the phase to continue from, which must not be later than the present one.
         """
         return Rollback(check("rollback", lib.dwc_engine_rollback(self._c, everything, to)))
 
@@ -224,25 +224,25 @@ class Core(View):
     # single steps
 
     def step_replica(self, index: int, limit: int) -> int | None:
-        """Lead a replica that stands at the last committed state `limit` instructions on, or to before the first that
-        cannot be stepped. Returns how many it were, or None: it met an exit, or an instruction that single steps
-        change, and has to be rolled back.
+        """Step a replica from the last committed state by `limit` instructions, or to the first that cannot be stepped.
+        Returns the number of instructions, or None if it has to be rolled back: it met an exit, or an instruction that
+        behaves differently under single steps.
         """
         return self._stepped(lib.dwc_step_until(self._c, index, limit, 0))
 
     def step_element(self, limit: int, to_interruptible: bool = False) -> int | None:
-        """The same with both replicas, to the same point; that is an element, which is compared and committed.
+        """Step both replicas to the same point, compare, and commit that as an element.
 
-        `to_interruptible`: end as soon as an interrupt can be injected. None: nothing is committed, and both replicas
-        have to be rolled back.
+        `to_interruptible`: end as soon as an interrupt can be injected. None: not committed, and both replicas have to
+        be rolled back.
         """
         return self._stepped(lib.dwc_step_element(self._c, limit, to_interruptible))
 
     def step_together(self, limit: int) -> int | None:
         """Both replicas ended at different instructions, and it is not known which one is lagging: step A up to `limit`
         instructions, then B up to twice as many, until all registers that come with an exit agree. In place only e2 can
-        be stepped, since the VM has run it last. None: they do not. Equal registers are not proof: memory has to be
-        compared as at any end.
+        be stepped, since the VM has run it last. Returns None if they never do. Equal registers are not proof: memory
+        has to be compared as at any end.
         """
         return self._stepped(lib.dwc_step_together(self._c, limit))
 
@@ -252,9 +252,9 @@ class Core(View):
     # instructions that read a value of the host
 
     def locate_by_steps(self, kinds: int, steps: int, limit_ns: int) -> Rollback:
-        """Look for the first such instruction (`kinds`: InsnKind.bit of each) among the next `steps` from the last
-        committed state on, by single steps of replica A. Both replicas must stand there, and stand there again after
-        the rollback that this ends with. It gives up after `limit_ns`. What it found: `search`.
+        """Find the first such instruction (`kinds`: InsnKind.bit of each) among the next `steps` from the last
+        committed state on, by single steps of replica A. Both replicas must be there; a rollback brings them back at
+        the end. It gives up after `limit_ns`. `search` has the result.
         """
         search = self._c.search
         search.kinds, search.limit, search.limit_ns = kinds, steps, limit_ns
@@ -277,8 +277,8 @@ class Core(View):
         return self.site_count > known
 
     def pass_host_read(self) -> None:
-        """If both replicas stand at the instruction that the last search found, the next element starts behind it, with
-        what it would have read.
+        """If both replicas are at the instruction that the last search found, let the next element start after it, with
+        its result.
         """
         lib.dwc_pass_host_read(self._c)
 

@@ -36,7 +36,7 @@ class Stop(IntEnum):
 
 
 class Rollback(IntEnum):
-    """What became of a rollback. If it is not done, the replicas stand anywhere, and the run is over."""
+    """The result of a rollback. If it fails the replicas' state is undefined, and the run is over."""
 
     DONE = lib.DWC_ROLLBACK_DONE
     STOP_REQUESTED = lib.DWC_ROLLBACK_STOP_REQUESTED
@@ -114,7 +114,7 @@ class UserTrap(IntEnum):
 
 
 class InsnKind(IntEnum):
-    """What an instruction is to the core (cbits/vcpu/insn.h). The first read what is the host's."""
+    """The core's classes of instructions (cbits/vcpu/insn.h). The first ones read a value of the host."""
 
     OTHER = lib.DWC_INSN_OTHER
     RDTSC = lib.DWC_READ_RDTSC

@@ -287,7 +287,7 @@ class Engine:
         """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an
         overflow was to end the element, and its budget bounds the search.
 
-        Both replicas stand at the last committed state, and again on return.
+        Both replicas must be at the last committed state, and are there again on return.
         """
         budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)

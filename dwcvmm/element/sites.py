@@ -51,7 +51,7 @@ class Sites:
 
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
         """Find the first such instruction among the next `steps` from the last committed state on. Both replicas must
-        stand there, and stand there again afterwards. `with_time`: also look for instructions that read time.
+        be there, and are there again afterwards. `with_time`: also look for instructions that read time.
         """
         self._rolled_back(self._engine.locate_by_steps(self._kinds(with_time), steps, SEARCH_NS))
         return self._found(self._engine.search)

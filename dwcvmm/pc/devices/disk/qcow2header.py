@@ -160,7 +160,7 @@ class _Parser:
         self._need(l1_entries >= needed, f"has {l1_entries} entries in its L1 table, and needs {needed} for its size")
 
     def _check_table(self, name: str, offset: int, length: int, most: int) -> None:
-        """A table must start at a cluster behind the header, and lie in the file, whose last cluster may be partial."""
+        """A table must start at a cluster after the header, and lie in the file, whose last cluster may be partial."""
         self._need(length <= most, f"has a {name} of {length} bytes, more than {most}")
         starts = offset >= self._cluster and offset % self._cluster == 0
         self._need(starts, f"has its {name} at byte {offset}, where no table can start")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# `import pyseccomp` starts two processes (`ldconfig -p`, once for the C library and once for libseccomp): a process that is
-# to confine itself must import it before it gives up fork and exec, and a second thread or a low process limit is in the way.
+# `import pyseccomp` starts two processes (`ldconfig -p`, once for the C library and once for libseccomp). So a program that
+# confines itself has to import it before it gives up fork and exec.
 # Exit code 0: as described; 1: it has changed; 2: it could not be tried. Needs python3-venv, libseccomp2, ldconfig.
 set -u
 folder=$(mktemp -d) || exit 2

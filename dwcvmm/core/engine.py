@@ -268,6 +268,11 @@ class Core(View):
         search.kinds, search.events, search.limit_ns = kinds, events, limit_ns
         return Rollback(check("scan", lib.dwc_locate_by_traps(self._c)))
 
+    @property
+    def can_learn_site(self) -> bool:
+        """Whether there is room for the site where the last search ended, or it is known."""
+        return bool(lib.dwc_can_learn_site(self._c))
+
     def learn_site(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint, which must be the last committed
         state. Returns whether the site is new: False if the guest had written the instruction there again.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwcvmm.core.engine import Core, Search
-from dwcvmm.core.enums import MAX_SITES, InsnKind, Rollback, UserTrap
+from dwcvmm.core.enums import InsnKind, Rollback, UserTrap
 from dwcvmm.element.divergence import Cause
 
 SEARCH_STEPS = 500_000
@@ -76,7 +76,7 @@ class Sites:
 
     def _found(self, search: Search) -> Found | None:
         self.gave_up = search.timed_out
-        if not search.kind or self._engine.site_count == MAX_SITES:
+        if not search.kind or (self.trappable and not self._engine.can_learn_site):
             return None
         return Found(*INSTRUCTIONS[search.kind], search.gpa, search.linear)
 

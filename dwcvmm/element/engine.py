@@ -29,6 +29,7 @@ PATIENCE_MOST = 128  # times the usual time limit, at most
 COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy; none: no copy was right
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
+CHECKPOINT_TRIES = 64  # of a replay that leaves the replicas different, as many as of one that does not arrive
 TICK_RETRIES = 3  # an element that meets a tick each time is too long to avoid one: its time site is learned
 
 
@@ -318,8 +319,12 @@ class Engine:
             self._pass_host_read()
             return
         # the replayed elements may have read time as well, and then they differ: replay again
+        tries = 1
         while not self.core.checkpoint():
+            if tries == CHECKPOINT_TRIES:
+                self._rolled_back(Rollback.UNREPEATABLE)
             self.rollback()
+            tries += 1
         if self.sites.learn():
             self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
 

@@ -77,3 +77,12 @@ def test_a_divergence_whose_search_is_stopped_is_not_recorded(
     assert engine.observer.searches == 1
     assert engine.last is None
     assert not engine.counts.divergences
+
+
+def test_learning_a_site_does_not_replay_for_ever(boot: StartGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replicas never agree after the rollback: the run ends as one that cannot be rolled back."""
+    booted = booted_at_its_start(boot, "rdtsc")
+    monkeypatch.setattr(type(booted.machine.core), "checkpoint", lambda core: False)
+    assert booted.machine.run() is Outcome.DIVERGENCE_STOP
+    assert "replay" in booted.divergences[-1].detail
+    assert booted.machine.core.site_count == 0

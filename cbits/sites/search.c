@@ -212,7 +212,8 @@ static int job_find(struct dwc_replica *r)
 	struct dwc_search *s = &r->engine->search;
 	const struct entry *entry = NULL;
 	struct entries entries;
-	int err = 0, pending = r->engine->has_pending_io; /* no register may be set before that is finished */
+	/* no register may be set before that is finished; the answer to a site's IN has finished it */
+	int err = 0, pending = r->engine->has_pending_io && r->engine->inputs.answer != DWC_ANSWER_SITE_PORT;
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();

@@ -86,3 +86,16 @@ def test_learning_a_site_does_not_replay_for_ever(boot: StartGuest, monkeypatch:
     assert booted.machine.run() is Outcome.DIVERGENCE_STOP
     assert "replay" in booted.divergences[-1].detail
     assert booted.machine.core.site_count == 0
+
+
+def test_the_search_looks_at_what_follows_a_site(boot: StartGuest) -> None:
+    """The element starts with a site's answer, and its first instruction reads the time as well."""
+    booted = booted_at_its_start(boot, "reads")
+    engine = booted.machine.engine
+    first = engine.sites.search(with_time=True, steps=STEPS)
+    assert first and engine.sites.learn()
+    booted.machine.run(elements=1)
+    engine.rollback(to=Phase.BETWEEN)
+    second = engine.sites.search(with_time=True, steps=STEPS)
+    assert second and second.linear == first.linear + RDTSC_BYTES
+    assert booted.machine.run() is Outcome.POWEROFF

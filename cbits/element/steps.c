@@ -80,6 +80,8 @@ static int job_step_until(struct dwc_replica *r)
 
 	if ((err = dwc_replica_feed_once(r)))
 		return err;
+	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
+	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
 	result = step_on(r, &r->engine->steps);
 	r->stage = DWC_STAGE_HAS_INPUTS;
@@ -88,7 +90,7 @@ static int job_step_until(struct dwc_replica *r)
 }
 
 /* Step a replica that is at the last committed state, or has its inputs, by `limit` instructions, or to the first one that cannot be
- * stepped. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an element may end there.
+ * stepped; 0: only give it its inputs. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an element may end there.
  * DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter are void. */
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
 {

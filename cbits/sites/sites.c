@@ -159,7 +159,7 @@ int dwc_pass_host_read(struct dwc_engine *e)
 	struct dwc_insn insn;
 
 	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
-	if (insn.kind != e->search.read.kind)
+	if (r->state.regs.rip != e->search.rip || insn.kind != e->search.read.kind)
 		return 0;
 	supply(e, &e->search.read, r->state.regs.rip);
 	e->inputs.answer = DWC_ANSWER_SITE_TRAP;

@@ -387,8 +387,10 @@ class Engine:
     def _pass_host_read(self) -> None:
         """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
         and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
-        core = self.core
-        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they stop at the instruction
+        core, search = self.core, self.core.search
+        # where only the answer to the exit before leads there, the inputs alone are the element; steps stop at the read
+        is_there = not search.steps and search.rip == core.committed_state.rip
+        if not is_there and not self._step_element(SEARCH_STEPS if search.steps else 0):
             self._discard_steps()
             return
         core.pass_host_read()

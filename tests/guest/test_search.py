@@ -7,8 +7,10 @@ from conftest import Booted, StartGuest
 
 from dwcvmm.core.enums import Phase
 from dwcvmm.element.config import Strategy, Tsc
+from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.element.observer import EngineObserver
+from dwcvmm.element.sites import Sites
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
 
@@ -99,3 +101,15 @@ def test_the_search_looks_at_what_follows_a_site(boot: StartGuest) -> None:
     second = engine.sites.search(with_time=True, steps=STEPS)
     assert second and second.linear == first.linear + RDTSC_BYTES
     assert booted.machine.run() is Outcome.POWEROFF
+
+
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_reads_in_a_row_that_no_trap_can_replace(
+    boot: StartGuest, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    monkeypatch.setattr(Sites, "trappable", False)
+    booted = booted_at_its_start(boot, "reads", strategy)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.machine.guest_status == 0
+    assert booted.machine.core.site_count == 0
+    assert {divergence.cause for divergence in booted.divergences} == {Cause.TIME}

@@ -61,8 +61,8 @@ static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 
 	for (s->done = 0; s->done < s->limit || after_sti; s->done++) {
 		if (s->done) { /* the first step may only finish an instruction whose exit has been answered */
-			if (s->to_interruptible && r->run->ready_for_interrupt_injection)
-				return DWC_STEPS_DONE;
+			if ((s->to_interruptible || r->engine->inputs.window) && r->run->ready_for_interrupt_injection)
+				return DWC_STEPS_DONE; /* with a window requested the element would end here */
 			dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
 			if (must_stop(&insn))
 				return after_sti ? DWC_STEPS_DISCARDED : DWC_STEPS_DONE;
@@ -84,6 +84,7 @@ static int job_step_until(struct dwc_replica *r)
 	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
 	result = step_on(r, &r->engine->steps);
+	r->run->request_interrupt_window = (uint8_t)r->engine->inputs.window; /* the replica can run on from here, as the other one does from the start */
 	r->stage = DWC_STAGE_HAS_INPUTS;
 	err = dwc_set_stepping(r, 0);
 	return err ? err : result;

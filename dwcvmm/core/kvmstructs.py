@@ -324,6 +324,10 @@ class RunPage:
     def ready_for_interrupt_injection(self) -> bool:
         return bool(self._c.ready_for_interrupt_injection)
 
+    @property
+    def interrupt_window_requested(self) -> bool:
+        return bool(self._c.request_interrupt_window)
+
     def request_interrupt_window(self, wanted: bool) -> None:
         """Whether KVM_RUN returns when an interrupt can be injected."""
         self._c.request_interrupt_window = wanted

@@ -84,15 +84,16 @@ static int job_step_until(struct dwc_replica *r)
 	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
 	result = step_on(r, &r->engine->steps);
-	r->run->request_interrupt_window = (uint8_t)r->engine->inputs.window; /* the replica can run on from here, as the other one does from the start */
+	r->run->request_interrupt_window = (uint8_t)r->engine->inputs.window; /* it can run on from here, as the other one runs */
 	r->stage = DWC_STAGE_HAS_INPUTS;
 	err = dwc_set_stepping(r, 0);
 	return err ? err : result;
 }
 
 /* Step a replica that is at the last committed state, or has its inputs, by `limit` instructions, or to the first one that cannot be
- * stepped; 0: only give it its inputs. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an element may end there.
- * DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter are void. */
+ * stepped; 0: only give it its inputs. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an
+ * element may end there. DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter
+ * are void. */
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
 {
 	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);

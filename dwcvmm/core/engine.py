@@ -182,7 +182,7 @@ class Core(View):
         self._c.clock.idle_waits = wanted
 
     def be_patient(self, factor: int) -> None:
-        """Multiply the next element's time limit by this factor."""
+        """Multiply the time limit of elements by this factor from now on, until the next call."""
         self._c.clock.patience_factor = factor
 
     def advance_clock(self, guest_ns: int) -> None:

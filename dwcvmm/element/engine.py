@@ -162,9 +162,10 @@ class Engine:
         self.observer.repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
-        """Raise the time limit of the next try. An element cut by its time limit is discarded, so one that needs longer
-        would never finish. Every second time the limit is doubled, every fourth time it is four times as long, and so
-        on; interrupts still come in time mostly.
+        """Choose the time limit of the elements up to the next that is cut. One cut by its time limit is discarded, so one
+        that needs longer would never finish. Every second time the limit is doubled, every fourth time it is four times
+        as long, and so on; interrupts still come in time mostly. A limit that is enough stays: the single steps that
+        follow a cut are an element, too, and a guest that computes for long mostly does so again.
         """
         self._cuts += 1
         self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))

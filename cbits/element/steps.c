@@ -12,6 +12,7 @@
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "vcpu/counter.h"
 #include "vcpu/debug.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
@@ -78,7 +79,7 @@ static int job_step_until(struct dwc_replica *r)
 {
 	int err, result;
 
-	if ((err = dwc_replica_feed_once(r)))
+	if ((r->engine->config.counting && (err = dwc_counter_disarm(r))) || (err = dwc_replica_feed_once(r)))
 		return err;
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
 	r->started_ns = r->ended_ns = dwc_now_ns();

@@ -1,7 +1,6 @@
 /* What Python asks of the engine besides running elements: runs of a replica into an element, requests from other threads, answers. */
 #include "engine.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -49,7 +48,7 @@ int dwc_engine_enter(struct dwc_engine *e, int replica)
 /* On a visit at the end: registers were changed, so read again what is compared. */
 int dwc_engine_read_again(struct dwc_engine *e, int replica)
 {
-	struct dwc_replica *r = &e->replicas[replica];
+	struct dwc_replica *r = numbered(e, replica);
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
 	if (e->checkpoint.due)
@@ -58,20 +57,11 @@ int dwc_engine_read_again(struct dwc_engine *e, int replica)
 	return 0;
 }
 
-static int job_move(struct dwc_replica *r)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(r->cpu, &cpus);
-	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
-}
-
 /* Bind the replica's thread to a CPU. */
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 {
 	numbered(e, replica)->cpu = cpu;
-	return dwc_replica_call(numbered(e, replica), job_move);
+	return dwc_replica_call(numbered(e, replica), dwc_replica_pin);
 }
 
 static int job_run_for(struct dwc_replica *r)

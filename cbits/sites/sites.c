@@ -16,9 +16,11 @@
 #include <sys/random.h>
 #include <x86intrin.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/dma.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
@@ -79,6 +81,8 @@ int dwc_learn_site(struct dwc_engine *e)
 	struct dwc_site *site = site_for(e, found->gpa);
 	int err, in_user = e->sites.in_user;
 
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
+	DWC_ASSERT(e, !e->log.count); /* a replay from an earlier checkpoint would meet the trap where there was none */
 	if (!site)
 		return -ENOSPC;
 	if ((err = dwc_memory_write(e, found->gpa, found->user ? user_code : dwc_port_trap, found->read.length)))
@@ -158,6 +162,8 @@ int dwc_pass_host_read(struct dwc_engine *e)
 	struct dwc_replica *r = &e->replicas[0];
 	struct dwc_insn insn;
 
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
+	DWC_ASSERT(e, r->stage == DWC_STAGE_AT_COMMITTED);
 	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
 	if (r->state.regs.rip != e->search.rip || insn.kind != e->search.read.kind)
 		return 0;

@@ -98,11 +98,6 @@ class Engine:
             self.core.stop()
             self._started = False
 
-    def close(self) -> None:
-        """Stop the threads and free the VMs; may be called again."""
-        self.release()
-        self.replicas.close()
-
     @property
     def exit(self) -> Exit:
         """The committed exit that ended the last element."""
@@ -162,9 +157,9 @@ class Engine:
         self.observer.repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
-        """Choose the time limit of the elements up to the next that is cut. One cut by its time limit is discarded, so one
-        that needs longer would never finish. Every second time the limit is doubled, every fourth time it is four times
-        as long, and so on; interrupts still come in time mostly. A limit that is enough stays: the single steps that
+        """Choose the time limit of elements up to the next cut. An element that is cut is discarded, so one that needs
+        longer would never finish. Every second time the limit is doubled, every fourth time it is four times as
+        long, and so on; interrupts still come in time mostly. A limit that is enough stays: the single steps that
         follow a cut are an element, too, and a guest that computes for long mostly does so again.
         """
         self._cuts += 1

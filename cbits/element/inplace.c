@@ -113,7 +113,8 @@ static int finish_exit(struct dwc_engine *e)
 
 	if ((err = dwc_replica_answer(vm)))
 		return err;
-	if (io && (again = dwc_replica_finish(vm)) < 0)
+	/* an exception that waits in the run page goes to KVM: whoever sets registers now reads events from there */
+	if ((io || vm->run->kvm_dirty_regs) && (again = dwc_replica_finish(vm)) < 0)
 		return again;
 	/* INS moves RDI, IN does not; a read from a device's memory can go anywhere, also to XMM registers */
 	if ((mmio_read || again || vm->run->s.regs.regs.rdi != rdi) && (err = accept_memory(e)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_BLAMED = 2  # attempts of an element that one fault is blamed for
 IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
+NO_COPY = "none"  # the scrubber could not tell which copy of a page is right
 ORDER = (At.START, At.INSTRUCTIONS, At.TIME)  # of points in an element
 
 
@@ -161,7 +162,9 @@ class Injector(Visitor, EngineObserver):
         return str(injection.fault)
 
     def repair(self, copy: str, gpa: int) -> None:
-        """Called when the scrubber has repaired a page."""
+        """Called when the scrubber has repaired a page, or found no copy of it that is right: then the fault stays."""
+        if copy == NO_COPY:
+            return
         for injection in list(self._open):
             if injection.page == gpa:
                 injection.repaired = True

@@ -67,7 +67,7 @@ class PC:
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
-        self.outcome: Outcome | None = None
+        self._ends: list[Outcome] = []  # the first one counts: another thread may append one at the same time
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
@@ -163,8 +163,14 @@ class PC:
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the guest ended; None if it has not."""
+        return self._ends[0] if self._ends else None
+
     def _end(self, outcome: Outcome) -> None:
-        self.outcome = self.outcome or outcome
+        """From any thread, and from a signal handler: so without a lock."""
+        self._ends.append(outcome)
 
     def _debug_exit(self, value: int) -> None:
         self.exit_code = value

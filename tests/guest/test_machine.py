@@ -15,6 +15,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -464,6 +465,30 @@ def test_a_guest_that_runs_is_closed(guests: Path) -> None:
     with endless(guests) as machine:
         running = machine.run_async()
     assert running.result(timeout=0).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_the_first_end_counts(guests: Path, moment: int) -> None:
+    """Another end comes between two instructions of Python, as from another thread."""
+    with ports(guests, strategy="off") as machine:
+        seen: list[Outcome | None] = []
+        left = moment
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            frame.f_trace_opcodes = True
+            if event == "opcode" and (left := left - 1) < 0 and not seen:
+                seen.append(Outcome.POWEROFF)
+                machine.stop(Outcome.POWEROFF)
+                seen[0] = machine.outcome
+            return trace
+
+        sys.settrace(lambda frame, event, arg: trace(frame, event, arg) if frame.f_code.co_name == "_end" else None)
+        try:
+            machine.stop(Outcome.TIMEOUT)
+        finally:
+            sys.settrace(None)
+        assert machine.outcome is (seen[0] if seen else Outcome.TIMEOUT)
 
 
 @pytest.mark.usefixtures("nothing_left")

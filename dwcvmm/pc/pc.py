@@ -196,7 +196,7 @@ class PC:
             if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
-                return self.outcome
+                break
             if stop is Stop.DIVERGENCE:
                 self._end(Outcome.DIVERGENCE_STOP)
             elif stop is Stop.IDLE:
@@ -206,7 +206,7 @@ class PC:
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
-        if self.injector:
+        if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome
 

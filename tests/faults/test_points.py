@@ -159,6 +159,23 @@ def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot: StartGuest, strat
         assert Cause.TIME in {d.cause for d in booted.divergences}
 
 
+@pytest.mark.parametrize("strategy", TWO_VMS)
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.INTERRUPTED])
+def test_a_fault_that_waits_in_ram_is_looked_for_after_a_stop(
+    boot: StartGuest, strategy: Strategy, outcome: Outcome
+) -> None:
+    booted = boot("spin", strategy, faults=["1:e1:ram+0xe00000:1", "1:e2:ram+0xe01000:1"])
+
+    def stop() -> bool:
+        booted.machine.end(outcome)
+        return True
+
+    booted.machine.engine.visitors.append(Once(4, stop))
+    assert booted.machine.run() is outcome
+    became = [(i.became, i.latent, i.detected_at) for i in booted.machine.injections]
+    assert became == [(Became.INJECTED, True, None)] * 2
+
+
 class Once(Visitor):
     """Does something at the end of an element, until it has been done."""
 

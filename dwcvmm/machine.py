@@ -186,8 +186,9 @@ class Machine:
 
     def start(self) -> None:
         """Bind the vCPUs to the machine's thread. `run` and `step` do it if needed; called before, it does not count in
-        their time.
+        their time. Raises MachineStateError if the guest has ended.
         """
+        self._check_not_ended()
         self._call(self._start)
 
     def run(self, timeout: Duration | None = None, until_element: int | None = None) -> Result:
@@ -274,8 +275,9 @@ class Machine:
 
     def write_memory(self, gpa: int, data: bytes) -> None:
         """Write to guest RAM, in all copies. Raises GuestMemoryError outside of RAM, MachineStateError if the guest
-        is within an instruction: step, and try again.
+        has ended, or if it is within an instruction: step, and try again.
         """
+        self._check_not_ended()
         self._call(lambda: self._pc.write_memory(gpa, data))
 
     def translate(self, linear: int) -> int | None:
@@ -366,8 +368,7 @@ class Machine:
 
     def _check_not_ended(self) -> None:
         self._check_open()
-        if self._pc.outcome:
-            raise MachineStateError(f"the guest of this machine has ended ({self._pc.outcome}): make another one")
+        self._pc.check_not_ended()
 
     def _check_idle(self) -> None:
         self._check_open()

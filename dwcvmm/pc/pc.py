@@ -250,17 +250,31 @@ class PC:
         return replica.translate(linear)
 
     def write_memory(self, gpa: int, data: bytes) -> None:
-        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        """Between two elements, in all copies. Raises GuestMemoryError, and MachineStateError if the guest has ended or
+        memory cannot be written now.
+        """
+        self.check_not_ended()
         self.memory.check(gpa, len(data))
         if self.core.committed:
-            try:
-                at_rest = self.engine.quiesce()
-            except RunOver:
-                self._end(Outcome.DIVERGENCE_STOP)
-                at_rest = False
-            if not at_rest:
-                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+            self._come_to_rest()
         self.memory.write(gpa, data)
+
+    def _come_to_rest(self) -> None:
+        if not self.core.memory_at_rest:
+            raise MachineStateError("the guest is within an instruction: memory can be written after another step")
+        try:
+            at_rest = self.engine.quiesce()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            at_rest = False
+        if not at_rest:
+            self.check_not_ended()
+            raise MachineStateError("the two runs differed, which was undone: memory can be written after another step")
+
+    def check_not_ended(self) -> None:
+        """Raises MachineStateError."""
+        if self.outcome:
+            raise MachineStateError(f"the guest of this machine has ended ({self.outcome}): make another one")
 
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""

@@ -446,6 +446,103 @@ def test_a_machine_is_used_once_and_not_when_closed(guests: Path) -> None:
     machine.stop()
 
 
+ENDED, CLOSED = "has ended", "is closed"
+FREE = 0x200000  # RAM that guest ports does not use
+# every public method and property: its use, what is raised after the end, and after close
+CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
+    "start": (Machine.start, ENDED, CLOSED),
+    "run": (Machine.run, ENDED, CLOSED),
+    "run_async": (Machine.run_async, ENDED, CLOSED),
+    "step": (Machine.step, ENDED, CLOSED),
+    "write_memory": (lambda machine: machine.write_memory(FREE, b"x"), ENDED, CLOSED),
+    "inject": (lambda machine: machine.inject("999999:e1:rax:1"), ENDED, CLOSED),
+    "registers": (lambda machine: sorted(machine.registers())[0], None, CLOSED),
+    "read_memory": (lambda machine: machine.read_memory(FREE, 2), None, CLOSED),
+    "translate": (lambda machine: machine.translate(FREE), None, CLOSED),
+    "describe": (lambda machine: "rip" in machine.describe().lower(), None, CLOSED),
+    "report": (lambda machine: machine.report().strategy == machine.pc.config.engine.strategy, None, CLOSED),
+    "observe": (lambda machine: machine.observe(Observer()), None, CLOSED),
+    "pc": (lambda machine: machine.pc.config.memory_bytes, None, CLOSED),
+    "stop": (lambda machine: machine.stop(Outcome.CRASH), None, None),
+    "send_input": (lambda machine: machine.send_input(b"abc"), None, None),
+    "input_backlog": (lambda machine: machine.input_backlog, None, None),
+    "request_attention": (Machine.request_attention, None, None),
+    "wait_when_idle": (lambda machine: machine.wait_when_idle(False), None, None),
+    "elements": (lambda machine: machine.elements, None, None),
+    "seconds": (lambda machine: machine.seconds < 60, None, None),
+    "outcome": (lambda machine: machine.outcome, None, None),
+    "remarks": (lambda machine: list(machine.remarks), None, None),
+    "result": (lambda machine: machine.result().outcome, None, None),
+    "closed": (lambda machine: machine.closed, None, None),
+    "close": (Machine.close, None, None),
+}
+SHOWN = {
+    "registers": "apic_base", "read_memory": b"\0\0", "translate": FREE, "describe": True, "report": True,
+    "pc": 16 << 20, "input_backlog": 0, "seconds": True, "remarks": [],
+}  # fmt: skip
+
+
+def end_by_itself(machine: Machine) -> None:
+    assert machine.run(timeout=60).ok
+
+
+def end_by_a_timeout(machine: Machine) -> None:
+    assert machine.run(timeout=0).outcome is Outcome.TIMEOUT
+
+
+def end_between_runs(machine: Machine) -> None:
+    machine.step(100)
+    machine.stop()
+
+
+def end_before_the_first_run(machine: Machine) -> None:
+    machine.stop()
+
+
+def test_the_table_of_calls_is_whole() -> None:
+    assert set(CALLS) == {name for name in vars(Machine) if not name.startswith("_")}
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("end", [end_by_itself, end_by_a_timeout, end_between_runs, end_before_the_first_run])
+def test_each_call_after_the_end_and_after_close(
+    guests: Path, strategy: Strategy, end: Callable[[Machine], None]
+) -> None:
+    """It shows what is so, or raises MachineStateError; nothing aborts the process or hangs."""
+    settings = {"checkpoint_every": 16} if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL) else {}
+    with ports(guests, strategy=strategy, **settings) as machine:
+        end(machine)
+        outcome, elements = machine.outcome, machine.elements
+        shown = SHOWN | {"elements": elements, "outcome": outcome, "result": outcome, "input_backlog": 0}
+        for closed in (False, True):
+            for name, (call, after_end, after_close) in CALLS.items():
+                if refused := after_close if closed else after_end:
+                    with pytest.raises(MachineStateError, match=refused):
+                        call(machine)
+                elif closed or name != "close":
+                    backlog = {"input_backlog": 6 if closed else 3, "closed": closed}
+                    assert call(machine) == (shown | backlog).get(name), name
+            machine.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_call_before_the_first_run(guests: Path, strategy: Strategy) -> None:
+    """What runs the guest or ends it comes apart."""
+    running = {"start", "run", "run_async", "step", "stop", "close", "inject"}
+    shown = SHOWN | {"elements": 0, "outcome": None, "result": None, "closed": False, "input_backlog": 3}
+    with ports(guests, strategy=strategy) as machine:
+        machine.read_memory(FREE, 2)
+        for name in CALLS.keys() - running - {"write_memory", "send_input", "input_backlog"}:
+            assert CALLS[name][0](machine) == shown.get(name), name
+        machine.write_memory(FREE, b"x")
+        machine.send_input(b"abc")
+        assert (machine.read_memory(FREE, 2), machine.input_backlog) == (b"x\0", 3)
+        assert machine.run(timeout=60).ok
+        assert machine.read_memory(FREE, 2) == b"x\0"
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_one_call_at_a_time(guests: Path) -> None:
     with endless(guests) as machine:

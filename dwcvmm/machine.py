@@ -22,6 +22,7 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, MachineStateError, as_error
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.machinethread import MachineThread
 from dwcvmm.pc.boot.bios import installed_bios
 from dwcvmm.pc.boot.loader import command_line, read_kernel
@@ -199,7 +200,10 @@ class Machine:
         Raises MachineStateError if the guest has ended before, and what an observer or the console raises.
         """
         seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
-        return self._await(self.run_async(until_element), seconds)
+        result = self._await(self.run_async(until_element), seconds)
+        if self.outcome and not result.outcome:  # it was stopped just after the last element that was wanted
+            return self._await(self._submit(lambda: self._run(until_element)), None)
+        return result
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
         """As `run`, without waiting. Meanwhile other calls are refused, except `stop`, `send_input` and `result`."""
@@ -348,7 +352,7 @@ class Machine:
         try:
             self._start()
             more = 0 if until_element is None else until_element - self.elements
-            if until_element is None or more > 0:
+            if until_element is None or more > 0 or pc.outcome:
                 pc.run(more)
         except BaseException:
             pc.end(Outcome.ERROR)
@@ -385,7 +389,20 @@ class Machine:
             return future
 
     def _call(self, job: Callable[[], T]) -> T:
-        return self._await(self._submit(job), None)
+        return self._await(self._submit(lambda: self._do(job)), None)
+
+    def _do(self, job: Callable[[], T]) -> T:
+        """On the machine's thread. If something else than the request was wrong, the guest's state is undefined."""
+        try:
+            return job()
+        except (ConfigError, GuestMemoryError, MachineStateError):
+            raise
+        except BaseException:
+            self._pc.end(Outcome.ERROR)
+            raise
+        finally:
+            if self._pc.outcome:
+                self._pc.engine.release()
 
     def _await(self, future: Future[T], seconds: float | None) -> T:
         try:

@@ -269,7 +269,7 @@ class PC:
             at_rest = False
         if not at_rest:
             self.check_not_ended()
-            raise MachineStateError("the two runs differed, which was undone: memory can be written after another step")
+            raise MachineStateError("the two runs differed, which was undone: try again")
 
     def check_not_ended(self) -> None:
         """Raises MachineStateError."""

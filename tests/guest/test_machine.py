@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from conftest import ROOT, needs_kvm
 
 import dwcvmm
 from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strategy
+from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 pytestmark = needs_kvm
@@ -541,6 +543,67 @@ def test_each_call_before_the_first_run(guests: Path, strategy: Strategy) -> Non
         assert (machine.read_memory(FREE, 2), machine.input_backlog) == (b"x\0", 3)
         assert machine.run(timeout=60).ok
         assert machine.read_memory(FREE, 2) == b"x\0"
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_a_call_that_leaves_the_guest_undefined_ends_it(
+    guests: Path, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    def refuse(_: object) -> bool:
+        raise dwcvmm.KvmError("checkpoint", 5)
+
+    with ports(guests, strategy=strategy) as machine:
+        machine.step(100)
+        with pytest.raises(dwcvmm.GuestMemoryError):
+            machine.write_memory(16 << 20, b"x")
+        with pytest.raises(dwcvmm.ConfigError):
+            machine.inject("5:e1:rax:3")
+        assert machine.outcome is None, "what is wrong with a request does not end the guest"
+        monkeypatch.setattr("dwcvmm.core.engine.Core.checkpoint", refuse)
+        monkeypatch.setattr("dwcvmm.core.engine.Core.memory_at_rest", True)
+        with pytest.raises(dwcvmm.KvmError):
+            machine.write_memory(FREE, b"x")
+        assert machine.outcome is Outcome.ERROR
+        with pytest.raises(MachineStateError, match="has ended"):
+            machine.run(timeout=60)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("policy", ["restart", "stop"])
+def test_a_difference_that_is_found_when_memory_is_to_be_written(guests: Path, policy: str) -> None:
+    """The text says whether to try again or not."""
+    expected = {"restart": "was undone", "stop": r"has ended \(divergence_stop\)"}
+    with endless(guests, strategy="sequential", policy=policy, checkpoint_every=16) as machine:
+        core, vcpu = machine.pc.core, machine.pc.replicas.vcpus[1]
+        while not (core.log_count and core.memory_at_rest):
+            machine.step()
+        registers = vcpu.get(Sregs)
+        registers.set_number("cr2", registers.number("cr2") ^ 8)
+        vcpu.set(registers)
+        machine.pc.core.replicas[1].registers_were_set()
+        with pytest.raises(MachineStateError, match=expected[policy]):
+            machine.write_memory(FREE, b"x")
+        assert machine.read_memory(FREE, 1) == b"\0"
+        if policy == "restart":
+            machine.write_memory(FREE, b"x")
+            assert machine.read_memory(FREE, 1) == b"x"
+            assert machine.step().outcome is None
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_stop_just_after_the_last_element_that_was_wanted(guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result says so, as that of a stop before: or the caller would run on a guest that has ended."""
+    observer = Everything()
+    with ports(guests, observer=observer) as machine:
+
+        def late(futures: list[Future[Any]], _: float | None) -> None:
+            wait(futures)
+            machine.stop(Outcome.TIMEOUT)
+
+        monkeypatch.setattr("dwcvmm.machine.wait", late)
+        result = machine.run(timeout=60, until_element=5)
+    assert (result.outcome, result.elements, observer.seen[-1]) == (Outcome.TIMEOUT, 5, "end timeout")
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -145,16 +145,19 @@ class Machine:
                 ),
                 self._console_out,
             )
-        self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
-        if self._console_in:
-            self._pc.observers.add(self._console_in)
-        if observer:
-            self._pc.observers.add(observer)
         self._thread, self._lock = MachineThread(), threading.Lock()
+        self._closing = threading.RLock()  # which a signal handler that closes the machine may hold already
         self._busy: Future[object] | None = None
         self._started = False
         self._ran_s = self._running_since = 0.0  # the latter of time.monotonic(), 0 between runs
-        self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+        with ExitStack() as made:
+            made.callback(self._pc.close)
+            self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
+            for each in (self._console_in, observer):
+                if each:
+                    self._pc.observers.add(each)
+            self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+            made.pop_all()
 
     # life
 

@@ -408,6 +408,31 @@ def test_a_host_that_refuses_half_way_leaves_nothing_open(
     assert not locks_on(disk)
 
 
+class OddFile(io.BytesIO):
+    """Its descriptor cannot be asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(b"input")
+        self._error = error
+
+    def fileno(self) -> int:
+        raise self._error
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_console_that_is_closed_leaves_nothing_open(guests: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    closed = io.BytesIO()
+    closed.close()
+    for settings in ({"console_in": closed}, {"console_out": closed}, {"console_in": OddFile(ValueError("is closed"))}):
+        with pytest.raises(dwcvmm.ConfigError, match="closed"):
+            ports(guests, disks=[disk], **settings)
+    with pytest.raises(KeyError):
+        ports(guests, disks=[disk], console_in=OddFile(KeyError("what a caller's object raises")))
+    assert not locks_on(disk)
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
     """The engine's start fails on its second thread: the first one, with its timer, goes too."""

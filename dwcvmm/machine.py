@@ -180,7 +180,9 @@ class Machine:
         """
         if self._thread.is_current:
             raise MachineStateError("a machine is not closed by its own observer: stop() ends the guest")
-        self._finalizer()
+        with self._closing:
+            self._finalizer()
+            self._thread.wait()  # if the call that began it was interrupted
 
     @property
     def closed(self) -> bool:

@@ -26,6 +26,7 @@ import dwcvmm
 from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strategy
 from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.machinethread import MachineThread
 
 pytestmark = needs_kvm
 SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed"}
@@ -643,6 +644,64 @@ def test_one_call_at_a_time(guests: Path) -> None:
         assert machine.result().outcome is None
         machine.stop()
         assert running.result(timeout=60).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("started", [False, True])
+def test_no_job_comes_after_the_closing_one(started: bool) -> None:
+    """It would never run, and its caller would wait for ever."""
+    thread = MachineThread()
+    done: list[str] = []
+    if started:
+        thread.submit(lambda: done.append("job"))
+    thread.finish(lambda: done.append("last"))
+    with pytest.raises(MachineStateError, match="is closed"):
+        thread.submit(lambda: done.append("late"))
+    assert done == (["job", "last"] if started else ["last"])
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_calls_that_race_with_close(guests: Path) -> None:
+    """Each comes to an end, one way or the other."""
+    refused = shown = 0
+    for _ in range(20):
+        machine = ports(guests, strategy="off")
+        machine.start()
+        closing = threading.Thread(target=machine.close)
+        closing.start()
+        try:
+            while True:
+                assert machine.registers()["rip"]
+                shown += 1
+        except MachineStateError as error:
+            assert "closed" in str(error)
+            refused += 1
+        closing.join(60)
+        assert machine.closed and not closing.is_alive()
+    assert refused == 20
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_second_close_waits_for_the_first(guests: Path) -> None:
+    held, free = threading.Event(), threading.Event()
+
+    class Slow(Observer):
+        def element(self, committed: int) -> None:
+            held.set()
+            free.wait(60)
+
+    machine = ports(guests, strategy="off", observer=Slow())
+    machine.run_async()
+    assert held.wait(60)
+    closers = [threading.Thread(target=machine.close) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    closers[1].join(0.3)
+    assert [closer.is_alive() for closer in closers] == [True, True]
+    free.set()
+    for closer in closers:
+        closer.join(60)
+    assert machine.closed and not any(closer.is_alive() for closer in closers)
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -256,7 +256,7 @@ class Machine:
             outcome=pc.outcome,
             exit_code=pc.exit_code,
             elements=self.elements,
-            divergences=MappingProxyType({Cause(c): n for c, n in pc.engine.counts.divergences.items()}),
+            divergences=MappingProxyType({Cause(c): n for c, n in dict(pc.engine.counts.divergences).items()}),
             injections=tuple(pc.injections),
             suspect_cpus=tuple(pc.engine.voting.suspects),
             console=self._console_out.kept,

@@ -704,6 +704,29 @@ def test_a_second_close_waits_for_the_first(guests: Path) -> None:
     assert machine.closed and not any(closer.is_alive() for closer in closers)
 
 
+def test_a_result_while_a_cause_is_added(guests: Path) -> None:
+    """As the machine's thread does it, here far more often."""
+    over, interval = threading.Event(), sys.getswitchinterval()
+
+    def add(counts: Counter[str]) -> None:
+        while not over.is_set():
+            for cause in Cause:
+                counts[cause] = 1
+            counts.clear()
+
+    with ports(guests, strategy="sequential") as machine:
+        thread = threading.Thread(target=add, args=[machine.pc.engine.counts.divergences])
+        thread.start()
+        sys.setswitchinterval(1e-6)
+        try:
+            seen = {len(machine.result().divergences) for _ in range(30_000)}
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            thread.join()
+    assert len(seen) > 1
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_a_guest_that_runs_is_closed(guests: Path) -> None:
     with endless(guests) as machine:

@@ -211,7 +211,10 @@ class Machine:
         return result
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
-        """As `run`, without waiting. Meanwhile other calls are refused, except `stop`, `send_input` and `result`."""
+        """As `run`, without waiting. Meanwhile only `stop`, `close`, `send_input`, `request_attention`,
+        `wait_when_idle` and the figures may be used: `elements`, `outcome`, `seconds`, `remarks`, `input_backlog`,
+        `closed`, `result`.
+        """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
 

@@ -65,7 +65,7 @@ class PC:
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
-        self.outcome: Outcome | None = None
+        self._ends: list[Outcome] = []  # the first one counts: another thread may append one at the same time
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
@@ -161,8 +161,14 @@ class PC:
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the guest ended; None if it has not."""
+        return self._ends[0] if self._ends else None
+
     def _end(self, outcome: Outcome) -> None:
-        self.outcome = self.outcome or outcome
+        """From any thread, and from a signal handler: so without a lock."""
+        self._ends.append(outcome)
 
     def _debug_exit(self, value: int) -> None:
         self.exit_code = value
@@ -188,7 +194,7 @@ class PC:
             if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
-                return self.outcome
+                break
             if stop is Stop.DIVERGENCE:
                 self._end(Outcome.DIVERGENCE_STOP)
             elif stop is Stop.IDLE:
@@ -198,7 +204,7 @@ class PC:
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
-        if self.injector:
+        if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome
 
@@ -242,17 +248,31 @@ class PC:
         return replica.translate(linear)
 
     def write_memory(self, gpa: int, data: bytes) -> None:
-        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        """Between two elements, in all copies. Raises GuestMemoryError, and MachineStateError if the guest has ended or
+        memory cannot be written now.
+        """
+        self.check_not_ended()
         self.memory.check(gpa, len(data))
         if self.core.committed:
-            try:
-                at_rest = self.engine.quiesce()
-            except RunOver:
-                self._end(Outcome.DIVERGENCE_STOP)
-                at_rest = False
-            if not at_rest:
-                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+            self._come_to_rest()
         self.memory.write(gpa, data)
+
+    def _come_to_rest(self) -> None:
+        if not self.core.memory_at_rest:
+            raise MachineStateError("the guest is within an instruction: memory can be written after another step")
+        try:
+            at_rest = self.engine.quiesce()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            at_rest = False
+        if not at_rest:
+            self.check_not_ended()
+            raise MachineStateError("the two runs differed, which was undone: try again")
+
+    def check_not_ended(self) -> None:
+        """Raises MachineStateError."""
+        if self.outcome:
+            raise MachineStateError(f"the guest of this machine has ended ({self.outcome}): make another one")
 
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""

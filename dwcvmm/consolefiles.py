@@ -100,9 +100,11 @@ class ConsoleIn(Observer):
 
 
 def check_bytes(*files: object) -> None:
-    """Raises ConfigError for text streams."""
+    """Raises ConfigError for text streams, and for files that are closed."""
     if any(isinstance(file, io.TextIOBase) for file in files):
         raise ConfigError("the console is bytes: give the .buffer of a text stream")
+    if any(getattr(file, "closed", False) is True for file in files):
+        raise ConfigError("a file for the console is closed")
 
 
 def _descriptor(file: object) -> int | None:
@@ -110,3 +112,5 @@ def _descriptor(file: object) -> int | None:
         return int(file.fileno())  # type: ignore[attr-defined]
     except (AttributeError, OSError):  # io.UnsupportedOperation is one
         return None
+    except ValueError as error:  # the file was closed
+        raise ConfigError(f"a file for the console: {error}") from error

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, MachineStateError, as_error
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.machinethread import MachineThread
 from dwcvmm.pc.boot.bios import installed_bios
 from dwcvmm.pc.boot.loader import command_line, read_kernel
@@ -144,16 +145,19 @@ class Machine:
                 ),
                 self._console_out,
             )
-        self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
-        if self._console_in:
-            self._pc.observers.add(self._console_in)
-        if observer:
-            self._pc.observers.add(observer)
         self._thread, self._lock = MachineThread(), threading.Lock()
+        self._closing = threading.RLock()  # which a signal handler that closes the machine may hold already
         self._busy: Future[object] | None = None
         self._started = False
         self._ran_s = self._running_since = 0.0  # the latter of time.monotonic(), 0 between runs
-        self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+        with ExitStack() as made:
+            made.callback(self._pc.close)
+            self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
+            for each in (self._console_in, observer):
+                if each:
+                    self._pc.observers.add(each)
+            self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+            made.pop_all()
 
     # life
 
@@ -176,7 +180,9 @@ class Machine:
         """
         if self._thread.is_current:
             raise MachineStateError("a machine is not closed by its own observer: stop() ends the guest")
-        self._finalizer()
+        with self._closing:
+            self._finalizer()
+            self._thread.wait()  # if the call that began it was interrupted
 
     @property
     def closed(self) -> bool:
@@ -186,8 +192,9 @@ class Machine:
 
     def start(self) -> None:
         """Bind the vCPUs to the machine's thread. `run` and `step` do it if needed; called before, it does not count in
-        their time.
+        their time. Raises MachineStateError if the guest has ended.
         """
+        self._check_not_ended()
         self._call(self._start)
 
     def run(self, timeout: Duration | None = None, until_element: int | None = None) -> Result:
@@ -198,10 +205,16 @@ class Machine:
         Raises MachineStateError if the guest has ended before, and what an observer or the console raises.
         """
         seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
-        return self._await(self.run_async(until_element), seconds)
+        result = self._await(self.run_async(until_element), seconds)
+        if self.outcome and not result.outcome:  # it was stopped just after the last element that was wanted
+            return self._await(self._submit(lambda: self._run(until_element)), None)
+        return result
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
-        """As `run`, without waiting. Meanwhile other calls are refused, except `stop`, `send_input` and `result`."""
+        """As `run`, without waiting. Meanwhile only `stop`, `close`, `send_input`, `request_attention`,
+        `wait_when_idle` and the figures may be used: `elements`, `outcome`, `seconds`, `remarks`, `input_backlog`,
+        `closed`, `result`.
+        """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
 
@@ -246,7 +259,7 @@ class Machine:
             outcome=pc.outcome,
             exit_code=pc.exit_code,
             elements=self.elements,
-            divergences=MappingProxyType({Cause(c): n for c, n in pc.engine.counts.divergences.items()}),
+            divergences=MappingProxyType({Cause(c): n for c, n in dict(pc.engine.counts.divergences).items()}),
             injections=tuple(pc.injections),
             suspect_cpus=tuple(pc.engine.voting.suspects),
             console=self._console_out.kept,
@@ -274,8 +287,9 @@ class Machine:
 
     def write_memory(self, gpa: int, data: bytes) -> None:
         """Write to guest RAM, in all copies. Raises GuestMemoryError outside of RAM, MachineStateError if the guest
-        is within an instruction: step, and try again.
+        has ended, or if it is within an instruction: step, and try again.
         """
+        self._check_not_ended()
         self._call(lambda: self._pc.write_memory(gpa, data))
 
     def translate(self, linear: int) -> int | None:
@@ -346,7 +360,7 @@ class Machine:
         try:
             self._start()
             more = 0 if until_element is None else until_element - self.elements
-            if until_element is None or more > 0:
+            if until_element is None or more > 0 or pc.outcome:
                 pc.run(more)
         except BaseException:
             pc.end(Outcome.ERROR)
@@ -366,8 +380,7 @@ class Machine:
 
     def _check_not_ended(self) -> None:
         self._check_open()
-        if self._pc.outcome:
-            raise MachineStateError(f"the guest of this machine has ended ({self._pc.outcome}): make another one")
+        self._pc.check_not_ended()
 
     def _check_idle(self) -> None:
         self._check_open()
@@ -384,7 +397,20 @@ class Machine:
             return future
 
     def _call(self, job: Callable[[], T]) -> T:
-        return self._await(self._submit(job), None)
+        return self._await(self._submit(lambda: self._do(job)), None)
+
+    def _do(self, job: Callable[[], T]) -> T:
+        """On the machine's thread. If something else than the request was wrong, the guest's state is undefined."""
+        try:
+            return job()
+        except (ConfigError, GuestMemoryError, MachineStateError):
+            raise
+        except BaseException:
+            self._pc.end(Outcome.ERROR)
+            raise
+        finally:
+            if self._pc.outcome:
+                self._pc.engine.release()
 
     def _await(self, future: Future[T], seconds: float | None) -> T:
         try:

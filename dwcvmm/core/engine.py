@@ -224,9 +224,10 @@ class Core(View):
     # single steps
 
     def step_replica(self, index: int, limit: int) -> int | None:
-        """Step a replica from the last committed state by `limit` instructions, or to the first that cannot be stepped.
-        Returns the number of instructions, or None if it has to be rolled back: it met an exit, or an instruction that
-        behaves differently under single steps.
+        """Step a replica by `limit` instructions, or to the first that cannot be stepped, from the last committed state
+        or from where it has been led in this element; then the first one is stepped whatever it is. Returns the number
+        of instructions, or None if it has to be rolled back: it met an exit, or an instruction that behaves differently
+        under single steps.
         """
         return self._stepped(lib.dwc_step_until(self._c, index, limit, 0))
 

@@ -25,7 +25,9 @@ class EngineObserver:
         """A host CPU has lost too many votes (dwcvmm/element/voting.py)."""
 
     def repair(self, copy: str, gpa: int) -> None:
-        """A page of RAM at a guest physical address was wrong in one copy and repaired: e1, e2, checkpoint, none."""
+        """A page of RAM at a guest physical address was wrong in one copy, and was repaired: e1, e2 or checkpoint.
+        `none`: it could not be told which copy is right, and all were left as they are.
+        """
 
     def search(self, text: str) -> None:
         """A search that can take seconds begins, or has failed. `text`: a sentence for the user."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_BLAMED = 2  # attempts of an element that one fault is blamed for
 IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
+NO_COPY = "none"  # the scrubber could not tell which copy of a page is right
+ORDER = (At.START, At.INSTRUCTIONS, At.TIME)  # of points in an element
 
 
 class Became(StrEnum):
@@ -73,7 +75,6 @@ class Injector(Visitor, EngineObserver):
         self._due: list[Fault] = []
         self._defects: list[Fault] = []
         self._open: list[Injection] = []  # no divergence has shown them yet
-        self._between: list[Fault] = []  # in place: faults of e2, which wait for the end of e1
         self._in_place = engine.in_place
         self.add(faults)
 
@@ -100,7 +101,7 @@ class Injector(Visitor, EngineObserver):
 
     @property
     def visit_from(self) -> int:
-        wanted = [fault.element for fault in (*self._due[:1], *self._between, *self._defects)]
+        wanted = [fault.element for fault in (*self._due[:1], *self._defects)]
         if self._close_after is not None:
             wanted += [each.element + self._close_after for each in self._open]
         return min(wanted, default=NEVER)
@@ -110,26 +111,27 @@ class Injector(Visitor, EngineObserver):
         if self._close_after is not None:
             due = committed - self._close_after
             self._close([each for each in self._open if each.element <= due])
-        while self._due and self._due[0].element < committed:
-            # its element was ended by single steps, and so was not visited
-            self._note(Injection(self._due.pop(0), committed, Became.NOT_REACHED))
-        for fault in [f for f in self._due if f.element == committed and f.point.at is not At.END]:
-            self._due.remove(fault)
-            if self._in_place and fault.run is Run.E2:
-                self._between.append(fault)
-            else:
-                self._note(self._inject_at_start(fault, committed))
+        for fault in [f for f in self._due if f.element < committed]:
+            # its element was ended by single steps, and so was not visited, in place not between its runs
+            self._take(fault, Injection(fault, committed, Became.NOT_REACHED))
+        self._inject_in_order([f for f in self._due_now(committed) if not self._waits_for_e2(f)], committed)
 
     def between_runs(self) -> None:
         committed = self._core.committed
-        while self._between:
-            self._note(self._inject_at_start(self._between.pop(0), committed))
+        self._inject_in_order([f for f in self._due_now(committed) if self._waits_for_e2(f)], committed)
+
+    def _due_now(self, committed: int) -> list[Fault]:
+        """Those that are injected before the end of the present element."""
+        return [f for f in self._due if f.element == committed and f.point.at is not At.END]
+
+    def _waits_for_e2(self, fault: Fault) -> bool:
+        """In place a fault of e2 waits for the end of e1."""
+        return self._in_place and fault.run is Run.E2
 
     def at_end(self) -> None:
         committed = self._core.committed
-        for fault in [f for f in self._due if f.element == committed]:
-            self._due.remove(fault)
-            self._note(self._inject_at_end(fault, committed, fault.run.replicas))
+        for fault in [f for f in self._due if f.element == committed and f.point.at is At.END]:
+            self._take(fault, self._inject_at_end(fault, committed, fault.run.replicas))
         for fault in [f for f in self._defects if f.element <= committed]:
             there = tuple(i for i in (0, 1) if self._core.replicas[i].cpu == fault.cpu)
             injection = self._inject_at_end(fault, committed, there)
@@ -160,7 +162,9 @@ class Injector(Visitor, EngineObserver):
         return str(injection.fault)
 
     def repair(self, copy: str, gpa: int) -> None:
-        """Called when the scrubber has repaired a page."""
+        """Called when the scrubber has repaired a page, or found no copy of it that is right: then the fault stays."""
+        if copy == NO_COPY:
+            return
         for injection in list(self._open):
             if injection.page == gpa:
                 injection.repaired = True
@@ -170,19 +174,22 @@ class Injector(Visitor, EngineObserver):
         """The faults whose element has not come; for a defect, whose CPU has not run that element or a later one."""
         committed = self._core.committed
         known = [each.fault for each in self.injections]
-        waiting = [*self._due, *self._between, *(fault for fault in self._defects if fault not in known)]
+        waiting = [*self._due, *(fault for fault in self._defects if fault not in known)]
         return [Injection(fault, committed, Became.NOT_REACHED) for fault in waiting]
 
     def finish(self) -> None:
         """Close the faults that are still open when the guest has ended."""
         self._close(self._open)
 
+    def _take(self, fault: Fault, injection: Injection) -> None:
+        """The fault is no longer due. Until then it counts as not reached, also if something is raised meanwhile."""
+        self._due = [each for each in self._due if each is not fault]
+        self._note(injection)
+
     def _note(self, injection: Injection) -> None:
         self.injections.append(injection)
-        if injection.done:
-            injection.injected_ns = now_ns()
-            if injection.fault.cpu is None:
-                self._open.append(injection)
+        if injection.done and injection.fault.cpu is None:
+            self._open.append(injection)
 
     def _close(self, injections: Iterable[Injection]) -> None:
         """Close faults: let the scrubber look at their pages, and note which were still wrong."""
@@ -191,40 +198,94 @@ class Injector(Visitor, EngineObserver):
                 injection.latent = self._core.scrub_page(injection.page)
             self._open.remove(injection)
 
-    def _inject_at_start(self, fault: Fault, committed: int) -> Injection:
-        injection = Injection(fault, committed, Became.INJECTED)
-        if fault.run is Run.CHECKPOINT:
-            flip_checkpoint(self._core, fault)
-            return injection
-        if self._in_place:  # the one VM is at that point already
-            injection.became = Became.INJECTED if self._flip(fault, 0) else Became.REFUSED
-            return injection
-        for index in fault.run.replicas:
-            if not self._go_to_point(fault, index, injection):
-                self._engine.rollback(to=Phase.START_VISITED)
-                injection.became = Became.NOT_REACHED
-                return injection
-            if not self._flip(fault, index):
-                injection.became = Became.REFUSED
-        return injection
+    def _inject_in_order(self, faults: list[Fault], committed: int) -> None:
+        """Inject faults before the end of an element, in the order of their points.
 
-    def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
-        point = fault.point
-        if point.at is At.INSTRUCTIONS:
-            injection.steps = self._core.step_replica(index, point.amount)
-            return injection.steps is not None
-        if point.at is At.TIME:
-            return self._core.run_into_element(index, point.amount * 1000)
-        return self._core.enter_element(index)
+        After a point that does not come the replicas are rolled back, and the other faults are injected again.
+        """
+        faults = sorted(faults, key=_order)
+        while True:
+            attempt = _Attempt(self._engine, committed, self._in_place)
+            late = next((fault for fault in faults if not attempt.inject(fault)), None)
+            if not late:
+                break
+            attempt.undo()
+            self._take(late, Injection(late, committed, Became.NOT_REACHED))
+            faults = [fault for fault in faults if fault is not late]
+        # a divergence is put down to the latest one, which the checkpoint's cannot have caused
+        for injection in sorted(attempt.injections, key=lambda each: each.fault.run is not Run.CHECKPOINT):
+            self._take(injection.fault, injection)
 
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
-        injection = Injection(fault, committed, Became.INJECTED)
+        injection = Injection(fault, committed, Became.INJECTED, now_ns())
         for index in replicas:
-            if not self._flip(fault, index):
+            if not flip(self._core, self._engine.replicas.vcpus[index], index, fault):
                 injection.became = Became.REFUSED
                 continue
             self._core.read_again(index)  # the state to be compared was read before the flip
         return injection
 
-    def _flip(self, fault: Fault, index: int) -> bool:
-        return flip(self._core, self._engine.replicas.vcpus[index], index, fault)
+
+def _order(fault: Fault) -> tuple[bool, int, int]:
+    """The order in which faults of an element are injected: the checkpoint's last, since a point that does not come
+    makes a rollback, which needs the checkpoint as it was saved.
+    """
+    return fault.run is Run.CHECKPOINT, ORDER.index(fault.point.at), fault.point.amount
+
+
+class _Attempt:
+    """Injects faults into an element that has not run yet, in the order of their points: leads each replica from one
+    point to the next.
+    """
+
+    def __init__(self, engine: Engine, committed: int, in_place: bool) -> None:
+        self.injections: list[Injection] = []
+        self._engine, self._core = engine, engine.core
+        self._committed, self._in_place = committed, in_place
+        self._steps, self._us = [0, 0], [0, 0]  # how far each replica has been led: instructions, then time
+        self._stuck = [False, False]  # at an instruction that cannot be stepped
+        self._flipped: list[tuple[int, Fault]] = []
+
+    def inject(self, fault: Fault) -> bool:
+        """Returns False if the fault's point does not come: then the attempt has to be undone."""
+        injection = Injection(fault, self._committed, Became.INJECTED)
+        if fault.run is Run.CHECKPOINT:
+            flip_checkpoint(self._core, fault)
+        for index in (0,) if self._in_place and fault.run.replicas else fault.run.replicas:
+            # in place the one VM is at that point already
+            if not self._in_place and not self._go_to_point(fault, index, injection):
+                return False
+            if flip(self._core, self._engine.replicas.vcpus[index], index, fault):
+                self._flipped.append((index, fault))
+            else:
+                injection.became = Became.REFUSED
+        injection.injected_ns = now_ns() if injection.done else 0
+        self.injections.append(injection)
+        return True
+
+    def undo(self) -> None:
+        """Bring both replicas back to the element's start. Raises what a rollback raises."""
+        for index, fault in self._flipped:
+            if fault.target.space is Space.RAM:  # a rollback does not restore a page that is in no dirty log
+                flip(self._core, self._engine.replicas.vcpus[index], index, fault)
+        self._engine.rollback(to=Phase.START_VISITED)
+
+    def _go_to_point(self, fault: Fault, index: int, injection: Injection) -> bool:
+        point = fault.point
+        if point.at is At.INSTRUCTIONS:
+            return self._step_to(point.amount, index, injection)
+        if point.at is At.TIME:
+            us, self._us[index] = point.amount - self._us[index], point.amount
+            return not us or self._core.run_into_element(index, us * 1000)
+        return self._core.enter_element(index)
+
+    def _step_to(self, amount: int, index: int, injection: Injection) -> bool:
+        wanted = amount - self._steps[index]
+        if wanted and not self._stuck[index]:
+            steps = self._core.step_replica(index, wanted)
+            if steps is None:
+                return False
+            self._steps[index] += steps
+            self._stuck[index] = steps < wanted
+        injection.steps = self._steps[index]
+        return True

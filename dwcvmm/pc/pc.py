@@ -39,8 +39,6 @@ from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
-I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
-PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
 @dataclass
@@ -67,7 +65,7 @@ class PC:
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
-        self.outcome: Outcome | None = None
+        self._ends: list[Outcome] = []  # the first one counts: another thread may append one at the same time
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
@@ -119,7 +117,7 @@ class PC:
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
-        self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
+        self.mmio.add(layout.PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
         self.pci = PciBus(self.core.chipset.pci)
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
@@ -136,10 +134,10 @@ class PC:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
-        self.ports.add(I8042, 1, keyboard)
-        self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
-        self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
-        self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+        self.ports.add(layout.I8042, 1, keyboard)
+        self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
+        self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
+        self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
         """Raises HostError if the host does not have that much memory."""
@@ -163,8 +161,14 @@ class PC:
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the guest ended; None if it has not."""
+        return self._ends[0] if self._ends else None
+
     def _end(self, outcome: Outcome) -> None:
-        self.outcome = self.outcome or outcome
+        """From any thread, and from a signal handler: so without a lock."""
+        self._ends.append(outcome)
 
     def _debug_exit(self, value: int) -> None:
         self.exit_code = value
@@ -190,7 +194,7 @@ class PC:
             if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
-                return self.outcome
+                break
             if stop is Stop.DIVERGENCE:
                 self._end(Outcome.DIVERGENCE_STOP)
             elif stop is Stop.IDLE:
@@ -200,7 +204,7 @@ class PC:
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
-        if self.injector:
+        if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome
 
@@ -244,17 +248,31 @@ class PC:
         return replica.translate(linear)
 
     def write_memory(self, gpa: int, data: bytes) -> None:
-        """Between two elements, in all copies. Raises GuestMemoryError, MachineStateError where it cannot be now."""
+        """Between two elements, in all copies. Raises GuestMemoryError, and MachineStateError if the guest has ended or
+        memory cannot be written now.
+        """
+        self.check_not_ended()
         self.memory.check(gpa, len(data))
         if self.core.committed:
-            try:
-                at_rest = self.engine.quiesce()
-            except RunOver:
-                self._end(Outcome.DIVERGENCE_STOP)
-                at_rest = False
-            if not at_rest:
-                raise MachineStateError("the guest stands within an instruction: memory can be written later")
+            self._come_to_rest()
         self.memory.write(gpa, data)
+
+    def _come_to_rest(self) -> None:
+        if not self.core.memory_at_rest:
+            raise MachineStateError("the guest is within an instruction: memory can be written after another step")
+        try:
+            at_rest = self.engine.quiesce()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            at_rest = False
+        if not at_rest:
+            self.check_not_ended()
+            raise MachineStateError("the two runs differed, which was undone: try again")
+
+    def check_not_ended(self) -> None:
+        """Raises MachineStateError."""
+        if self.outcome:
+            raise MachineStateError(f"the guest of this machine has ended ({self.outcome}): make another one")
 
     def send_input(self, data: bytes) -> None:
         """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""

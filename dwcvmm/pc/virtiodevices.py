@@ -30,7 +30,7 @@ class VirtioConfig:
 
 
 class VirtioDevices:
-    """`memory` is guest memory as devices access it, in `process` only. `core` is a `struct dwc_engine`.
+    """`memory` is guest memory as devices access it, in `process` only. `pc` has the interrupt lines, and takes MSIs.
 
     `ended`: whether the run is over, which another thread may have decided; devices stop working then.
     Raises ConfigError or HostError if a disk cannot be opened.

@@ -95,6 +95,53 @@ def test_a_point_behind_the_end_is_not_reached(boot: StartGuest) -> None:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
+@pytest.mark.parametrize("target", ["rbx:3", "ram+0x100000:0", "ram+0xe00000:1"])
+def test_a_point_that_is_not_reached_undoes_no_other_fault(boot: StartGuest, strategy: Strategy, target: str) -> None:
+    """The rollback takes the faults out that were injected before, and they are injected again."""
+    faults = [f"100:e1:{target}", "100+50000us:e1:rcx:2", "100+50000us:e2:rcx:2"]
+    booted = boot("ports", strategy, faults=faults)
+    changed: list[bool] = []
+
+    def look() -> bool:
+        core = booted.machine.core
+        a, b = core.replicas
+        same = a.state.regs.number("rbx") == b.state.regs.number("rbx") and a.ram.same(b.ram, 0, core.ram_bytes)
+        changed.append(not same)
+        return True
+
+    booted.machine.engine.visitors.append(Once(100, look))
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    became = {str(i.fault): i.became for i in booted.machine.injections}
+    assert became == dict(zip(faults, [Became.INJECTED, *[Became.NOT_REACHED] * 2], strict=True))
+    assert changed[0]
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_points_in_one_element_do_not_add_up(boot: StartGuest, strategy: Strategy) -> None:
+    booted = boot("ports", strategy, faults=["100+3:e1:xsave+168:1", "100+1:e1:xsave+160:1", "100+2:e2:xsave+176:1"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.output == token("ports")
+    assert [(str(i.fault.point), i.became, i.steps) for i in booted.machine.injections] == [
+        (f"+{steps}", Became.INJECTED, steps) for steps in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_a_rollback_for_a_point_needs_the_checkpoint_as_it_was(boot: StartGuest, strategy: Strategy) -> None:
+    """A fault of the checkpoint in the same element is injected after it; one of an element before ends the run, and
+    then the fault whose point was looked for is still in the list.
+    """
+    booted = boot("ports", strategy, faults=["100:checkpoint:rbx:1", "100+50000us:e1:rcx:2"])
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert {i.became for i in booted.machine.injections} == {Became.INJECTED, Became.NOT_REACHED}
+
+    booted = boot("ports", strategy, faults=["100:checkpoint:rbx:1", "101+50000us:e1:rcx:2"], checkpoint_every=32)
+    assert booted.machine.run() is Outcome.DIVERGENCE_STOP
+    assert [i.became for i in booted.machine.injections] == [Became.INJECTED, Became.NOT_REACHED]
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
 def test_same_bit_in_both_replicas_is_not_seen(boot: StartGuest, strategy: Strategy) -> None:
     """The limit of the method, stated in docs/protection.md: the guest goes on with a wrong value."""
     booted = boot("ring3", strategy, faults=["20:both:rbx:3"])
@@ -128,6 +175,23 @@ def test_a_register_at_the_start_leaves_the_exception_there(boot: StartGuest, st
     assert [i.became for i in booted.machine.injections] == [Became.INJECTED]
     assert booted.output == token("refused")
     assert booted.divergences == []
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.INTERRUPTED])
+def test_a_fault_that_waits_in_ram_is_looked_for_after_a_stop(
+    boot: StartGuest, strategy: Strategy, outcome: Outcome
+) -> None:
+    booted = boot("spin", strategy, faults=["1:e1:ram+0xe00000:1", "1:e2:ram+0xe01000:1"])
+
+    def stop() -> bool:
+        booted.machine.end(outcome)
+        return True
+
+    booted.machine.engine.visitors.append(Once(4, stop))
+    assert booted.machine.run() is outcome
+    became = [(i.became, i.latent, i.detected_at) for i in booted.machine.injections]
+    assert became == [(Became.INJECTED, True, None)] * 2
 
 
 class Once(Visitor):

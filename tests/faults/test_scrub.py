@@ -1,4 +1,4 @@
-"""The checkpoint is believed only as it was saved, and idle pages are mended in all three copies."""
+"""The checkpoint is believed only as it was saved, and idle pages are repaired in all three copies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_damaged_checkpoint_that_no_rollback_needs(boot: StartGuest, strategy:
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
-def test_a_rollback_mends_an_idle_page_of_the_checkpoint(boot: StartGuest, strategy: Strategy) -> None:
+def test_a_rollback_repairs_an_idle_page_of_the_checkpoint(boot: StartGuest, strategy: Strategy) -> None:
     """As the second restart of an element does it, of all of RAM."""
     booted = boot("ring3", strategy)
     booted.machine.run(5)
@@ -91,7 +91,7 @@ def test_a_damaged_page_that_a_device_writes_part_of_stays_damaged(boot: StartGu
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("copy", COPIES)
-def test_an_idle_page_is_mended(boot: StartGuest, strategy: Strategy, copy: str) -> None:
+def test_an_idle_page_is_repaired(boot: StartGuest, strategy: Strategy, copy: str) -> None:
     booted = boot("ports", strategy, faults=[f"10:{copy}:ram+{IDLE + 77:#x}:6"], scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("ports")
@@ -128,6 +128,8 @@ def test_replicas_that_agree_are_not_set_back(boot: StartGuest, strategy: Strate
     found = repairs(booted)
     assert found["none"] >= 1
     assert found["e1"] == found["e2"] == found["checkpoint"] == 0
+    (injection,) = booted.machine.injections
+    assert (injection.repaired, injection.latent, injection.detected_at) == (False, True, None)
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.IN_PLACE])
@@ -138,7 +140,7 @@ def test_scrubbing_needs_three_copies(boot: StartGuest, strategy: Strategy) -> N
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("guest", ["ring3", "paging", "paging3", "smc", "mmio", "untouched", "fpu", "rep"])
-def test_nothing_to_mend(boot: StartGuest, strategy: Strategy, guest: str) -> None:
+def test_nothing_to_repair(boot: StartGuest, strategy: Strategy, guest: str) -> None:
     """What the guest, its page walks and the VMM write is never taken for an upset."""
     booted = boot(guest, strategy, scrub_bytes_per_s=FAST)
     assert booted.machine.run() is Outcome.POWEROFF

@@ -14,7 +14,9 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,7 +24,9 @@ from conftest import ROOT, needs_kvm
 
 import dwcvmm
 from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strategy
+from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.machinethread import MachineThread
 
 pytestmark = needs_kvm
 SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed"}
@@ -405,6 +409,31 @@ def test_a_host_that_refuses_half_way_leaves_nothing_open(
     assert not locks_on(disk)
 
 
+class OddFile(io.BytesIO):
+    """Its descriptor cannot be asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(b"input")
+        self._error = error
+
+    def fileno(self) -> int:
+        raise self._error
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_console_that_is_closed_leaves_nothing_open(guests: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    closed = io.BytesIO()
+    closed.close()
+    for settings in ({"console_in": closed}, {"console_out": closed}, {"console_in": OddFile(ValueError("is closed"))}):
+        with pytest.raises(dwcvmm.ConfigError, match="closed"):
+            ports(guests, disks=[disk], **settings)
+    with pytest.raises(KeyError):
+        ports(guests, disks=[disk], console_in=OddFile(KeyError("what a caller's object raises")))
+    assert not locks_on(disk)
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_vcpus_that_cannot_be_bound(guests: Path) -> None:
     """The engine's start fails on its second thread: the first one, with its timer, goes too."""
@@ -445,6 +474,164 @@ def test_a_machine_is_used_once_and_not_when_closed(guests: Path) -> None:
     machine.stop()
 
 
+ENDED, CLOSED = "has ended", "is closed"
+FREE = 0x200000  # RAM that guest ports does not use
+# every public method and property: its use, what is raised after the end, and after close
+CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
+    "start": (Machine.start, ENDED, CLOSED),
+    "run": (Machine.run, ENDED, CLOSED),
+    "run_async": (Machine.run_async, ENDED, CLOSED),
+    "step": (Machine.step, ENDED, CLOSED),
+    "write_memory": (lambda machine: machine.write_memory(FREE, b"x"), ENDED, CLOSED),
+    "inject": (lambda machine: machine.inject("999999:e1:rax:1"), ENDED, CLOSED),
+    "registers": (lambda machine: sorted(machine.registers())[0], None, CLOSED),
+    "read_memory": (lambda machine: machine.read_memory(FREE, 2), None, CLOSED),
+    "translate": (lambda machine: machine.translate(FREE), None, CLOSED),
+    "describe": (lambda machine: "rip" in machine.describe().lower(), None, CLOSED),
+    "report": (lambda machine: machine.report().strategy == machine.pc.config.engine.strategy, None, CLOSED),
+    "observe": (lambda machine: machine.observe(Observer()), None, CLOSED),
+    "pc": (lambda machine: machine.pc.config.memory_bytes, None, CLOSED),
+    "stop": (lambda machine: machine.stop(Outcome.CRASH), None, None),
+    "send_input": (lambda machine: machine.send_input(b"abc"), None, None),
+    "input_backlog": (lambda machine: machine.input_backlog, None, None),
+    "request_attention": (Machine.request_attention, None, None),
+    "wait_when_idle": (lambda machine: machine.wait_when_idle(False), None, None),
+    "elements": (lambda machine: machine.elements, None, None),
+    "seconds": (lambda machine: machine.seconds < 60, None, None),
+    "outcome": (lambda machine: machine.outcome, None, None),
+    "remarks": (lambda machine: list(machine.remarks), None, None),
+    "result": (lambda machine: machine.result().outcome, None, None),
+    "closed": (lambda machine: machine.closed, None, None),
+    "close": (Machine.close, None, None),
+}
+SHOWN = {
+    "registers": "apic_base", "read_memory": b"\0\0", "translate": FREE, "describe": True, "report": True,
+    "pc": 16 << 20, "input_backlog": 0, "seconds": True, "remarks": [],
+}  # fmt: skip
+
+
+def end_by_itself(machine: Machine) -> None:
+    assert machine.run(timeout=60).ok
+
+
+def end_by_a_timeout(machine: Machine) -> None:
+    assert machine.run(timeout=0).outcome is Outcome.TIMEOUT
+
+
+def end_between_runs(machine: Machine) -> None:
+    machine.step(100)
+    machine.stop()
+
+
+def end_before_the_first_run(machine: Machine) -> None:
+    machine.stop()
+
+
+def test_the_table_of_calls_is_whole() -> None:
+    assert set(CALLS) == {name for name in vars(Machine) if not name.startswith("_")}
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("end", [end_by_itself, end_by_a_timeout, end_between_runs, end_before_the_first_run])
+def test_each_call_after_the_end_and_after_close(
+    guests: Path, strategy: Strategy, end: Callable[[Machine], None]
+) -> None:
+    """It shows what is so, or raises MachineStateError; nothing aborts the process or hangs."""
+    settings = {"checkpoint_every": 16} if strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL) else {}
+    with ports(guests, strategy=strategy, **settings) as machine:
+        end(machine)
+        outcome, elements = machine.outcome, machine.elements
+        shown = SHOWN | {"elements": elements, "outcome": outcome, "result": outcome, "input_backlog": 0}
+        for closed in (False, True):
+            for name, (call, after_end, after_close) in CALLS.items():
+                if refused := after_close if closed else after_end:
+                    with pytest.raises(MachineStateError, match=refused):
+                        call(machine)
+                elif closed or name != "close":
+                    backlog = {"input_backlog": 6 if closed else 3, "closed": closed}
+                    assert call(machine) == (shown | backlog).get(name), name
+            machine.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_call_before_the_first_run(guests: Path, strategy: Strategy) -> None:
+    """What runs the guest or ends it comes apart."""
+    running = {"start", "run", "run_async", "step", "stop", "close", "inject"}
+    shown = SHOWN | {"elements": 0, "outcome": None, "result": None, "closed": False, "input_backlog": 3}
+    with ports(guests, strategy=strategy) as machine:
+        machine.read_memory(FREE, 2)
+        for name in CALLS.keys() - running - {"write_memory", "send_input", "input_backlog"}:
+            assert CALLS[name][0](machine) == shown.get(name), name
+        machine.write_memory(FREE, b"x")
+        machine.send_input(b"abc")
+        assert (machine.read_memory(FREE, 2), machine.input_backlog) == (b"x\0", 3)
+        assert machine.run(timeout=60).ok
+        assert machine.read_memory(FREE, 2) == b"x\0"
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_a_call_that_leaves_the_guest_undefined_ends_it(
+    guests: Path, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    def refuse(_: object) -> bool:
+        raise dwcvmm.KvmError("checkpoint", 5)
+
+    with ports(guests, strategy=strategy) as machine:
+        machine.step(100)
+        with pytest.raises(dwcvmm.GuestMemoryError):
+            machine.write_memory(16 << 20, b"x")
+        with pytest.raises(dwcvmm.ConfigError):
+            machine.inject("5:e1:rax:3")
+        assert machine.outcome is None, "what is wrong with a request does not end the guest"
+        monkeypatch.setattr("dwcvmm.core.engine.Core.checkpoint", refuse)
+        monkeypatch.setattr("dwcvmm.core.engine.Core.memory_at_rest", True)
+        with pytest.raises(dwcvmm.KvmError):
+            machine.write_memory(FREE, b"x")
+        assert machine.outcome is Outcome.ERROR
+        with pytest.raises(MachineStateError, match="has ended"):
+            machine.run(timeout=60)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("policy", ["restart", "stop"])
+def test_a_difference_that_is_found_when_memory_is_to_be_written(guests: Path, policy: str) -> None:
+    """The text says whether to try again or not."""
+    expected = {"restart": "was undone", "stop": r"has ended \(divergence_stop\)"}
+    with endless(guests, strategy="sequential", policy=policy, checkpoint_every=16) as machine:
+        core, vcpu = machine.pc.core, machine.pc.replicas.vcpus[1]
+        while not (core.log_count and core.memory_at_rest):
+            machine.step()
+        registers = vcpu.get(Sregs)
+        registers.set_number("cr2", registers.number("cr2") ^ 8)
+        vcpu.set(registers)
+        machine.pc.core.replicas[1].registers_were_set()
+        with pytest.raises(MachineStateError, match=expected[policy]):
+            machine.write_memory(FREE, b"x")
+        assert machine.read_memory(FREE, 1) == b"\0"
+        if policy == "restart":
+            machine.write_memory(FREE, b"x")
+            assert machine.read_memory(FREE, 1) == b"x"
+            assert machine.step().outcome is None
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_stop_just_after_the_last_element_that_was_wanted(guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result says so, as that of a stop before: or the caller would run on a guest that has ended."""
+    observer = Everything()
+    with ports(guests, observer=observer) as machine:
+
+        def late(futures: list[Future[Any]], _: float | None) -> None:
+            wait(futures)
+            machine.stop(Outcome.TIMEOUT)
+
+        monkeypatch.setattr("dwcvmm.machine.wait", late)
+        result = machine.run(timeout=60, until_element=5)
+    assert (result.outcome, result.elements, observer.seen[-1]) == (Outcome.TIMEOUT, 5, "end timeout")
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_one_call_at_a_time(guests: Path) -> None:
     with endless(guests) as machine:
@@ -460,10 +647,115 @@ def test_one_call_at_a_time(guests: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("started", [False, True])
+def test_no_job_comes_after_the_closing_one(started: bool) -> None:
+    """It would never run, and its caller would wait for ever."""
+    thread = MachineThread()
+    done: list[str] = []
+    if started:
+        thread.submit(lambda: done.append("job"))
+    thread.finish(lambda: done.append("last"))
+    with pytest.raises(MachineStateError, match="is closed"):
+        thread.submit(lambda: done.append("late"))
+    assert done == (["job", "last"] if started else ["last"])
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_calls_that_race_with_close(guests: Path) -> None:
+    """Each comes to an end, one way or the other."""
+    refused = shown = 0
+    for _ in range(20):
+        machine = ports(guests, strategy="off")
+        machine.start()
+        closing = threading.Thread(target=machine.close)
+        closing.start()
+        try:
+            while True:
+                assert machine.registers()["rip"]
+                shown += 1
+        except MachineStateError as error:
+            assert "closed" in str(error)
+            refused += 1
+        closing.join(60)
+        assert machine.closed and not closing.is_alive()
+    assert refused == 20
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_second_close_waits_for_the_first(guests: Path) -> None:
+    held, free = threading.Event(), threading.Event()
+
+    class Slow(Observer):
+        def element(self, committed: int) -> None:
+            held.set()
+            free.wait(60)
+
+    machine = ports(guests, strategy="off", observer=Slow())
+    machine.run_async()
+    assert held.wait(60)
+    closers = [threading.Thread(target=machine.close) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    closers[1].join(0.3)
+    assert [closer.is_alive() for closer in closers] == [True, True]
+    free.set()
+    for closer in closers:
+        closer.join(60)
+    assert machine.closed and not any(closer.is_alive() for closer in closers)
+
+
+def test_a_result_while_a_cause_is_added(guests: Path) -> None:
+    """As the machine's thread does it, here far more often."""
+    over, interval = threading.Event(), sys.getswitchinterval()
+
+    def add(counts: Counter[str]) -> None:
+        while not over.is_set():
+            for cause in Cause:
+                counts[cause] = 1
+            counts.clear()
+
+    with ports(guests, strategy="sequential") as machine:
+        thread = threading.Thread(target=add, args=[machine.pc.engine.counts.divergences])
+        thread.start()
+        sys.setswitchinterval(1e-6)
+        try:
+            seen = {len(machine.result().divergences) for _ in range(30_000)}
+        finally:
+            sys.setswitchinterval(interval)
+            over.set()
+            thread.join()
+    assert len(seen) > 1
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_a_guest_that_runs_is_closed(guests: Path) -> None:
     with endless(guests) as machine:
         running = machine.run_async()
     assert running.result(timeout=0).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_the_first_end_counts(guests: Path, moment: int) -> None:
+    """Another end comes between two instructions of Python, as from another thread."""
+    with ports(guests, strategy="off") as machine:
+        seen: list[Outcome | None] = []
+        left = moment
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            frame.f_trace_opcodes = True
+            if event == "opcode" and (left := left - 1) < 0 and not seen:
+                seen.append(Outcome.POWEROFF)
+                machine.stop(Outcome.POWEROFF)
+                seen[0] = machine.outcome
+            return trace
+
+        sys.settrace(lambda frame, event, arg: trace(frame, event, arg) if frame.f_code.co_name == "_end" else None)
+        try:
+            machine.stop(Outcome.TIMEOUT)
+        finally:
+            sys.settrace(None)
+        assert machine.outcome is (seen[0] if seen else Outcome.TIMEOUT)
 
 
 @pytest.mark.usefixtures("nothing_left")

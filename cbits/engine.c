@@ -1,7 +1,6 @@
 /* What Python asks of the engine besides running elements: runs of a replica into an element, requests from other threads, answers. */
 #include "engine.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -10,8 +9,10 @@
 #include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
+#include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
+#include "vcpu/tsc.h"
 
 /* The answer of a device in Python to the committed exit. */
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
@@ -47,7 +48,7 @@ int dwc_engine_enter(struct dwc_engine *e, int replica)
 /* On a visit at the end: registers were changed, so read again what is compared. */
 int dwc_engine_read_again(struct dwc_engine *e, int replica)
 {
-	struct dwc_replica *r = &e->replicas[replica];
+	struct dwc_replica *r = numbered(e, replica);
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED);
 	if (e->checkpoint.due)
@@ -56,20 +57,11 @@ int dwc_engine_read_again(struct dwc_engine *e, int replica)
 	return 0;
 }
 
-static int job_move(struct dwc_replica *r)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(r->cpu, &cpus);
-	return sched_setaffinity(0, sizeof cpus, &cpus) ? -errno : 0;
-}
-
 /* Bind the replica's thread to a CPU. */
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 {
 	numbered(e, replica)->cpu = cpu;
-	return dwc_replica_call(numbered(e, replica), job_move);
+	return dwc_replica_call(numbered(e, replica), dwc_replica_pin);
 }
 
 static int job_run_for(struct dwc_replica *r)
@@ -77,8 +69,11 @@ static int job_run_for(struct dwc_replica *r)
 	struct dwc_replica *owner = r->has_timer ? r : &r->engine->replicas[0]; /* of the timer: one a thread */
 	int err = job_enter(r);
 
+	/* the budget is not of this run; a wait for the TSC's tick comes before the kick is armed */
+	if (err || (r->engine->config.counting && (err = dwc_counter_disarm(r))) || (err = dwc_tsc_enter(r)))
+		return err;
 	r->started_ns = dwc_now_ns();
-	if (err || (err = dwc_replica_kick_after(owner, r->limit_ns)))
+	if ((err = dwc_replica_kick_after(owner, r->limit_ns)))
 		return err;
 	err = dwc_replica_run(r, r->limit_ns);
 	r->stage = DWC_STAGE_HAS_INPUTS;

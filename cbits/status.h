@@ -19,7 +19,7 @@ enum dwc_stop {
 	DWC_STOP_NONE,
 	DWC_STOP_EXIT = 0x200,       /* a committed exit that no device in C can serve */
 	DWC_STOP_CONSOLE,            /* the UART has output to drain */
-	DWC_STOP_DIVERGED,           /* e1 and e2 differ: see dwc_engine.diff */
+	DWC_STOP_DIVERGED,           /* e1 and e2 differ: see dwc_engine.divergence */
 	DWC_STOP_TIME_LIMIT,         /* neither replica reached a natural end in time: nothing is committed */
 	DWC_STOP_REQUESTED,          /* a stop was requested; the current element is not committed */
 	DWC_STOP_IDLE,               /* HLT, and no interrupt can come from a device in C */
@@ -35,7 +35,7 @@ enum dwc_stop {
 /* The result of a commit, or of a checkpoint at the last committed state. */
 enum dwc_commit_result {
 	DWC_COMMIT_DONE,
-	DWC_COMMIT_DIVERGED = 0x300, /* the replicas differ (dwc_engine.diff): nothing was committed */
+	DWC_COMMIT_DIVERGED = 0x300, /* the replicas differ (dwc_engine.divergence): nothing was committed */
 };
 
 /* The result of a rollback. If it fails the replicas are in an undefined state, and the run is over. */

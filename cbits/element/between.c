@@ -31,7 +31,7 @@ int dwc_is_stop_requested(const struct dwc_engine *e)
 static int idle(struct dwc_engine *e)
 {
 	struct timespec pause = { 0, IDLE_SLICE_NS };
-	uint64_t deadline;
+	uint64_t deadline, from_ns;
 
 	dwc_pc_tick(&e->pc, e->clock.guest_ns);
 	if (dwc_pc_interrupt_pending(&e->pc)) {
@@ -48,11 +48,12 @@ static int idle(struct dwc_engine *e)
 	}
 	if (deadline - e->clock.guest_ns < IDLE_SLICE_NS)
 		pause.tv_nsec = (long)(deadline - e->clock.guest_ns);
-	nanosleep(&pause, NULL);
+	from_ns = dwc_now_ns();
+	nanosleep(&pause, NULL); /* a kick of this thread ends it early */
 	if (e->clock.host_base_ns)
 		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
 	else
-		e->clock.guest_ns += (uint64_t)pause.tv_nsec;
+		e->clock.guest_ns += dwc_now_ns() - from_ns;
 	return 0;
 }
 

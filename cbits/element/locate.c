@@ -3,22 +3,26 @@
 #include "element/locate.h"
 
 #include "assertion.h"
+#include "element/between.h"
 #include "element/rollback.h"
 #include "engine.h"
 #include "phase.h"
 #include "replica/replica.h"
 #include "sites/scan.h"
 #include "sites/search.h"
+#include "status.h"
 
-static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *, int))
+static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *))
 {
 	enum dwc_phase phase = e->phase;
 	int err;
 
 	DWC_ASSERT(e, phase == DWC_PHASE_BETWEEN || phase == DWC_PHASE_INPUTS_CHOSEN);
 	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED);
-	err = search(e, 0);
-	return err ? err : dwc_engine_rollback(e, 0, phase);
+	if ((err = search(e)) || (err = dwc_engine_rollback(e, 0, phase)))
+		return err;
+	/* a search that was stopped says nothing of the guest, even if the rollback had nothing to replay and could be done */
+	return dwc_is_stop_requested(e) ? DWC_ROLLBACK_STOP_REQUESTED : DWC_ROLLBACK_DONE;
 }
 
 /* By a scan, for at most search.limit_ns and search.events (0: no limit); see sites/scan.c. Both replicas must be at the last committed

@@ -2,6 +2,8 @@
  * with their logged inputs (docs/decisions/0002-checkpoints-and-replay.md). */
 #include "element/rollback.h"
 
+#include <linux/kvm.h>
+
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
@@ -129,6 +131,9 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 	e->slice.counts_void = 1;
 	e->divergence.groups = diff;
 	e->inputs = inputs;
+	/* devices are not asked again: the local APIC may have set CR8 after the element (serve_memory in between.c) */
+	if (to == DWC_PHASE_BETWEEN && e->exit.reason == KVM_EXIT_MMIO)
+		e->replicas[0].run->cr8 = e->pc.lapic.tpr >> 4;
 	dwc_set_phase(e, to);
 	e->stats.rollbacks++;
 	e->stats.rollback_ns += dwc_now_ns() - from;

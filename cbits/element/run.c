@@ -60,7 +60,6 @@ int dwc_job_element(struct dwc_replica *r)
 	if (r->engine->slice.arm && (err = dwc_slice_arm(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
-	r->tick_crossed = 0;
 	if (r->stage == DWC_STAGE_AT_COMMITTED && (err = dwc_replica_feed(r)))
 		return err;
 	return job_continue(r);

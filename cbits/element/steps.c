@@ -12,6 +12,7 @@
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "vcpu/counter.h"
 #include "vcpu/debug.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
@@ -61,8 +62,8 @@ static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 
 	for (s->done = 0; s->done < s->limit || after_sti; s->done++) {
 		if (s->done) { /* the first step may only finish an instruction whose exit has been answered */
-			if (s->to_interruptible && r->run->ready_for_interrupt_injection)
-				return DWC_STEPS_DONE;
+			if ((s->to_interruptible || r->engine->inputs.window) && r->run->ready_for_interrupt_injection)
+				return DWC_STEPS_DONE; /* with a window requested the element would end here */
 			dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
 			if (must_stop(&insn))
 				return after_sti ? DWC_STEPS_DISCARDED : DWC_STEPS_DONE;
@@ -78,18 +79,22 @@ static int job_step_until(struct dwc_replica *r)
 {
 	int err, result;
 
-	if ((err = dwc_replica_feed_once(r)))
+	if ((r->engine->config.counting && (err = dwc_counter_disarm(r))) || (err = dwc_replica_feed_once(r)))
 		return err;
+	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
+	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
 	result = step_on(r, &r->engine->steps);
+	r->run->request_interrupt_window = (uint8_t)r->engine->inputs.window; /* it can run on from here, as the other one runs */
 	r->stage = DWC_STAGE_HAS_INPUTS;
 	err = dwc_set_stepping(r, 0);
 	return err ? err : result;
 }
 
 /* Step a replica that is at the last committed state, or has its inputs, by `limit` instructions, or to the first one that cannot be
- * stepped. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an element may end there.
- * DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter are void. */
+ * stepped; 0: only give it its inputs. Returns an enum dwc_steps_result or -errno. DONE: steps.done instructions were executed, and an
+ * element may end there. DISCARDED: the replica's state is undefined, and a rollback has to follow. The counts of the progress counter
+ * are void. */
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
 {
 	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);

@@ -102,7 +102,7 @@ int dwc_run_sequential(struct dwc_engine *e)
 
 	if ((err = plan(e)))
 		return err;
-	first = dwc_job_element(a);
+	first = dwc_replica_call(a, dwc_job_element);
 	e->stats.first_run_ns += dwc_ran_ns(a);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);

@@ -5,6 +5,7 @@
 #include <linux/kvm.h>
 #include <string.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/guard.h"
@@ -83,9 +84,11 @@ static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint
 		*sum = dwc_page_sum(page);
 }
 
-/* A write by the VMM. KVM does not log it, so it goes to all three copies at once. */
+/* A write by the VMM, between elements, or while the replicas wait for a rollback. KVM does not log it, so it goes to all three copies at
+ * once. */
 int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN || e->phase == DWC_PHASE_DISCARDED);
 	if (!in_ram(e, gpa, length))
 		return -EFAULT;
 	memcpy(e->replicas[0].ram + gpa, data, length);

@@ -1,8 +1,8 @@
 /* Memory: which pages a run wrote, whether both runs wrote the same, commit and rollback.
  *
- * A page that was written stays writable and in the dirty log (it is hot), and so is compared at
- * every element: a write-protect fault costs far more than comparing a page. It becomes cold when
- * its content has not changed for idle_limit elements. Contents are compared, over the union of both
+ * A page that was written stays writable and in the dirty log (it is hot), and so is compared each
+ * time memory is: a write-protect fault costs far more than comparing a page. It becomes cold when
+ * its content has not changed for idle_limit checkpoints. Contents are compared, over the union of both
  * logs; the logs themselves may differ: page walks alone log page-table pages (SDM 3C 29.3.5). */
 #include "memory/pages.h"
 

@@ -17,7 +17,7 @@ struct dwc_dirty {
 
 /* Pages in the dirty logs. Arrays have room for all of RAM. */
 struct dwc_dirty_pages {
-	uint8_t *idle;             /* for each page: elements since its content changed, while it stayed writable */
+	uint8_t *idle;             /* for each page: checkpoints since its content changed, while it stayed writable */
 	struct dwc_dirty *pages;   /* of this element, like the next three */
 	uint32_t *changed;         /* numbers of pages that differ from the checkpoint */
 	uint32_t count, changed_count, cold_count;

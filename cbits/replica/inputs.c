@@ -163,6 +163,7 @@ int dwc_replica_feed(struct dwc_replica *r)
 	struct dwc_engine *e = r->engine;
 	int err;
 
+	r->tick_crossed = 0;
 	if ((err = dwc_replica_answer(r)))
 		return err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;

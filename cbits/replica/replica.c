@@ -54,7 +54,8 @@ int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
 	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
 }
 
-static int pin(const struct dwc_replica *r)
+/* Bind the calling thread, which owns the vCPU, to the replica's CPU. */
+int dwc_replica_pin(struct dwc_replica *r)
 {
 	cpu_set_t cpus;
 
@@ -106,7 +107,7 @@ static int own(struct dwc_replica *r)
 	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
 	kicked = r;
-	err = pin(r);
+	err = dwc_replica_pin(r);
 	if (!err && r->engine->config.counting)
 		err = dwc_counter_open(r);
 	if (!err)

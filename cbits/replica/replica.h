@@ -69,6 +69,7 @@ struct dwc_replica {
 };
 
 int dwc_install_kick(void);
+int dwc_replica_pin(struct dwc_replica *r);
 int dwc_replica_start(struct dwc_replica *r);
 void dwc_replica_stop(struct dwc_replica *r);
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *));

@@ -119,8 +119,9 @@ static int job_scan(struct dwc_replica *r)
 	return err < 0 ? err : 0;
 }
 
-/* Scan from the checkpoint (after a rollback), for at most search.limit_ns and search.events. It leaves traces: roll back again. */
-int dwc_search_by_traps(struct dwc_engine *e, int replica)
+/* Scan with replica A from the checkpoint (after a rollback), for at most search.limit_ns and search.events. It leaves traces: roll
+ * back again. */
+int dwc_search_by_traps(struct dwc_engine *e)
 {
-	return dwc_search(e, replica, job_scan);
+	return dwc_search(e, job_scan);
 }

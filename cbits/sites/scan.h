@@ -4,6 +4,6 @@
 
 struct dwc_engine;
 
-int dwc_search_by_traps(struct dwc_engine *e, int replica);
+int dwc_search_by_traps(struct dwc_engine *e);
 
 #endif

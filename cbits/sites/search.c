@@ -212,7 +212,8 @@ static int job_find(struct dwc_replica *r)
 	struct dwc_search *s = &r->engine->search;
 	const struct entry *entry = NULL;
 	struct entries entries;
-	int err = 0, pending = r->engine->has_pending_io; /* no register may be set before that is finished */
+	/* no register may be set before that is finished; the answer to a site's IN has finished it */
+	int err = 0, pending = r->engine->has_pending_io && r->engine->inputs.answer != DWC_ANSWER_SITE_PORT;
 
 	r->run->request_interrupt_window = 0;
 	r->started_ns = dwc_now_ns();
@@ -246,9 +247,9 @@ static int job_find(struct dwc_replica *r)
 	return err < 0 ? err : 0;
 }
 
-int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *))
+int dwc_search(struct dwc_engine *e, int (*job)(struct dwc_replica *))
 {
-	struct dwc_replica *r = &e->replicas[replica];
+	struct dwc_replica *r = &e->replicas[0];
 	int err;
 
 	e->search.read.kind = DWC_INSN_OTHER;
@@ -262,9 +263,9 @@ int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica 
 	return err;
 }
 
-/* Step a replica from the checkpoint (after a rollback) to the first wanted instruction, for at most search.limit instructions and
+/* Step replica A from the checkpoint (after a rollback) to the first wanted instruction, for at most search.limit instructions and
  * search.limit_ns. It leaves traces in the guest: roll back again. */
-int dwc_search_by_steps(struct dwc_engine *e, int replica)
+int dwc_search_by_steps(struct dwc_engine *e)
 {
-	return dwc_search(e, replica, job_find);
+	return dwc_search(e, job_find);
 }

@@ -25,7 +25,7 @@ struct dwc_search {
 
 int dwc_is_wanted(const struct dwc_search *s, const struct dwc_insn *insn);
 int dwc_at_host_read(struct dwc_replica *r, struct dwc_search *s);
-int dwc_search(struct dwc_engine *e, int replica, int (*job)(struct dwc_replica *));
-int dwc_search_by_steps(struct dwc_engine *e, int replica);
+int dwc_search(struct dwc_engine *e, int (*job)(struct dwc_replica *));
+int dwc_search_by_steps(struct dwc_engine *e);
 
 #endif

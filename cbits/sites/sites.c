@@ -16,9 +16,11 @@
 #include <sys/random.h>
 #include <x86intrin.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "host.h"
 #include "memory/dma.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
@@ -42,31 +44,51 @@ static int job_refresh_guest_debug(struct dwc_replica *r)
 	return dwc_set_stepping(r, 0);
 }
 
+/* The site at an address, or the next free one; NULL if there is none. */
+static struct dwc_site *site_for(struct dwc_engine *e, uint64_t gpa)
+{
+	struct dwc_site *site = e->sites.site, *end = site + e->sites.count;
+
+	while (site < end && site->gpa != gpa)
+		site++;
+	return site < e->sites.site + DWC_MAX_SITES ? site : NULL;
+}
+
+/* Whether there is room for the site where the last search ended. A known one needs none: the guest has written this instruction, or
+ * another one, there again. */
+int dwc_can_learn_site(struct dwc_engine *e)
+{
+	return site_for(e, e->search.gpa) != NULL;
+}
+
+/* Note the instruction that the last search found. A known site can be another instruction now, and in another ring. */
+static void note(struct dwc_engine *e, struct dwc_site *site)
+{
+	int icebp = e->config.user_trap == DWC_USER_TRAP_ICEBP, known = site < e->sites.site + e->sites.count;
+
+	e->sites.in_user += icebp * (e->search.user - (known && site->user));
+	e->sites.count += !known;
+	site->gpa = e->search.gpa;
+	site->read = e->search.read;
+	site->user = (uint8_t)e->search.user;
+}
+
 /* Put the trap where the last search ended. The replicas must be at the checkpoint. */
 int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
-	int user = found->user;
-	const uint8_t *code = !user ? dwc_port_trap : e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
-	struct dwc_site *site;
-	int err;
+	const uint8_t *user_code = e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
+	struct dwc_site *site = site_for(e, found->gpa);
+	int err, in_user = e->sites.in_user;
 
-	if ((err = dwc_memory_write(e, found->gpa, code, found->read.length)))
-		return err;
-	for (site = e->sites.site; site < e->sites.site + e->sites.count; site++)
-		if (site->gpa == found->gpa) { /* the guest has written this instruction, or another one, there again */
-			site->read = found->read;
-			return 0;
-		}
-	if (e->sites.count == DWC_MAX_SITES)
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
+	DWC_ASSERT(e, !e->log.count); /* a replay from an earlier checkpoint would meet the trap where there was none */
+	if (!site)
 		return -ENOSPC;
-	e->sites.count++;
-	site->gpa = found->gpa;
-	site->read = found->read;
-	site->user = (uint8_t)user;
-	if (!user || e->config.user_trap != DWC_USER_TRAP_ICEBP || e->sites.in_user++)
-		return 0;
-	return dwc_replica_call_both(e, job_refresh_guest_debug);
+	if ((err = dwc_memory_write(e, found->gpa, found->user ? user_code : dwc_port_trap, found->read.length)))
+		return err;
+	note(e, site);
+	return !in_user == !e->sites.in_user ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
 }
 
 static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int user)
@@ -140,8 +162,10 @@ int dwc_pass_host_read(struct dwc_engine *e)
 	struct dwc_replica *r = &e->replicas[0];
 	struct dwc_insn insn;
 
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
+	DWC_ASSERT(e, r->stage == DWC_STAGE_AT_COMMITTED);
 	dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
-	if (insn.kind != e->search.read.kind)
+	if (r->state.regs.rip != e->search.rip || insn.kind != e->search.read.kind)
 		return 0;
 	supply(e, &e->search.read, r->state.regs.rip);
 	e->inputs.answer = DWC_ANSWER_SITE_TRAP;

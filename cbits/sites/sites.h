@@ -27,6 +27,7 @@ struct dwc_sites {
 	uint64_t reads;
 };
 
+int dwc_can_learn_site(struct dwc_engine *e);
 int dwc_learn_site(struct dwc_engine *e);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_INSTRUCTION bytes */
 int dwc_site_answer(struct dwc_engine *e);

@@ -9,7 +9,7 @@ from typing import Any
 from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.config import Config, ReplicaConfig
 from dwcvmm.core.engine import Core
-from dwcvmm.core.enums import PAGE, Phase, Strategy
+from dwcvmm.core.enums import PAGE, InsnKind, Phase, Strategy
 from dwcvmm.core.kvmstructs import RunPage
 
 RUN_PAGE = RunPage(mmap.mmap(-1, PAGE))
@@ -30,14 +30,29 @@ def bare_config(strategy: Strategy = Strategy.OFF, **changes: Any) -> Config:
 
 
 class BareCore(Core):
-    """`committed`: elements that count as committed."""
+    """`committed`: elements that count as committed. `changes`: see bare_config."""
 
     __slots__ = ()
 
-    def __init__(self, committed: int = 0) -> None:
-        super().__init__(bare_config())
+    def __init__(self, committed: int = 0, **changes: Any) -> None:
+        super().__init__(bare_config(**changes))
         self._c.stats.committed = committed
 
     def set_phase(self, to: Phase) -> None:
         """Set the phase as the engine does: an illegal step ends the process."""
         lib.dwc_set_phase(self._c, to)
+
+    def found(self, gpa: int, user: bool, length: int = 2) -> None:
+        """As if a search had ended at an RDTSC there."""
+        search = self._c.search
+        search.gpa, search.user, search.long_mode, search.split = gpa, user, True, False
+        search.read.kind, search.read.length = InsnKind.RDTSC, length
+
+    def site(self, number: int) -> tuple[int, bool]:
+        """Address of a learned site, and whether it is in ring 3."""
+        site = self._c.sites.site[number]
+        return int(site.gpa), bool(site.user)
+
+    @property
+    def sites_that_exit_by_debug(self) -> int:
+        return int(self._c.sites.in_user)

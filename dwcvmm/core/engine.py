@@ -182,7 +182,7 @@ class Core(View):
         self._c.clock.idle_waits = wanted
 
     def be_patient(self, factor: int) -> None:
-        """Multiply the next element's time limit by this factor."""
+        """Multiply the time limit of elements by this factor from now on, until the next call."""
         self._c.clock.patience_factor = factor
 
     def advance_clock(self, guest_ns: int) -> None:
@@ -268,6 +268,11 @@ class Core(View):
         search = self._c.search
         search.kinds, search.events, search.limit_ns = kinds, events, limit_ns
         return Rollback(check("scan", lib.dwc_locate_by_traps(self._c)))
+
+    @property
+    def can_learn_site(self) -> bool:
+        """Whether there is room for the site where the last search ended, or it is known."""
+        return bool(lib.dwc_can_learn_site(self._c))
 
     def learn_site(self) -> bool:
         """Put a trap where the last search ended, in both replicas and the checkpoint, which must be the last committed

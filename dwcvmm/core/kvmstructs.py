@@ -316,8 +316,17 @@ class RunPage:
         return int(self._c.exit_reason)
 
     @property
+    def immediate_exit(self) -> bool:
+        """Whether a kick is to end the next KVM_RUN at once."""
+        return bool(self._c.immediate_exit)
+
+    @property
     def ready_for_interrupt_injection(self) -> bool:
         return bool(self._c.ready_for_interrupt_injection)
+
+    @property
+    def interrupt_window_requested(self) -> bool:
+        return bool(self._c.request_interrupt_window)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Whether KVM_RUN returns when an interrupt can be injected."""

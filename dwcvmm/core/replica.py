@@ -43,11 +43,6 @@ class Replica(View):
     def exit(self) -> Exit:
         return Exit.within(self._c.exit, self._owner)
 
-    @property
-    def interruptible(self) -> bool:
-        """Whether an interrupt can be injected now."""
-        return bool(self._c.run.ready_for_interrupt_injection)
-
     def shown(self) -> Shown:
         """A copy of its exit and registers."""
         return Shown(self.exit.copy(), self.state.copy())

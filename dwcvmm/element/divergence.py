@@ -58,26 +58,26 @@ class Divergence:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def describe(engine: Core, attempt: int) -> Divergence:
+def describe(core: Core, attempt: int) -> Divergence:
     """Record what the two replicas show now; call it before the rollback."""
-    a, b = engine.replicas
+    a, b = core.replicas
     general_a, general_b = a.state.regs.numbers(), b.state.regs.numbers()
     registers = {n: (general_a[n], general_b[n]) for n in REGISTERS if general_a[n] != general_b[n]}
     special_a, special_b = special_registers(a.state.sregs), special_registers(b.state.sregs)
     registers |= {n: (special_a[n], special_b[n]) for n in special_a if special_a[n] != special_b[n]}
-    if engine.diff & Diff.MSRS:  # otherwise the MSRs are those of an earlier checkpoint
+    if core.diff & Diff.MSRS:  # otherwise the MSRs are those of an earlier checkpoint
         registers |= msr_differences(a.state.msrs, b.state.msrs)
     return Divergence(
-        element=engine.committed,
-        groups=[str(group.name).lower() for group in Diff if group in engine.diff],
+        element=core.committed,
+        groups=[str(group.name).lower() for group in Diff if group in core.diff],
         exits=(a.exit.reason, b.exit.reason),
         registers=registers,
-        pages=engine.differing_pages if engine.diff & Diff.MEMORY else [],
+        pages=core.differing_pages if core.diff & Diff.MEMORY else [],
         attempt=attempt,
     )
 
 
-def page_differences(engine: Core, gpa: int) -> list[tuple[int, int, int]]:
+def page_differences(core: Core, gpa: int) -> list[tuple[int, int, int]]:
     """(offset, value in A, value in B) of the 64-bit words that differ in a page."""
-    a, b = (replica.ram.words(gpa, PAGE) for replica in engine.replicas)
+    a, b = (replica.ram.words(gpa, PAGE) for replica in core.replicas)
     return [(8 * i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]

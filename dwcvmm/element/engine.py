@@ -29,6 +29,7 @@ PATIENCE_MOST = 128  # times the usual time limit, at most
 COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy; none: no copy was right
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
+CHECKPOINT_TRIES = 64  # of a replay that leaves the replicas different, as many as of one that does not arrive
 TICK_RETRIES = 3  # an element that meets a tick each time is too long to avoid one: its time site is learned
 
 
@@ -97,11 +98,6 @@ class Engine:
             self.core.stop()
             self._started = False
 
-    def close(self) -> None:
-        """Stop the threads and free the VMs; may be called again."""
-        self.release()
-        self.replicas.close()
-
     @property
     def exit(self) -> Exit:
         """The committed exit that ended the last element."""
@@ -161,9 +157,10 @@ class Engine:
         self.observer.repair(COPIES[repair.copy], repair.gpa)
 
     def _be_more_patient(self) -> None:
-        """Raise the time limit of the next try. An element cut by its time limit is discarded, so one that needs longer
-        would never finish. Every second time the limit is doubled, every fourth time it is four times as long, and so
-        on; interrupts still come in time mostly.
+        """Choose the time limit of elements up to the next cut. An element that is cut is discarded, so one that needs
+        longer would never finish. Every second time the limit is doubled, every fourth time it is four times as
+        long, and so on; interrupts still come in time mostly. A limit that is enough stays: the single steps that
+        follow a cut are an element, too, and a guest that computes for long mostly does so again.
         """
         self._cuts += 1
         self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
@@ -318,8 +315,12 @@ class Engine:
             self._pass_host_read()
             return
         # the replayed elements may have read time as well, and then they differ: replay again
+        tries = 1
         while not self.core.checkpoint():
+            if tries == CHECKPOINT_TRIES:
+                self._rolled_back(Rollback.UNREPEATABLE)
             self.rollback()
+            tries += 1
         if self.sites.learn():
             self._attempt = 0  # this does not count towards max_restarts: one site less is left to learn
 
@@ -382,8 +383,10 @@ class Engine:
     def _pass_host_read(self) -> None:
         """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
         and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
-        core = self.core
-        if core.search.steps and not self._step_element(SEARCH_STEPS):  # they stop at the instruction
+        core, search = self.core, self.core.search
+        # where only the answer to the exit before leads there, the inputs alone are the element; steps stop at the read
+        is_there = not search.steps and search.rip == core.committed_state.rip
+        if not is_there and not self._step_element(SEARCH_STEPS if search.steps else 0):
             self._discard_steps()
             return
         core.pass_host_read()

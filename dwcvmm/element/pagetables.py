@@ -67,16 +67,16 @@ def walk(read_u64: Callable[[int], int], cr3: int, linear: int, levels: int) -> 
         table = entry & ADDRESS
 
 
-def merge_accessed_bits(engine: Core, record: Divergence) -> int:
+def merge_accessed_bits(core: Core, record: Divergence) -> int:
     """If memory alone differs, and only in accessed bits of page tables, set them everywhere.
 
     The bits are OR-ed into both replicas and the checkpoint, so that the restarted element agrees.
     Returns how many entries were merged (0: something else differs).
     """
-    if record.groups != ["memory"] or len(record.pages) != engine.diff_count:
+    if record.groups != ["memory"] or len(record.pages) != core.diff_count:
         return 0
-    replica = engine.replicas[0]
-    words = [(gpa + offset, a, b) for gpa in record.pages for offset, a, b in page_differences(engine, gpa)]
+    replica = core.replicas[0]
+    words = [(gpa + offset, a, b) for gpa in record.pages for offset, a, b in page_differences(core, gpa)]
     if any(a ^ b != ACCESSED for _, a, b in words):
         return 0
     sregs = replica.state.sregs
@@ -84,7 +84,7 @@ def merge_accessed_bits(engine: Core, record: Divergence) -> int:
     if not tables.issuperset(record.pages):
         return 0
     for gpa, a, b in words:
-        base = engine.checkpoint_ram.u64(gpa)
+        base = core.checkpoint_ram.u64(gpa)
         if (base | ACCESSED) == (a | b):  # the rest of the entry is as in the checkpoint
-            engine.write_memory(gpa, (a | b).to_bytes(8, "little"))
+            core.write_memory(gpa, (a | b).to_bytes(8, "little"))
     return len(words)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwcvmm.core.engine import Core, Search
-from dwcvmm.core.enums import MAX_SITES, InsnKind, Rollback, UserTrap
+from dwcvmm.core.enums import InsnKind, Rollback, UserTrap
 from dwcvmm.element.divergence import Cause
 
 SEARCH_STEPS = 500_000
@@ -42,19 +42,19 @@ class Sites:
     `rolled_back` is told what became of the rollback that each search ends with.
     """
 
-    def __init__(self, engine: Core, others: int, rolled_back: Callable[[Rollback], None]) -> None:
-        self._engine, self._others, self._rolled_back = engine, others, rolled_back
+    def __init__(self, core: Core, others: int, rolled_back: Callable[[Rollback], None]) -> None:
+        self._core, self._others, self._rolled_back = core, others, rolled_back
         self.gave_up = False  # the last search ran out of time
 
     def __len__(self) -> int:
-        return self._engine.site_count
+        return self._core.site_count
 
     def search(self, with_time: bool, steps: int = SEARCH_STEPS) -> Found | None:
         """Find the first such instruction among the next `steps` from the last committed state on. Both replicas must
         be there, and are there again afterwards. `with_time`: also look for instructions that read time.
         """
-        self._rolled_back(self._engine.locate_by_steps(self._kinds(with_time), steps, SEARCH_NS))
-        return self._found(self._engine.search)
+        self._rolled_back(self._core.locate_by_steps(self._kinds(with_time), steps, SEARCH_NS))
+        return self._found(self._core.search)
 
     def scan(self, with_time: bool, events: int = 0) -> Found | None:
         """As `search`, but by one free run with traps at everything that looks like such an instruction. It ends at the
@@ -63,8 +63,8 @@ class Sites:
         It finds instructions of ring 3 only if SYSENTER is the trap, and it can take a wrong path if data looks like
         such an instruction. Use `search` then.
         """
-        self._rolled_back(self._engine.locate_by_traps(self._kinds(with_time), events, SCAN_NS))
-        found = self._found(self._engine.search)
+        self._rolled_back(self._core.locate_by_traps(self._kinds(with_time), events, SCAN_NS))
+        found = self._found(self._core.search)
         return found if self.trappable else None  # without a trap single steps have to go there: search
 
     def wanted(self, with_time: bool) -> bool:
@@ -76,14 +76,14 @@ class Sites:
 
     def _found(self, search: Search) -> Found | None:
         self.gave_up = search.timed_out
-        if not search.kind or self._engine.site_count == MAX_SITES:
+        if not search.kind or (self.trappable and not self._core.can_learn_site):
             return None
         return Found(*INSTRUCTIONS[search.kind], search.gpa, search.linear)
 
     @property
     def trappable(self) -> bool:
         """Whether this host has a trap for the site that the last search found."""
-        search, trap = self._engine.search, self._engine.user_trap
+        search, trap = self._core.search, self._core.user_trap
         if search.split:
             return False
         if search.user and trap is UserTrap.SYSENTER:
@@ -94,4 +94,4 @@ class Sites:
         """Put a trap where the last search ended, in both replicas and the checkpoint. Returns whether the site is new:
         False if the guest had written the instruction there again.
         """
-        return self._engine.learn_site()
+        return self._core.learn_site()

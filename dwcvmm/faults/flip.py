@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dwcvmm.core.engine import Core
-from dwcvmm.core.kvmstructs import RegisterGroup, Regs, Sregs, Xsave
+from dwcvmm.core.kvmstructs import Events, RegisterGroup, Regs, Sregs, Xsave
 from dwcvmm.core.ram import Ram
 from dwcvmm.errors import ConfigError, KvmError
 from dwcvmm.faults.model import Fault, Space, xsave_component
@@ -34,9 +34,10 @@ def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
             _change_xsave(xsave, fault)
             vcpu.set(xsave)
         else:
-            registers = vcpu.get(GROUPS[fault.target.space])
+            registers, events = vcpu.get(GROUPS[fault.target.space]), vcpu.get(Events)
             _change_register(registers, fault)
             vcpu.set(registers)
+            vcpu.set(events)  # KVM_SET_REGS drops an exception with which the element begins
             replica.registers_were_set()
     except KvmError:
         return False

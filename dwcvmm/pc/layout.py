@@ -19,6 +19,8 @@ IOAPIC_ID, IOAPIC_PINS = 1, 24
 
 PM1_EVENT, PM1_CONTROL, PM_TIMER = 0x600, 0x604, 0x608  # as on QEMU's machines
 FW_CFG = 0x510
+I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
+PORTS_IN_MEMORY = 0xFEDC0000  # PM1a control shows here as well, for guests without port access
 RESET_PORT, RESET_VALUE = 0xCF9, 0x06  # a byte within PCI's address register
 COM1, COM1_IRQ = 0x3F8, 4
 RTC, RTC_IRQ = 0x70, 8

@@ -39,8 +39,6 @@ from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
-I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
-PORTS_IN_MEMORY = 0xFEDC0000  # where PM1a control shows in memory as well, for guests without port access
 
 
 @dataclass
@@ -119,7 +117,7 @@ class PC:
         self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
         self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
         self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
-        self.mmio.add(PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
+        self.mmio.add(layout.PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
         self.pci = PciBus(self.core.chipset.pci)
         reset = ResetControl(lambda: self._end(Outcome.REBOOT))
         self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
@@ -136,10 +134,10 @@ class PC:
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
-        self.ports.add(I8042, 1, keyboard)
-        self.ports.add(I8042 + 4, 1, _Shifted(keyboard, 4))
-        self.ports.add(SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
-        self.ports.add(DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+        self.ports.add(layout.I8042, 1, keyboard)
+        self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
+        self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
+        self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
         """Raises HostError if the host does not have that much memory."""

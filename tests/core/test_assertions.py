@@ -78,8 +78,18 @@ def test_an_illegal_step_ends_the_process(name: str) -> None:
         ("INPUTS_CHOSEN RUNNING DISCARDED", "core.run(0, NEVER)", "dwc_is_stop_requested(e)"),
         ("", "core.rollback(to=Phase.INPUTS_CHOSEN)", "to <= e->phase"),
         ("INPUTS_CHOSEN RUNNING", "core.checkpoint()", "e->phase == DWC_PHASE_BETWEEN"),
+        ("INPUTS_CHOSEN RUNNING", "core.write_memory(0, bytes(8))", "e->phase == DWC_PHASE_DISCARDED"),
+        ("INPUTS_CHOSEN RUNNING DISCARDED", "core.learn_site()", "e->phase == DWC_PHASE_INPUTS_CHOSEN"),
+        ("INPUTS_CHOSEN RUNNING DISCARDED", "core.pass_host_read()", "e->phase == DWC_PHASE_INPUTS_CHOSEN"),
     ],
-    ids=["run after a divergence", "rollback to inputs that were not chosen", "checkpoint during a run"],
+    ids=[
+        "run after a divergence",
+        "rollback to inputs that were not chosen",
+        "checkpoint during a run",
+        "write of guest memory during a run",
+        "site after a divergence",
+        "passed instruction after a divergence",
+    ],
 )
 def test_the_replicas_must_stand_at_the_last_committed_state(way: str, then: str, condition: str) -> None:
     died = fate(way, then)

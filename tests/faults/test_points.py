@@ -7,16 +7,18 @@ from collections.abc import Callable
 import pytest
 from conftest import ROOT, StartGuest
 
-from dwcvmm.core.enums import NEVER
+from dwcvmm.core.enums import NEVER, Cap, KvmExit
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.visits import Visitor
 from dwcvmm.faults.injector import Became
+from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]
 DIRTY_PAGE = 0x400000
+POST = 0x80
 
 
 def token(guest: str) -> str:
@@ -158,6 +160,22 @@ def test_a_fault_that_nobody_uses_is_not_blamed_for_time(boot: StartGuest, strat
     assert (injection.became, injection.detected_at) == (Became.INJECTED, None)
     if not booted.machine.replicas.frozen_tsc:
         assert Cause.TIME in {d.cause for d in booted.divergences}
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_a_register_at_the_start_leaves_the_exception_there(boot: StartGuest, strategy: Strategy) -> None:
+    """The element begins with a general protection fault, the answer to the RDMSR before it. The register is unused."""
+    if not System().check_extension(Cap.X86_USER_SPACE_MSR):
+        pytest.skip("this KVM has no KVM_CAP_X86_USER_SPACE_MSR (kernel 5.10 or later): it refuses MSRs by itself")
+    booted = boot("refused", strategy, faults=["1:both:rdi:3"])
+    booted.machine.run(elements=1)
+    assert booted.machine.core.exit.reason == KvmExit.X86_RDMSR
+    booted.machine.run(elements=1)
+    assert booted.machine.core.exit.port == POST  # without the exception RDMSR would be executed again
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert [i.became for i in booted.machine.injections] == [Became.INJECTED]
+    assert booted.output == token("refused")
+    assert booted.divergences == []
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)

@@ -1,17 +1,23 @@
 """A guest that never exits by itself still gets its timer interrupts, at the pace of the guest clock."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, StartGuest
 
+from dwcvmm.core.engine import now_ns
 from dwcvmm.element.config import Clock, Strategy
 from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.experiments.check import ROUNDS
 from dwcvmm.pc.result import Outcome
 
 TICKS, TICK_NS = 20, 50_000_000
+IDLE_ELEMENTS = 40
+KICK = signal.SIGRTMIN + 4  # KICK_SIGNAL of cbits/replica/replica.c
 
 
 @pytest.mark.skipif(
@@ -38,3 +44,33 @@ def test_under_off_the_host_clock_keeps_pace_with_any_tsc(boot: StartGuest) -> N
     booted = boot("alarms", Strategy.OFF, clock=Clock.HOST)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == (ROOT / "guest-images" / "alarms" / "token").read_text()
+
+
+@pytest.fixture
+def more_kicks() -> Iterator[None]:
+    """The calling thread is kicked each millisecond, more often than by its timer."""
+    over, thread = threading.Event(), threading.get_ident()
+
+    def kick() -> None:
+        while not over.wait(0.001):
+            signal.pthread_kill(thread, KICK)
+
+    kicking = threading.Thread(target=kick)
+    kicking.start()
+    yield
+    over.set()
+    kicking.join()
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OFF, Strategy.SEQUENTIAL])
+def test_idle_time_at_the_hosts_pace_is_no_faster(
+    boot: StartGuest, strategy: Strategy, request: pytest.FixtureRequest
+) -> None:
+    """Kicks of the thread end its sleep early: what counts is how long it was."""
+    booted = boot("waits", strategy)
+    booted.machine.wait_when_idle(True)
+    request.getfixturevalue("more_kicks")  # not before there is a handler
+    from_ns, guest_ns = now_ns(), booted.machine.core.guest_ns
+    booted.machine.run(elements=IDLE_ELEMENTS)
+    passed_ns = booted.machine.core.guest_ns - guest_ns
+    assert TICK_NS < passed_ns <= now_ns() - from_ns

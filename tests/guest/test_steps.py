@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import KvmExit, Phase, Stop
+from dwcvmm.element import replicas
 from dwcvmm.element.config import Strategy
-from dwcvmm.element.hostprobe import Abilities
+from dwcvmm.element.hostprobe import Abilities, probe
+from dwcvmm.element.visits import Visitor
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
 
@@ -91,3 +95,40 @@ def test_a_search_ends_where_it_began(boot: StartGuest, strategy: Strategy) -> N
     assert [replica.state.rip for replica in core.replicas] == before
     assert core.phase is Phase.INPUTS_CHOSEN
     ends_well(booted)
+
+
+class StepIntoElements(Visitor):
+    """At the start of each element A is stepped into it, B gets its inputs, and then both are as they were."""
+
+    visit_from = 0
+
+    def __init__(self, booted: Booted) -> None:
+        self._booted = booted
+        self.windows: list[tuple[bool, bool]] = []  # requested of A, of B
+
+    def at_start(self) -> None:
+        machine = self._booted.machine
+        if machine.core.step_replica(0, 1) is not None and machine.core.enter_element(1):
+            a, b = (vcpu.run_page.interrupt_window_requested for vcpu in machine.replicas.vcpus)
+            self.windows.append((a, b))
+        machine.engine.rollback(to=Phase.START_VISITED)
+
+    def at_end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("strategy", TWO_VMS)
+def test_a_stepped_replica_waits_for_the_window_as_the_other(
+    boot: StartGuest, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    """Also where windows are inexact, and so are not used: the elements are rolled back."""
+    if not Abilities(System()).single_step:
+        pytest.skip("doctor: single_step: not in ring 0")
+    monkeypatch.setattr(replicas, "probe", lambda system: replace(probe(system), exact_windows=True))
+    booted = boot("interrupts", strategy)
+    visitor = StepIntoElements(booted)
+    booted.machine.engine.visitors.insert(0, visitor)
+    while (True, True) not in visitor.windows and booted.machine.outcome is None:
+        booted.machine.run(elements=20)
+        assert all(a == b for a, b in visitor.windows)
+    assert (True, True) in visitor.windows

@@ -16,13 +16,13 @@ GUESTS = (
     *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
-    *("rtc", "kbd", "pit", "pciscan", "cmpxchg"),
-    *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split"),
+    *("rtc", "kbd", "pit", "pciscan", "cmpxchg", "refused"),
+    *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect
 EXPECTED = {"random": (Cause.RANDOM, Cause.TSC_TICK), "hidden": (Cause.HOST_STATE, Cause.TIME, Cause.TSC_TICK)}
-READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries", "alarms", "sways", "clears", "split")
+READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries", "alarms", "sways", "clears", "split", "reads")
 
 
 def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:

@@ -53,11 +53,11 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def defines(file: Path, name: str) -> bool:
-    """Whether a Python or C file defines a function, class, enum or table of that name."""
+    """Whether a Python or C file defines a function, class, struct, enum or table of that name."""
     text = file.read_text()
     if file.suffix == ".py":
         return bool(re.search(rf"^\s*(?:def|class) {name}\b|^{name}\b.*=", text, re.MULTILINE))
-    return bool(re.search(rf"^[\w].*\b{name}\(", text, re.MULTILINE))
+    return bool(re.search(rf"^(?:struct {name} \{{|\w.*\b{name}\()", text, re.MULTILINE))
 
 
 def test_the_map_names_what_there_is() -> None:

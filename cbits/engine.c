@@ -70,7 +70,7 @@ static int job_run_for(struct dwc_replica *r)
 	int err = job_enter(r);
 
 	/* the budget is not of this run; a wait for the TSC's tick comes before the kick is armed */
-	if (err || (r->engine->config.counting && (err = dwc_counter_disarm(r))) || (err = dwc_tsc_enter(r)))
+	if (err || (err = dwc_counter_disarm(r)) || (err = dwc_tsc_enter(r)))
 		return err;
 	r->started_ns = dwc_now_ns();
 	if ((err = dwc_replica_kick_after(owner, r->limit_ns)))

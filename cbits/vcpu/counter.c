@@ -65,12 +65,12 @@ int dwc_counter_arm(struct dwc_replica *r, uint64_t budget)
 	return 0;
 }
 
-/* No overflows while the replica is restored and replays, since all its ends are natural ones. */
+/* No overflows while the replica is restored and replays, since all its ends are natural ones. Nothing to do without a counter. */
 int dwc_counter_disarm(struct dwc_replica *r)
 {
 	r->budget = UINT64_MAX;
 	r->most_ns = 0;
-	return ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) ? -errno : 0;
+	return r->counter_fd && ioctl(r->counter_fd, PERF_EVENT_IOC_DISABLE, 0) ? -errno : 0;
 }
 
 /* Go on counting, and interrupt after `more` events. The period starts anew; what was counted is kept in count_base. */

@@ -6,9 +6,7 @@ from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.failure import check
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
-from dwcvmm.core.state import Exit, Shown, State
-
-ALL_64_BITS = (1 << 64) - 1
+from dwcvmm.core.state import ALL_64_BITS, Exit, Shown, State
 
 
 class Replica(View):

@@ -14,7 +14,7 @@ from dwcvmm.core.failure import Damaged
 from dwcvmm.core.state import Exit
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
-from dwcvmm.element.observer import EngineObserver
+from dwcvmm.element.observer import NO_COPY, EngineObserver
 from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
@@ -26,7 +26,7 @@ from dwcvmm.kvm.exits import exit_name
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual time limit, at most
-COPIES = ("e1", "e2", "checkpoint", "none")  # by Copy; none: no copy was right
+COPIES = ("e1", "e2", "checkpoint", NO_COPY)  # by Copy
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
 CHECKPOINT_TRIES = 64  # of a replay that leaves the replicas different, as many as of one that does not arrive

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dwcvmm.element.divergence import Divergence
 
+NO_COPY = "none"  # see repair()
+
 
 class EngineObserver:
     """Called on the thread that runs the engine, while the guest is not running. Elements are counts of committed
@@ -26,7 +28,7 @@ class EngineObserver:
 
     def repair(self, copy: str, gpa: int) -> None:
         """A page of RAM at a guest physical address was wrong in one copy, and was repaired: e1, e2 or checkpoint.
-        `none`: it could not be told which copy is right, and all were left as they are.
+        `NO_COPY`: it could not be told which copy is right, and all were left as they are.
         """
 
     def search(self, text: str) -> None:

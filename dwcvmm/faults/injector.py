@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dwcvmm.core.engine import now_ns
 from dwcvmm.core.enums import NEVER, PAGE, Phase
 from dwcvmm.element.divergence import Divergence
-from dwcvmm.element.observer import EngineObserver
+from dwcvmm.element.observer import NO_COPY, EngineObserver
 from dwcvmm.element.visits import Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MOST_BLAMED = 2  # attempts of an element that one fault is blamed for
 IN_PLACE_RUNS = (Run.E1, Run.E2, Run.CHECKPOINT)
-NO_COPY = "none"  # the scrubber could not tell which copy of a page is right
 ORDER = (At.START, At.INSTRUCTIONS, At.TIME)  # of points in an element
 
 

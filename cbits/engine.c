@@ -72,6 +72,7 @@ static int job_run_for(struct dwc_replica *r)
 	/* the budget is not of this run; a wait for the TSC's tick comes before the kick is armed */
 	if (err || (err = dwc_counter_disarm(r)) || (err = dwc_tsc_enter(r)))
 		return err;
+	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
 	r->started_ns = dwc_now_ns();
 	if ((err = dwc_replica_kick_after(owner, r->limit_ns)))
 		return err;

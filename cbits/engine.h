@@ -15,6 +15,7 @@
 #include "memory/scrub.h"
 #include "pc/pc.h"
 #include "phase.h"
+#include "replica/clock.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
@@ -36,6 +37,7 @@ struct dwc_engine {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit; /* of the last committed element */
 	int has_pending_io;   /* that exit is an I/O exit whose instruction is not finished */
+	uint32_t inner_limit; /* after a cut: at which exit the element is to end, though it could be an inner one */
 	int waiting;          /* elements that have kept a due interrupt waiting, if windows are not exact */
 	struct dwc_checkpoint checkpoint;
 	struct dwc_log log;

@@ -85,6 +85,7 @@ enum dwc_diff {
 	DWC_DIFF_XCRS = 1 << 7,
 	DWC_DIFF_MEMORY = 1 << 8,
 	DWC_DIFF_HANG = 1 << 9, /* one replica has ended, the other has not */
+	DWC_DIFF_DEVICES = 1 << 10, /* inner exits, their answers, or what became of the devices */
 };
 
 enum dwc_copy { DWC_COPY_A, DWC_COPY_B, DWC_COPY_CHECKPOINT, DWC_COPIES }; /* of RAM */

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "stats.h"
 #include "status.h"
@@ -107,7 +108,10 @@ static int pass_repeat(struct dwc_replica *r, uint64_t to)
 /* The other replica has reached a natural end, so this one must reach one soon. Returns an enum dwc_align_result or -errno. */
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 {
-	int status = advance(r, limit);
+	int status;
+
+	dwc_inner_plan(r, dwc_inner_limit_to_meet(other(r)), 0);
+	status = advance(r, limit);
 
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
@@ -117,7 +121,8 @@ static int agree(struct dwc_engine *e)
 {
 	int err;
 
-	if (dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
+	if (!dwc_inner_same(&e->replicas[0], &e->replicas[1]) ||
+	    dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
 		return 0;
 	for (int i = 0; i < 2; i++)
 		if ((err = dwc_replica_call(&e->replicas[i], dwc_pages_harvest)) ||
@@ -138,10 +143,21 @@ static int read_counts(struct dwc_engine *e, uint64_t *counts)
 	return err ? err : dwc_counter_read(&e->replicas[1], &counts[1]);
 }
 
-/* By how much replica B leads A: the difference of the counts minus its usual value at the same instruction. */
-static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
+/* By how much replica B counts more than A, minus the usual value at the same instruction. */
+static int64_t surplus_of_b(const struct dwc_engine *e, const uint64_t *counts)
 {
 	return (int64_t)(counts[1] - counts[0]) - e->slice.habits.bias / SIXTEENTHS;
+}
+
+/* By how much replica B leads A. Inner exits say for certain who leads, if their numbers differ. */
+static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
+{
+	int64_t lead = surplus_of_b(e, counts);
+	uint32_t a = e->replicas[0].inner.count, b = e->replicas[1].inner.count;
+
+	if (b > a && lead < 1)
+		return 1;
+	return b < a && lead > -1 ? -1 : lead;
 }
 
 /* A moving average over about eight samples. */
@@ -153,7 +169,7 @@ static void follow(int64_t *habit, int64_t sample)
 /* Both are at the same instruction, so the difference of their counts is noise: learn it. */
 static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
 {
-	int64_t off = lead_of_b(e, counts);
+	int64_t off = surplus_of_b(e, counts);
 
 	follow(&e->slice.habits.spread, off < 0 ? -off : off);
 	follow(&e->slice.habits.bias, (int64_t)(counts[1] - counts[0]));
@@ -312,6 +328,8 @@ int dwc_align(struct dwc_engine *e)
 	uint64_t counts[2];
 	int status;
 
+	for (int i = 0; i < 2; i++)
+		dwc_inner_plan(&e->replicas[i], DWC_NO_LIMIT, 0);
 	for (int number = 0; number < TRIES; number++) {
 		if ((status = read_counts(e, counts)))
 			return status;

@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/scrub.h"
+#include "pc/uart.h"
 #include "phase.h"
 #include "status.h"
 
@@ -77,7 +78,7 @@ static int finish(struct dwc_engine *e)
 	from = dwc_now_ns();
 	status = dwc_act(e);
 	e->stats.device_ns += dwc_now_ns() - from;
-	return status;
+	return !status && dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : status;
 }
 
 /* Go from the current phase to the next one. */

@@ -22,7 +22,9 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
+#include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
 #include "vcpu/exit.h"
@@ -196,7 +198,8 @@ int dwc_inplace_run(struct dwc_engine *e)
 	struct dwc_replica *vm = &e->replicas[0];
 	int end, err;
 
-	vm->limit_ns = dwc_time_limit(e);
+	vm->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+	dwc_inner_plan(vm, 1, 0);
 	if ((err = empty_tlb(vm)))
 		return err;
 	end = dwc_job_element(vm);

@@ -50,6 +50,24 @@ static enum device device_at(unsigned port)
 	return port >= COM1 && port < COM1 + 8 ? UART : NOBODY;
 }
 
+/* The size of its state, which leaves out room for bytes that were not sent. */
+size_t dwc_pc_bytes(const struct dwc_pc *pc)
+{
+	return offsetof(struct dwc_pc, uart.tx) + pc->uart.tx_count;
+}
+
+/* Copy its state: much less than an assignment does. */
+void dwc_pc_copy(struct dwc_pc *to, const struct dwc_pc *from)
+{
+	memcpy(to, from, dwc_pc_bytes(from));
+}
+
+/* Whether two PCs that were copied from one have the same state. Padding is part of the copy, and nothing else writes it. */
+int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b)
+{
+	return dwc_pc_bytes(a) == dwc_pc_bytes(b) && !memcmp(a, b, dwc_pc_bytes(a));
+}
+
 /* Put the devices into the state in which firmware leaves them. `time`: seconds since 1970, UTC, plus nanoseconds, at guest time 0. */
 void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
 {

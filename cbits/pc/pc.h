@@ -2,6 +2,7 @@
 #ifndef DWC_PC_PC_H
 #define DWC_PC_PC_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "pc/ioapic.h"
@@ -14,8 +15,8 @@
 
 struct dwc_exit;
 
-/* All state of these devices. It changes between elements only, and guest time is passed in. Neither it nor a part of it has a
- * pointer, so an assignment copies a PC (tests/unit/test_platform.py lets the original and a copy go on). */
+/* All state of these devices; guest time is passed in. Neither it nor a part of it has a pointer, so an assignment copies a PC
+ * (tests/unit/test_platform.py lets the original and a copy go on). The serial port is its last member, and ends with what was sent. */
 struct dwc_pc {
 	struct dwc_pic pic;
 	struct dwc_ioapic ioapic;
@@ -26,6 +27,9 @@ struct dwc_pc {
 	struct dwc_uart uart;
 };
 
+void dwc_pc_copy(struct dwc_pc *to, const struct dwc_pc *from);
+int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b);
+size_t dwc_pc_bytes(const struct dwc_pc *pc);
 void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns);
 int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);
 int dwc_pc_io(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);

@@ -17,6 +17,8 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "replica/inner.h"
+#include "replica/limit.h"
 #include "status.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
@@ -241,8 +243,8 @@ static int slice_is_over(struct dwc_replica *r)
 	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
 }
 
-/* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
- * that was not ended by an exit can be continued. */
+/* Run to an exit that is no inner one, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end
+ * or -errno. A run that was not ended by an exit can be continued. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
@@ -256,8 +258,12 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
 		dwc_tsc_exit(r, dwc_ran_ns(r));
-		if (err >= 0)
+		if (err >= 0) {
+			dwc_describe_exit(r);
+			if (dwc_inner_pass(r))
+				continue;
 			break;
+		}
 		if (err != -EINTR && err != -EAGAIN)
 			return (int)err;
 		r->run->immediate_exit = 0;
@@ -265,10 +271,9 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_STOP_REQUESTED;
 		if (e->config.counting && (err = slice_is_over(r)))
 			return (int)err;
-		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
+		if (dwc_is_at_limit(r, limit_ns))
 			return DWC_RUN_TIME_LIMIT;
 	}
-	dwc_describe_exit(r);
 	if (!e->protects)
 		return 0;
 	if (e->checkpoint.due)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "replica/inner.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -46,6 +47,7 @@ struct dwc_replica {
 	struct dwc_slot slots[DWC_MAX_SLOTS];
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
+	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
 	enum dwc_stage stage;
 	/* the progress counter; counts start when it is armed */

@@ -11,6 +11,7 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "sites/search.h"
 #include "sites/sites.h"
@@ -93,6 +94,7 @@ static int run_free(struct dwc_replica *r, const struct dwc_search *s)
 
 	if (s->events && (err = dwc_counter_arm(r, s->events)))
 		return err;
+	dwc_inner_plan(r, s->inner_limit, 0);
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, s->limit_ns);
 	if (s->events && (err = dwc_counter_disarm(r)))

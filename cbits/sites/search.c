@@ -10,10 +10,12 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/sites.h"
 #include "vcpu/debug.h"
+#include "vcpu/exit.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
@@ -207,6 +209,13 @@ static int pass_repeat(struct dwc_replica *r)
 	return err < 0 ? err : 2;
 }
 
+/* Whether the exit is an inner one: its instruction is finished by the next step. */
+static int pass_exit(struct dwc_replica *r)
+{
+	dwc_describe_exit(r);
+	return dwc_inner_pass(r);
+}
+
 static int job_find(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -216,6 +225,7 @@ static int job_find(struct dwc_replica *r)
 	int err = 0, pending = r->engine->has_pending_io && r->engine->inputs.answer != DWC_ANSWER_SITE_PORT;
 
 	r->run->request_interrupt_window = 0;
+	dwc_inner_plan(r, s->inner_limit, 0);
 	r->started_ns = dwc_now_ns();
 	if (!pending) {
 		r->state.regs = r->run->s.regs.regs; /* as set by the answer */
@@ -233,7 +243,7 @@ static int job_find(struct dwc_replica *r)
 		if (entry)
 			memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
 		entry = passed == 1 ? NULL : entry_of_exit(r, &entries);
-		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG)
+		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG && !(pending = pass_exit(r)))
 			break;
 		dwc_state_get_synced(r, &r->state);
 		s->steps += r->run->s.regs.regs.rip != rip; /* do not count turns of a REP in ring 3, nor a jump to itself */

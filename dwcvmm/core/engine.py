@@ -113,6 +113,11 @@ class Core(View):
         return State.within(self._c.log.committed if self._c.log.count else self._c.checkpoint.state, self._c)
 
     @property
+    def ends_at_inner_exit(self) -> bool:
+        """Whether the current element, which was cut, is to end at its last inner exit when it is run again."""
+        return bool(self._c.inner_limit != lib.DWC_NO_LIMIT)
+
+    @property
     def vector(self) -> int | None:
         """The vector of the interrupt injected at the start of the current element."""
         vector = int(self._c.inputs.vector)

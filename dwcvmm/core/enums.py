@@ -72,6 +72,7 @@ class Diff(IntFlag):
     XCRS = lib.DWC_DIFF_XCRS
     MEMORY = lib.DWC_DIFF_MEMORY
     HANG = lib.DWC_DIFF_HANG
+    DEVICES = lib.DWC_DIFF_DEVICES
 
 
 class Strategy(IntEnum):

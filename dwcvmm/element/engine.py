@@ -136,8 +136,7 @@ class Engine:
         if status is enums.Stop.DIVERGED:
             return self._diverged()
         if status is enums.Stop.TIME_LIMIT:
-            self._be_more_patient()
-            self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+            self._cut()
         elif status is enums.Stop.WAITING:
             self._end_by_steps(0)
         elif status is enums.Stop.REPAIRED:
@@ -155,6 +154,14 @@ class Engine:
 
     def _repaired(self, repair: Repair) -> None:
         self.observer.repair(COPIES[repair.copy], repair.gpa)
+
+    def _cut(self) -> None:
+        """The element has had no end in time. After the last inner exit it can be ended there; else by single steps."""
+        if self.core.ends_at_inner_exit:
+            self.rollback()
+            return
+        self._be_more_patient()
+        self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
 
     def _be_more_patient(self) -> None:
         """Choose the time limit of elements up to the next cut. An element that is cut is discarded, so one that needs

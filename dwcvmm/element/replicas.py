@@ -14,7 +14,7 @@ from dwcvmm.core.engine import Core, filter_msrs
 from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
 from dwcvmm.core.kvmstructs import CpuidEntry, address_of
 from dwcvmm.element.caches import last_level_cache_bytes
-from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
+from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Strategy, Tsc
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
 from dwcvmm.element.scaledtsc import SLOW_KHZ, ScaledTsc, scale, stands_still
@@ -118,6 +118,7 @@ class Replicas:
             counter_type=self.progress.perf_type,
             counter_config=self.progress.config,
             events_per_ms=self.progress.events_per_ms,
+            end_at_io=config.end_at is EndAt.IO or config.strategy is Strategy.IN_PLACE,
             checkpoint_every=checkpoint_every,
             # a difference by time that is found late cannot be replayed: so wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,

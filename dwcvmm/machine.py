@@ -59,9 +59,9 @@ class Machine:
     append: added to the command line. default_append: put Linux's default arguments before it. legacy_pc: no ACPI,
     APICs. memory: bytes, or text such as "256M"; the host needs three times that.
     strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
-    slice: the longest time that an element should take, in seconds or as text. end_at: "io" ends it at every access to a
-    device, too. clock, clock_divisor, rtc, progress,
-    tsc, checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
+    slice: the longest time that an element should take, in seconds or as text. end_at: with "io" every access to a
+    device ends an element, too. clock, clock_divisor, rtc, progress, tsc, checkpoint_every, policy, scrub (bytes a
+    second): as of `dwcvmm run`. rtc may be a datetime.
     hang: how much longer than the other a replica may take before it counts as hung. cpus: the host CPUs for e1 and e2.
     faults: to inject, as text or Fault. close_after: elements after which an unseen fault is looked for and repaired.
     console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.

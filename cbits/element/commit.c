@@ -122,6 +122,7 @@ int dwc_engine_commit(struct dwc_engine *e)
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
 	if (e->protects && (err = compare_commit(e))) {
+		e->inner_limit = dwc_inner_limit_of_both(e); /* a restart ends at the same exit, so that it can be compared */
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
 	}

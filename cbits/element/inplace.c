@@ -22,11 +22,13 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 

@@ -135,7 +135,7 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 
 	DWC_ASSERT(e, to <= e->phase); /* inputs cannot stay that have not been chosen */
 	if (e->phase == DWC_PHASE_DISCARDED) /* where the element that differed ended: a search goes no further */
-		e->search.inner_limit = 1 + (e->replicas[0].inner.count > e->replicas[1].inner.count ? e->replicas[0] : e->replicas[1]).inner.count;
+		e->search.inner_limit = dwc_inner_limit_of_both(e);
 	dwc_set_phase(e, DWC_PHASE_ROLLING_BACK);
 	do {
 		/* a fault in a page that no log names can also make a replay fail: restore all of RAM the second time */

@@ -9,6 +9,7 @@
 #include "element/twovms.h"
 #include "engine.h"
 #include "phase.h"
+#include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/limit.h"
 #include "replica/replica.h"

@@ -11,6 +11,7 @@
 #include "host.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/limit.h"
 #include "replica/replica.h"

@@ -12,6 +12,7 @@
 #include "memory/scrub.h"
 #include "phase.h"
 #include "status.h"
+#include "sum.h"
 #include "vcpu/exit.h"
 
 /* layout.py */

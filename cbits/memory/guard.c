@@ -13,22 +13,6 @@
 #include "sum.h"
 #include "vcpu/exit.h"
 
-#define LANES 4
-#define WORDS (DWC_PAGE / sizeof(uint64_t))
-
-uint64_t dwc_page_sum(const uint8_t *page)
-{
-	const uint64_t *w = (const uint64_t *)page;
-	uint64_t lane[LANES] = { 1, 2, 3, 4 }, sum = 0;
-
-	for (unsigned i = 0; i < WORDS; i += LANES)
-		for (unsigned j = 0; j < LANES; j++)
-			lane[j] = dwc_mix(lane[j], w[i + j]);
-	for (unsigned j = 0; j < LANES; j++)
-		sum = dwc_mix(sum, lane[j]);
-	return sum;
-}
-
 static uint64_t exit_sum(uint64_t sum, const struct dwc_exit *x)
 {
 	return dwc_sum(sum, x, offsetof(struct dwc_exit, data) + dwc_exit_length(x));

@@ -16,6 +16,7 @@
 #include "memory/guard.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 
 #define BATCH_PAGES 16 /* a CLEAR flushes the TLB, so wait for several cold pages */
 #define SHARED_PAGES 8 /* comparing fewer is faster than handing half of them to the other thread */

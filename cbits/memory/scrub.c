@@ -10,6 +10,7 @@
 #include "memory/pages.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 
 #define MOST_PAGES 32 /* at a time, which takes about 40 us */
 #define NS_PER_S 1000000000ull

@@ -53,7 +53,7 @@ static enum device device_at(unsigned port)
 /* The size of its state, which leaves out room for bytes that were not sent. */
 size_t dwc_pc_bytes(const struct dwc_pc *pc)
 {
-	return offsetof(struct dwc_pc, uart.tx) + pc->uart.tx_count;
+	return DWC_PC_BYTES + pc->uart.tx_count;
 }
 
 /* Copy its state: much less than an assignment does. */

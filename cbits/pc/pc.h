@@ -27,6 +27,8 @@ struct dwc_pc {
 	struct dwc_uart uart;
 };
 
+#define DWC_PC_BYTES offsetof(struct dwc_pc, uart.tx) /* without what the serial port has sent */
+
 void dwc_pc_copy(struct dwc_pc *to, const struct dwc_pc *from);
 int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b);
 size_t dwc_pc_bytes(const struct dwc_pc *pc);

@@ -3,6 +3,13 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/replica.h"
+
+/* The host time that its last run took. */
+uint64_t dwc_ran_ns(const struct dwc_replica *r)
+{
+	return r->ended_ns - r->started_ns;
+}
 
 /* What it shows after the guest has run for that long, in host time. */
 uint64_t dwc_clock_after(const struct dwc_engine *e, uint64_t ran_ns)

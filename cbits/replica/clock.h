@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 struct dwc_engine;
+struct dwc_replica;
 
 struct dwc_clock {
 	uint64_t guest_ns;
@@ -14,6 +15,7 @@ struct dwc_clock {
 	int idle_waits;            /* idle time passes at the host's pace, even of a virtual clock */
 };
 
+uint64_t dwc_ran_ns(const struct dwc_replica *r);
 uint64_t dwc_clock_after(const struct dwc_engine *e, uint64_t ran_ns);
 
 #endif

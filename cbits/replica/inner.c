@@ -157,6 +157,14 @@ uint32_t dwc_inner_limit_to_meet(const struct dwc_replica *other)
 	return other->inner.stopped ? other->inner.count + 1 : DWC_NO_LIMIT;
 }
 
+/* The limit with which a run ends where the one that has come further has ended. */
+uint32_t dwc_inner_limit_of_both(const struct dwc_engine *e)
+{
+	uint32_t a = e->replicas[0].inner.count, b = e->replicas[1].inner.count;
+
+	return (a > b ? a : b) + 1;
+}
+
 /* The state of replica A's devices becomes that of the machine. */
 void dwc_inner_commit(struct dwc_engine *e)
 {

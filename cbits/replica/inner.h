@@ -41,6 +41,7 @@ int dwc_inner_go_on(struct dwc_replica *r);
 uint64_t dwc_inner_ns(const struct dwc_replica *r);
 uint32_t dwc_inner_limit_to_meet(const struct dwc_replica *other);
 struct dwc_pc *dwc_inner_pc(struct dwc_replica *r);
+uint32_t dwc_inner_limit_of_both(const struct dwc_engine *e);
 void dwc_inner_commit(struct dwc_engine *e);
 int dwc_inner_same(const struct dwc_replica *a, const struct dwc_replica *b);
 

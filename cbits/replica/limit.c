@@ -4,6 +4,7 @@
 #include "engine.h"
 #include "pc/interrupts.h"
 #include "pc/pc.h"
+#include "replica/clock.h"
 #include "replica/replica.h"
 
 #define NS_PER_S 1000000000ull

@@ -17,6 +17,7 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/limit.h"
 #include "status.h"
@@ -218,12 +219,6 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 	int err = dwc_replica_call(&e->replicas[0], job);
 
 	return err || e->vms == 1 ? err : dwc_replica_call(&e->replicas[1], job);
-}
-
-/* The host time that its last run took. */
-uint64_t dwc_ran_ns(const struct dwc_replica *r)
-{
-	return r->ended_ns - r->started_ns;
 }
 
 /* Whether the slice is over. It ends by the count (a periodic kick finds an overflow whose signal was lost), or by time if

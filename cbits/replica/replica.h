@@ -83,6 +83,5 @@ int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
-uint64_t dwc_ran_ns(const struct dwc_replica *r);
 
 #endif

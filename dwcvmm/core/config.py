@@ -12,7 +12,8 @@ NUMBERS = (  # fields that have the same name in C
     *("strategy", "ram_bytes", "out_rip_after", "user_trap", "icebp_rip_after", "exact_windows", "has_xcrs"),
     *("spin_turns", "follows_host_clock", "clock_divisor", "slice_ns", "patience_ns", "hang_ns"),
     *("tsc_ratio", "tsc_bits", "tsc_host_khz", "counter_type", "counter_config", "events_per_ms", "counting"),
-    *("end_at_io", "checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s", "cache_flush", "evict_bytes"),
+    *("end_at_io", "checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s"),
+    *("cache_flush", "evict_bytes"),
 )
 
 

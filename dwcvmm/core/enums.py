@@ -14,6 +14,7 @@ MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS
 LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
 NEVER = (1 << 64) - 1  # an element or a time that never comes
+DEVICE_BYTES: int = lib.DWC_PC_BYTES  # of the devices in C, without what the serial port has sent
 UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
 
 

@@ -24,6 +24,8 @@ def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
     try:
         if fault.target.space is Space.RAM:
             _change_byte(replica.ram, fault)
+        elif fault.target.space is Space.DEVICE:
+            return replica.upset_device(int(where), fault.of)
         elif fault.target.space is Space.MSR:
             values = vcpu.get_msrs([int(where)])
             if where not in values:

@@ -11,6 +11,8 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.result import Outcome
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 COPIES = ["e1", "e2", "checkpoint"]
 WRITTEN, IDLE = 0x400000, 0xE00000

@@ -10,6 +10,8 @@ from dwcvmm.faults.injector import Became
 from dwcvmm.faults.model import parse
 from dwcvmm.pc.result import Outcome
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
 PROTECTED = [s for s in Strategy if s is not Strategy.OFF]
 TWO_VMS = [s for s in PROTECTED if s is not Strategy.IN_PLACE]
 RUNS = ["e1", "e2"]

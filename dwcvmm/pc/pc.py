@@ -12,6 +12,7 @@ from pathlib import Path
 from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
 from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import special_registers
@@ -114,9 +115,8 @@ class PC:
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
         config = self.config
-        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            *(config.virtio, self.core.chipset, for_devices),
+            *(config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
             self.observers.console,
             lambda: self.outcome is not None,
         )
@@ -125,6 +125,7 @@ class PC:
         self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
+            for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.enums import VIRTIO_BYTES
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError
-from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
 from dwcvmm.pc.devices.disk import Disk, DiskConfig, open_disk
 from dwcvmm.pc.devices.virtio.block import Block
@@ -38,7 +38,7 @@ class VirtioDevices:
         self,
         config: VirtioConfig,
         pc: Chipset,
-        memory: GuestMemory,
+        memory: DeviceMemory,
         on_output: Callable[[bytes], None],
         ended: Callable[[], bool],
     ) -> None:

@@ -22,7 +22,9 @@ from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
@@ -46,7 +48,7 @@ IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "d
 DISK.write_bytes(bytes(64 * 512))
 ROM.write_bytes(qboot_image())
 SIZES = (1, 2, 4, 8)
-NO_RAM: Any = (2 << 20, lambda gpa, length: bytes(length), lambda gpa, content: None)
+NO_RAM = DeviceMemory(BareCore(), lambda read: read())
 RECORD = struct.Struct("<BBHQ")  # what is done, and with what
 STEPS = 200
 
@@ -171,7 +173,7 @@ def registers(data: bytes) -> None:
     pc, now = Chipset(), 0
     power_on(pc, 0, 64 << 20)
     keyboard = KeyboardController(lambda: None, pc.set_irq_line)
-    devices = VirtioDevices(VirtioConfig(rng=True), pc, GuestMemory(*NO_RAM), lambda content: None, lambda: False)
+    devices = VirtioDevices(VirtioConfig(rng=True), pc, NO_RAM, lambda content: None, lambda: False)
     ports, memory = (Bus(limit, CoreDevices(pc, limit != PORTS, lambda: now, devices)) for limit in (PORTS, PHYSICAL))
     ports.add(0x60, 1, keyboard)
     ports.add(0x92, 1, SystemControl(keyboard, lambda: None))

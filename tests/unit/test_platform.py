@@ -9,13 +9,14 @@ from board import Board, access, in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwcvmm.core.bare import BareCore
 from dwcvmm.core.enums import PowerEnd
-from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.pc import layout
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
-NO_RAM = GuestMemory(2 << 20, lambda gpa, length: bytes(length), lambda gpa, data: None)
+NO_RAM = DeviceMemory(BareCore(), lambda read: read())
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pcimodel import BAR0, COMMAND, MEMORY_SPACE
-from virtiodriver import BAR, BUFFERS, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, Driver
+from virtiodriver import BAR, BUFFERS, INDIRECT, NEXT, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, WRITE, Driver
 
 from dwcvmm.core.enums import NEEDS_RESET, VirtioPart
 from dwcvmm.pc.devices.disk import DiskConfig, open_disk
 from dwcvmm.pc.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, TRANSMIT, Console
 from dwcvmm.pc.devices.virtio.pci import EVENT_IDX, INDIRECT_DESC, VERSION_1
-from dwcvmm.pc.devices.virtio.queue import INDIRECT, NEXT, WRITE
 from dwcvmm.pc.devices.virtio.rng import Rng
 
 SECTORS = 64

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 
 from pcimodel import COMMAND, MEMORY_SPACE
 
+from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.enums import DRIVER_OK, VirtioPart
-from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.pc import layout
 from dwcvmm.pc.bus import PHYSICAL, Bus, CoreDevices
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.pci import FEATURES_OK, VERSION_1, VirtioPci
-from dwcvmm.pc.devices.virtio.queue import NEXT, WRITE
 
 SLOT = 1
 BUS_MASTER = 1 << 2
+NEXT, WRITE, INDIRECT = 1, 2, 4  # flags of a descriptor
 RAM_BYTES = 4 << 20
 BAR = 0xC0000000
 QUEUE_SIZE = 16
@@ -45,7 +46,7 @@ class Driver:
         self.chipset = Chipset()
         self.chipset.power_on(0)
         self.chipset.pci.add_virtio(SLOT, device.device_type, device.class_code, device.queue_count, BAR)
-        memory = GuestMemory(RAM_BYTES, lambda gpa, n: bytes(self.ram[gpa : gpa + n]), self._store)
+        memory = DeviceMemory(BareCore.with_ram(self.ram), lambda read: read())
         self.transport = VirtioPci(
             device, memory, self.chipset.virtio(SLOT), lambda address, data: self.messages.append((address, data))
         )
@@ -70,9 +71,6 @@ class Driver:
     def asserted(self) -> bool:
         """The level of the device's interrupt pin."""
         return bool(self.chipset.pci.pins >> SLOT & 1)
-
-    def _store(self, gpa: int, data: bytes) -> None:
-        self.ram[gpa : gpa + len(data)] = data
 
     def common(self, at: int, size: int, value: int) -> None:
         self.bus.write(BAR + VirtioPart.COMMON + at, size, value)

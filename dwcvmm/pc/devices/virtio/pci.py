@@ -11,15 +11,13 @@ from collections.abc import Callable
 
 from dwcvmm.core.chipset import VirtioFunction
 from dwcvmm.core.enums import COMMON_BYTES, DRIVER_OK, NEEDS_RESET, VIRTIO_PART, VirtioPart
-from dwcvmm.guest.memory import GuestMemory, GuestMemoryError
+from dwcvmm.core.virtqueue import MOST_ENTRIES, NO_VECTOR, DeviceMemory, Queue, QueueError
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.msix import MsiX
-from dwcvmm.pc.devices.virtio.queue import MOST_ENTRIES, Queue, QueueError
 
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32  # features
 FEATURES_OK = 8  # device status
 ISR_QUEUE, ISR_CONFIG = 1, 2
-NO_VECTOR = 0xFFFF
 
 
 class VirtioPci:
@@ -28,7 +26,7 @@ class VirtioPci:
     def __init__(
         self,
         device: VirtioDevice,
-        memory: GuestMemory,
+        memory: DeviceMemory,
         function: VirtioFunction,
         send_msi: Callable[[int, int], None],
     ) -> None:
@@ -80,7 +78,7 @@ class VirtioPci:
                     self.device.process(index, queue)
                     if queue.wants_interrupt():
                         self._interrupt(queue.vector, ISR_QUEUE)
-        except (QueueError, GuestMemoryError):
+        except QueueError:
             self._function.change(status=self._status | NEEDS_RESET)  # 2.1.2: only the driver can recover from this
             self._interrupt(self._config_vector, ISR_CONFIG)
 

@@ -309,11 +309,16 @@ class Core(View):
     def read_memory(self, gpa: int, length: int, on_repair: Callable[[Repair], None]) -> bytes:
         """Read guest RAM whose three copies agree, or are repaired first (`on_repair` is called). Raises Damaged."""
         out = ffi.new("uint8_t[]", length)
-        while status := check("read memory", lib.dwc_memory_read(self._c, gpa, out, length)):
-            if status == lib.DWC_MEMORY_LOST:
-                raise Damaged(int(self._c.scrub.repair_gpa))
-            on_repair(self.repair)
+        self.verified(lambda: int(lib.dwc_memory_read(self._c, gpa, out, length)), on_repair)
         return bytes(ffi.buffer(out))
+
+    def verified(self, read: Callable[[], int], on_repair: Callable[[Repair], None]) -> int:
+        """Call a function of C that reads guest RAM for a device, and again after each repair. Raises Damaged."""
+        while (status := check("read memory", read())) == lib.DWC_MEMORY_REPAIRED:
+            on_repair(self.repair)
+        if status == lib.DWC_MEMORY_LOST:
+            raise Damaged(int(self._c.scrub.repair_gpa))
+        return status
 
     def scrub_page(self, gpa: int) -> bool:
         """Scrub a page now. Returns whether a copy was wrong."""

@@ -4,6 +4,8 @@ cbits/element/element.c; this file has what happens when an element does not sim
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -205,8 +207,18 @@ class Engine:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         """Guest RAM for a device, after quiesce(). Its three copies agree, or are repaired first. Raises RunOver."""
-        try:
+        with self._damage_ends_the_run():
             return self.core.read_memory(gpa, length, self._repaired)
+
+    def verified(self, read: Callable[[], int]) -> int:
+        """Call a function of C that reads guest RAM, as `read_memory` does."""
+        with self._damage_ends_the_run():
+            return self.core.verified(read, self._repaired)
+
+    @contextmanager
+    def _damage_ends_the_run(self) -> Iterator[None]:
+        try:
+            yield
         except Damaged as damaged:
             record = describe(self.core, self._attempt)
             record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]

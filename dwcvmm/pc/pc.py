@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
 from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import special_registers
@@ -26,18 +27,18 @@ from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
-from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
+from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
 from dwcvmm.pc.devices import fwcfg
 from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
+from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
-from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
+POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
 
@@ -114,23 +115,17 @@ class PC:
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
         config = self.config
-        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
-        self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
-        self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
-        self.mmio.add(layout.PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(self.core.chipset.pci)
-        reset = ResetControl(lambda: self._end(Outcome.REBOOT))
-        self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
-        self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
-        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            *(config.virtio, self.core.chipset, for_devices, self.mmio, self.pci),
+            *(config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
             self.observers.console,
             lambda: self.outcome is not None,
         )
         made.callback(self.virtio.close)
+        self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
+        self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
+            for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
@@ -138,6 +133,9 @@ class PC:
         self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
         self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+
+    def _now_ns(self) -> int:
+        return self.core.guest_ns
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
         """Raises HostError if the host does not have that much memory."""
@@ -324,6 +322,8 @@ class PC:
             self._end(Outcome.HALT)
         else:
             self._end(Outcome.CRASH)
+        if self.core.chipset.power_end is not PowerEnd.ON:
+            self._end(POWER_OUTCOMES[self.core.chipset.power_end])
 
     def _access(self, bus: Bus, address: int, exit_: Exit) -> None:
         size, data = exit_.size, exit_.data

@@ -123,6 +123,18 @@ BUGS = {
         "e2-sequential",
         shadow_paging=True,  # and no counter: with one, each replica has a thread
     ),
+    "a doorbell acts before its element is committed": Bug(
+        "cbits/pc/virtio.c",
+        "\tif (!a->committed)\n\t\treturn 0;\n\tf->waiting",
+        "\tf->waiting",
+        "tests/unit/test_pci.py::test_a_doorbell_waits_until_it_is_committed",
+    ),
+    "a device's interrupt takes the line from another one": Bug(
+        "cbits/pc/interrupts.c",
+        "(pc->pci.pins & same_gsi) != 0",
+        "(pc->pci.pins & same_gsi & 1u << slot) != 0",
+        "tests/unit/test_pci.py::test_interrupt_pins_share_lines",
+    ),
     "a page that a device fills stays damaged": Bug(
         "cbits/memory/dma.c",
         "length == DWC_PAGE || ",

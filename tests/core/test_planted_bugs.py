@@ -31,7 +31,7 @@ BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
         "bits = a->dirty[word] | b->dirty[word];",
-        "bits = (a->dirty[word] | b->dirty[word]) & ~(word == 0x400 / 64);",
+        "bits = (a->dirty[word] | b->dirty[word]) & ~(uint64_t)(word == 0x400 / 64);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "a rollback believes any page": Bug(

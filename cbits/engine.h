@@ -10,6 +10,7 @@
 #include "element/inplace.h"
 #include "element/slice.h"
 #include "element/steps.h"
+#include "memory/copies.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "memory/scrub.h"
@@ -41,6 +42,7 @@ struct dwc_engine {
 	int waiting;          /* elements that have kept a due interrupt waiting, if windows are not exact */
 	struct dwc_checkpoint checkpoint;
 	struct dwc_log log;
+	struct dwc_in_use in_use;
 	struct dwc_dirty_pages dirty;
 	struct dwc_divergence divergence;
 	struct dwc_slice slice;

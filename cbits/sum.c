@@ -32,10 +32,11 @@ uint64_t dwc_sum(uint64_t sum, const void *data, size_t length)
 	return mix(sum, word);
 }
 
+/* That of a page of zeros is 0. */
 uint64_t dwc_page_sum(const uint8_t *page)
 {
 	const uint64_t *w = (const uint64_t *)page;
-	uint64_t lane[LANES] = { 1, 2, 3, 4 }, sum = 0;
+	uint64_t lane[LANES] = { 0 }, sum = 0;
 
 	for (unsigned i = 0; i < WORDS; i += LANES)
 		for (unsigned j = 0; j < LANES; j++)

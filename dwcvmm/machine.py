@@ -252,8 +252,8 @@ class Machine:
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Remarks about the disks, as sentences for the user."""
-        return self._pc.virtio.remarks
+        """Remarks about memory and the disks, as sentences for the user."""
+        return self._pc.remarks
 
     def result(self) -> Result:
         """The result so far; also after `close`."""

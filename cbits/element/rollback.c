@@ -117,7 +117,7 @@ static int restore(struct dwc_engine *e, int all)
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
 	    (err = dwc_pages_rollback(e, all)))
 		return err;
-	if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))
+	if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slot(e)))
 		return err;
 	return dwc_replica_call_both(e, dwc_job_restore);
 }

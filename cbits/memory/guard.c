@@ -8,6 +8,7 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "replica/inputs.h"
 #include "status.h"
 #include "sum.h"
@@ -53,29 +54,15 @@ int dwc_guard_log(const struct dwc_engine *e)
 /* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *saved = e->checkpoint.ram + gpa;
 	uint64_t sum = e->checkpoint.sums[gpa / DWC_PAGE];
 
-	if (dwc_page_sum(saved) == sum)
+	if (dwc_page_sum(dwc_saved_page(e, gpa)) == sum)
 		return 0;
 	for (int i = 0; i < 2; i++)
 		if (dwc_page_sum(e->replicas[i].ram + gpa) == sum) {
-			memcpy(saved, e->replicas[i].ram + gpa, DWC_PAGE);
+			memcpy(dwc_page_to_save(e, gpa), e->replicas[i].ram + gpa, DWC_PAGE);
 			e->stats.checkpoint_repairs++;
 			return 0;
 		}
 	return DWC_ROLLBACK_DAMAGED;
-}
-
-/* Make all sums, of the checkpoint as it is, before the first element. */
-void dwc_guard_start(struct dwc_engine *e)
-{
-	static const uint8_t zeroes[DWC_PAGE];
-	uint64_t of_zeroes = dwc_page_sum(zeroes);
-
-	for (uint64_t gpa = 0; gpa < e->config.ram_bytes; gpa += DWC_PAGE)
-		e->checkpoint.sums[gpa / DWC_PAGE] = memcmp(e->checkpoint.ram + gpa, zeroes, DWC_PAGE) ?
-						  dwc_page_sum(e->checkpoint.ram + gpa) :
-						  of_zeroes;
-	e->checkpoint.sum = dwc_checkpoint_sum(e);
 }

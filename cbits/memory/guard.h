@@ -25,6 +25,5 @@ uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);
 uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before);
 int dwc_guard_log(const struct dwc_engine *e);
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa);
-void dwc_guard_start(struct dwc_engine *e);
 
 #endif

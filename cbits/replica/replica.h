@@ -10,11 +10,11 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "ram.h"
 #include "replica/inner.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-#define DWC_MAX_SLOTS 4
 
 struct dwc_engine;
 struct chase;
@@ -30,7 +30,7 @@ enum dwc_stage {
 struct dwc_slot {
 	uint64_t gpa, size;
 	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
-	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+	int used;        /* a page in it was written, by the guest or the VMM */
 };
 
 /* A number that one thread increments and another waits for. */
@@ -44,7 +44,8 @@ struct dwc_replica {
 	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
 	struct kvm_run *run;
 	uint8_t *ram; /* hva of gpa 0 */
-	struct dwc_slot slots[DWC_MAX_SLOTS];
+	struct dwc_slot slots[DWC_MOST_SLOTS];
+	long faults; /* page faults of its thread, when the dirty logs were last read on it */
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
 	struct dwc_inner inner;

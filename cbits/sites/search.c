@@ -10,6 +10,8 @@
 
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
+#include "ram.h"
 #include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
@@ -74,6 +76,7 @@ static int set_trap(struct dwc_replica *r, struct entry *entry, uint64_t linear)
 	if (!linear || !dwc_translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
 		return 0;
 	entry->linear = linear;
+	dwc_touch(r->engine, entry->gpa);
 	memcpy(entry->code, r->ram + entry->gpa, TRAP_BYTES);
 	memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
 	return 1;
@@ -99,7 +102,7 @@ static void add_gates(struct dwc_replica *r, struct entries *entries)
 	uint64_t gpa, gate[2];
 
 	for (uint32_t at = 0; at < VECTORS * sizeof gate && at + sizeof gate - 1 <= idt->limit; at += sizeof gate) {
-		if (!dwc_translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->config.ram_bytes)
+		if (!dwc_translate(r, idt->base + at, &gpa) || !dwc_is_ram(r->engine->config.ram_bytes, gpa, sizeof gate))
 			continue;
 		memcpy(gate, r->ram + gpa, sizeof gate);
 		add_entry(r, entries, (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32);

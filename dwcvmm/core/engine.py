@@ -6,7 +6,7 @@ something they raise KvmError, after which the state of the replicas is undefine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dwcvmm.core._binding import ffi, lib
@@ -68,9 +68,9 @@ class Core(View):
         check("make engine", lib.dwc_engine_init(c, in_c(config)))
         self.chipset = Chipset(ffi.addressof(c, "pc"), c)
         self.stats = Stats(c.stats, c)
-        self.checkpoint_ram = Ram(config.checkpoint_ram, config.ram_bytes)
+        self.checkpoint_ram = Ram(c, Copy.CHECKPOINT, config.checkpoint_ram)
         self.replicas: Sequence[Replica] = tuple(
-            Replica(c.replicas[index], c, Ram(replica.ram, config.ram_bytes))
+            Replica(c.replicas[index], c, Ram(c, Copy(index), replica.ram))
             for index, replica in enumerate(config.replicas)
         )
 
@@ -138,6 +138,15 @@ class Core(View):
     def dirty_pages(self) -> list[int]:
         """Guest physical addresses of the pages in either dirty log of this element."""
         return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
+
+    def touched_pages(self) -> Iterator[int]:
+        """Guest physical addresses of all pages that were written in any copy: by the guest as far as dirty logs have
+        been read, by the VMM, or by a fault. All others are zeros in all copies.
+        """
+        gpa = lib.dwc_next_touched(self._c, 0)
+        while gpa != lib.DWC_NO_PAGE:
+            yield int(gpa)
+            gpa = lib.dwc_next_touched(self._c, gpa + PAGE)
 
     @property
     def repair(self) -> Repair:

@@ -64,8 +64,8 @@ def flip_checkpoint(core: Core, fault: Fault) -> None:
 
 def _change_byte(ram: Ram, fault: Fault) -> None:
     gpa = int(fault.target.where)
-    if gpa >= ram.size_bytes:
-        raise ConfigError(f"fault {fault}: RAM ends at {ram.size_bytes:#x}")
+    if not ram.holds(gpa):
+        raise ConfigError(f"fault {fault}: there is no RAM at {gpa:#x}")
     ram.upset(gpa, fault.of(ram.byte(gpa)))
 
 

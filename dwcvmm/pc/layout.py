@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dwcvmm.core.ram import LOW_END
 from dwcvmm.guest.entry import APIC_BASE
-from dwcvmm.guest.memory import MAXIMUM
 
-RAM_MOST = MAXIMUM  # followed by PCI's configuration space, PCI's memory, and the APICs
+LOW_RAM_END = LOW_END  # followed by PCI's configuration space, PCI's memory, and the APICs; RAM goes on at 4 GiB
 # bus 0 only: Linux reads from all slots of each bus that is named here
-ECAM, ECAM_BYTES, PCI_BUSES = RAM_MOST, 0x100000, 1
+ECAM, ECAM_BYTES, PCI_BUSES = LOW_RAM_END, 0x100000, 1
 PCI_MEMORY, PCI_MEMORY_END = 0xC0000000, 0xFEC00000
 PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
 PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; for slot s rotated by s

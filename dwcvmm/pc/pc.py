@@ -18,7 +18,7 @@ from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError, MachineStateError
+from dwcvmm.errors import ConfigError, HostError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
@@ -61,7 +61,8 @@ class PcConfig:
 class PC:
     """A guest ready to run. `observer` is called when something happens; more can be added to `observers`.
 
-    If the constructor fails, all that it has made is closed again.
+    `remarks`: sentences for the user, about memory and disks. If the constructor fails, all that it has made is closed
+    again.
     """
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
@@ -72,6 +73,7 @@ class PC:
         self._input, self._input_lock = bytearray(), threading.Lock()
         self._close_after = config.close_after
         self.injector: Injector | None = None
+        self._memory_error: HostError | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
         with ExitStack() as made:
@@ -85,6 +87,9 @@ class PC:
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
         system = System()
         made.callback(system.close)
+        self._memory_watch = hostmemory.MemoryWatch(free := hostmemory.FreeMemory(), self._memory_ran_out)
+        made.callback(self._memory_watch.close)
+        remark = hostmemory.check_free(ram_bytes, COPIES_OF_RAM if self.protected else 1, free)
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core = self.replicas.core
@@ -101,6 +106,7 @@ class PC:
         if config.faults:
             self.inject(*config.faults)
         self._add_devices(made, start, ram_bytes)
+        self.remarks = [*([remark] if remark else []), *self.virtio.remarks]
 
     def inject(self, *faults: Fault) -> None:
         """Add faults between two elements. Raises ConfigError if one cannot be injected here, or comes too late."""
@@ -138,24 +144,24 @@ class PC:
         return self.core.guest_ns
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
-        """Raises HostError if the host does not have that much memory."""
-        config = self.config.engine
-        if config.strategy is not Strategy.OFF:  # all copies of RAM are populated at the start: the host would kill us
-            hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
+        """Raises HostError if the host does not map that much memory."""
         try:
-            return Replicas(system, ram_bytes, config)
+            return Replicas(system, ram_bytes, self.config.engine)
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # EFAULT comes from MADV_POPULATE_WRITE, under a limit
+            if error.errno != errno.ENOMEM:
                 raise
             raise hostmemory.refused(ram_bytes) from error
+
+    def _memory_ran_out(self, error: HostError) -> None:
+        self._memory_error = error
+        self.engine.request_stop()
 
     def _fetch(self, gpa: int, length: int) -> bytes:
         return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
-        # before the first element only replica A has content; the start of the engine copies it
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
@@ -174,6 +180,7 @@ class PC:
 
     def start(self) -> None:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
+        self._memory_watch.start()
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:
@@ -202,6 +209,8 @@ class PC:
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
+        if self._memory_error:
+            raise self._memory_error
         if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome

@@ -30,7 +30,7 @@ def repairs(booted: Booted) -> dict[str, int]:
 def copies_differ(booted: Booted) -> bool:
     core = booted.machine.core
     a, b, saved = map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT))
-    return not (a.same(b, 0, a.size_bytes) and a.same(saved, 0, a.size_bytes))
+    return not (a.same(b, 0, core.ram_bytes) and a.same(saved, 0, core.ram_bytes))
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)

@@ -864,11 +864,16 @@ def test_memory_is_given_back(guests: Path) -> None:
     def resident_mib() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) >> 8
 
+    def used_memory(guests: Path) -> Machine:
+        machine = Machine(kernel=guests / "memory.bin", memory="64M", strategy="sequential")
+        assert machine.run().ok
+        return machine
+
     gc.disable()
     try:
-        ports(guests, memory="64M").close()
+        used_memory(guests).close()
         before = resident_mib()
-        machines = [ports(guests, memory="64M") for _ in range(2)]
+        machines = [used_memory(guests) for _ in range(2)]
         held = resident_mib()
         for machine in machines:
             machine.close()

@@ -21,6 +21,8 @@
 #include "sites/sites.h"
 #include "vcpu/state.h"
 
+#define FIRST_MARGIN_US 16
+
 static int are_vms_there(const struct dwc_config *c, int replicas)
 {
 	for (int i = 0; i < replicas; i++)
@@ -69,7 +71,8 @@ static int make_replica(struct dwc_engine *e, int index)
 	r->cpu = vm->cpu;
 	r->run = vm->run;
 	r->ram = vm->ram;
-	r->tsc_usual_ns = e->config.slice_ns; /* until there are measurements */
+	r->tsc_margin = FIRST_MARGIN_US * e->config.tsc_host_khz / 1000;
+	r->leave_ns = UINT64_MAX;
 	return make_slot(&r->slots[0], e->config.ram_bytes);
 }
 

@@ -47,7 +47,7 @@ int dwc_slice_arm(struct dwc_replica *r)
 	int err = dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 
 	r->most_ns = r->engine->config.slice_ns * 3 / 2;
-	return err ? err : dwc_replica_kick_after(r, r->most_ns);
+	return err;
 }
 
 /* Note an element's length: the shorter of both replicas' times, which the host has disturbed less. */

@@ -23,8 +23,10 @@
 #include "vcpu/state.h"
 #include "vcpu/tsc.h"
 
+#define NS_PER_S 1000000000ull
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
+#define KICK_SPREAD_NS 2000 /* a kick that comes so much earlier or later is as good */
 
 /* Whom a kick of this thread stops: the replica that runs on it. Two take turns on one thread under sequential. */
 static __thread struct dwc_replica *kicked;
@@ -46,12 +48,29 @@ int dwc_install_kick(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
-/* Let the next kick come after `ns` (at most the period), and then periodically again. */
-int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
+/* Let the next kick of the replica's thread come at `ns`, and then periodically again. Times are those of dwc_now_ns(). */
+static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t now_ns)
 {
-	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { 0, (long)(ns < KICK_PERIOD_NS ? ns : KICK_PERIOD_NS) } };
+	struct dwc_replica *owner = r->has_timer ? r : &r->engine->replicas[0]; /* one timer a thread */
+	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) } };
 
-	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
+	if (owner->next_kick_ns > now_ns && ns - owner->next_kick_ns + KICK_SPREAD_NS <= 2 * KICK_SPREAD_NS)
+		return 0;
+	owner->next_kick_ns = ns;
+	return timer_settime(owner->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
+}
+
+/* Before an entry: let a kick come when the guest must be left, be it for the TSC's tick, because its slice is over by time, or at
+ * the limit (0: none). What is further away than the period is found by periodic kicks. */
+static int kick_in_time(struct dwc_replica *r, uint64_t limit_ns)
+{
+	uint64_t now = r->started_ns > r->ended_ns ? r->started_ns : r->ended_ns, at = r->leave_ns;
+
+	if (r->most_ns && r->started_ns + r->most_ns > now && r->started_ns + r->most_ns < at)
+		at = r->started_ns + r->most_ns;
+	if (limit_ns && r->started_ns + limit_ns < at)
+		at = r->started_ns + limit_ns;
+	return at < now + KICK_PERIOD_NS ? kick_at(r, at, now) : 0;
 }
 
 /* Bind the calling thread, which owns the vCPU, to the replica's CPU. */
@@ -78,7 +97,8 @@ static int start_kicks(struct dwc_replica *r)
 	if (timer_create(CLOCK_MONOTONIC, &event, &r->timer))
 		return -errno;
 	r->has_timer = 1;
-	return dwc_replica_kick_after(r, KICK_PERIOD_NS);
+	r->next_kick_ns = 0;
+	return kick_at(r, dwc_now_ns() + KICK_PERIOD_NS, 0);
 }
 
 /* The counterpart of own(), on the same thread: which is as it was before. */
@@ -238,7 +258,7 @@ static int slice_is_over(struct dwc_replica *r)
 		dwc_state_get_synced(r, &r->state);
 		return DWC_RUN_COUNTER;
 	}
-	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
+	return 0;
 }
 
 /* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
@@ -251,11 +271,11 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 	for (;;) {
 		long err = dwc_tsc_enter(r);
 
-		if (err)
+		if (err || (err = kick_in_time(r, limit_ns)))
 			return (int)err;
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
-		dwc_tsc_exit(r, dwc_ran_ns(r));
+		dwc_tsc_exit(r);
 		if (err >= 0)
 			break;
 		if (err != -EINTR && err != -EAGAIN)

@@ -52,8 +52,9 @@ struct dwc_replica {
 	int counter_fd;
 	uint64_t budget, count_base, advance, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
 	struct chase *chase; /* align.c */
-	/* the frozen TSC: the host's tick and the guest's value for which the offset is set */
-	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
+	/* the frozen TSC: the host's tick and the guest's value for which the offset is set, the host's TSC at which that tick ends, by how
+	 * much the guest is left before that, and when (UINT64_MAX: it is not) */
+	uint64_t tsc_tick, tsc_value, tsc_offset, tsc_tick_ends, tsc_margin, leave_ns;
 	int tsc_runs; /* under `off`: the offset has been set */
 	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, if it is not the caller's */
@@ -64,6 +65,7 @@ struct dwc_replica {
 	struct dwc_turn job_posted, job_done;
 	timer_t timer;
 	int has_timer;
+	uint64_t next_kick_ns; /* of the timer of its thread; after that they are periodic */
 	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
 	sigset_t signals_before;
 };
@@ -77,7 +79,6 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
-int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);

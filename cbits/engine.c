@@ -67,8 +67,9 @@ static int job_run_for(struct dwc_replica *r)
 {
 	int err = job_enter(r);
 
-	if (err || (err = dwc_counter_disarm(r))) /* the budget is not of this run */
+	if (err)
 		return err;
+	dwc_counter_disarm(r); /* the budget is not of this run */
 	r->started_ns = dwc_now_ns();
 	err = dwc_replica_run(r, r->limit_ns);
 	r->stage = DWC_STAGE_HAS_INPUTS;

@@ -79,7 +79,8 @@ static int job_step_until(struct dwc_replica *r)
 {
 	int err, result;
 
-	if ((err = dwc_counter_disarm(r)) || (err = dwc_replica_feed_once(r)))
+	dwc_counter_disarm(r);
+	if ((err = dwc_replica_feed_once(r)))
 		return err;
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
 	r->started_ns = r->ended_ns = dwc_now_ns();

@@ -51,13 +51,12 @@ int dwc_install_kick(void)
 /* Let the next kick of the replica's thread come at `ns`, and then periodically again. Times are those of dwc_now_ns(). */
 static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t now_ns)
 {
-	struct dwc_replica *owner = r->has_timer ? r : &r->engine->replicas[0]; /* one timer a thread */
 	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) } };
 
-	if (owner->next_kick_ns > now_ns && ns - owner->next_kick_ns + KICK_SPREAD_NS <= 2 * KICK_SPREAD_NS)
+	if (r->on->next_kick_ns > now_ns && ns - r->on->next_kick_ns + KICK_SPREAD_NS <= 2 * KICK_SPREAD_NS)
 		return 0;
-	owner->next_kick_ns = ns;
-	return timer_settime(owner->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
+	r->on->next_kick_ns = ns;
+	return timer_settime(r->on->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
 }
 
 /* Before an entry: let a kick come when the guest must be left, be it for the TSC's tick, because its slice is over by time, or at
@@ -94,19 +93,19 @@ static int start_kicks(struct dwc_replica *r)
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
 	event._sigev_un._tid = (int)syscall(SYS_gettid);
-	if (timer_create(CLOCK_MONOTONIC, &event, &r->timer))
+	if (timer_create(CLOCK_MONOTONIC, &event, &r->own.timer))
 		return -errno;
-	r->has_timer = 1;
-	r->next_kick_ns = 0;
+	r->own.has_timer = 1;
+	r->own.next_kick_ns = 0;
 	return kick_at(r, dwc_now_ns() + KICK_PERIOD_NS, 0);
 }
 
 /* The counterpart of own(), on the same thread: which is as it was before. */
 static void disown(struct dwc_replica *r)
 {
-	if (r->has_timer)
-		timer_delete(r->timer);
-	r->has_timer = 0;
+	if (r->own.has_timer)
+		timer_delete(r->own.timer);
+	r->own.has_timer = 0;
 	dwc_counter_close(r);
 	kicked = NULL;
 	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
@@ -181,7 +180,7 @@ static void *serve(void *argument)
 
 int dwc_replica_start(struct dwc_replica *r)
 {
-	r->has_timer = 0;
+	r->own.has_timer = 0;
 	if (!r->has_thread)
 		return own(r);
 	memset(&r->job_posted, 0, sizeof r->job_posted);
@@ -199,7 +198,7 @@ void dwc_replica_stop(struct dwc_replica *r)
 	if (r->has_thread) {
 		dwc_replica_post(r, NULL);
 		pthread_join(r->thread, NULL);
-	} else if (r->has_timer) {
+	} else if (r->own.has_timer) {
 		disown(r);
 	}
 }
@@ -249,12 +248,11 @@ uint64_t dwc_ran_ns(const struct dwc_replica *r)
  * emulator), nothing would ever be done. */
 static int slice_is_over(struct dwc_replica *r)
 {
-	uint64_t count, ran_ns = dwc_ran_ns(r);
-	int err;
+	int err = dwc_counter_exit(r);
 
-	if ((err = dwc_counter_read(r, &count)))
+	if (err)
 		return err;
-	if (count >= r->budget || (r->most_ns && ran_ns >= r->most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
+	if (r->count >= r->budget || (r->most_ns && dwc_ran_ns(r) >= r->most_ns && r->count >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
 		return DWC_RUN_COUNTER;
 	}
@@ -266,12 +264,13 @@ static int slice_is_over(struct dwc_replica *r)
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
+	int booked;
 
 	r->stage = DWC_STAGE_RAN;
 	for (;;) {
 		long err = dwc_tsc_enter(r);
 
-		if (err || (err = kick_in_time(r, limit_ns)))
+		if (err || (err = kick_in_time(r, limit_ns)) || (err = dwc_counter_enter(r)))
 			return (int)err;
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
@@ -291,6 +290,8 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 	dwc_describe_exit(r);
 	if (!e->protects)
 		return 0;
+	if ((booked = dwc_counter_exit(r)))
+		return booked;
 	if (e->checkpoint.due)
 		return dwc_state_get(r, &r->state);
 	dwc_state_get_synced(r, &r->state);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -38,6 +39,14 @@ struct dwc_turn {
 	atomic_int sleeping; /* whether the waiting thread sleeps: only then waking it needs a system call */
 };
 
+/* What a thread has once, however many vCPUs it owns. */
+struct dwc_own {
+	timer_t timer; /* of kicks */
+	int has_timer;
+	uint64_t next_kick_ns; /* after that one they are periodic */
+	struct dwc_counter counter;
+};
+
 struct dwc_replica {
 	struct dwc_engine *engine;
 	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
@@ -48,9 +57,9 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	uint64_t ended_ns, started_ns, limit_ns;
 	enum dwc_stage stage;
-	/* the progress counter; counts start when it is armed */
-	int counter_fd;
-	uint64_t budget, count_base, advance, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
+	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
+	 * slice ends; 0: no limit */
+	uint64_t count, budget, advance, most_ns;
 	struct chase *chase; /* align.c */
 	/* the frozen TSC: the host's tick and the guest's value for which the offset is set, the host's TSC at which that tick ends, by how
 	 * much the guest is left before that, and when (UINT64_MAX: it is not) */
@@ -63,9 +72,7 @@ struct dwc_replica {
 	int (*job)(struct dwc_replica *);
 	int job_result;
 	struct dwc_turn job_posted, job_done;
-	timer_t timer;
-	int has_timer;
-	uint64_t next_kick_ns; /* of the timer of its thread; after that they are periodic */
+	struct dwc_own own, *on; /* on: those of the thread that owns its vCPU. Two replicas on one thread share replica A's */
 	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
 	sigset_t signals_before;
 };

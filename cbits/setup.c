@@ -71,7 +71,7 @@ static int make_replica(struct dwc_engine *e, int index)
 	r->cpu = vm->cpu;
 	r->run = vm->run;
 	r->ram = vm->ram;
-	r->tsc_margin = FIRST_MARGIN_US * e->config.tsc_host_khz / 1000;
+	r->own.tsc_margin = FIRST_MARGIN_US * e->config.tsc_host_khz / 1000;
 	r->leave_ns = UINT64_MAX;
 	r->on = &r->own;
 	return make_slot(&r->slots[0], e->config.ram_bytes);

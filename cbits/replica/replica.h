@@ -44,6 +44,7 @@ struct dwc_own {
 	timer_t timer; /* of kicks */
 	int has_timer;
 	uint64_t next_kick_ns; /* after that one they are periodic */
+	uint64_t tsc_margin;   /* by how much of the host's TSC the guest is left before a tick of the frozen TSC */
 	struct dwc_counter counter;
 };
 
@@ -61,9 +62,9 @@ struct dwc_replica {
 	 * slice ends; 0: no limit */
 	uint64_t count, budget, advance, most_ns;
 	struct chase *chase; /* align.c */
-	/* the frozen TSC: the host's tick and the guest's value for which the offset is set, the host's TSC at which that tick ends, by how
-	 * much the guest is left before that, and when (UINT64_MAX: it is not) */
-	uint64_t tsc_tick, tsc_value, tsc_offset, tsc_tick_ends, tsc_margin, leave_ns;
+	/* the frozen TSC: the host's tick and the guest's value for which the offset is set, the host's TSC at which that tick ends, and when
+	 * the guest must be left for that (UINT64_MAX: it need not) */
+	uint64_t tsc_tick, tsc_value, tsc_offset, tsc_tick_ends, leave_ns;
 	int tsc_runs; /* under `off`: the offset has been set */
 	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, if it is not the caller's */

@@ -110,11 +110,11 @@ static void begin_tick(struct dwc_replica *r, uint64_t host)
 
 	r->tsc_tick = scaled(e, host);
 	r->tsc_tick_ends = dwc_tsc_end_of_tick(r->tsc_tick, e->config.tsc_ratio, e->config.tsc_bits);
-	r->tsc_margin -= r->tsc_margin / 4096;
-	if (r->tsc_margin < least)
-		r->tsc_margin = least;
+	r->on->tsc_margin -= r->on->tsc_margin / 4096;
+	if (r->on->tsc_margin < least)
+		r->on->tsc_margin = least;
 	left = r->tsc_tick_ends - host;
-	r->leave_ns = dwc_now_ns() + (left > r->tsc_margin ? left - r->tsc_margin : 0) * NS_PER_MS / e->config.tsc_host_khz;
+	r->leave_ns = dwc_now_ns() + (left > r->on->tsc_margin ? left - r->on->tsc_margin : 0) * NS_PER_MS / e->config.tsc_host_khz;
 }
 
 /* Called before each entry, on the owning thread. After it the guest must be left at r->leave_ns. */
@@ -129,7 +129,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	if (!e->protects)
 		return follow(r);
 	host = __rdtsc();
-	if (host < r->tsc_tick_ends && r->tsc_tick_ends - host < r->tsc_margin + to_tsc(e, EARLY_NS)) {
+	if (host < r->tsc_tick_ends && r->tsc_tick_ends - host < r->on->tsc_margin + to_tsc(e, EARLY_NS)) {
 		wait_for_tick(r);
 		host = __rdtsc();
 	}
@@ -161,6 +161,6 @@ void dwc_tsc_exit(struct dwc_replica *r)
 		return;
 	r->tick_crossed = 1;
 	late = host - r->tsc_tick_ends;
-	if (late < to_tsc(e, MOST_MARGIN_NS) && r->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
-		r->tsc_margin += late < r->tsc_margin / 8 ? late : r->tsc_margin / 8;
+	if (late < to_tsc(e, MOST_MARGIN_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
+		r->on->tsc_margin += late < r->on->tsc_margin / 8 ? late : r->on->tsc_margin / 8;
 }

@@ -48,28 +48,32 @@ int dwc_install_kick(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
-/* Let the next kick of the replica's thread come at `ns`, and then periodically again. Times are those of dwc_now_ns(). */
-static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t now_ns)
+/* Let the next kick of the replica's thread come at `ns`, and then periodically again; or leave the one that comes by then, but not
+ * before `earliest`. Times are those of dwc_now_ns(). */
+static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t earliest)
 {
 	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) } };
 
-	if (r->on->next_kick_ns > now_ns && ns - r->on->next_kick_ns + KICK_SPREAD_NS <= 2 * KICK_SPREAD_NS)
+	if (r->on->next_kick_ns > earliest && r->on->next_kick_ns < ns + KICK_SPREAD_NS)
 		return 0;
 	r->on->next_kick_ns = ns;
 	return timer_settime(r->on->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
 }
 
 /* Before an entry: let a kick come when the guest must be left, be it for the TSC's tick, because its slice is over by time, or at
- * the limit (0: none). What is further away than the period is found by periodic kicks. */
+ * the limit (0: none). What takes longer than the period is found by periodic kicks. A slice's kick is a little early for the
+ * next short elements, and costs them no system call. */
 static int kick_in_time(struct dwc_replica *r, uint64_t limit_ns)
 {
-	uint64_t now = r->started_ns > r->ended_ns ? r->started_ns : r->ended_ns, at = r->leave_ns;
+	uint64_t now = r->started_ns > r->ended_ns ? r->started_ns : r->ended_ns, at = r->leave_ns, slice_over = r->started_ns + r->most_ns;
 
-	if (r->most_ns && r->started_ns + r->most_ns > now && r->started_ns + r->most_ns < at)
-		at = r->started_ns + r->most_ns;
-	if (limit_ns && r->started_ns + limit_ns < at)
+	if (limit_ns && limit_ns < KICK_PERIOD_NS && r->started_ns + limit_ns < at)
 		at = r->started_ns + limit_ns;
-	return at < now + KICK_PERIOD_NS ? kick_at(r, at, now) : 0;
+	if (r->most_ns && slice_over > now && slice_over < now + KICK_PERIOD_NS && slice_over < at)
+		return kick_at(r, slice_over, now == r->started_ns ? now + r->most_ns * 2 / 3 : slice_over - KICK_SPREAD_NS);
+	if (at == UINT64_MAX)
+		return 0;
+	return kick_at(r, at, at - KICK_SPREAD_NS > now ? at - KICK_SPREAD_NS : now);
 }
 
 /* Bind the calling thread, which owns the vCPU, to the replica's CPU. */

@@ -23,6 +23,8 @@
 #include "sites/sites.h"
 #include "vcpu/state.h"
 
+#define FIRST_MARGIN_US 16
+
 static int are_vms_there(const struct dwc_config *c, int replicas)
 {
 	for (int i = 0; i < replicas; i++)
@@ -72,7 +74,9 @@ static int make_replica(struct dwc_engine *e, int index)
 	r->cpu = vm->cpu;
 	r->run = vm->run;
 	r->ram = vm->ram;
-	r->tsc_usual_ns = e->config.slice_ns; /* until there are measurements */
+	r->own.tsc_margin = FIRST_MARGIN_US * e->config.tsc_host_khz / 1000;
+	r->leave_ns = UINT64_MAX;
+	r->on = &r->own;
 	return make_slots(r, e->nslots);
 }
 
@@ -168,8 +172,8 @@ int dwc_engine_start(struct dwc_engine *e)
 	e->slice.counts_void = 1;
 	if (e->config.follows_host_clock)
 		e->clock.host_base_ns = dwc_now_ns();
-	/* a counter counts in every VM that its thread runs, so each VM needs a thread of its own */
-	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
+	b->has_thread = e->config.strategy == DWC_PARALLEL;
+	b->on = b->has_thread ? &b->own : &e->replicas[0].own;
 	err = dwc_replica_start(&e->replicas[0]);
 	if (err)
 		b->has_thread = 0; /* it was not made */

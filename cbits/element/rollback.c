@@ -112,8 +112,8 @@ static int restore(struct dwc_engine *e, int all)
 {
 	int err;
 
-	if ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1])))
-		return err;
+	dwc_counter_disarm(&e->replicas[0]);
+	dwc_counter_disarm(&e->replicas[1]);
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
 	    (err = dwc_pages_rollback(e, all)))
 		return err;

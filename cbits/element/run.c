@@ -28,8 +28,8 @@ int dwc_job_element(struct dwc_replica *r)
 	int err;
 
 	DWC_ASSERT(r->engine, r->stage == DWC_STAGE_AT_COMMITTED || r->stage == DWC_STAGE_HAS_INPUTS);
-	if (r->engine->slice.arm && (err = dwc_slice_arm(r)))
-		return err;
+	if (r->engine->slice.arm)
+		dwc_slice_arm(r);
 	r->started_ns = dwc_now_ns();
 	if (r->stage == DWC_STAGE_AT_COMMITTED && (err = dwc_replica_feed(r)))
 		return err;

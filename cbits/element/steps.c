@@ -80,7 +80,8 @@ static int job_step_until(struct dwc_replica *r)
 {
 	int err, result;
 
-	if ((err = dwc_counter_disarm(r)) || (err = dwc_replica_feed_once(r)))
+	dwc_counter_disarm(r);
+	if ((err = dwc_replica_feed_once(r)))
 		return err;
 	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */

@@ -16,18 +16,15 @@
 #include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
-#include "vcpu/counter.h"
 #include "vcpu/exit.h"
 
-static int plan(struct dwc_engine *e)
+static void plan(struct dwc_engine *e)
 {
-	int err = dwc_slice_plan(e);
-
+	dwc_slice_plan(e);
 	for (int i = 0; i < 2; i++) {
 		e->replicas[i].limit_ns = e->config.counting ? 0 : dwc_time_limit(e, &e->pc, e->clock.guest_ns);
 		dwc_inner_plan(&e->replicas[i], e->inner_limit, e->config.slice_ns);
 	}
-	return err;
 }
 
 static int align(struct dwc_engine *e, int first, int second)
@@ -44,8 +41,8 @@ static int meet(struct dwc_engine *e, int first, int second)
 	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
 	int status;
 
-	if (!e->slice.counts_void && (status = dwc_slice_measure(e)))
-		return status;
+	if (!e->slice.counts_void)
+		dwc_slice_measure(e);
 	e->slice.counts_void = 1;
 	status = align(e, first, second);
 	/* the time to get to the common point is not guest time */
@@ -114,31 +111,20 @@ static int end(struct dwc_engine *e, int first, int second)
 	return stop;
 }
 
-/* Set the budget so that e2 is likely to end where e1 did. */
-static int follow_e1(struct dwc_engine *e)
-{
-	int err = dwc_counter_read(&e->replicas[0], &e->slice.budget);
-
-	if (!err)
-		e->slice.budget = dwc_budget_to_end_at(e, e->slice.budget);
-	return err;
-}
-
 int dwc_run_sequential(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
-	int err, first, second;
+	int first, second;
 
-	if ((err = plan(e)))
-		return err;
+	plan(e);
 	first = dwc_replica_call(a, dwc_job_element);
 	e->stats.first_run_ns += dwc_ran_ns(a);
 	if (first == DWC_RUN_TIME_LIMIT)
 		return cut(e, a);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);
-	if (first && e->slice.arm && (err = follow_e1(e)))
-		return err;
+	if (first && e->slice.arm) /* so that e2 is likely to end where e1 did */
+		e->slice.budget = dwc_budget_to_end_at(e, a->count);
 	dwc_inner_plan(b, first ? DWC_NO_LIMIT : a->inner.count + 1, 0);
 	second = dwc_replica_call(b, dwc_job_element);
 	e->stats.second_run_ns += dwc_ran_ns(b);
@@ -149,10 +135,9 @@ int dwc_run_parallel(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
 	uint64_t waited_from;
-	int err, first, second;
+	int first, second;
 
-	if ((err = plan(e)))
-		return err;
+	plan(e);
 	dwc_replica_post(b, dwc_job_element);
 	first = dwc_job_element(a);
 	e->stats.first_run_ns += dwc_ran_ns(a);

@@ -76,7 +76,8 @@ class Stats(View):
     debug_exits, catch_ups = Number("debug_exits"), Number("catch_ups")
     distance, lateness = Numbers("distance"), Numbers("lateness")
     longest_ns, longest_permille = Number("longest_ns"), Number("longest_permille")
-    tick_waits, checkpoint_repairs = Number("tick_waits"), Number("checkpoint_repairs")
+    tick_waits, tick_wait_ns = Number("tick_waits"), Number("tick_wait_ns")
+    checkpoint_repairs = Number("checkpoint_repairs")
     scrub_pages, scrub_passes, scrub_ns = Number("scrub_pages"), Number("scrub_passes"), Number("scrub_ns")
     scrub_repairs = Numbers("scrub_repairs")  # by Copy
     first_run_ns, second_run_ns = Number("first_run_ns"), Number("second_run_ns")

@@ -87,6 +87,7 @@ def slice_facts(pc: PC) -> reportfile.Slices:
         longest_element_us=stats.longest_ns / 1000,
         longest_element_slices=stats.longest_permille / 1000,
         tick_waits=stats.tick_waits,
+        tick_wait_s=stats.tick_wait_ns / NS,
     )
 
 

@@ -121,7 +121,7 @@ BUGS = {
         "\t\treturn job(r);",
         f"{POINTS}::test_some_time_in",
         "e2-sequential",
-        shadow_paging=True,  # and no counter: with one, each replica has a thread
+        shadow_paging=True,  # two replicas on a thread
     ),
     "a doorbell acts before its element is committed": Bug(
         "cbits/pc/virtio.c",

@@ -9,14 +9,15 @@ from dwcvmm.element.config import Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ConfigError
 from dwcvmm.machine import Machine
-from dwcvmm.results.benchfile import ELEMENTS, ElementsBench, ElementsRow
+from dwcvmm.results.benchfile import ELEMENTS, Against, ElementsBench, ElementsRow
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import this_host
 
 GUEST = Path(__file__).parents[2] / "build" / "guests" / "ring3.bin"
 PARAMETERS = b"DWCP"
 MEMORY_BYTES = 16 << 20
-WARM_UP, MEASURED = 50, 300
+TURNS_LEFT, ENDLESS = "r12", 0x7FFFFFFF
+WARM_UP, MEASURED = 50, 300  # elements
 CALIBRATION_ITERATIONS = 100_000
 
 
@@ -36,11 +37,13 @@ def set_parameters(image: bytes, mark: bytes, *values: int) -> bytes:
 def run_once(
     image: bytes, strategy: Strategy, iterations: int, pages: int, every: int = 1, scrub_bytes_per_s: int = 0
 ) -> tuple[float, float]:
-    """Returns (us an element, us an element for compare and commit)."""
+    """Returns (us a turn of the guest, us an element for compare and commit). A turn ends with an output: so does an
+    element, unless elements pass through outputs.
+    """
     compares = strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL)
     with Machine(
         GUEST,
-        image=set_parameters(image, PARAMETERS, iterations, pages, WARM_UP + MEASURED + 10),
+        image=set_parameters(image, PARAMETERS, iterations, pages, ENDLESS),
         memory=MEMORY_BYTES,
         strategy=strategy,
         checkpoint_every=every if compares else None,
@@ -49,14 +52,14 @@ def run_once(
     ) as machine:
         stats = machine.pc.core.stats
         machine.step(WARM_UP)
-        compare_before, before_s = stats.compare_ns, machine.seconds
+        compare_before, before_s, left = stats.compare_ns, machine.seconds, machine.registers()[TURNS_LEFT]
         machine.step(MEASURED)
-        took_us = (machine.seconds - before_s) * 1e6
-        return took_us / MEASURED, (stats.compare_ns - compare_before) / MEASURED / 1000
+        took_us, turns = (machine.seconds - before_s) * 1e6, left - machine.registers()[TURNS_LEFT]
+        return took_us / turns, (stats.compare_ns - compare_before) / MEASURED / 1000
 
 
-def document(rows: list[ElementsRow]) -> ElementsBench:
-    return ElementsBench(schema=ELEMENTS, origin=origin(this_host()), rows=rows)
+def document(rows: list[ElementsRow], against: Against | None = None) -> ElementsBench:
+    return ElementsBench(schema=ELEMENTS, origin=origin(this_host()), rows=rows, against=against)
 
 
 def measure(work_us: int, page_counts: list[int], rounds: int, every: int, scrub_bytes_per_s: int) -> list[ElementsRow]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dwcvmm.results.benchfile import ElementsRow, RunsBench, RunsRow
-from dwcvmm.results.figures import median, with_bounds
+from dwcvmm.results.benchfile import Against, Comparison, ElementsRow, RunsBench, RunsRow
+from dwcvmm.results.figures import figure, median, ratio_text, with_bounds
+from dwcvmm.results.ratios import LEAST_ROUNDS
 
 ELEMENTS_HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
 RUNS_HEADER = (
@@ -37,3 +38,21 @@ def _runs_line(row: RunsRow) -> str:
         f"{median(row.exits_per_s):>10}{median(row.pages_per_element):>10}  {phases}"
     )
     return f"{line}; not counted: {row.reason}" if row.reason else line
+
+
+def against_text(against: Against) -> str:
+    """Ratios are those of this build over the other one."""
+    this, other = against.this.name, against.other.name
+    few = "" if against.rounds >= LEAST_ROUNDS else f"; no intervals with fewer than {LEAST_ROUNDS} rounds"
+    return "\n".join(
+        [
+            f"this build ({this}) and the other ({other}), {against.rounds} rounds in turn, medians{few}",
+            f"{'strategy':16}{'':12}{'figure':32}{'this':>10}{'other':>10}  ratio (95 % interval)",
+            *map(_comparison_line, against.comparisons),
+        ]
+    )
+
+
+def _comparison_line(row: Comparison) -> str:
+    this, other = figure(row.this.median), figure(row.other.median)
+    return f"{row.strategy:16}{row.case:12}{row.figure:32}{this:>10}{other:>10}  {ratio_text(row.ratio)}"

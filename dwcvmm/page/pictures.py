@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dwcvmm.page.style import COLOURS, new_figure
-from dwcvmm.results.benchfile import ElementsRow
+from dwcvmm.page.style import COLOURS, INK, new_figure
+from dwcvmm.results.benchfile import Comparison, ElementsRow
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
 
 # t1, r1, cf, t2, cc: the terms of an element's cost, tau = 100 * (t1 + r1 + cf + t2 + cc) / t2
@@ -118,6 +118,28 @@ def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
     axis.set_xlabel("pages that an element writes")
     axis.set_ylabel("penalty, %")
     figure.legend(loc="outside lower left", ncols=3, fontsize=9)
+    return figure
+
+
+def ratios(rows: Sequence[Comparison]) -> Any:
+    """A point for each figure of two builds, with its interval; 1 means that both are the same."""
+    figure, axis = new_figure(0.9 + 0.28 * len(rows))
+    for place, row in enumerate(rows):
+        if not (ratio := row.ratio):
+            continue
+        low = ratio.value if ratio.low is None else ratio.low
+        high = ratio.value if ratio.high is None else ratio.high
+        # a ratio of medians can lie outside of its interval by the width of rounding
+        bars = [[max(0.0, ratio.value - low)], [max(0.0, high - ratio.value)]]
+        axis.errorbar([ratio.value], [place], xerr=bars, marker="o", capsize=3, color=colour_of(row.strategy))
+    names = [
+        f"{row.strategy}, {row.case}: {row.figure}" if row.case else f"{row.strategy}: {row.figure}" for row in rows
+    ]
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(1.0, color=INK, linewidth=0.8)
+    axis.grid(axis="x")
+    axis.set_xlabel("this build / the other build")
     return figure
 
 

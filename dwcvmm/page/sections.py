@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dwcvmm.page import pictures
+from dwcvmm.page.againstsection import against_parts
 from dwcvmm.page.campaignsection import campaign_parts
 from dwcvmm.page.captions import NONE, name_of, of, said
 from dwcvmm.page.html import Picture, Section, Table
@@ -90,6 +91,8 @@ def bench_parts(name: str, number: int, bench: RunsBench) -> Iterator[Table | Pi
             ("strategy", *(PHASE_NAMES[phase] for phase in phases)),
             [(row.strategy, *(median(row.phases_us.get(phase)) for phase in phases)) for row in measured],
         )
+    if bench.against:
+        yield from against_parts(f"{name}-{number}", bench.against, about)
 
 
 def label_of(path: Path, report: Report) -> str:
@@ -158,6 +161,8 @@ def elements_parts(number: int, bench: ElementsBench) -> Iterator[Table | Pictur
             for row in bench.rows
         ],
     )
+    if bench.against:
+        yield from against_parts(f"elements-{number}", bench.against, about)
 
 
 def points_of(found: Document) -> list[Point]:

@@ -7,10 +7,43 @@ import msgspec
 from dwcvmm.element.config import Strategy
 from dwcvmm.results.origin import Origin
 from dwcvmm.results.rates import Spread
+from dwcvmm.results.ratios import Ratio
 from dwcvmm.results.reportfile import Report
 
 ELEMENTS, BOOT, WORKLOAD = "dwcvmm-bench-elements/1", "dwcvmm-bench-boot/1", "dwcvmm-bench-workload/1"
 OFF = Strategy.OFF.value  # what penalties are compared with
+
+
+class BuildFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A build. `commit`: of its checkout, with "-dirty" if files are changed; empty if it is not from one."""
+
+    python: str  # its interpreter
+    version: str
+    commit: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.commit or self.python
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of both builds, over the rounds. `case`: in words, what was measured beside the strategy."""
+
+    strategy: str
+    case: str = ""
+    figure: str  # with its unit
+    this: Spread
+    other: Spread
+    ratio: Ratio | None  # this / other, of the medians; null if that of the other is not above 0
+
+
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of `--against`: both builds in one run, in turn."""
+
+    this: BuildFacts
+    other: BuildFacts
+    rounds: int
+    comparisons: list[Comparison]
 
 
 class ElementsRow(msgspec.Struct, frozen=True):
@@ -33,13 +66,17 @@ class ElementsBench(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     origin: Origin
     rows: list[ElementsRow]
+    against: Against | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty if it does."""
+    """One run. `strategy`: with "+" and its --flush, if any. `wrong`: why it does not count; empty if it does. `other`:
+    by the build of --against.
+    """
 
     round: int
     strategy: str
+    other: bool = False
     wrong: list[str] = []
     refused: bool = False  # the host refused it before the guest ran
     report: Report | None = None
@@ -68,3 +105,4 @@ class RunsBench(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     rows: list[RunsRow]
     runs: list[Run]
+    against: Against | None = None

@@ -23,11 +23,23 @@ from dwcvmm.page.inputs import KINDS, Document, read
 from dwcvmm.page.sections import points_of, sections
 from dwcvmm.page.svg import inline
 from dwcvmm.results import campaignfile
-from dwcvmm.results.benchfile import ELEMENTS, OFF, ElementsBench, ElementsRow, Run, RunsBench
+from dwcvmm.results.benchfile import (
+    ELEMENTS,
+    OFF,
+    Against,
+    BuildFacts,
+    Comparison,
+    ElementsBench,
+    ElementsRow,
+    Run,
+    RunsBench,
+)
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.origin import Origin
+from dwcvmm.results.rates import Spread
+from dwcvmm.results.ratios import Ratio
 from dwcvmm.results.reportfile import Report
 
 EVIL = "<script>alert('a & b')</script> $x^2$"
@@ -50,7 +62,19 @@ def elements() -> ElementsBench:
         for strategy in ("sequential", "parallel")
         for pages in (0, 50)
     ]
-    return ElementsBench(schema=ELEMENTS, origin=Origin(command=EVIL), rows=rows)
+    return ElementsBench(schema=ELEMENTS, origin=Origin(command=EVIL), rows=rows, against=against())
+
+
+def against() -> Against:
+    """Another build, whose folder has an odd name; a figure with an interval, one without, one without a ratio."""
+    builds = [BuildFacts(python=python, version="1") for python in ("/p", EVIL)]
+    found = [
+        Comparison(
+            strategy=name, case=EVIL, figure="penalty, %", this=Spread(9, 8, 10), other=Spread(10, 9, 11), ratio=ratio
+        )
+        for name, ratio in (("parallel", Ratio(0.9, 0.8, 0.95)), ("sequential", Ratio(0.9)), ("off", None))
+    ]
+    return Against(this=builds[0], other=builds[1], rounds=7, comparisons=found)
 
 
 CHECK = {
@@ -141,7 +165,7 @@ def test_page_of_everything(tmp_path: Path) -> None:
     text = render(made, "2026", "0")
     page = Parsed(text)
     assert page.tags["table"] == sum(isinstance(part, Table) for s in made for part in s.parts)
-    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 8
+    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 9
     # escaped everywhere, and there: in a guest's name, a reason, a command, the labels of pictures
     assert page.tags["script"] == 0
     assert text.count("&lt;script&gt;") >= 4

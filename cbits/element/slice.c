@@ -43,11 +43,14 @@ int dwc_slice_plan(struct dwc_engine *e)
 /* Start a slice. No element is to last longer than one and a half slices, whatever the counter says. */
 int dwc_slice_arm(struct dwc_replica *r)
 {
+	enum dwc_activity before = dwc_enter(r, DWC_AT_COUNTER);
 	uint64_t budget = r->engine->slice.budget;
 	int err = dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 
 	r->most_ns = r->engine->config.slice_ns * 3 / 2;
-	return err ? err : dwc_replica_kick_after(r, r->most_ns);
+	err = err ? err : dwc_replica_kick_after(r, r->most_ns);
+	dwc_leave(r, before);
+	return err;
 }
 
 /* Note an element's length: the shorter of both replicas' times, which the host has disturbed less. */

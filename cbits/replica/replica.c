@@ -152,7 +152,9 @@ static void *serve(void *argument)
 		await(r, &r->job_posted, turn + 1);
 		if (!r->job)
 			break;
+		dwc_leave(r, r->caller_at); /* its time is the caller's */
 		r->job_result = r->job(r);
+		dwc_enter(r, DWC_AT_HANDOVER);
 	}
 	if (owned)
 		disown(r);
@@ -161,7 +163,7 @@ static void *serve(void *argument)
 
 int dwc_replica_start(struct dwc_replica *r)
 {
-	r->has_timer = 0;
+	r->has_timer = r->at_once = 0;
 	if (!r->has_thread)
 		return own(r);
 	memset(&r->job_posted, 0, sizeof r->job_posted);
@@ -174,40 +176,62 @@ int dwc_replica_start(struct dwc_replica *r)
 	return r->job_result;
 }
 
+static void hand_over(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	/* its thread waits: a job that is under way would never be waited for */
+	DWC_ASSERT(r->engine, atomic_load(&r->job_done.number) == atomic_load(&r->job_posted.number) + 1);
+	r->engine->stats.handovers += job != NULL;
+	r->job = job;
+	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
+}
+
 void dwc_replica_stop(struct dwc_replica *r)
 {
 	if (r->has_thread) {
-		dwc_replica_post(r, NULL);
+		hand_over(r, NULL);
 		pthread_join(r->thread, NULL);
 	} else if (r->has_timer) {
 		disown(r);
 	}
 }
 
-void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
-{
-	/* its thread waits: a job that is under way would never be waited for */
-	DWC_ASSERT(r->engine, atomic_load(&r->job_done.number) == atomic_load(&r->job_posted.number) + 1);
-	r->job = job;
-	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
-}
-
-int dwc_replica_wait(struct dwc_replica *r)
+static int job_end(struct dwc_replica *r)
 {
 	await(r, &r->job_done, atomic_load(&r->job_posted.number) + 1);
 	return r->job_result;
+}
+
+/* Begin a job on the replica's thread. The caller does something else at the same time, and keeps the account of its own. */
+void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	r->at_once = 1;
+	hand_over(r, job);
+}
+
+/* The result of the job that was posted, once it has ended. */
+int dwc_replica_wait(struct dwc_replica *r)
+{
+	int result = job_end(r);
+
+	r->at_once = 0;
+	return result;
 }
 
 /* Run a job on the thread that owns the vCPU. If the thread changes between two KVM_RUN, KVM waits for an RCU grace
  * period. */
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
+	int result;
+
 	if (!r->has_thread) {
 		kicked = r;
 		return job(r);
 	}
-	dwc_replica_post(r, job);
-	return dwc_replica_wait(r);
+	r->caller_at = dwc_enter(r, DWC_AT_HANDOVER);
+	hand_over(r, job);
+	result = job_end(r);
+	dwc_leave(r, r->caller_at);
+	return result;
 }
 
 /* Run a job on A, and then on B if that has a VM. */

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "account.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -61,6 +62,8 @@ struct dwc_replica {
 	int has_thread;
 	int (*job)(struct dwc_replica *);
 	int job_result;
+	int at_once; /* the job runs while the caller does something else */
+	enum dwc_activity caller_at; /* else: what the caller is at */
 	struct dwc_turn job_posted, job_done;
 	timer_t timer;
 	int has_timer;

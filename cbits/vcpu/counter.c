@@ -89,8 +89,10 @@ int dwc_counter_extend(struct dwc_replica *r, uint64_t more)
 /* The count since dwc_counter_arm(). ENODEV: the pinned event could not be scheduled, and cannot be read. */
 int dwc_counter_read(struct dwc_replica *r, uint64_t *count)
 {
+	enum dwc_activity before = dwc_enter(r, DWC_AT_COUNTER);
 	ssize_t got = read(r->counter_fd, count, sizeof *count);
 
+	dwc_leave(r, before);
 	if (got != sizeof *count)
 		return got < 0 ? -errno : -ENODEV;
 	*count += r->count_base;

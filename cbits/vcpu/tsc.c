@@ -93,6 +93,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	tick = scaled(e, host);
 	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->config.tsc_bits) / e->config.tsc_ratio) - host;
 	if (left < need_ns * e->config.tsc_host_khz / NS_PER_MS) {
+		enum dwc_activity before = dwc_enter(r, DWC_AT_TICK_WAIT);
 		uint64_t from_ns = dwc_now_ns();
 
 		while (scaled(e, __rdtsc()) == tick)
@@ -100,6 +101,7 @@ int dwc_tsc_enter(struct dwc_replica *r)
 		tick = scaled(e, __rdtsc());
 		r->started_ns += dwc_now_ns() - from_ns; /* the wait is no time of the element: otherwise the next ones would wait even longer */
 		e->stats.tick_waits++;
+		dwc_leave(r, before);
 	}
 	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
 		return 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from dwcvmm.core.enums import Activity
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.errors import ConfigError
@@ -50,12 +51,13 @@ def run_once(
         scrub=scrub_bytes_per_s if compares else 0,
         rtc="fixed",
     ) as machine:
-        stats = machine.pc.core.stats
+        core = machine.pc.core
         machine.step(WARM_UP)
-        compare_before, before_s, left = stats.compare_ns, machine.seconds, machine.registers()[TURNS_LEFT]
+        compared_ns, before_s = core.spent_ns(Activity.COMPARE_COMMIT), machine.seconds
+        left = machine.registers()[TURNS_LEFT]
         machine.step(MEASURED)
         took_us, turns = (machine.seconds - before_s) * 1e6, left - machine.registers()[TURNS_LEFT]
-        return took_us / turns, (stats.compare_ns - compare_before) / MEASURED / 1000
+        return took_us / turns, (core.spent_ns(Activity.COMPARE_COMMIT) - compared_ns) / MEASURED / 1000
 
 
 def document(rows: list[ElementsRow], against: Against | None = None) -> ElementsBench:

@@ -9,16 +9,10 @@ from typing import Any
 from dwcvmm.page.style import COLOURS, INK, new_figure
 from dwcvmm.results.benchfile import Comparison, ElementsRow
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
+from dwcvmm.results.phasenames import NAMES
 
-# t1, r1, cf, t2, cc: the terms of an element's cost, tau = 100 * (t1 + r1 + cf + t2 + cc) / t2
-TERMS = {
-    "first_run": "t1: first run",
-    "restore": "r1: restore",
-    "flush": "cf: cache flush",
-    "second_run": "t2: second run",
-    "compare_commit": "cc: compare, commit",
-}
-REST = "rest: devices, rollbacks, other"
+REST = "all others"
+MOST_PHASES, LEAST_SHARE = len(COLOURS) - 1, 0.02  # in a picture: a colour each, and one for the rest
 STRATEGIES = ("sequential", "parallel", "in-place", "in-place+dirty", "in-place+all", "off")
 MARKERS = {"boot": "o", "workload": "s", "elements": "^", "run": "D"}
 BAR_IN = 0.36
@@ -38,11 +32,21 @@ class Point:
     penalty_percent: float
 
 
-def phase_terms(phases_us: Mapping[str, float]) -> dict[str, float]:
-    """Phases of an element by term; phases that are no term make up the rest."""
-    terms = {label: phases_us[phase] for phase, label in TERMS.items() if phases_us.get(phase)}
-    rest = sum(us for phase, us in phases_us.items() if phase not in TERMS)
-    return terms | ({REST: rest} if rest else {})
+def shown_phases(bars: Sequence[Mapping[str, float]]) -> list[str]:
+    """The phases that are drawn by themselves, in their order: those with the greatest share of some bar."""
+    shares = {
+        phase: max((bar.get(phase, 0.0) / whole for bar in bars if (whole := sum(bar.values()))), default=0.0)
+        for phase in NAMES
+    }
+    most = sorted((phase for phase in NAMES if shares[phase] >= LEAST_SHARE), key=lambda phase: -shares[phase])
+    return [phase for phase in NAMES if phase in most[:MOST_PHASES]]
+
+
+def by_name(phases_us: Mapping[str, float], shown: Sequence[str]) -> dict[str, float]:
+    """The phases of a bar by their names for people; those that are not shown together."""
+    named = {NAMES[phase]: phases_us[phase] for phase in shown if phases_us.get(phase)}
+    rest = sum(us for phase, us in phases_us.items() if phase not in shown)
+    return named | ({REST: rest} if rest else {})
 
 
 def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str], xlabel: str) -> Any:
@@ -67,8 +71,9 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
 
 def phases(bars: Sequence[tuple[str, Mapping[str, float]]]) -> Any:
     """Where an element's time goes. `bars`: a name, and us an element for each phase of the report."""
-    terms = [(name, phase_terms(phases_us)) for name, phases_us in bars]
-    return stacked(terms, (*TERMS.values(), REST), "us an element")
+    shown = shown_phases([phases_us for _, phases_us in bars])
+    named = [(name, by_name(phases_us, shown)) for name, phases_us in bars]
+    return stacked(named, (*(NAMES[phase] for phase in shown), REST), "us an element")
 
 
 def penalty_by_exits(points: Sequence[Point]) -> Any:

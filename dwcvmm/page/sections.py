@@ -17,6 +17,7 @@ from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, RunsBench, RunsRo
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, with_bounds
+from dwcvmm.results.phasenames import NAMES
 from dwcvmm.results.reportfile import Report
 
 # Tokponnon & Lobelle, FOSDEM 2017: penalties in percent, on a native machine
@@ -30,7 +31,6 @@ RUN_HEADERS = (
     *("strategy", "penalty, % (min, max)", "seconds (min, max)", "elements", "exits a second"),
     *("pages an element", "divergences", "runs"),
 )
-PHASE_NAMES = pictures.TERMS | {"rollback": "rollback", "device": "devices", "other": "other"}
 
 
 def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
@@ -80,7 +80,7 @@ def bench_parts(name: str, number: int, bench: RunsBench) -> Iterator[Table | Pi
         rows += [(was, f"{percent:,}", *[NONE] * 6) for was, percent in BOOT_2017]
     yield Table(f"The {name} under each strategy.", about + "".join(left_out), RUN_HEADERS, rows)
     measured = [row for row in bench.rows if row.phases_us]
-    phases = [phase for phase in PHASE_NAMES if any(phase in row.phases_us for row in measured)]
+    phases = [phase for phase in NAMES if any(phase in row.phases_us and row.phases_us[phase].max for row in measured)]
     if measured:
         bars = [(row.strategy, {phase: us.median for phase, us in row.phases_us.items()}) for row in measured]
         title = f"Where the time of an element goes, {name}."
@@ -88,8 +88,8 @@ def bench_parts(name: str, number: int, bench: RunsBench) -> Iterator[Table | Pi
         yield Table(
             f"Microseconds an element, {name}.",
             "Medians. In parallel, t2 is what e1 had to wait for e2.",
-            ("strategy", *(PHASE_NAMES[phase] for phase in phases)),
-            [(row.strategy, *(median(row.phases_us.get(phase)) for phase in phases)) for row in measured],
+            ("phase", *(row.strategy for row in measured)),
+            [(NAMES[phase], *(median(row.phases_us.get(phase)) for row in measured)) for phase in phases],
         )
     if bench.against:
         yield from against_parts(f"{name}-{number}", bench.against, about)

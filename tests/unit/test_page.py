@@ -21,6 +21,7 @@ from dwcvmm.page import pictures
 from dwcvmm.page.html import Section, Table, render
 from dwcvmm.page.inputs import KINDS, Document, read
 from dwcvmm.page.sections import points_of, sections
+from dwcvmm.page.style import COLOURS
 from dwcvmm.page.svg import inline
 from dwcvmm.results import campaignfile
 from dwcvmm.results.benchfile import (
@@ -38,9 +39,10 @@ from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.origin import Origin
+from dwcvmm.results.phasenames import NAMES
 from dwcvmm.results.rates import Spread
 from dwcvmm.results.ratios import Ratio
-from dwcvmm.results.reportfile import Report
+from dwcvmm.results.reportfile import Phases, Report
 
 EVIL = "<script>alert('a & b')</script> $x^2$"
 TEMPLATE = Path(command.__file__).parents[1] / "page" / "page.html.j2"
@@ -215,12 +217,28 @@ def test_penalties_are_set_against_exits_without_double_execution() -> None:
     assert {(p.exits_per_s, p.penalty_percent) for p in points_of(elements())} == {(5000.0, 105.0)}
 
 
-PHASES = st.dictionaries(st.sampled_from([*pictures.TERMS, "rollback", "device", "other"]), st.floats(0, 1e6))
+PHASES = st.dictionaries(st.sampled_from([*NAMES]), st.floats(0, 1e6))
 
 
-@given(PHASES)
-def test_terms_and_rest_are_all_of_an_element(phases: dict[str, float]) -> None:
-    assert sum(pictures.phase_terms(phases).values()) == pytest.approx(sum(phases.values()))
+@given(st.lists(PHASES, min_size=1))
+def test_what_is_drawn_is_all_of_an_element(bars: list[dict[str, float]]) -> None:
+    shown = pictures.shown_phases(bars)
+    assert len(shown) < len(COLOURS)  # no colour twice
+    assert shown == [phase for phase in NAMES if phase in shown]
+    for phases in bars:
+        assert sum(pictures.by_name(phases, shown).values()) == pytest.approx(sum(phases.values()))
+
+
+def test_a_great_phase_is_drawn_by_itself() -> None:
+    small = dict.fromkeys(NAMES, 1.0)
+    shown = pictures.shown_phases([small, small | {"start": 90.0}])
+    assert "start" in shown
+    assert "scrub" in pictures.shown_phases([{"first_run": 97.0, "scrub": 3.0, "end": 0.5}])
+    assert "end" not in pictures.shown_phases([{"first_run": 97.0, "scrub": 3.0, "end": 0.5}])
+
+
+def test_every_phase_of_a_report_has_a_name() -> None:
+    assert list(NAMES) and set(NAMES) == {field.name for field in msgspec.structs.fields(Phases)}
 
 
 @pytest.mark.parametrize("lowest", [-40.0, 0.0, 3.0])

@@ -19,10 +19,11 @@ from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments import against as against_build
 from dwcvmm.experiments import bench_runs, guestprocess
-from dwcvmm.experiments.bench_elements import document, measure
+from dwcvmm.experiments.bench_elements import Plan, document, measure
 from dwcvmm.experiments.bench_runs import Guest
 from dwcvmm.experiments.benchtables import against_text, elements_table, runs_text
 from dwcvmm.experiments.builds import Build, other_build, this_build
+from dwcvmm.experiments.probing import by, here
 from dwcvmm.results.benchfile import OFF, Run
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
@@ -96,17 +97,15 @@ def elements(
     if not 0 <= min(page_counts) <= max(page_counts) <= MOST_PAGES:
         raise click.BadParameter(f"0 to {MOST_PAGES} of the guest's pages", param_hint="--pages")
     file = OutputFile(json_path) if json_path else None
+    plan = Plan(work_us, page_counts, rounds, checkpoint_every, scrub)
     if other_path:
-        # what is as by default is not named: the other build need not know it
-        options = ["--work-us", str(work_us), "--pages", pages]
-        options += ["--checkpoint-every", str(checkpoint_every)] if checkpoint_every != CHECKPOINT_EVERY else []
-        options += ["--scrub", f"{scrub >> 10}K"] if scrub else []
         builds = _builds(other_path)
-        with guestprocess.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
-            rows, compared = against_build.measure_elements(builds, rounds, options, Path(scratch), say)
-        result = document(rows, compared)
+        with guestprocess.terminated_like_interrupted():
+            rows, found = measure(plan, [by(build) for build in builds])
+        figures = [[each.figures(number) for number in range(rounds)] for each in found]
+        result = document(rows, against_build.result(builds, figures[0], figures[1]))
     else:
-        rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
+        rows, _ = interruptible(lambda: measure(plan, [here]))
         result = document(rows)
     show(elements_table(rows))
     if result.against:

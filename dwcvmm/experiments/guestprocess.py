@@ -22,17 +22,17 @@ SPARE_S = 60.0  # in addition to the time limit, to start and to end on a busy m
 TAIL = 300
 
 
-def call(command: list[str], most_s: float) -> tuple[int, str]:
-    """Returns (exit code, stderr). The process does not outlive this call, and is killed after the given seconds."""
+def call(command: list[str], most_s: float) -> tuple[int, str, str]:
+    """Returns (exit code, stdout, stderr). The process does not outlive this call, and is killed after that time."""
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        _, errors = process.communicate(timeout=most_s)
+        said, errors = process.communicate(timeout=most_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, errors = process.communicate()
-        return int(ExitCode.TIMEOUT), f"it had to be killed after {most_s:g} s"
+        said, errors = process.communicate()
+        return int(ExitCode.TIMEOUT), said, f"it had to be killed after {most_s:g} s"
     except BaseException:
         process.terminate()
         try:
@@ -41,7 +41,7 @@ def call(command: list[str], most_s: float) -> tuple[int, str]:
             process.kill()
             process.wait()
         raise
-    return process.returncode, errors
+    return process.returncode, said, errors
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def execute(
     for left in (report, console):
         left.unlink(missing_ok=True)
     command = command_of(other or this_build(), guest, column, timeout_s)
-    code, errors = call([*command, "--report", str(report), "--console", str(console)], timeout_s + SPARE_S)
+    code, _, errors = call([*command, "--report", str(report), "--console", str(console)], timeout_s + SPARE_S)
     said = errors.strip()[-TAIL:].removeprefix("dwcvmm: ")
     printed = console.read_text(errors="replace") if console.exists() else ""
     run = Run(round=number, strategy=column, other=other is not None)

@@ -116,9 +116,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     monkeypatch.setattr(sys, "executable", str(plant(tmp_path, script)))
 
 
-def plant(folder: Path, script: str) -> Path:
-    """An interpreter with a `dwcvmm` beside it that does what `script` says."""
-    for name, text in (("python", 'exec "$@"'), ("dwcvmm", script)):
+def plant(folder: Path, script: str, probe: str = "exit 1") -> Path:
+    """An interpreter with a `dwcvmm` beside it that does what `script` says; probes do what `probe` says."""
+    for name, text in (("python", f'test "$1" = -P || exec "$@"; {probe}'), ("dwcvmm", script)):
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     return folder / "python"
@@ -207,7 +207,7 @@ def test_a_build_against_itself(guests: Path, tmp_path: Path) -> None:
     assert against.this == against.other
     assert against.this.python == sys.executable
     figures = {(each.strategy, each.case, each.figure) for each in against.comparisons}
-    assert {("off", "0 pages", "us an element"), ("parallel", "5 pages", "penalty, %")} <= figures
+    assert {("off", "0 pages", "us a turn"), ("parallel", "5 pages", "penalty, %")} <= figures
     assert len(figures) == len(against.comparisons) == 2 + 2 * 2 * 2 + 2
     for each in against.comparisons:
         assert each.ratio is None or each.ratio.value == pytest.approx(each.this.median / each.other.median)
@@ -248,18 +248,47 @@ def test_both_builds_boot_in_turn(guests: Path, tmp_path: Path) -> None:
         ("missing", None, "no interpreter, and no directory of a build"),
         ("", None, "no build is there"),
         ("python", "exit 3", "does not say its version"),
-        ("python", 'test "$1" = --version || { echo Error: No such command >&2; exit 2; }', "does not know this bench"),
-        ("python", 'test "$1" = --version || { echo dwcvmm: no guest >&2; exit 3; }', "cannot do this bench: no guest"),
-        ("python", 'test "$1" = --version || exit 0', "cannot do this bench"),
     ],
 )
 def test_what_is_no_build(tmp_path: Path, name: str, script: str | None, words: str) -> None:
     if script:
         plant(tmp_path, script)
-    result = dwcvmm("bench", "elements", "--rounds", "1", "--against", tmp_path / name)
+    for bench in (("elements",), ("boot", "--kernel", "k")):
+        result = dwcvmm("bench", *bench, "--rounds", "1", "--against", tmp_path / name)
+        assert result.returncode == ExitCode.CONFIG
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (
+            "echo 'Traceback ...' >&2; echo 'ModuleNotFoundError: dwcvmm' >&2; exit 1",
+            "bench: ModuleNotFoundError: dwcvmm",
+        ),
+        ("echo nonsense", "cannot do this bench"),
+        ("echo '{}'", "cannot do this bench"),
+        ("""echo '{"error": "no such memory"}'""", "no such memory"),
+    ],
+)
+def test_a_build_that_cannot_be_probed(guests: Path, tmp_path: Path, probe: str, words: str) -> None:
+    plant(tmp_path, "echo dwcvmm, version 9", probe)
+    result = dwcvmm("bench", "elements", "--rounds", "1", "--pages", "0", "--against", tmp_path / "python")
     assert result.returncode == ExitCode.CONFIG
     assert words in result.stderr
-    assert "Traceback" not in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert "Traceback (most" not in result.stderr
+
+
+@needs_kvm
+def test_a_build_that_does_not_know_an_option(guests: Path, tmp_path: Path) -> None:
+    plant(tmp_path, 'test "$1" = --version || { echo "Error: No such option" >&2; exit 2; }; echo dwcvmm, version 9')
+    command = ("bench", "boot", "--kernel", guests / "fpu.bin", "--memory", "16M", "--rounds", "1")
+    result = dwcvmm(*command, "--strategies", "off", "--against", tmp_path / "python")
+    assert result.returncode == ExitCode.CONFIG
+    assert "does not know this bench: Error: No such option" in result.stderr
 
 
 def test_a_python_without_dwcvmm_is_no_build(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import random
 
 import pytest
 from test_bench_runs import run
-from test_page import elements
 
-from dwcvmm.experiments.against import compared, element_figures, run_figures, together
+from dwcvmm.element.config import Strategy
+from dwcvmm.experiments.against import compared, run_figures
+from dwcvmm.experiments.bench_elements import Rounds, rows
 from dwcvmm.experiments.builds import in_turn
+from dwcvmm.experiments.probing import Probed
 from dwcvmm.results import ratios
 from dwcvmm.results.benchfile import OFF
 from dwcvmm.results.ratios import LEAST_ROUNDS, Ratio, ratio_of_medians, t_quantile, tail
@@ -76,14 +78,36 @@ def test_a_figure_counts_where_both_builds_have_it() -> None:
     assert only.ratio == Ratio(2.0)
 
 
+def probed(us: float, compare_us: float = 0.0) -> Probed:
+    """A probe of 100 turns in 50 elements."""
+    return Probed(
+        turns=100, elements=50, seconds=us * 100 / 1e6, handovers=None, start_s=1.0, resident_bytes=1,
+        phases_s={"compare_commit": compare_us * 50 / 1e6},
+    )  # fmt: skip
+
+
 def test_figures_of_elements() -> None:
-    rows = elements().rows
-    found = element_figures(rows)
-    assert found[OFF, "50 pages", "us an element"] == rows[0].plain_us
-    assert found["parallel", "0 pages", "penalty, %"] == rows[0].penalty_percent
-    assert not any("compare" in figure for _, _, figure in found)  # without a slope
-    assert [row.strategy for row in together([rows, rows, rows])] == [row.strategy for row in rows]
-    assert together([rows, rows])[0].penalty_percent == rows[0].penalty_percent
+    times = {
+        ("off", 0): (50.0, 0.0),
+        ("parallel", 0): (55.0, 1.0),
+        ("off", 10): (50.0, 0.0),
+        ("parallel", 10): (60.0, 3.0),
+    }
+    found = Rounds()
+    for (name, pages), (us, compare_us) in times.items():
+        for slower in (1, 2):  # the second round is on a machine half as fast
+            found.add(Strategy(name), pages, probed(slower * us, slower * compare_us))
+    for number in (0, 1):
+        figures = found.figures(number)
+        assert figures["off", "10 pages", "us a turn"] == pytest.approx((number + 1) * 50.0)
+        assert figures["parallel", "0 pages", "penalty, %"] == pytest.approx(10.0)
+        assert figures["parallel", "10 pages", "compare and commit a page, us"] == pytest.approx((number + 1) * 0.2)
+        assert ("parallel", "0 pages", "compare and commit a page, us") not in figures
+    first, second = rows(found.probed, empty=20.0)
+    assert (first.strategy, first.dirty_pages, second.dirty_pages) == ("parallel", 0, 10)
+    assert (first.plain_us, first.dwc_us, first.work_us) == pytest.approx((75.0, 82.5, 55.0))
+    assert (first.penalty_percent, second.penalty_percent) == pytest.approx((10.0, 20.0))
+    assert second.compare_commit_us_per_page == pytest.approx(0.3)
 
 
 def test_figures_of_runs_are_of_one_build_and_round() -> None:

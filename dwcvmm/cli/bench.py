@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from dwcvmm.cli.against import against, both_builds
 from dwcvmm.cli.apart import check_apart
+from dwcvmm.cli.benchcosts import exits, memory
 from dwcvmm.cli.units import DAY, MS, Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.core.enums import LOG_ELEMENTS
@@ -22,7 +24,6 @@ from dwcvmm.experiments import bench_runs, guestprocess
 from dwcvmm.experiments.bench_elements import Plan, document, measure
 from dwcvmm.experiments.bench_runs import Guest
 from dwcvmm.experiments.benchtables import against_text, elements_table, runs_text
-from dwcvmm.experiments.builds import Build, other_build, this_build
 from dwcvmm.experiments.probing import by, here
 from dwcvmm.results.benchfile import OFF, Run
 from dwcvmm.results.jsonfile import pretty_json
@@ -49,18 +50,13 @@ class Columns(click.ParamType[tuple[str, ...]]):
         return columns
 
 
-against = click.option(
-    "--against",
-    "other_path",
-    type=click.Path(path_type=Path),
-    metavar="BUILD",
-    help="Measure another build in turn with this one, and show ratios: its interpreter, or its checkout.",
-)
-
-
 @click.group()
 def bench() -> None:
     """Measure penalties on this host."""
+
+
+bench.add_command(memory)
+bench.add_command(exits)
 
 
 @bench.command()
@@ -99,7 +95,7 @@ def elements(
     file = OutputFile(json_path) if json_path else None
     plan = Plan(work_us, page_counts, rounds, checkpoint_every, scrub)
     if other_path:
-        builds = _builds(other_path)
+        builds = both_builds(other_path)
         with guestprocess.terminated_like_interrupted():
             rows, found = measure(plan, [by(build) for build in builds])
         figures = [[each.figures(number) for number in range(rounds)] for each in found]
@@ -112,14 +108,6 @@ def elements(
         show(against_text(result.against))
     if file:
         file.write(pretty_json(result))
-
-
-def _builds(other_path: Path) -> tuple[Build, Build]:
-    """This build and the other. Raises ConfigError if one cannot be asked."""
-    builds = this_build(), other_build(other_path)
-    for build in builds:
-        build.facts()
-    return builds
 
 
 def of_runs(command: Callable[..., int]) -> Callable[..., int]:
@@ -184,7 +172,7 @@ def _runs(
     guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None, other_path: Path | None
 ) -> int:
     check_apart({"--json": json_path}, {"--kernel": guest.kernel, "--initrd": guest.initrd})
-    builds = _builds(other_path) if other_path else None
+    builds = both_builds(other_path) if other_path else None
     file = OutputFile(json_path) if json_path else None
 
     def after_run(run: Run, runs: list[Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ import msgspec
 from dwcvmm.element.config import Strategy
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments import probe
-from dwcvmm.experiments.builds import Build, refusal
+from dwcvmm.experiments.builds import Build, refusal, this_build
 from dwcvmm.experiments.guestprocess import call
 from dwcvmm.results.jsonfile import NOT_JSON
 
@@ -68,12 +69,15 @@ def _ask(build: Build, spec: dict[str, Any]) -> Probed:
         file = {key: value for key, value in spec.items() if key != "image"} | {"kernel": image.name}
         # -P: dwcvmm is the one of the interpreter, wherever this is run
         code, said, errors = call([str(build.python), "-P", str(Path(probe.__file__)), json.dumps(file)], MOST_S)
+    if code == -signal.SIGKILL:
+        raise MachineRefused("it was killed, as the kernel does when memory runs out")
     if code != ExitCode.OK:
         raise refusal(build, code, errors)
     try:
         answer = msgspec.json.decode(said, type=dict[str, Any])
         if "error" in answer:
-            raise MachineRefused(f"{build.python}: {answer['error']}")
+            whose = "" if build == this_build() else f"the build of {build.python}: "
+            raise MachineRefused(whose + answer["error"])
         return msgspec.convert(answer, Probed)
     except NOT_JSON as error:  # or of another form
         raise refusal(build, code, str(error)) from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dwcvmm.page.style import COLOURS, INK, new_figure
-from dwcvmm.results.benchfile import Comparison, ElementsRow
+from dwcvmm.results.benchfile import Comparison, ElementsRow, MemoryRow
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
+from dwcvmm.results.figures import size
 from dwcvmm.results.phasenames import NAMES
+from dwcvmm.results.rates import Spread
 
 REST = "all others"
 MOST_PHASES, LEAST_SHARE = len(COLOURS) - 1, 0.02  # in a picture: a colour each, and one for the rest
@@ -69,11 +71,11 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
     return figure
 
 
-def phases(bars: Sequence[tuple[str, Mapping[str, float]]]) -> Any:
-    """Where an element's time goes. `bars`: a name, and us an element for each phase of the report."""
+def phases(bars: Sequence[tuple[str, Mapping[str, float]]], xlabel: str = "us an element") -> Any:
+    """Where the time goes. `bars`: a name, and us for each phase of the report."""
     shown = shown_phases([phases_us for _, phases_us in bars])
     named = [(name, by_name(phases_us, shown)) for name, phases_us in bars]
-    return stacked(named, (*(NAMES[phase] for phase in shown), REST), "us an element")
+    return stacked(named, (*(NAMES[phase] for phase in shown), REST), xlabel)
 
 
 def penalty_by_exits(points: Sequence[Point]) -> Any:
@@ -123,6 +125,36 @@ def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
     axis.set_xlabel("pages that an element writes")
     axis.set_ylabel("penalty, %")
     figure.legend(loc="outside lower left", ncols=3, fontsize=9)
+    return figure
+
+
+def costs_by_memory(rows: Sequence[MemoryRow]) -> Any:
+    """Rows of `bench memory` that have figures: medians, with bars from least to greatest."""
+    figure, axes = new_figure(7.5, rows=3)
+    kinds: tuple[tuple[str, Callable[[MemoryRow], Spread | None], float], ...] = (
+        ("start, s", lambda row: row.start_s, 1),
+        ("resident, MiB", lambda row: row.resident_bytes, 1 << 20),
+        ("us an element", lambda row: row.us_a_turn, 1),
+    )
+    for axis, (label, value, unit) in zip(axes, kinds, strict=True):
+        for strategy in dict.fromkeys(row.strategy for row in rows):
+            found = [(row.memory_bytes / (1 << 20), value(row)) for row in rows if row.strategy == strategy]
+            points = sorted((mib, spread) for mib, spread in found if spread)
+            middle = [spread.median / unit for _, spread in points]
+            bars = (
+                [(spread.median - spread.min) / unit for _, spread in points],
+                [(spread.max - spread.median) / unit for _, spread in points],
+            )
+            sizes, colour = [mib for mib, _ in points], colour_of(strategy)
+            axis.errorbar(sizes, middle, yerr=bars, marker="o", capsize=3, color=colour, label=strategy)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda mib, _: size(mib * (1 << 20)))
+        axis.set_ylim(bottom=0)
+        axis.grid()
+        axis.set_ylabel(label)
+    axes[-1].set_xlabel("RAM of the guest")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=9)
     return figure
 
 

@@ -9,11 +9,12 @@ from dwcvmm.page import pictures
 from dwcvmm.page.againstsection import against_parts
 from dwcvmm.page.campaignsection import campaign_parts
 from dwcvmm.page.captions import NONE, name_of, of, said
+from dwcvmm.page.costsections import exits_bench_parts, memory_parts
 from dwcvmm.page.html import Picture, Section, Table
 from dwcvmm.page.inputs import Document
 from dwcvmm.page.pictures import Point
 from dwcvmm.results import rates
-from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, RunsBench, RunsRow
+from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, ExitsBench, MemoryBench, RunsBench, RunsRow
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, with_bounds
@@ -39,6 +40,8 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     works = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema != BOOT]
     runs = [(path, found) for path, found in documents if isinstance(found, Report)]
     elements = [(path, found) for path, found in documents if isinstance(found, ElementsBench)]
+    exits = [(path, found) for path, found in documents if isinstance(found, ExitsBench)]
+    memories = [(path, found) for path, found in documents if isinstance(found, MemoryBench)]
     checks = [(path, found) for path, found in documents if isinstance(found, CheckResult)]
     campaigns = [(path, found) for path, found in documents if isinstance(found, Campaign)]
     points = [point for _, found in documents for point in points_of(found)]
@@ -51,6 +54,8 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
             f"Single elements of 2017 had penalties of {ELEMENTS_2017[0]} % to {ELEMENTS_2017[1]} %, on another host.",
             [part for n, (_, b) in enumerate(elements, 1) for part in elements_parts(n, b)],
         ),
+        Section("Exits", "", [part for n, (_, b) in enumerate(exits, 1) for part in exits_bench_parts(n, b)]),
+        Section("Memory", "", [part for n, (_, b) in enumerate(memories, 1) for part in memory_parts(n, b)]),
         Section("Penalty and exits", "", list(exits_parts(points))),
         Section("Slice ends", "", [part for n, (_, c) in enumerate(checks, 1) for part in check_parts(n, c)]),
         Section("Faults", "", [part for n, (p, c) in enumerate(campaigns, 1) for part in campaign_parts(n, p, c)]),

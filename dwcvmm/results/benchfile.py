@@ -1,4 +1,4 @@
-"""The result files of `dwcvmm bench`: `dwcvmm-bench-elements/1`, `dwcvmm-bench-boot/1`, `dwcvmm-bench-workload/1`."""
+"""The result files of `dwcvmm bench`: `dwcvmm-bench-BENCH/1`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dwcvmm.results.ratios import Ratio
 from dwcvmm.results.reportfile import Report
 
 ELEMENTS, BOOT, WORKLOAD = "dwcvmm-bench-elements/1", "dwcvmm-bench-boot/1", "dwcvmm-bench-workload/1"
+MEMORY, EXITS = "dwcvmm-bench-memory/1", "dwcvmm-bench-exits/1"
 OFF = Strategy.OFF.value  # what penalties are compared with
 
 
@@ -105,4 +106,49 @@ class RunsBench(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     rows: list[RunsRow]
     runs: list[Run]
+    against: Against | None = None
+
+
+class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A strategy with a size of RAM, over the rounds. `reason`: why there is no figure."""
+
+    strategy: str
+    memory_bytes: int
+    start_s: Spread | None = None  # from nothing to the first element
+    resident_bytes: Spread | None = None  # the most that the process had
+    us_a_turn: Spread | None = None  # of the guest: an element under a strategy that compares
+    reason: str = ""
+
+
+class MemoryBench(msgspec.Struct, frozen=True, kw_only=True):
+    """The result file of `bench memory`. `work_us` and `dirty_pages`: of a turn, as of `bench elements`."""
+
+    schema: str
+    origin: Origin
+    rounds: int
+    work_us: float
+    dirty_pages: int
+    rows: list[MemoryRow]
+    against: Against | None = None
+
+
+class ExitsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of access under a strategy, over the rounds; an access is an exit."""
+
+    strategy: str
+    access: str
+    us_an_exit: Spread
+    over_off: Spread | None  # how many times that of the same round under off; null of off
+    exits_an_element: float
+    handovers_an_element: float | None  # null if the build does not count them
+    phases_us: dict[str, float]  # medians: us an exit by phase of the report
+
+
+class ExitsBench(msgspec.Struct, frozen=True, kw_only=True):
+    """The result file of `bench exits`."""
+
+    schema: str
+    origin: Origin
+    rounds: int
+    rows: list[ExitsRow]
     against: Against | None = None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dwcvmm.results.rates import Spread
 from dwcvmm.results.ratios import Ratio
 
+UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
+
 
 def figure(value: float) -> str:
     """Four significant digits, but all digits of the integer part."""
@@ -37,3 +39,9 @@ def ratio_text(ratio: Ratio | None) -> str:
         return "-"
     bounds = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.3f}, {ratio.high:.3f})"
     return f"{ratio.value:.3f}{bounds}"
+
+
+def size(number: float) -> str:
+    """Bytes in the greatest unit of which there is one: "512 MiB", "1.5 GiB"."""
+    unit = next((unit for unit in UNITS if number >= UNITS[unit]), "B")
+    return f"{number / UNITS.get(unit, 1):.4g} {unit}"

@@ -18,9 +18,10 @@ from test_run import dwcvmm
 
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments import guestprocess
+from dwcvmm.experiments.bench_exits import ACCESSES
 from dwcvmm.experiments.bench_runs import Guest
 from dwcvmm.experiments.builds import other_build, this_build
-from dwcvmm.results.benchfile import ElementsBench, RunsBench
+from dwcvmm.results.benchfile import ElementsBench, ExitsBench, MemoryBench, RunsBench
 
 SPIN = b"\xb0\x41\x66\xba\xf8\x03\xee\xeb\xfe"  # prints "A", then jmp $
 
@@ -191,6 +192,64 @@ def test_workload_needs_its_guest(tmp_path: Path) -> None:
     result = subprocess.run([*COMMAND, "bench", "workload"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == ExitCode.CONFIG
     assert "guest-images/linux/build.sh" in result.stderr
+
+
+# what RAM and exits cost
+
+
+@needs_kvm
+def test_rows_of_memory(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    result = dwcvmm("bench", "memory", "--json", out, "--sizes", "16M,64M,9000G", "--rounds", "2", "--work-us", "20")
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=MemoryBench)
+    rows = {(row.strategy, row.memory_bytes >> 20): row for row in found.rows}
+    assert len(rows) == len(found.rows) == 3 * len({row.strategy for row in found.rows})
+    for (strategy, mib), row in rows.items():
+        if mib > 64:
+            assert row.reason and not row.start_s  # no host has it, and the result says why
+            assert f"{strategy}, 9000 GiB: left out: " in result.stderr
+        else:
+            assert row.start_s and row.us_a_turn and row.resident_bytes
+            assert 0 < row.start_s.min <= row.start_s.max < 60
+            assert row.us_a_turn.min > 10
+            assert 10 << 20 < row.resident_bytes.median < 400 << 20
+    assert result.stderr.count("left out") == len(rows) / 3  # once, not in each round
+
+
+@needs_kvm
+def test_rows_of_exits(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "exits.json"
+    result = dwcvmm("bench", "exits", "--json", out, "--rounds", "1", "--against", sys.executable)
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=ExitsBench)
+    assert {row.access for row in found.rows} == set(ACCESSES)
+    for row in found.rows:
+        assert row.us_an_exit.median > 0
+        assert (row.over_off is None) == (row.strategy == "off")
+        assert sum(row.phases_us.values()) == pytest.approx(row.us_an_exit.median, rel=0.02)  # one round
+        assert row.exits_an_element >= 1
+        assert bool(row.handovers_an_element) == (row.strategy == "parallel")
+    python = {(row.access, row.strategy): row.phases_us["python"] for row in found.rows}
+    assert python["8042 read", "off"] > 2 * python["port write in C", "off"]
+    assert found.against
+    assert {each.case for each in found.against.comparisons} == set(ACCESSES)
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("memory", "--sizes", "much"), "'much' is no size"),
+        (("memory", "--sizes", ""), "is no size"),
+        (("memory", "--pages", "-1"), "--pages"),
+        (("exits", "--rounds", "0"), "--rounds"),
+    ],
+)
+def test_bad_requests_for_costs(arguments: tuple[str, ...], words: str) -> None:
+    result = dwcvmm("bench", *arguments)
+    assert result.returncode == ExitCode.USAGE
+    assert words in result.stderr
 
 
 # two builds

@@ -26,12 +26,18 @@ from dwcvmm.page.svg import inline
 from dwcvmm.results import campaignfile
 from dwcvmm.results.benchfile import (
     ELEMENTS,
+    EXITS,
+    MEMORY,
     OFF,
     Against,
     BuildFacts,
     Comparison,
     ElementsBench,
     ElementsRow,
+    ExitsBench,
+    ExitsRow,
+    MemoryBench,
+    MemoryRow,
     Run,
     RunsBench,
 )
@@ -79,6 +85,27 @@ def against() -> Against:
     return Against(this=builds[0], other=builds[1], rounds=7, comparisons=found)
 
 
+def memory() -> MemoryBench:
+    """Two sizes, of which the second is refused."""
+    rows = [
+        MemoryRow(strategy="off", memory_bytes=64 << 20, start_s=Spread(1, 1, 2), resident_bytes=Spread(9e7, 8e7, 9e7),
+                  us_a_turn=Spread(200, 190, 220)),
+        MemoryRow(strategy="off", memory_bytes=8 << 30, reason=EVIL),
+    ]  # fmt: skip
+    return MemoryBench(schema=MEMORY, origin=Origin(command=EVIL), rounds=3, work_us=200, dirty_pages=10, rows=rows)
+
+
+def exits() -> ExitsBench:
+    rows = [
+        ExitsRow(
+            strategy=strategy, access=EVIL, us_an_exit=Spread(7, 6, 8), over_off=over, exits_an_element=1.0,
+            handovers_an_element=None, phases_us={"first_run": 4.0, "python": 2.0, "other": 1.0},
+        )
+        for strategy, over in (("off", None), ("sequential", Spread(5, 5, 5)))
+    ]  # fmt: skip
+    return ExitsBench(schema=EXITS, origin=Origin(command=EVIL), rounds=5, rows=rows)
+
+
 CHECK = {
     "schema": "dwcvmm-check/1", "guest": EVIL, "strategy": "sequential", "elements": 9, "slice_ns": 200_000,
     "slice_ends": 6, "catch_ups": 1, "debug_exits": 2, "unexplained": 0, "divergences": {"time": 2},
@@ -97,10 +124,19 @@ EXAMPLES: dict[str, Any] = {
     "boot": bench(),
     "workload": bench(hashes=True),
     "elements": elements(),
+    "memory": memory(),
+    "exits": exits(),
     "check": CHECK,
     "campaign": FAULTS,
 }
-TYPES = {"run": Report, "elements": ElementsBench, "check": CheckResult, "campaign": Campaign}
+TYPES = {
+    "run": Report,
+    "elements": ElementsBench,
+    "memory": MemoryBench,
+    "exits": ExitsBench,
+    "check": CheckResult,
+    "campaign": Campaign,
+}
 
 
 def write(directory: Path, example: object, name: str = "in.json") -> Path:
@@ -162,12 +198,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_page_of_everything(tmp_path: Path) -> None:
     made = sections(all_examples(tmp_path))
     assert [s.title for s in made] == [
-        "Boot", "Workload", "Runs", "Elements", "Penalty and exits", "Slice ends", "Faults",
+        "Boot", "Workload", "Runs", "Elements", "Exits", "Memory", "Penalty and exits", "Slice ends", "Faults",
     ]  # fmt: skip
     text = render(made, "2026", "0")
     page = Parsed(text)
     assert page.tags["table"] == sum(isinstance(part, Table) for s in made for part in s.parts)
-    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 9
+    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 11
     # escaped everywhere, and there: in a guest's name, a reason, a command, the labels of pictures
     assert page.tags["script"] == 0
     assert text.count("&lt;script&gt;") >= 4

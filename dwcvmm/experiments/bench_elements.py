@@ -9,6 +9,7 @@ from typing import Any
 
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.experiments.against import Figures, Key
 from dwcvmm.experiments.builds import in_turn
 from dwcvmm.experiments.probing import Probe, Probed, specification
@@ -101,12 +102,16 @@ def measure(plan: Plan, probes: Sequence[Probe]) -> tuple[list[ElementsRow], lis
     return rows(found[0].probed, empty), found
 
 
+def settings_of(strategy: Strategy, every: int = CHECKPOINT_EVERY, scrub_bytes_per_s: int = 0) -> dict[str, int]:
+    """Of a machine. The guest reads no time, so any number of elements between checkpoints is exact."""
+    compares = strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL)
+    return {"checkpoint_every": every, "scrub": scrub_bytes_per_s} if compares else {}
+
+
 def _cases(plan: Plan) -> Iterator[tuple[int, Strategy, Mapping[str, Any]]]:
     for pages in plan.page_counts:
         for strategy in (Strategy.OFF, *protected_strategies()):
-            compares = strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL)
-            settings = {"checkpoint_every": plan.every, "scrub": plan.scrub_bytes_per_s} if compares else {}
-            yield pages, strategy, settings
+            yield pages, strategy, settings_of(strategy, plan.every, plan.scrub_bytes_per_s)
 
 
 def rows(probed: Mapping[tuple[Strategy, int], Sequence[Probed]], empty: float) -> list[ElementsRow]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dwcvmm.element.config import Strategy
 from dwcvmm.experiments.against import Figures, Key
-from dwcvmm.experiments.bench_elements import calibrate, of_element, protected_strategies
+from dwcvmm.experiments.bench_elements import calibrate, of_element, protected_strategies, settings_of
 from dwcvmm.experiments.builds import in_turn
 from dwcvmm.experiments.probing import MachineRefused, Probe, Probed
 from dwcvmm.results.benchfile import MEMORY, Against, MemoryBench, MemoryRow
@@ -73,7 +73,7 @@ def measure(plan: Plan, probes: Sequence[Probe], say: Callable[[str], None]) -> 
     found = [Rounds() for _ in probes]
     for number in range(plan.rounds):
         for strategy, bytes_ in cases(plan):
-            spec = of_element(strategy, iterations, plan.pages, memory=f"{bytes_ // 1024}K")
+            spec = of_element(strategy, iterations, plan.pages, memory=f"{bytes_ >> 10}K", **settings_of(strategy))
             for probe, mine in in_turn(list(zip(probes, found, strict=True)), number):
                 if (strategy, bytes_) in mine.reasons:
                     continue

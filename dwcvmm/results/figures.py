@@ -41,6 +41,11 @@ def ratio_text(ratio: Ratio | None) -> str:
     return f"{ratio.value:.3f}{bounds}"
 
 
+def seconds(number: float) -> str:
+    """ "1.20 s", "12.3 ms"."""
+    return f"{number:.2f} s" if number >= 0.1 or not number else f"{number * 1000:.3g} ms"
+
+
 def size(number: float) -> str:
     """Bytes in the greatest unit of which there is one: "512 MiB", "1.5 GiB"."""
     unit = next((unit for unit in UNITS if number >= UNITS[unit]), "B")

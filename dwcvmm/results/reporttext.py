@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dwcvmm.results.figures import counted
+from dwcvmm.results.figures import counted, seconds
 from dwcvmm.results.phasenames import NAMES
 from dwcvmm.results.reportfile import Report
 
@@ -13,12 +13,12 @@ LEAST_SHARE = 0.01
 
 def times(report: Report) -> str:
     """Where the time went: each phase of at least a percent, the others together, and what has no name."""
-    seconds: dict[str, float] = msgspec.to_builtins(report.phases_s)
-    unnamed = seconds.pop("other")
-    shown = {name: s for name, s in seconds.items() if s >= LEAST_SHARE * report.wall_s and s > 0}
-    parts = [f"{text.rpartition(': ')[2]} {shown[name]:.2f} s" for name, text in NAMES.items() if name in shown]
-    rest = sum(seconds.values()) - sum(shown.values())
-    return ", ".join([*parts, f"the rest {rest:.2f} s, without a name {unnamed:.2f} s"])
+    spent: dict[str, float] = msgspec.to_builtins(report.phases_s)
+    unnamed = spent.pop("other")
+    shown = {name: s for name, s in spent.items() if s >= LEAST_SHARE * report.wall_s and s > 0}
+    parts = [f"{text.rpartition(': ')[2]} {seconds(shown[name])}" for name, text in NAMES.items() if name in shown]
+    rest = sum(spent.values()) - sum(shown.values())
+    return ", ".join([*parts, f"the rest {seconds(rest)}, without a name {seconds(unnamed)}"])
 
 
 def summarise(report: Report) -> str:

@@ -19,8 +19,8 @@ static int run_unprotected(struct dwc_engine *e)
 	int end;
 
 	a->limit_ns = dwc_time_limit(e);
+	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(a);
-	e->stats.first_run_ns += dwc_ran_ns(a);
 	if (end == DWC_RUN_TIME_LIMIT) {
 		e->has_pending_io = 0;
 		dwc_advance_clock(e, dwc_ran_ns(a));

@@ -26,13 +26,16 @@ int dwc_pages_harvest(struct dwc_replica *r)
 	if (r->index && r->engine->vms == 1)
 		return 0;
 	for (int i = 0; i < r->engine->nslots; i++) {
+		enum dwc_activity before = dwc_enter(r, DWC_AT_DIRTY_LOG);
 		struct kvm_dirty_log log;
 		long err;
 
 		memset(&log, 0, sizeof log);
 		log.slot = (uint32_t)i;
 		log.dirty_bitmap = r->slots[i].dirty;
-		if ((err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log)) < 0)
+		err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log);
+		dwc_leave(r, before);
+		if (err < 0)
 			return (int)err;
 	}
 	if (r->stage == DWC_STAGE_RAN)
@@ -160,6 +163,7 @@ static int clear_cold(struct dwc_engine *e)
 			struct dwc_slot *s = &e->replicas[0].slots[i];
 			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;
 			struct kvm_clear_dirty_log log;
+			enum dwc_activity before;
 			long err;
 
 			while (first < last && !s->cold[first])
@@ -173,7 +177,9 @@ static int clear_cold(struct dwc_engine *e)
 			log.first_page = first * 64;
 			log.num_pages = (uint32_t)((last * 64 < pages ? last * 64 : pages) - first * 64);
 			log.dirty_bitmap = s->cold + first;
+			before = dwc_enter(&e->replicas[0], DWC_AT_DIRTY_LOG);
 			err = dwc_ioctl(e->replicas[replica].vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+			dwc_leave(&e->replicas[0], before);
 			if (err < 0)
 				return (int)err;
 		}

@@ -69,6 +69,7 @@ static int job_run_for(struct dwc_replica *r)
 
 	if (err)
 		return err;
+	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
 	dwc_counter_disarm(r); /* the budget is not of this run */
 	r->started_ns = dwc_now_ns();
 	err = dwc_replica_run(r, r->limit_ns);

@@ -11,6 +11,7 @@
 struct dwc_stats {
 	uint64_t committed, rollbacks, pages_compared, pages_hot_max, pages_copied;
 	uint64_t by_end[64]; /* indexed by KVM_EXIT_* */
+	uint64_t inner_exits;
 	uint64_t normalised_rf, normalised_unusable;
 	/* ends by an overflow: debug exceptions and catch-ups that they took; |n1 - n2| and skid of e1 by powers of two */
 	uint64_t debug_exits, catch_ups, distance[DWC_HISTOGRAM], lateness[DWC_HISTOGRAM];

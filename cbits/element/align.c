@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "stats.h"
 #include "status.h"
@@ -106,7 +107,10 @@ static int pass_repeat(struct dwc_replica *r, uint64_t to)
 /* The other replica has reached a natural end, so this one must reach one soon. Returns an enum dwc_align_result or -errno. */
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 {
-	int status = advance(r, limit);
+	int status;
+
+	dwc_inner_plan(r, dwc_inner_limit_to_meet(other(r)), 0);
+	status = advance(r, limit);
 
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
@@ -116,7 +120,8 @@ static int agree(struct dwc_engine *e)
 {
 	int err;
 
-	if (dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
+	if (!dwc_inner_same(&e->replicas[0], &e->replicas[1]) ||
+	    dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
 		return 0;
 	for (int i = 0; i < 2; i++)
 		if ((err = dwc_replica_call(&e->replicas[i], dwc_pages_harvest)) ||
@@ -130,10 +135,21 @@ static int near(uint64_t a, uint64_t b)
 	return (a > b ? a - b : b - a) <= NOISE;
 }
 
-/* By how much replica B leads A: the difference of the counts minus its usual value at the same instruction. */
-static int64_t lead_of_b(const struct dwc_engine *e)
+/* By how much replica B counts more than A, minus the usual value at the same instruction. */
+static int64_t surplus_of_b(const struct dwc_engine *e)
 {
 	return (int64_t)(e->replicas[1].count - e->replicas[0].count) - e->slice.habits.bias / SIXTEENTHS;
+}
+
+/* By how much replica B leads A. Inner exits say for certain who leads, if their numbers differ. */
+static int64_t lead_of_b(const struct dwc_engine *e)
+{
+	int64_t lead = surplus_of_b(e);
+	uint32_t a = e->replicas[0].inner.count, b = e->replicas[1].inner.count;
+
+	if (b > a && lead < 1)
+		return 1;
+	return b < a && lead > -1 ? -1 : lead;
 }
 
 /* A moving average over about eight samples. */
@@ -145,7 +161,7 @@ static void follow(int64_t *habit, int64_t sample)
 /* Both are at the same instruction, so the difference of their counts is noise: learn it. */
 static void learn_noise(struct dwc_engine *e)
 {
-	int64_t off = lead_of_b(e);
+	int64_t off = surplus_of_b(e);
 
 	follow(&e->slice.habits.spread, off < 0 ? -off : off);
 	follow(&e->slice.habits.bias, (int64_t)(e->replicas[1].count - e->replicas[0].count));
@@ -293,6 +309,8 @@ int dwc_align(struct dwc_engine *e)
 {
 	int status;
 
+	for (int i = 0; i < 2; i++)
+		dwc_inner_plan(&e->replicas[i], DWC_NO_LIMIT, 0);
 	note_stop(e);
 	for (int number = 0; number < TRIES; number++) {
 		if (near(e->replicas[0].count, e->replicas[1].count) && (status = agree(e))) {

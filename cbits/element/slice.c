@@ -3,6 +3,7 @@
 
 #include "element/align.h"
 #include "engine.h"
+#include "replica/clock.h"
 #include "replica/replica.h"
 #include "vcpu/counter.h"
 

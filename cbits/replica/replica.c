@@ -17,6 +17,9 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
+#include "replica/limit.h"
 #include "status.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
@@ -270,12 +273,6 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 	return err || e->vms == 1 ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
-/* The host time that its last run took. */
-uint64_t dwc_ran_ns(const struct dwc_replica *r)
-{
-	return r->ended_ns - r->started_ns;
-}
-
 /* Whether the slice is over. It ends by the count (a periodic kick finds an overflow whose signal was lost), or by time if
  * the guest has become slow. It needs some progress in any case: where an entry takes longer than a slice (in an
  * emulator), nothing would ever be done. */
@@ -292,8 +289,8 @@ static int slice_is_over(struct dwc_replica *r)
 	return 0;
 }
 
-/* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
- * that was not ended by an exit can be continued. */
+/* Run to an exit that is no inner one, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end
+ * or -errno. A run that was not ended by an exit can be continued. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
@@ -308,8 +305,12 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
 		dwc_tsc_exit(r);
-		if (err >= 0)
+		if (err >= 0) {
+			dwc_describe_exit(r);
+			if (dwc_inner_pass(r))
+				continue;
 			break;
+		}
 		if (err != -EINTR && err != -EAGAIN)
 			return (int)err;
 		r->run->immediate_exit = 0;
@@ -317,10 +318,9 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_STOP_REQUESTED;
 		if (e->config.counting && (err = slice_is_over(r)))
 			return (int)err;
-		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
+		if (dwc_is_at_limit(r, limit_ns))
 			return DWC_RUN_TIME_LIMIT;
 	}
-	dwc_describe_exit(r);
 	if (!e->protects)
 		return 0;
 	if ((booked = dwc_counter_exit(r)))

@@ -11,11 +11,12 @@
 #include <time.h>
 
 #include "account.h"
+#include "ram.h"
+#include "replica/inner.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-#define DWC_MAX_SLOTS 4
 
 struct dwc_engine;
 struct chase;
@@ -31,7 +32,7 @@ enum dwc_stage {
 struct dwc_slot {
 	uint64_t gpa, size;
 	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
-	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+	int used;        /* a page in it was written, by the guest or the VMM */
 };
 
 /* A number that one thread increments and another waits for. */
@@ -54,9 +55,11 @@ struct dwc_replica {
 	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
 	struct kvm_run *run;
 	uint8_t *ram; /* hva of gpa 0 */
-	struct dwc_slot slots[DWC_MAX_SLOTS];
+	struct dwc_slot slots[DWC_MOST_SLOTS];
+	long faults; /* page faults of its thread, when the dirty logs were last read on it */
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
+	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
 	enum dwc_stage stage;
 	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
@@ -93,6 +96,5 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
-uint64_t dwc_ran_ns(const struct dwc_replica *r);
 
 #endif

@@ -92,8 +92,10 @@ def test_the_clocks_memory_tells_both_sizes(size: int) -> None:
     def read(*indices: int) -> int:
         taken = []
         for index in indices:
-            chipset.write_port(layout.RTC, index, 0)
-            taken.append(chipset.read_port(layout.RTC + 1, 0) or 0)
+            chipset.write(False, layout.RTC, 1, index, 0)
+            value = chipset.read(False, layout.RTC + 1, 1, 0)
+            assert isinstance(value, int)
+            taken.append(value)
         return int.from_bytes(bytes(taken), "little")
 
     assert (16 << 20) + (read(0x34, 0x35) << 16) == max(min(size, LOW_END) & ~0xFFFF, 16 << 20)

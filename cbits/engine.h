@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "account.h"
 #include "config.h"
 #include "element/between.h"
 #include "element/inplace.h"
@@ -56,6 +57,7 @@ struct dwc_engine {
 	struct dwc_steps steps;
 	struct dwc_scrub scrub;
 	struct dwc_stats stats;
+	struct dwc_account account;
 };
 
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length);

@@ -116,6 +116,7 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 		if ((err = make_replica(e, i)))
 			return err;
 	e->checkpoint.ram = config->checkpoint_ram;
+	e->account.now = DWC_AT_START;
 	e->inputs.vector = -1;
 	e->slice.events_per_ms = config->events_per_ms;
 	e->clock.patience_factor = 1;

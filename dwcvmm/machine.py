@@ -360,6 +360,7 @@ class Machine:
     def _run(self, until_element: int | None) -> Result:
         """On the machine's thread."""
         pc, self._running_since = self._pc, time.monotonic()
+        pc.core.begin_account()
         try:
             self._start()
             more = 0 if until_element is None else until_element - self.elements
@@ -369,6 +370,7 @@ class Machine:
             pc.end(Outcome.ERROR)
             raise
         finally:
+            pc.core.end_account(pc.outcome is not None)
             self._ran_s, self._running_since = self.seconds, 0.0
             if pc.outcome:
                 pc.engine.release()

@@ -48,8 +48,10 @@ static int idle(struct dwc_engine *e)
 	}
 	if (deadline - e->clock.guest_ns < IDLE_SLICE_NS)
 		pause.tv_nsec = (long)(deadline - e->clock.guest_ns);
+	dwc_account(e, DWC_AT_IDLE);
 	from_ns = dwc_now_ns();
 	nanosleep(&pause, NULL); /* a kick of this thread ends it early */
+	dwc_account(e, DWC_AT_BETWEEN);
 	if (e->clock.host_base_ns)
 		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
 	else

@@ -3,7 +3,6 @@
 
 #include "assertion.h"
 #include "engine.h"
-#include "host.h"
 #include "memory/dma.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
@@ -117,7 +116,6 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 int dwc_engine_commit(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];
-	uint64_t from = dwc_now_ns();
 	int err;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
@@ -126,7 +124,6 @@ int dwc_engine_commit(struct dwc_engine *e)
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
 	}
-	e->stats.compare_ns += dwc_now_ns() - from;
 	e->checkpoint.due = e->log.count + 1 >= e->config.checkpoint_every;
 	dwc_copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = dwc_finishes_later(e, &a->exit);
@@ -143,10 +140,25 @@ int dwc_engine_commit(struct dwc_engine *e)
 /* Commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*). */
 int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
 {
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_COMPARE_COMMIT);
+	int result;
+
 	for (int i = 0; i < 2; i++)
 		dwc_replica_ends_by(&e->replicas[i], reason);
 	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
-	return dwc_engine_commit(e);
+	result = dwc_engine_commit(e);
+	dwc_leave(&e->replicas[0], before);
+	return result;
+}
+
+static int checkpoint(struct dwc_engine *e)
+{
+	int err;
+
+	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && e->replicas[1].stage == DWC_STAGE_AT_COMMITTED);
+	if ((err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
+		return err;
+	return take_checkpoint(e, &e->exit);
 }
 
 /* Make the last committed state the checkpoint before the VMM changes guest memory, so that a later rollback does not replay
@@ -154,13 +166,14 @@ int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
  * dwc_commit_result or -errno. */
 int dwc_engine_checkpoint(struct dwc_engine *e)
 {
-	int err;
+	enum dwc_activity before;
+	int result;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
 	if (!e->log.count)
 		return DWC_COMMIT_DONE;
-	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && e->replicas[1].stage == DWC_STAGE_AT_COMMITTED);
-	if ((err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
-		return err;
-	return take_checkpoint(e, &e->exit);
+	before = dwc_enter(&e->replicas[0], DWC_AT_COMPARE_COMMIT);
+	result = checkpoint(e);
+	dwc_leave(&e->replicas[0], before);
+	return result;
 }

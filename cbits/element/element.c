@@ -8,7 +8,6 @@
 #include "element/commit.h"
 #include "element/strategy.h"
 #include "engine.h"
-#include "host.h"
 #include "memory/scrub.h"
 #include "pc/uart.h"
 #include "phase.h"
@@ -29,8 +28,10 @@ static int run(struct dwc_engine *e, int (*as_strategy)(struct dwc_engine *))
 
 	dwc_set_phase(e, DWC_PHASE_RUNNING);
 	stop = as_strategy(e);
-	if (stop > 0)
+	if (stop > 0) {
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
+		dwc_account_discard(e);
+	}
 	if (stop || !is_visited(e))
 		return stop;
 	if (e->phase == DWC_PHASE_FIRST_RUN_DONE)
@@ -45,6 +46,8 @@ static int begin(struct dwc_engine *e)
 {
 	int stop;
 
+	dwc_account(e, DWC_AT_BETWEEN);
+	dwc_account_element(e);
 	if (e->ops->make_ready && (stop = e->ops->make_ready(e)))
 		return stop;
 	if ((stop = dwc_between_elements(e)))
@@ -70,14 +73,15 @@ static int begin(struct dwc_engine *e)
 /* Compare and commit, then let a device answer. */
 static int finish(struct dwc_engine *e)
 {
-	uint64_t from;
 	int status;
 
-	if ((status = dwc_engine_commit(e)))
+	dwc_account(e, DWC_AT_COMPARE_COMMIT);
+	if ((status = dwc_engine_commit(e))) {
+		dwc_account_discard(e);
 		return status < 0 ? status : DWC_STOP_DIVERGED;
-	from = dwc_now_ns();
+	}
+	dwc_account(e, DWC_AT_DEVICE);
 	status = dwc_act(e);
-	e->stats.device_ns += dwc_now_ns() - from;
 	return !status && dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : status;
 }
 
@@ -113,6 +117,7 @@ int dwc_engine_run(struct dwc_engine *e, uint64_t elements, uint64_t visit_from)
 	do
 		stop = advance(e);
 	while (!stop);
+	dwc_account(e, DWC_AT_PYTHON);
 	DWC_ASSERT(e, stop < 0 || (stop >= DWC_STOP_EXIT && stop <= DWC_STOP_ELEMENT_END));
 	return stop;
 }

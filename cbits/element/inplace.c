@@ -160,22 +160,20 @@ static int finish_exit(struct dwc_engine *e)
 /* Make the VM ready for the next element, once for each element, and before a fault is injected. */
 int dwc_inplace_make_ready(struct dwc_engine *e)
 {
-	uint64_t from = dwc_now_ns();
-	int err;
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_COMPARE_COMMIT);
+	int err = 0;
 
-	if ((dwc_is_io(&e->checkpoint.exit) || e->inputs.answer != DWC_ANSWER_IO) && (err = finish_exit(e)))
-		return err;
-	if ((err = give_msrs(e)))
-		return err;
-	e->stats.compare_ns += dwc_now_ns() - from;
-	return 0;
+	if (dwc_is_io(&e->checkpoint.exit) || e->inputs.answer != DWC_ANSWER_IO)
+		err = finish_exit(e);
+	err = err ? err : give_msrs(e);
+	dwc_leave(&e->replicas[0], before);
+	return err;
 }
 
-/* r1 and cf: to FIRST_RUN_DONE. The VM's log has been read. */
-int dwc_inplace_rewind(struct dwc_engine *e)
+/* r1: set aside what e1 left, and restore the VM. */
+static int rewind_vm(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0];
-	uint64_t from = dwc_now_ns(), restored;
 	int err;
 
 	set_aside(e);
@@ -191,15 +189,25 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 		}
 	}
 	restore_changed(e);
-	if ((err = dwc_job_restore(vm)))
+	return dwc_job_restore(vm);
+}
+
+/* r1 and cf: to FIRST_RUN_DONE. The VM's log has been read. */
+int dwc_inplace_rewind(struct dwc_engine *e)
+{
+	struct dwc_replica *vm = &e->replicas[0];
+	enum dwc_activity before = dwc_enter(vm, DWC_AT_RESTORE);
+	int err = rewind_vm(e);
+
+	dwc_leave(vm, before);
+	if (err)
 		return err;
-	restored = dwc_now_ns();
-	e->stats.restore_ns += restored - from;
 	dwc_set_phase(e, DWC_PHASE_FIRST_RUN_DONE);
 	if (e->config.cache_flush == DWC_CACHE_KEPT)
 		return 0;
+	before = dwc_enter(vm, DWC_AT_FLUSH);
 	dwc_caches_flush(e);
-	e->stats.flush_ns += dwc_now_ns() - restored;
+	dwc_leave(vm, before);
 	return 0;
 }
 
@@ -208,12 +216,12 @@ int dwc_inplace_rewind(struct dwc_engine *e)
 static int empty_tlb(struct dwc_replica *vm)
 {
 	struct dwc_state s; /* its synced groups, as KVM has them */
-	uint64_t from = dwc_now_ns();
+	enum dwc_activity before = dwc_enter(vm, DWC_AT_RESTORE);
 	int err;
 
 	dwc_state_get_synced(vm, &s);
 	err = dwc_flush_tlb(vm, &s.sregs);
-	vm->engine->stats.restore_ns += dwc_now_ns() - from;
+	dwc_leave(vm, before);
 	return err;
 }
 
@@ -227,8 +235,8 @@ int dwc_inplace_run(struct dwc_engine *e)
 	dwc_inner_plan(vm, 1, 0);
 	if ((err = empty_tlb(vm)))
 		return err;
+	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(vm);
-	e->stats.first_run_ns += dwc_ran_ns(vm);
 	return end ? dwc_stop_of(end) : dwc_inplace_rewind(e);
 }
 
@@ -236,9 +244,11 @@ int dwc_inplace_run(struct dwc_engine *e)
 int dwc_inplace_run_again(struct dwc_engine *e)
 {
 	struct dwc_replica *vm = &e->replicas[0], *kept = &e->replicas[1];
-	int end = dwc_job_element(vm), stop = end == DWC_RUN_TIME_LIMIT ? dwc_extend(e, vm) : dwc_stop_of(end);
+	int end, stop;
 
-	e->stats.second_run_ns += dwc_ran_ns(vm);
+	dwc_account(e, DWC_AT_SECOND_RUN);
+	end = dwc_job_element(vm);
+	stop = end == DWC_RUN_TIME_LIMIT ? dwc_extend(e, vm) : dwc_stop_of(end);
 	dwc_slice_note(e);
 	vm->started_ns = kept->started_ns;
 	vm->ended_ns = kept->ended_ns;

@@ -12,7 +12,7 @@
 #include "sites/search.h"
 #include "status.h"
 
-static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *))
+static int search_and_return(struct dwc_engine *e, int (*search)(struct dwc_engine *))
 {
 	enum dwc_phase phase = e->phase;
 	int err;
@@ -23,6 +23,15 @@ static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *))
 		return err;
 	/* a search that was stopped says nothing of the guest, even if the rollback had nothing to replay and could be done */
 	return dwc_is_stop_requested(e) ? DWC_ROLLBACK_STOP_REQUESTED : DWC_ROLLBACK_DONE;
+}
+
+static int locate(struct dwc_engine *e, int (*search)(struct dwc_engine *))
+{
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_SEARCH);
+	int result = search_and_return(e, search);
+
+	dwc_leave(&e->replicas[0], before);
+	return result;
 }
 
 /* By a scan, for at most search.limit_ns and search.events (0: no limit); see sites/scan.c. Both replicas must be at the last committed

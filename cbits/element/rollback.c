@@ -122,15 +122,13 @@ static int restore(struct dwc_engine *e, int all)
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
 
-/* Bring both replicas back to the last committed state, and the engine to phase `to`: BETWEEN, if the next element has no inputs
- * yet; INPUTS_CHOSEN or START_VISITED, which keep the inputs. Returns an enum dwc_rollback_result or -errno.
- * A logged element may have read time without a difference between the replicas. Replayed, it can take another path (Linux'
+/* A logged element may have read time without a difference between the replicas. Replayed, it can take another path (Linux'
  * get_any_partial() looks at get_cycles() % 1024): then the replay is repeated. */
-int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
+static int roll_back(struct dwc_engine *e, int all, enum dwc_phase to)
 {
 	struct dwc_inputs inputs = e->inputs;
-	uint64_t from = dwc_now_ns();
 	uint32_t diff = e->divergence.groups;
+	enum dwc_activity before;
 	int err, tries = 0;
 
 	DWC_ASSERT(e, to <= e->phase); /* inputs cannot stay that have not been chosen */
@@ -141,7 +139,9 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 		/* a fault in a page that no log names can also make a replay fail: restore all of RAM the second time */
 		if ((err = restore(e, all || tries == 1)))
 			return err;
+		before = dwc_enter(&e->replicas[0], DWC_AT_REPLAY);
 		err = replay(e);
+		dwc_leave(&e->replicas[0], before);
 	} while (err == DWC_ROLLBACK_UNREPEATABLE && ++tries < REPLAY_TRIES);
 	if (err)
 		return err;
@@ -153,6 +153,16 @@ int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
 		e->replicas[0].run->cr8 = e->pc.lapic.tpr >> 4;
 	dwc_set_phase(e, to);
 	e->stats.rollbacks++;
-	e->stats.rollback_ns += dwc_now_ns() - from;
 	return 0;
+}
+
+/* Bring both replicas back to the last committed state, and the engine to phase `to`: BETWEEN, if the next element has no inputs
+ * yet; INPUTS_CHOSEN or START_VISITED, which keep the inputs. Returns an enum dwc_rollback_result or -errno. */
+int dwc_engine_rollback(struct dwc_engine *e, int all, enum dwc_phase to)
+{
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_ROLLBACK);
+	int result = roll_back(e, all, to);
+
+	dwc_leave(&e->replicas[0], before);
+	return result;
 }

@@ -100,18 +100,21 @@ static int job_step_until(struct dwc_replica *r)
  * are void. */
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible)
 {
+	enum dwc_activity before;
+	int result;
+
 	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
 	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
 	if (e->inputs.vector >= 0) /* delivering the interrupt would push TF with the interrupted RFLAGS */
 		return DWC_STEPS_DISCARDED;
 	e->slice.counts_void = 1;
-	return dwc_replica_call(&e->replicas[replica], job_step_until);
+	before = dwc_enter(&e->replicas[0], DWC_AT_STEPS);
+	result = dwc_replica_call(&e->replicas[replica], job_step_until);
+	dwc_leave(&e->replicas[0], before);
+	return result;
 }
 
-/* An element by single steps: step both replicas from the last committed state to the same point, as dwc_step_until() does, compare
- * and commit. Returns an enum dwc_steps_result or -errno. DONE: committed, with steps.done instructions. DISCARDED: not committed, and
- * a rollback has to follow. */
-int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
+static int step_both(struct dwc_engine *e, uint64_t limit, int to_interruptible)
 {
 	int in_place = e->vms == 1, result;
 	uint64_t first;
@@ -127,6 +130,18 @@ int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
 		return DWC_STEPS_DISCARDED;
 	result = dwc_engine_commit_stepped(e, KVM_EXIT_INTR);
 	return result == DWC_COMMIT_DIVERGED ? DWC_STEPS_DISCARDED : result;
+}
+
+/* An element by single steps: step both replicas from the last committed state to the same point, as dwc_step_until() does, compare
+ * and commit. Returns an enum dwc_steps_result or -errno. DONE: committed, with steps.done instructions. DISCARDED: not committed, and
+ * a rollback has to follow. */
+int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible)
+{
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_STEPS);
+	int result = step_both(e, limit, to_interruptible);
+
+	dwc_leave(&e->replicas[0], before);
+	return result;
 }
 
 static int job_step_together(struct dwc_replica *r)
@@ -156,6 +171,7 @@ static int job_step_together(struct dwc_replica *r)
  * DONE: the registers agree; memory still has to be compared, as at any end. DISCARDED: no common point was found. */
 int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 {
+	enum dwc_activity before = dwc_enter(&e->replicas[0], DWC_AT_STEPS);
 	int result = DWC_STEPS_DISCARDED;
 
 	e->slice.counts_void = 1;
@@ -164,5 +180,6 @@ int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 		e->steps.limit = limit << i;
 		result = dwc_replica_call(&e->replicas[i], job_step_together);
 	}
+	dwc_leave(&e->replicas[0], before);
 	return result;
 }

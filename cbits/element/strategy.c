@@ -23,8 +23,8 @@ static int run_unprotected(struct dwc_engine *e)
 
 	a->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
 	dwc_inner_plan(a, DWC_NO_LIMIT, e->config.slice_ns);
+	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(a);
-	e->stats.first_run_ns += dwc_ran_ns(a);
 	dwc_inner_commit(e);
 	if (end == DWC_RUN_TIME_LIMIT) {
 		e->has_pending_io = 0;

@@ -8,7 +8,6 @@
 #include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"
-#include "host.h"
 #include "memory/pages.h"
 #include "phase.h"
 #include "replica/clock.h"
@@ -39,12 +38,15 @@ static int meet(struct dwc_engine *e, int first, int second)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	uint64_t ended_ns = a->ended_ns, started_ns = a->started_ns;
+	enum dwc_activity before;
 	int status;
 
 	if (!e->slice.counts_void)
 		dwc_slice_measure(e);
 	e->slice.counts_void = 1;
+	before = dwc_enter(a, DWC_AT_ALIGNMENT);
 	status = align(e, first, second);
+	dwc_leave(a, before);
 	/* the time to get to the common point is not guest time */
 	a->ended_ns = ended_ns;
 	a->started_ns = started_ns;
@@ -117,8 +119,9 @@ int dwc_run_sequential(struct dwc_engine *e)
 	int first, second;
 
 	plan(e);
+	dwc_account(e, DWC_AT_FIRST_RUN);
 	first = dwc_replica_call(a, dwc_job_element);
-	e->stats.first_run_ns += dwc_ran_ns(a);
+	dwc_account(e, DWC_AT_SECOND_RUN);
 	if (first == DWC_RUN_TIME_LIMIT)
 		return cut(e, a);
 	if (first && first != DWC_RUN_COUNTER)
@@ -127,22 +130,21 @@ int dwc_run_sequential(struct dwc_engine *e)
 		e->slice.budget = dwc_budget_to_end_at(e, a->count);
 	dwc_inner_plan(b, first ? DWC_NO_LIMIT : a->inner.count + 1, 0);
 	second = dwc_replica_call(b, dwc_job_element);
-	e->stats.second_run_ns += dwc_ran_ns(b);
 	return end(e, first, second);
 }
 
 int dwc_run_parallel(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
-	uint64_t waited_from;
 	int first, second;
 
 	plan(e);
+	dwc_account(e, DWC_AT_HANDOVER);
 	dwc_replica_post(b, dwc_job_element);
+	dwc_account(e, DWC_AT_FIRST_RUN);
 	first = dwc_job_element(a);
-	e->stats.first_run_ns += dwc_ran_ns(a);
-	waited_from = dwc_now_ns();
+	dwc_account(e, DWC_AT_SECOND_RUN);
 	second = dwc_replica_wait(b);
-	e->stats.second_run_ns += dwc_now_ns() - waited_from;
+	dwc_account_from(e, DWC_AT_HANDOVER, b->ended_ns);
 	return end(e, first, second);
 }

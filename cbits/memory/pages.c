@@ -55,13 +55,16 @@ static int is_empty(const struct dwc_slot *s)
 static int read_log(struct dwc_replica *r, int slot)
 {
 	struct dwc_slot *s = &r->slots[slot];
+	enum dwc_activity before = dwc_enter(r, DWC_AT_DIRTY_LOG);
 	struct kvm_dirty_log log;
 	long err;
 
 	memset(&log, 0, sizeof log);
 	log.slot = (uint32_t)slot;
 	log.dirty_bitmap = s->dirty;
-	if ((err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log)) < 0)
+	err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log);
+	dwc_leave(r, before);
+	if (err < 0)
 		return (int)err;
 	s->used = s->used || !is_empty(s);
 	return 0;
@@ -181,6 +184,7 @@ static int clear_in_slot(struct dwc_engine *e, const uint32_t *page, uint32_t co
 	const struct dwc_slot *s = &e->replicas[0].slots[slot];
 	uint64_t start = s->gpa / DWC_PAGE, first = (page[0] - start) / 64 * 64, last = (page[count - 1] - start) / 64 * 64 + 64;
 	struct kvm_clear_dirty_log log;
+	enum dwc_activity before;
 	long err = 0;
 
 	for (uint32_t i = 0; i < count; i++)
@@ -190,8 +194,10 @@ static int clear_in_slot(struct dwc_engine *e, const uint32_t *page, uint32_t co
 	log.first_page = first;
 	log.num_pages = (uint32_t)((last < s->size / DWC_PAGE ? last : s->size / DWC_PAGE) - first);
 	log.dirty_bitmap = e->dirty.clear + first / 64;
+	before = dwc_enter(&e->replicas[0], DWC_AT_DIRTY_LOG);
 	for (int replica = 0; replica < e->vms && err >= 0; replica++)
 		err = dwc_ioctl(e->replicas[replica].vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+	dwc_leave(&e->replicas[0], before);
 	for (uint32_t i = 0; i < count; i++)
 		e->dirty.clear[(page[i] - start) / 64] = 0;
 	return err < 0 ? (int)err : 0;

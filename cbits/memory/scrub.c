@@ -109,6 +109,7 @@ static uint64_t next_page(struct dwc_engine *e)
 /* Scrub as many pages as the rate allows since the last call. Returns DWC_STOP_REPAIRED after a page that was wrong. */
 int dwc_scrub(struct dwc_engine *e)
 {
+	enum dwc_activity before;
 	uint64_t now = dwc_now_ns(), pages;
 	int status = 0;
 
@@ -122,9 +123,10 @@ int dwc_scrub(struct dwc_engine *e)
 		pages = MOST_PAGES;
 		e->scrub.from_ns = now;
 	}
+	before = dwc_enter(&e->replicas[0], DWC_AT_SCRUB);
 	e->scrub.committed = e->stats.committed;
 	while (pages-- && !status)
 		status = dwc_scrub_page(e, next_page(e));
-	e->stats.scrub_ns += dwc_now_ns() - now;
+	dwc_leave(&e->replicas[0], before);
 	return status == DWC_SCRUB_WRONG ? DWC_STOP_REPAIRED : status;
 }

@@ -56,11 +56,16 @@ int dwc_install_kick(void)
 static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t earliest)
 {
 	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) } };
+	enum dwc_activity before;
+	int err;
 
 	if (r->on->next_kick_ns > earliest && r->on->next_kick_ns < ns + KICK_SPREAD_NS)
 		return 0;
+	before = dwc_enter(r, DWC_AT_COUNTER);
 	r->on->next_kick_ns = ns;
-	return timer_settime(r->on->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
+	err = timer_settime(r->on->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
+	dwc_leave(r, before);
+	return err;
 }
 
 /* Before an entry: let a kick come when the guest must be left, be it for the TSC's tick, because its slice is over by time, or at
@@ -73,7 +78,7 @@ static int kick_in_time(struct dwc_replica *r, uint64_t limit_ns)
 	if (limit_ns && limit_ns < KICK_PERIOD_NS && r->started_ns + limit_ns < at)
 		at = r->started_ns + limit_ns;
 	if (r->most_ns && slice_over > now && slice_over < now + KICK_PERIOD_NS && slice_over < at)
-		return kick_at(r, slice_over, now == r->started_ns ? now + r->most_ns * 2 / 3 : slice_over - KICK_SPREAD_NS);
+		return kick_at(r, slice_over, now == r->started_ns ? now + r->most_ns * 2 / 3 : now);
 	if (at == UINT64_MAX)
 		return 0;
 	return kick_at(r, at, at - KICK_SPREAD_NS > now ? at - KICK_SPREAD_NS : now);
@@ -178,7 +183,9 @@ static void *serve(void *argument)
 		await(r, &r->job_posted, turn + 1);
 		if (!r->job)
 			break;
+		dwc_leave(r, r->caller_at); /* its time is the caller's */
 		r->job_result = r->job(r);
+		dwc_enter(r, DWC_AT_HANDOVER);
 	}
 	if (owned)
 		disown(r);
@@ -187,7 +194,7 @@ static void *serve(void *argument)
 
 int dwc_replica_start(struct dwc_replica *r)
 {
-	r->own.has_timer = 0;
+	r->own.has_timer = r->at_once = 0;
 	if (!r->has_thread)
 		return own(r);
 	memset(&r->job_posted, 0, sizeof r->job_posted);
@@ -200,40 +207,62 @@ int dwc_replica_start(struct dwc_replica *r)
 	return r->job_result;
 }
 
+static void hand_over(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	/* its thread waits: a job that is under way would never be waited for */
+	DWC_ASSERT(r->engine, atomic_load(&r->job_done.number) == atomic_load(&r->job_posted.number) + 1);
+	r->engine->stats.handovers += job != NULL;
+	r->job = job;
+	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
+}
+
 void dwc_replica_stop(struct dwc_replica *r)
 {
 	if (r->has_thread) {
-		dwc_replica_post(r, NULL);
+		hand_over(r, NULL);
 		pthread_join(r->thread, NULL);
 	} else if (r->own.has_timer) {
 		disown(r);
 	}
 }
 
-void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
-{
-	/* its thread waits: a job that is under way would never be waited for */
-	DWC_ASSERT(r->engine, atomic_load(&r->job_done.number) == atomic_load(&r->job_posted.number) + 1);
-	r->job = job;
-	announce(&r->job_posted, atomic_load(&r->job_posted.number) + 1);
-}
-
-int dwc_replica_wait(struct dwc_replica *r)
+static int job_end(struct dwc_replica *r)
 {
 	await(r, &r->job_done, atomic_load(&r->job_posted.number) + 1);
 	return r->job_result;
+}
+
+/* Begin a job on the replica's thread. The caller does something else at the same time, and keeps the account of its own. */
+void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *))
+{
+	r->at_once = 1;
+	hand_over(r, job);
+}
+
+/* The result of the job that was posted, once it has ended. */
+int dwc_replica_wait(struct dwc_replica *r)
+{
+	int result = job_end(r);
+
+	r->at_once = 0;
+	return result;
 }
 
 /* Run a job on the thread that owns the vCPU. If the thread changes between two KVM_RUN, KVM waits for an RCU grace
  * period. */
 int dwc_replica_call(struct dwc_replica *r, int (*job)(struct dwc_replica *))
 {
+	int result;
+
 	if (!r->has_thread) {
 		kicked = r;
 		return job(r);
 	}
-	dwc_replica_post(r, job);
-	return dwc_replica_wait(r);
+	r->caller_at = dwc_enter(r, DWC_AT_HANDOVER);
+	hand_over(r, job);
+	result = job_end(r);
+	dwc_leave(r, r->caller_at);
+	return result;
 }
 
 /* Run a job on A, and then on B if that has a VM. */

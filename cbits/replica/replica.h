@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "account.h"
 #include "ram.h"
 #include "replica/inner.h"
 #include "vcpu/counter.h"
@@ -75,6 +76,8 @@ struct dwc_replica {
 	int has_thread;
 	int (*job)(struct dwc_replica *);
 	int job_result;
+	int at_once; /* the job runs while the caller does something else */
+	enum dwc_activity caller_at; /* else: what the caller is at */
 	struct dwc_turn job_posted, job_done;
 	struct dwc_own own, *on; /* on: those of the thread that owns its vCPU. Two replicas on one thread share replica A's */
 	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */

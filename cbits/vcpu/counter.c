@@ -122,10 +122,15 @@ void dwc_counter_extend(struct dwc_replica *r, uint64_t more)
 }
 
 /* Let the overflow come `more` events from now. PERIOD takes effect at once on an active event (__perf_event_period). */
-static int set_overflow(struct dwc_counter *c, uint64_t more)
+static int set_overflow(struct dwc_replica *r, uint64_t more)
 {
+	enum dwc_activity before = dwc_enter(r, DWC_AT_COUNTER);
+	struct dwc_counter *c = &r->on->counter;
+	int err = ioctl(c->fd, PERF_EVENT_IOC_PERIOD, &more) ? -errno : 0;
+
 	c->fires = c->booked + more;
-	return ioctl(c->fd, PERF_EVENT_IOC_PERIOD, &more) ? -errno : 0;
+	dwc_leave(r, before);
+	return err;
 }
 
 /* Before an entry, on the replica's thread: book from now on to this replica, and let its overflow come in time. */
@@ -141,7 +146,7 @@ int dwc_counter_enter(struct dwc_replica *r)
 	if ((err = read_event(c, &c->booked)))
 		return err;
 	if (c->due || c->booked >= c->fires || c->booked + more < c->fires)
-		err = set_overflow(c, more);
+		err = set_overflow(r, more);
 	c->due = 0;
 	return err;
 }

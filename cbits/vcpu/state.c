@@ -57,12 +57,11 @@ unsigned dwc_code_bits(const struct kvm_sregs *s)
 	return s->cs.l ? 64 : s->cs.db ? 32 : 16;
 }
 
-/* Read all groups. */
-int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
+/* Read the groups that do not come with an exit. */
+static int get_others(struct dwc_replica *r, struct dwc_state *out)
 {
 	long err;
 
-	dwc_state_get_synced(r, out);
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_XSAVE, &out->xsave)) < 0)
 		return (int)err;
 	if ((err = dwc_ioctl(r->vcpu_fd, KVM_GET_DEBUGREGS, &out->debugregs)) < 0)
@@ -76,6 +75,18 @@ int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
 	if (err < 0)
 		return (int)err;
 	return (uint32_t)err == out->msrs.count ? 0 : -ENXIO;
+}
+
+/* Read all groups. */
+int dwc_state_get(struct dwc_replica *r, struct dwc_state *out)
+{
+	enum dwc_activity before = dwc_enter(r, DWC_AT_REGISTERS);
+	int err;
+
+	dwc_state_get_synced(r, out);
+	err = get_others(r, out);
+	dwc_leave(r, before);
+	return err;
 }
 
 /* Set SREGS, and flush the guest's TLB entries: KVM does that if CR4 changes (__set_sregs). */

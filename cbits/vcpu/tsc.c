@@ -18,7 +18,8 @@
 
 #define NS_PER_MS 1000000ull
 #define LEAST_MARGIN_NS 4000u
-#define MOST_MARGIN_NS 200000u
+#define MOST_MARGIN_NS 100000u
+#define LATE_NS 60000u /* what comes later than this and the margin was not late, but kept from running */
 #define EARLY_NS 3000u /* by which a kick may be early: an entry right after it waits for the tick */
 #define APART_NS 250000ull /* difference to the guest clock that is tolerated: no guest's timer is more exact */
 
@@ -92,14 +93,14 @@ uint64_t dwc_tsc_end_of_tick(uint64_t tick, uint64_t ratio, unsigned bits)
 /* Wait for the next tick. The wait is no time of the element. */
 static void wait_for_tick(struct dwc_replica *r)
 {
-	uint64_t from_ns = dwc_now_ns(), waited_ns;
+	enum dwc_activity before = dwc_enter(r, DWC_AT_TICK_WAIT);
+	uint64_t from_ns = dwc_now_ns();
 
 	while (__rdtsc() < r->tsc_tick_ends)
 		__builtin_ia32_pause();
-	waited_ns = dwc_now_ns() - from_ns;
-	r->started_ns += waited_ns;
+	r->started_ns += dwc_now_ns() - from_ns;
 	__atomic_fetch_add(&r->engine->stats.tick_waits, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&r->engine->stats.tick_wait_ns, waited_ns, __ATOMIC_RELAXED);
+	dwc_leave(r, before);
 }
 
 /* A tick has begun: note when it ends, and when the guest must be left for that. The margin shrinks while kicks come in time. */
@@ -110,7 +111,7 @@ static void begin_tick(struct dwc_replica *r, uint64_t host)
 
 	r->tsc_tick = scaled(e, host);
 	r->tsc_tick_ends = dwc_tsc_end_of_tick(r->tsc_tick, e->config.tsc_ratio, e->config.tsc_bits);
-	r->on->tsc_margin -= r->on->tsc_margin / 4096;
+	r->on->tsc_margin -= r->on->tsc_margin / 1024;
 	if (r->on->tsc_margin < least)
 		r->on->tsc_margin = least;
 	left = r->tsc_tick_ends - host;
@@ -161,6 +162,6 @@ void dwc_tsc_exit(struct dwc_replica *r)
 		return;
 	r->tick_crossed = 1;
 	late = host - r->tsc_tick_ends;
-	if (late < to_tsc(e, MOST_MARGIN_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
+	if (late < r->on->tsc_margin + to_tsc(e, LATE_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
 		r->on->tsc_margin += late < r->on->tsc_margin / 8 ? late : r->on->tsc_margin / 8;
 }

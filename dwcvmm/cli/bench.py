@@ -10,17 +10,21 @@ from typing import Any
 
 import click
 
+from dwcvmm.cli.against import against, both_builds
 from dwcvmm.cli.apart import check_apart
+from dwcvmm.cli.benchcosts import exits, memory
 from dwcvmm.cli.units import DAY, MS, Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.replicas import CHECKPOINT_EVERY
 from dwcvmm.errors import ConfigError, ExitCode
+from dwcvmm.experiments import against as against_build
 from dwcvmm.experiments import bench_runs, guestprocess
-from dwcvmm.experiments.bench_elements import document, measure
+from dwcvmm.experiments.bench_elements import Plan, document, measure
 from dwcvmm.experiments.bench_runs import Guest
-from dwcvmm.experiments.benchtables import elements_table, runs_text
+from dwcvmm.experiments.benchtables import against_text, elements_table, runs_text
+from dwcvmm.experiments.probing import by, here
 from dwcvmm.results.benchfile import OFF, Run
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
@@ -51,6 +55,10 @@ def bench() -> None:
     """Measure penalties on this host."""
 
 
+bench.add_command(memory)
+bench.add_command(exits)
+
+
 @bench.command()
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows as JSON.")
 @click.option(
@@ -72,7 +80,11 @@ def bench() -> None:
     help="Elements between checkpoints. The guest reads no time: any number is exact.",
 )
 @click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run: what does it cost?  [default: off]")
-def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int, scrub: int) -> None:
+@against
+def elements(
+    json_path: Path | None, work_us: int, pages: str, rounds: int, checkpoint_every: int, scrub: int,
+    other_path: Path | None,
+) -> None:  # fmt: skip
     """Elements that compute in ring 3 and write a number of pages: each strategy compared with off, in one run."""
     try:
         page_counts = [int(p) for p in pages.split(",")]
@@ -81,10 +93,21 @@ def elements(json_path: Path | None, work_us: int, pages: str, rounds: int, chec
     if not 0 <= min(page_counts) <= max(page_counts) <= MOST_PAGES:
         raise click.BadParameter(f"0 to {MOST_PAGES} of the guest's pages", param_hint="--pages")
     file = OutputFile(json_path) if json_path else None
-    rows = interruptible(lambda: measure(work_us, page_counts, rounds, checkpoint_every, scrub))
+    plan = Plan(work_us, page_counts, rounds, checkpoint_every, scrub)
+    if other_path:
+        builds = both_builds(other_path)
+        with guestprocess.terminated_like_interrupted():
+            rows, found = measure(plan, [by(build) for build in builds])
+        figures = [[each.figures(number) for number in range(rounds)] for each in found]
+        result = document(rows, against_build.result(builds, figures[0], figures[1]))
+    else:
+        rows, _ = interruptible(lambda: measure(plan, [here]))
+        result = document(rows)
     show(elements_table(rows))
+    if result.against:
+        show(against_text(result.against))
     if file:
-        file.write(pretty_json(document(rows)))
+        file.write(pretty_json(result))
 
 
 def of_runs(command: Callable[..., int]) -> Callable[..., int]:
@@ -112,6 +135,7 @@ def of_runs(command: Callable[..., int]) -> Callable[..., int]:
             show_default=True,
             help="Interleaved repetitions, the order rotated; medians are shown.",
         ),
+        against,
     ):
         command = option(command)
     return command
@@ -126,38 +150,46 @@ def of_runs(command: Callable[..., int]) -> Callable[..., int]:
 @of_runs
 def boot(
     kernel: Path, initrd: Path | None, append: str, memory: str, token: str,
-    rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None,
+    rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None, other_path: Path | None,
 ) -> int:  # fmt: skip
     """A guest from its start to its end: each strategy compared with off. Exit code 1 if a run went wrong."""
-    return _runs(Guest(kernel, initrd, append, memory, token), strategies, rounds, timeout, json_path)
+    return _runs(Guest(kernel, initrd, append, memory, token), strategies, rounds, timeout, json_path, other_path)
 
 
 @bench.command()
 @of_runs
-def workload(rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None) -> int:
+def workload(
+    rounds: int, strategies: tuple[str, ...], timeout: int, json_path: Path | None, other_path: Path | None
+) -> int:
     """The shell workload in Linux (guest-images/linux): its hashes must be those of off. Exit code as for boot."""
     guest = Guest(LINUX / "vmlinuz", LINUX / "initramfs.cpio", "dwc.work dwc.spin", hashes=True)
     if not guest.kernel.exists():
         raise ConfigError(f"{guest.kernel} is missing: run guest-images/linux/build.sh")
-    return _runs(guest, strategies, rounds, timeout, json_path)
+    return _runs(guest, strategies, rounds, timeout, json_path, other_path)
 
 
-def _runs(guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None) -> int:
+def _runs(
+    guest: Guest, columns: Sequence[str], rounds: int, timeout_ns: int, json_path: Path | None, other_path: Path | None
+) -> int:
     check_apart({"--json": json_path}, {"--kernel": guest.kernel, "--initrd": guest.initrd})
+    builds = both_builds(other_path) if other_path else None
     file = OutputFile(json_path) if json_path else None
 
     def after_run(run: Run, runs: list[Run]) -> None:
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
-        say(f"round {run.round + 1} of {rounds}, {run.strategy}: {said}")
+        say(f"round {run.round + 1} of {rounds}, {run.strategy}{', other build' if run.other else ''}: {said}")
         if file:  # after each run, so that results survive if this process is ended
             file.write(pretty_json(bench_runs.document(guest, columns, rounds, runs)))
 
     with guestprocess.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
         execute = partial(guestprocess.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
-        result = bench_runs.document(
-            guest, columns, rounds, bench_runs.measure(guest, columns, rounds, execute, after_run)
-        )
+        by_other = partial(execute, other=builds[1]) if builds else None
+        runs = bench_runs.measure(guest, columns, rounds, execute, after_run, by_other)
+    compared = against_build.of_runs(builds, rounds, runs) if builds else None
+    result = bench_runs.document(guest, columns, rounds, runs, compared)
     show(runs_text(result))
+    if compared:
+        show(against_text(compared))
     if file:
         file.write(pretty_json(result))
     return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

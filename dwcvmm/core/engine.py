@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.config import Config, in_c
-from dwcvmm.core.enums import PAGE, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
+from dwcvmm.core.enums import PAGE, Activity, Copy, Diff, InsnKind, KvmExit, Phase, Rollback, Stop, Strategy, UserTrap
 from dwcvmm.core.failure import Damaged, check, fail
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
@@ -160,7 +160,19 @@ class Core(View):
     def ram(self, copy: Copy) -> Ram:
         return self.checkpoint_ram if copy is Copy.CHECKPOINT else self.replicas[copy].ram
 
+    def spent_ns(self, activity: Activity) -> int:
+        """Of the runs so far; a run that goes on counts up to the last change of activity."""
+        return int(self._c.account.ns[activity])
+
     # start, run, stop
+
+    def begin_account(self) -> None:
+        """Account for time from now on: the caller lets the guest run."""
+        lib.dwc_account_begin(self._c)
+
+    def end_account(self, guest_ended: bool) -> None:
+        """Account for time no more, until it begins again."""
+        lib.dwc_account_end(self._c, guest_ended)
 
     def start(self) -> None:
         """What is in replica A's RAM and vCPU is what the first element starts with. Start threads and timers; vCPU 0

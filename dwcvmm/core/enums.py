@@ -67,6 +67,34 @@ class Phase(IntEnum):
     ROLLING_BACK = lib.DWC_PHASE_ROLLING_BACK
 
 
+class Activity(IntEnum):
+    """Where the time of a run goes (cbits/account.h)."""
+
+    BETWEEN = lib.DWC_AT_BETWEEN  # between elements: inputs, interrupts, requests from outside
+    FIRST_RUN = lib.DWC_AT_FIRST_RUN
+    SECOND_RUN = lib.DWC_AT_SECOND_RUN  # parallel: only what e1 had to wait for it
+    REGISTERS = lib.DWC_AT_REGISTERS  # reading those that do not come with an exit
+    DIRTY_LOG = lib.DWC_AT_DIRTY_LOG
+    COUNTER = lib.DWC_AT_COUNTER  # arming and reading the progress counter
+    HANDOVER = lib.DWC_AT_HANDOVER  # between threads
+    COMPARE_COMMIT = lib.DWC_AT_COMPARE_COMMIT
+    DEVICE = lib.DWC_AT_DEVICE  # in C
+    IDLE = lib.DWC_AT_IDLE  # waiting for time or input to pass in reality
+    PYTHON = lib.DWC_AT_PYTHON  # between two calls of the core
+    DISCARDED = lib.DWC_AT_DISCARDED  # runs of elements that were not committed
+    START = lib.DWC_AT_START  # before the first element
+    END = lib.DWC_AT_END  # after the last one
+    ALIGNMENT = lib.DWC_AT_ALIGNMENT
+    ROLLBACK = lib.DWC_AT_ROLLBACK  # without the replay in it
+    REPLAY = lib.DWC_AT_REPLAY
+    SEARCH = lib.DWC_AT_SEARCH
+    STEPS = lib.DWC_AT_STEPS
+    SCRUB = lib.DWC_AT_SCRUB
+    RESTORE = lib.DWC_AT_RESTORE  # in place, as FLUSH
+    FLUSH = lib.DWC_AT_FLUSH
+    TICK_WAIT = lib.DWC_AT_TICK_WAIT  # of the frozen TSC
+
+
 class Diff(IntFlag):
     """What two replicas can disagree about."""
 

@@ -62,7 +62,7 @@ class Exit(Struct):
 
 
 class Stats(View):
-    """struct dwc_stats: what the core counts and times. Times in nanoseconds; histograms: bucket n counts values below
+    """struct dwc_stats: what the core counts. Histograms: bucket n counts values below
     2**n.
     """
 
@@ -76,13 +76,10 @@ class Stats(View):
     debug_exits, catch_ups = Number("debug_exits"), Number("catch_ups")
     distance, lateness = Numbers("distance"), Numbers("lateness")
     longest_ns, longest_permille = Number("longest_ns"), Number("longest_permille")
-    tick_waits, tick_wait_ns = Number("tick_waits"), Number("tick_wait_ns")
-    checkpoint_repairs = Number("checkpoint_repairs")
-    scrub_pages, scrub_passes, scrub_ns = Number("scrub_pages"), Number("scrub_passes"), Number("scrub_ns")
+    tick_waits, checkpoint_repairs = Number("tick_waits"), Number("checkpoint_repairs")
+    scrub_pages, scrub_passes = Number("scrub_pages"), Number("scrub_passes")
     scrub_repairs = Numbers("scrub_repairs")  # by Copy
-    first_run_ns, second_run_ns = Number("first_run_ns"), Number("second_run_ns")
-    compare_ns, rollback_ns, device_ns = Number("compare_ns"), Number("rollback_ns"), Number("device_ns")
-    restore_ns, flush_ns = Number("restore_ns"), Number("flush_ns")
+    handovers = Number("handovers")  # jobs that one thread has given to the other
 
     @classmethod
     def new(cls) -> Stats:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from dwcvmm.experiments.builds import in_turn
 from dwcvmm.results import rates
-from dwcvmm.results.benchfile import BOOT, OFF, WORKLOAD, Run, RunsBench, RunsRow
+from dwcvmm.results.benchfile import BOOT, OFF, WORKLOAD, Against, Run, RunsBench, RunsRow
 from dwcvmm.results.complaints import complaints, printed_complaints
 from dwcvmm.results.origin import origin
 from dwcvmm.results.rates import spread
@@ -51,44 +52,51 @@ def boot_complaints(run: Run, guest: Guest, printed: str) -> list[str]:
     return wrong
 
 
+Execute = Callable[[Guest, str, int], tuple[Run, str]]  # returns a run and its console
+
+
 def measure(
     guest: Guest,
     columns: Sequence[str],
     rounds: int,
-    execute: Callable[[Guest, str, int], tuple[Run, str]],
+    execute: Execute,
     after_run: Callable[[Run, list[Run]], None] = lambda run, runs: None,
+    other: Execute | None = None,
 ) -> list[Run]:
-    """Run the guest `rounds` times in each column. `execute` returns a run and its console.
+    """Run the guest `rounds` times in each column. `other`: runs it by another build, too, right before or after.
 
     A strategy that the host refused is not tried again.
     """
     runs: list[Run] = []
     for number in range(rounds):
-        refused = {run.strategy for run in runs if run.refused}
-        printed: dict[str, str] = {}
-        for column in rotated(columns, number):
-            if column in refused:
-                continue
-            run, printed[column] = execute(guest, column, number)
-            run = msgspec.structs.replace(run, wrong=boot_complaints(run, guest, printed[column]))
-            runs.append(run)
-            after_run(run, runs)
+        refused = {(run.strategy, run.other) for run in runs if run.refused}
+        printed: dict[tuple[str, bool], str] = {}
+        for place, column in enumerate(rotated(columns, number)):
+            for by in in_turn([execute, other] if other else [execute], number + place):
+                if (column, by is other) in refused:
+                    continue
+                run, text = by(guest, column, number)
+                printed[column, run.other] = text
+                run = msgspec.structs.replace(run, wrong=boot_complaints(run, guest, text))
+                runs.append(run)
+                after_run(run, runs)
         if guest.hashes:
             runs = [_with_hashes_checked(run, printed) if run.round == number else run for run in runs]
     return runs
 
 
-def _with_hashes_checked(run: Run, printed: dict[str, str]) -> Run:
+def _with_hashes_checked(run: Run, printed: dict[tuple[str, bool], str]) -> Run:
     if run.wrong or run.report is None:
         return run
-    wrong = printed_complaints(printed.get(OFF, ""), printed[run.strategy])  # off: it printed any
+    reference = printed.get((OFF, run.other), "")
+    wrong = printed_complaints(reference, printed[run.strategy, run.other])  # off: it printed any
     wrong += [] if run.strategy == OFF else complaints(run.report)
     return msgspec.structs.replace(run, wrong=wrong)
 
 
 def row(column: str, runs: Iterable[Run]) -> RunsRow:
-    """The row of a strategy."""
-    runs = list(runs)
+    """The row of a strategy, by this build."""
+    runs = [run for run in runs if not run.other]
     mine = [run for run in runs if run.strategy == column]
     off = {run.round: run.report.wall_s for run in runs if run.strategy == OFF and run.report and not run.wrong}
     good = [(run.round, run.report) for run in mine if run.report and not run.wrong]
@@ -111,7 +119,9 @@ def row(column: str, runs: Iterable[Run]) -> RunsRow:
     )
 
 
-def document(guest: Guest, columns: Sequence[str], rounds: int, runs: list[Run]) -> RunsBench:
+def document(
+    guest: Guest, columns: Sequence[str], rounds: int, runs: list[Run], against: Against | None = None
+) -> RunsBench:
     """The result file of the runs so far."""
     host = next((run.report.host for run in runs if run.report), None)
     return RunsBench(
@@ -120,4 +130,5 @@ def document(guest: Guest, columns: Sequence[str], rounds: int, runs: list[Run])
         rounds=rounds,
         rows=[row(column, runs) for column in columns],
         runs=runs,
+        against=against,
     )

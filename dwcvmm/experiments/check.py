@@ -14,7 +14,7 @@ from dwcvmm.element.config import Strategy, Tsc
 from dwcvmm.element.divergence import Cause, Divergence
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
-from dwcvmm.experiments.bench_elements import set_parameters
+from dwcvmm.experiments.probing import set_parameters
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer

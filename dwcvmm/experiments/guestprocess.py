@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from msgspec.structs import replace
+
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments.bench_runs import Guest
+from dwcvmm.experiments.builds import Build, refusal, this_build
 from dwcvmm.results.benchfile import Run
 from dwcvmm.results.reportfile import load
 
@@ -20,17 +22,17 @@ SPARE_S = 60.0  # in addition to the time limit, to start and to end on a busy m
 TAIL = 300
 
 
-def _call(command: list[str], most_s: float) -> tuple[int, str]:
-    """Returns (exit code, stderr). The process does not outlive this call, and is killed after the given seconds."""
+def call(command: list[str], most_s: float) -> tuple[int, str, str]:
+    """Returns (exit code, stdout, stderr). The process does not outlive this call, and is killed after that time."""
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        _, errors = process.communicate(timeout=most_s)
+        said, errors = process.communicate(timeout=most_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, errors = process.communicate()
-        return int(ExitCode.TIMEOUT), f"it had to be killed after {most_s:g} s"
+        said, errors = process.communicate()
+        return int(ExitCode.TIMEOUT), said, f"it had to be killed after {most_s:g} s"
     except BaseException:
         process.terminate()
         try:
@@ -39,7 +41,7 @@ def _call(command: list[str], most_s: float) -> tuple[int, str]:
             process.kill()
             process.wait()
         raise
-    return process.returncode, errors
+    return process.returncode, said, errors
 
 
 @contextlib.contextmanager
@@ -57,10 +59,10 @@ def terminated_like_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
+def command_of(build: Build, guest: Guest, column: str, timeout_s: float) -> list[str]:
     """`dwcvmm run` for a strategy column: "in-place+dirty" is --strategy in-place --flush dirty."""
     strategy, _, flush = column.partition("+")
-    command = [str(Path(sys.executable).with_name("dwcvmm")), "run", "--quiet", "--rtc", "fixed"]
+    command = [*build.command, "run", "--quiet", "--rtc", "fixed"]
     command += ["--kernel", str(guest.kernel)]
     command += ["--initrd", str(guest.initrd)] if guest.initrd else []
     command += ["--append", guest.append] if guest.append else []
@@ -68,17 +70,29 @@ def command_of(guest: Guest, column: str, timeout_s: float) -> list[str]:
     return command + (["--flush", flush] if flush else [])
 
 
-def execute(guest: Guest, column: str, number: int, scratch: Path, timeout_s: float) -> tuple[Run, str]:
-    """Run the guest. Returns (the run, its console). Raises ConfigError if `dwcvmm run` refuses the request."""
+def execute(
+    guest: Guest, column: str, number: int, scratch: Path, timeout_s: float, other: Build | None = None
+) -> tuple[Run, str]:
+    """Run the guest, by this build or another. Returns (the run, its console). Raises ConfigError if `dwcvmm run`
+    refuses the request.
+    """
     report, console = scratch / f"{number}-{column}.json", scratch / f"{number}-{column}.log"
-    command = [*command_of(guest, column, timeout_s), "--report", str(report), "--console", str(console)]
-    code, errors = _call(command, timeout_s + SPARE_S)
+    for left in (report, console):
+        left.unlink(missing_ok=True)
+    command = command_of(other or this_build(), guest, column, timeout_s)
+    code, _, errors = call([*command, "--report", str(report), "--console", str(console)], timeout_s + SPARE_S)
     said = errors.strip()[-TAIL:].removeprefix("dwcvmm: ")
     printed = console.read_text(errors="replace") if console.exists() else ""
+    run = Run(round=number, strategy=column, other=other is not None)
     if code in (ExitCode.USAGE, ExitCode.CONFIG):
+        if other:
+            raise refusal(other, code, errors)
         raise ConfigError(f"strategy {column}: {said.splitlines()[-1] if said else f'exit code {code}'}")
     if code == ExitCode.HOST_UNFIT:
-        return Run(round=number, strategy=column, wrong=[said], refused=True), printed
+        return replace(run, wrong=[said], refused=True), printed
     if not report.exists() or not report.stat().st_size:
-        return Run(round=number, strategy=column, wrong=[f"exit code {code}: {said}"]), printed
-    return Run(round=number, strategy=column, report=load(report)), printed
+        return replace(run, wrong=[f"exit code {code}: {said}"]), printed
+    try:
+        return replace(run, report=load(report)), printed
+    except ConfigError as error:  # of a build with another form of report
+        return replace(run, wrong=[str(error)]), printed

@@ -8,18 +8,20 @@ import msgspec
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.results import benchfile, campaignfile, checkfile, reportfile
-from dwcvmm.results.benchfile import ElementsBench, RunsBench
+from dwcvmm.results.benchfile import ElementsBench, ExitsBench, MemoryBench, RunsBench
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.jsonfile import NOT_JSON, read_json_file
 from dwcvmm.results.reportfile import Report
 
-Document = Report | RunsBench | ElementsBench | CheckResult | Campaign
+Document = Report | RunsBench | ElementsBench | MemoryBench | ExitsBench | CheckResult | Campaign
 KINDS: dict[str, type[Document]] = {
     reportfile.SCHEMA: Report,
     benchfile.BOOT: RunsBench,
     benchfile.WORKLOAD: RunsBench,
     benchfile.ELEMENTS: ElementsBench,
+    benchfile.MEMORY: MemoryBench,
+    benchfile.EXITS: ExitsBench,
     checkfile.SCHEMA: CheckResult,
     campaignfile.SCHEMA: Campaign,
 }

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dwcvmm.page.style import COLOURS, new_figure
-from dwcvmm.results.benchfile import ElementsRow
+from dwcvmm.page.style import COLOURS, INK, new_figure
+from dwcvmm.results.benchfile import Comparison, ElementsRow, MemoryRow
 from dwcvmm.results.checkfile import CheckResult, bucket_labels
+from dwcvmm.results.figures import size
+from dwcvmm.results.phasenames import NAMES
+from dwcvmm.results.rates import Spread
 
-# t1, r1, cf, t2, cc: the terms of an element's cost, tau = 100 * (t1 + r1 + cf + t2 + cc) / t2
-TERMS = {
-    "first_run": "t1: first run",
-    "restore": "r1: restore",
-    "flush": "cf: cache flush",
-    "second_run": "t2: second run",
-    "compare_commit": "cc: compare, commit",
-}
-REST = "rest: devices, rollbacks, other"
+REST = "all others"
+MOST_PHASES, LEAST_SHARE = len(COLOURS) - 1, 0.02  # in a picture: a colour each, and one for the rest
 STRATEGIES = ("sequential", "parallel", "in-place", "in-place+dirty", "in-place+all", "off")
 MARKERS = {"boot": "o", "workload": "s", "elements": "^", "run": "D"}
 BAR_IN = 0.36
@@ -38,11 +34,21 @@ class Point:
     penalty_percent: float
 
 
-def phase_terms(phases_us: Mapping[str, float]) -> dict[str, float]:
-    """Phases of an element by term; phases that are no term make up the rest."""
-    terms = {label: phases_us[phase] for phase, label in TERMS.items() if phases_us.get(phase)}
-    rest = sum(us for phase, us in phases_us.items() if phase not in TERMS)
-    return terms | ({REST: rest} if rest else {})
+def shown_phases(bars: Sequence[Mapping[str, float]]) -> list[str]:
+    """The phases that are drawn by themselves, in their order: those with the greatest share of some bar."""
+    shares = {
+        phase: max((bar.get(phase, 0.0) / whole for bar in bars if (whole := sum(bar.values()))), default=0.0)
+        for phase in NAMES
+    }
+    most = sorted((phase for phase in NAMES if shares[phase] >= LEAST_SHARE), key=lambda phase: -shares[phase])
+    return [phase for phase in NAMES if phase in most[:MOST_PHASES]]
+
+
+def by_name(phases_us: Mapping[str, float], shown: Sequence[str]) -> dict[str, float]:
+    """The phases of a bar by their names for people; those that are not shown together."""
+    named = {NAMES[phase]: phases_us[phase] for phase in shown if phases_us.get(phase)}
+    rest = sum(us for phase, us in phases_us.items() if phase not in shown)
+    return named | ({REST: rest} if rest else {})
 
 
 def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str], xlabel: str) -> Any:
@@ -65,10 +71,11 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
     return figure
 
 
-def phases(bars: Sequence[tuple[str, Mapping[str, float]]]) -> Any:
-    """Where an element's time goes. `bars`: a name, and us an element for each phase of the report."""
-    terms = [(name, phase_terms(phases_us)) for name, phases_us in bars]
-    return stacked(terms, (*TERMS.values(), REST), "us an element")
+def phases(bars: Sequence[tuple[str, Mapping[str, float]]], xlabel: str = "us an element") -> Any:
+    """Where the time goes. `bars`: a name, and us for each phase of the report."""
+    shown = shown_phases([phases_us for _, phases_us in bars])
+    named = [(name, by_name(phases_us, shown)) for name, phases_us in bars]
+    return stacked(named, (*(NAMES[phase] for phase in shown), REST), xlabel)
 
 
 def penalty_by_exits(points: Sequence[Point]) -> Any:
@@ -118,6 +125,58 @@ def penalty_by_pages(rows: Sequence[ElementsRow]) -> Any:
     axis.set_xlabel("pages that an element writes")
     axis.set_ylabel("penalty, %")
     figure.legend(loc="outside lower left", ncols=3, fontsize=9)
+    return figure
+
+
+def costs_by_memory(rows: Sequence[MemoryRow]) -> Any:
+    """Rows of `bench memory` that have figures: medians, with bars from least to greatest."""
+    figure, axes = new_figure(7.5, rows=3)
+    kinds: tuple[tuple[str, Callable[[MemoryRow], Spread | None], float], ...] = (
+        ("start, s", lambda row: row.start_s, 1),
+        ("resident, MiB", lambda row: row.resident_bytes, 1 << 20),
+        ("us an element", lambda row: row.us_a_turn, 1),
+    )
+    for axis, (label, value, unit) in zip(axes, kinds, strict=True):
+        for strategy in dict.fromkeys(row.strategy for row in rows):
+            found = [(row.memory_bytes / (1 << 20), value(row)) for row in rows if row.strategy == strategy]
+            points = sorted((mib, spread) for mib, spread in found if spread)
+            middle = [spread.median / unit for _, spread in points]
+            bars = (
+                [(spread.median - spread.min) / unit for _, spread in points],
+                [(spread.max - spread.median) / unit for _, spread in points],
+            )
+            sizes, colour = [mib for mib, _ in points], colour_of(strategy)
+            axis.errorbar(sizes, middle, yerr=bars, marker="o", capsize=3, color=colour, label=strategy)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda mib, _: size(mib * (1 << 20)))
+        axis.set_ylim(bottom=0)
+        axis.grid()
+        axis.set_ylabel(label)
+    axes[-1].set_xlabel("RAM of the guest")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=9)
+    return figure
+
+
+def ratios(rows: Sequence[Comparison]) -> Any:
+    """A point for each figure of two builds, with its interval; 1 means that both are the same."""
+    figure, axis = new_figure(0.9 + 0.28 * len(rows))
+    for place, row in enumerate(rows):
+        if not (ratio := row.ratio):
+            continue
+        low = ratio.value if ratio.low is None else ratio.low
+        high = ratio.value if ratio.high is None else ratio.high
+        # a ratio of medians can lie outside of its interval by the width of rounding
+        bars = [[max(0.0, ratio.value - low)], [max(0.0, high - ratio.value)]]
+        axis.errorbar([ratio.value], [place], xerr=bars, marker="o", capsize=3, color=colour_of(row.strategy))
+    names = [
+        f"{row.strategy}, {row.case}: {row.figure}" if row.case else f"{row.strategy}: {row.figure}" for row in rows
+    ]
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(1.0, color=INK, linewidth=0.8)
+    axis.grid(axis="x")
+    axis.set_xlabel("this build / the other build")
     return figure
 
 

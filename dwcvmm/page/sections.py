@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dwcvmm.page import pictures
+from dwcvmm.page.againstsection import against_parts
 from dwcvmm.page.campaignsection import campaign_parts
 from dwcvmm.page.captions import NONE, name_of, of, said
+from dwcvmm.page.costsections import exits_bench_parts, memory_parts
 from dwcvmm.page.html import Picture, Section, Table
 from dwcvmm.page.inputs import Document
 from dwcvmm.page.pictures import Point
 from dwcvmm.results import rates
-from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, RunsBench, RunsRow
+from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, ExitsBench, MemoryBench, RunsBench, RunsRow
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, with_bounds
+from dwcvmm.results.phasenames import NAMES
 from dwcvmm.results.reportfile import Report
 
 # Tokponnon & Lobelle, FOSDEM 2017: penalties in percent, on a native machine
@@ -29,7 +32,6 @@ RUN_HEADERS = (
     *("strategy", "penalty, % (min, max)", "seconds (min, max)", "elements", "exits a second"),
     *("pages an element", "divergences", "runs"),
 )
-PHASE_NAMES = pictures.TERMS | {"rollback": "rollback", "device": "devices", "other": "other"}
 
 
 def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
@@ -38,6 +40,8 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     works = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema != BOOT]
     runs = [(path, found) for path, found in documents if isinstance(found, Report)]
     elements = [(path, found) for path, found in documents if isinstance(found, ElementsBench)]
+    exits = [(path, found) for path, found in documents if isinstance(found, ExitsBench)]
+    memories = [(path, found) for path, found in documents if isinstance(found, MemoryBench)]
     checks = [(path, found) for path, found in documents if isinstance(found, CheckResult)]
     campaigns = [(path, found) for path, found in documents if isinstance(found, Campaign)]
     points = [point for _, found in documents for point in points_of(found)]
@@ -50,6 +54,8 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
             f"Single elements of 2017 had penalties of {ELEMENTS_2017[0]} % to {ELEMENTS_2017[1]} %, on another host.",
             [part for n, (_, b) in enumerate(elements, 1) for part in elements_parts(n, b)],
         ),
+        Section("Exits", "", [part for n, (_, b) in enumerate(exits, 1) for part in exits_bench_parts(n, b)]),
+        Section("Memory", "", [part for n, (_, b) in enumerate(memories, 1) for part in memory_parts(n, b)]),
         Section("Penalty and exits", "", list(exits_parts(points))),
         Section("Slice ends", "", [part for n, (_, c) in enumerate(checks, 1) for part in check_parts(n, c)]),
         Section("Faults", "", [part for n, (p, c) in enumerate(campaigns, 1) for part in campaign_parts(n, p, c)]),
@@ -79,7 +85,7 @@ def bench_parts(name: str, number: int, bench: RunsBench) -> Iterator[Table | Pi
         rows += [(was, f"{percent:,}", *[NONE] * 6) for was, percent in BOOT_2017]
     yield Table(f"The {name} under each strategy.", about + "".join(left_out), RUN_HEADERS, rows)
     measured = [row for row in bench.rows if row.phases_us]
-    phases = [phase for phase in PHASE_NAMES if any(phase in row.phases_us for row in measured)]
+    phases = [phase for phase in NAMES if any(phase in row.phases_us and row.phases_us[phase].max for row in measured)]
     if measured:
         bars = [(row.strategy, {phase: us.median for phase, us in row.phases_us.items()}) for row in measured]
         title = f"Where the time of an element goes, {name}."
@@ -87,9 +93,11 @@ def bench_parts(name: str, number: int, bench: RunsBench) -> Iterator[Table | Pi
         yield Table(
             f"Microseconds an element, {name}.",
             "Medians. In parallel, t2 is what e1 had to wait for e2.",
-            ("strategy", *(PHASE_NAMES[phase] for phase in phases)),
-            [(row.strategy, *(median(row.phases_us.get(phase)) for phase in phases)) for row in measured],
+            ("phase", *(row.strategy for row in measured)),
+            [(NAMES[phase], *(median(row.phases_us.get(phase)) for row in measured)) for phase in phases],
         )
+    if bench.against:
+        yield from against_parts(f"{name}-{number}", bench.against, about)
 
 
 def label_of(path: Path, report: Report) -> str:
@@ -158,6 +166,8 @@ def elements_parts(number: int, bench: ElementsBench) -> Iterator[Table | Pictur
             for row in bench.rows
         ],
     )
+    if bench.against:
+        yield from against_parts(f"elements-{number}", bench.against, about)
 
 
 def points_of(found: Document) -> list[Point]:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from dwcvmm.core.enums import KvmExit
+from dwcvmm.core.enums import Activity, KvmExit
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.engine import COPIES
@@ -26,9 +26,6 @@ from dwcvmm.results.rates import penalty
 
 NS = 1e9
 VERSION = version("dwcvmm")
-# of the report, by their names in struct dwc_stats
-PHASES = {name: name for name in ("first_run", "second_run", "rollback", "device", "restore", "flush")}
-PHASES["compare_commit"] = "compare"
 
 
 @cache
@@ -87,7 +84,6 @@ def slice_facts(pc: PC) -> reportfile.Slices:
         longest_element_us=stats.longest_ns / 1000,
         longest_element_slices=stats.longest_permille / 1000,
         tick_waits=stats.tick_waits,
-        tick_wait_s=stats.tick_wait_ns / NS,
     )
 
 
@@ -107,7 +103,7 @@ def scrub_facts(pc: PC) -> reportfile.Scrub:
         bytes_per_s=pc.config.engine.scrub_bytes_per_s,
         pages=stats.scrub_pages,
         passes=stats.scrub_passes,
-        seconds=stats.scrub_ns / NS,
+        seconds=pc.core.spent_ns(Activity.SCRUB) / NS,
         repairs=dict(zip(COPIES, stats.scrub_repairs, strict=True)),
         checkpoint_repairs=stats.checkpoint_repairs,
     )
@@ -140,7 +136,7 @@ def build_report(
     """`wall_s`: time that the guest ran, without set-up. `baseline`: for the penalty. `error`: what ended the run."""
     core, counts, config = pc.core, pc.engine.counts, pc.config.engine
     stats = core.stats
-    phases = {name: float(getattr(stats, f"{field}_ns")) / NS for name, field in PHASES.items()}
+    phases = {activity.name.lower(): core.spent_ns(activity) / NS for activity in Activity}
     outcome = pc.outcome or Outcome.INTERRUPTED
     broken = outcome in (Outcome.CRASH, Outcome.HALT, Outcome.DIVERGENCE_STOP)
     return reportfile.Report(
@@ -154,6 +150,7 @@ def build_report(
         guest_s=core.guest_ns / NS,
         elements=reportfile.Elements(
             committed=stats.committed,
+            handovers=stats.handovers,
             by_end=by_end(dict(enumerate(stats.by_end))),
             unprotected=stats.committed if config.strategy is Strategy.OFF else 0,
         ),

@@ -19,6 +19,7 @@ class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     committed: int
     by_end: dict[str, int]  # KVM exit names; "intr": by an overflow or single steps; "debug": time sites in ring 3
     unprotected: int  # committed without comparison: 0 unless the strategy is off
+    handovers: int = 0  # jobs that one thread has given to the other; 0 in reports of older versions
 
 
 class Divergences(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,16 +35,35 @@ class Pages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Phases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Seconds of wall time. Under `parallel`, second_run is how long e1 had to wait for e2."""
+    """Seconds of wall time, which they add up to. Under `parallel`, second_run is how long e1 had to wait for e2.
+
+    Fields with a default are 0 in reports of older versions, where `other` has their time.
+    """
 
     first_run: float
     second_run: float
     compare_commit: float
-    rollback: float
-    device: float
-    other: float
+    rollback: float  # since there is `replay`, without that
+    device: float  # in C
+    other: float  # what has no name
     restore: float = 0.0  # in-place: setting aside what e1 left, restoring the VM, and emptying the TLB before e1
     flush: float = 0.0  # in-place: flushing caches
+    registers: float = 0.0  # reading those that do not come with an exit
+    dirty_log: float = 0.0  # reading and clearing
+    counter: float = 0.0  # arming and reading the progress counter
+    tick_wait: float = 0.0  # waiting for a tick of the frozen TSC
+    handover: float = 0.0  # from one thread to the other and back, without what they do
+    between: float = 0.0  # between elements: inputs, interrupts, requests from outside
+    python: float = 0.0  # devices in Python, the console, what follows a divergence
+    alignment: float = 0.0
+    discarded: float = 0.0  # runs of elements that were not committed
+    replay: float = 0.0  # after a restore
+    search: float = 0.0  # for instructions that read a value of the host
+    steps: float = 0.0  # single steps that end elements
+    scrub: float = 0.0
+    idle: float = 0.0  # real time passes while the guest waits
+    start: float = 0.0  # before the first element
+    end: float = 0.0  # after the last one
 
 
 class Stepping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,7 +89,6 @@ class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     longest_element_us: float  # by the host's clock, including what else the host did meanwhile
     longest_element_slices: float  # by the count, of elements ended by an overflow
     tick_waits: int  # entries that would have met a tick of the frozen TSC, and waited for it
-    tick_wait_s: float = 0.0  # of both runs together, and part of `other`; older reports do not have it
 
 
 class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

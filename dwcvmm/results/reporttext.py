@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dwcvmm.results.figures import counted
+import msgspec
+
+from dwcvmm.results.figures import counted, seconds
+from dwcvmm.results.phasenames import NAMES
 from dwcvmm.results.reportfile import Report
+
+LEAST_SHARE = 0.01
+
+
+def times(report: Report) -> str:
+    """Where the time went: each phase of at least a percent, the others together, and what has no name."""
+    spent: dict[str, float] = msgspec.to_builtins(report.phases_s)
+    unnamed = spent.pop("other")
+    shown = {name: s for name, s in spent.items() if s >= LEAST_SHARE * report.wall_s and s > 0}
+    parts = [f"{text.rpartition(': ')[2]} {seconds(shown[name])}" for name, text in NAMES.items() if name in shown]
+    rest = sum(spent.values()) - sum(shown.values())
+    return ", ".join([*parts, f"the rest {seconds(rest)}, without a name {seconds(unnamed)}"])
 
 
 def summarise(report: Report) -> str:
-    elements, phases = report.elements, report.phases_s
+    elements = report.elements
     rate = elements.committed / report.wall_s if report.wall_s else 0.0
     lines = [
         f"{report.outcome} after {report.wall_s:.2f} s, guest time {report.guest_s:.2f} s, strategy {report.strategy}",
@@ -17,12 +32,8 @@ def summarise(report: Report) -> str:
         f"at most {report.pages.hot_max} in an element",
         f"divergences  {report.divergences.total} ({counted(report.divergences.by_cause)}), "
         f"{report.divergences.unexplained} unexplained; {report.rollbacks} rollbacks",
-        f"time         e1 {phases.first_run:.2f} s, e2 {phases.second_run:.2f} s, "
-        f"compare and commit {phases.compare_commit:.2f} s, rollback {phases.rollback:.2f} s, "
-        f"devices {phases.device:.2f} s, other {phases.other:.2f} s",
+        f"time         {times(report)}",
     ]
-    if phases.restore:
-        lines.append(f"  in place   restore {phases.restore:.2f} s, cache flush {phases.flush:.2f} s")
     if report.outcome == "halt":
         lines.append("HALTED       for good: the guest has neither switched off nor written to the debug exit")
     slices = report.slices

@@ -18,8 +18,10 @@ from test_run import dwcvmm
 
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments import guestprocess
+from dwcvmm.experiments.bench_exits import ACCESSES
 from dwcvmm.experiments.bench_runs import Guest
-from dwcvmm.results.benchfile import RunsBench
+from dwcvmm.experiments.builds import other_build, this_build
+from dwcvmm.results.benchfile import ElementsBench, ExitsBench, MemoryBench, RunsBench
 
 SPIN = b"\xb0\x41\x66\xba\xf8\x03\xee\xeb\xfe"  # prints "A", then jmp $
 
@@ -112,14 +114,19 @@ def test_bad_input(arguments: tuple[str, ...], code: ExitCode, words: str) -> No
 
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """A `dwcvmm` that does what `script` says, for children."""
-    command = tmp_path / "dwcvmm"
-    command.write_text(f"#!/bin/sh\n{script}\n")
-    command.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(plant(tmp_path, script)))
+
+
+def plant(folder: Path, script: str, probe: str = "exit 1") -> Path:
+    """An interpreter with a `dwcvmm` beside it that does what `script` says; probes do what `probe` says."""
+    for name, text in (("python", f'test "$1" = -P || exec "$@"; {probe}'), ("dwcvmm", script)):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return folder / "python"
 
 
 def test_runs_that_are_compared_have_the_same_date() -> None:
-    assert "--rtc fixed" in " ".join(guestprocess.command_of(Guest(Path("k")), "in-place+dirty", 1))
+    assert "--rtc fixed" in " ".join(guestprocess.command_of(this_build(), Guest(Path("k")), "in-place+dirty", 1))
 
 
 def test_what_the_host_refuses_is_told_from_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +192,165 @@ def test_workload_needs_its_guest(tmp_path: Path) -> None:
     result = subprocess.run([*COMMAND, "bench", "workload"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == ExitCode.CONFIG
     assert "guest-images/linux/build.sh" in result.stderr
+
+
+# what RAM and exits cost
+
+
+@needs_kvm
+def test_rows_of_memory(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    result = dwcvmm("bench", "memory", "--json", out, "--sizes", "16M,64M,9000G", "--rounds", "2", "--work-us", "20")
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=MemoryBench)
+    rows = {(row.strategy, row.memory_bytes >> 20): row for row in found.rows}
+    assert len(rows) == len(found.rows) == 3 * len({row.strategy for row in found.rows})
+    for (strategy, mib), row in rows.items():
+        if mib > 64:
+            assert row.reason and not row.start_s  # no host has it, and the result says why
+            assert f"{strategy}, 9000 GiB: left out: " in result.stderr
+        else:
+            assert row.start_s and row.us_a_turn and row.resident_bytes
+            assert 0 < row.start_s.min <= row.start_s.max < 60
+            assert row.us_a_turn.min > 10
+            assert 10 << 20 < row.resident_bytes.median < 400 << 20
+    assert result.stderr.count("left out") == len(rows) / 3  # once, not in each round
+
+
+@needs_kvm
+def test_rows_of_exits(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "exits.json"
+    result = dwcvmm("bench", "exits", "--json", out, "--rounds", "1", "--against", sys.executable)
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=ExitsBench)
+    assert {row.access for row in found.rows} == set(ACCESSES)
+    for row in found.rows:
+        assert row.us_an_exit.median > 0
+        assert (row.over_off is None) == (row.strategy == "off")
+        assert sum(row.phases_us.values()) == pytest.approx(row.us_an_exit.median, rel=0.02)  # one round
+        assert row.exits_an_element >= 1
+        assert bool(row.handovers_an_element) == (row.strategy == "parallel")
+    python = {(row.access, row.strategy): row.phases_us["python"] for row in found.rows}
+    assert python["8042 read", "off"] > 2 * python["port write in C", "off"]
+    assert found.against
+    assert {each.case for each in found.against.comparisons} == set(ACCESSES)
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("memory", "--sizes", "much"), "'much' is no size"),
+        (("memory", "--sizes", ""), "is no size"),
+        (("memory", "--pages", "-1"), "--pages"),
+        (("exits", "--rounds", "0"), "--rounds"),
+    ],
+)
+def test_bad_requests_for_costs(arguments: tuple[str, ...], words: str) -> None:
+    result = dwcvmm("bench", *arguments)
+    assert result.returncode == ExitCode.USAGE
+    assert words in result.stderr
+
+
+# two builds
+
+
+@needs_kvm
+def test_a_build_against_itself(guests: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    options = ("--json", out, "--pages", "0,5", "--rounds", "1", "--work-us", "50", "--against", sys.executable)
+    result = dwcvmm("bench", "elements", *options)
+    assert result.returncode == ExitCode.OK, result.stderr
+    against = msgspec.json.decode(out.read_bytes(), type=ElementsBench).against
+    assert against
+    assert against.this == against.other
+    assert against.this.python == sys.executable
+    figures = {(each.strategy, each.case, each.figure) for each in against.comparisons}
+    assert {("off", "0 pages", "us a turn"), ("parallel", "5 pages", "penalty, %")} <= figures
+    assert len(figures) == len(against.comparisons) == 2 + 2 * 2 * 2 + 2
+    for each in against.comparisons:
+        assert each.ratio is None or each.ratio.value == pytest.approx(each.this.median / each.other.median)
+    assert "no intervals with fewer than" in result.stdout
+
+
+@needs_kvm
+def test_both_builds_boot_in_turn(guests: Path, tmp_path: Path) -> None:
+    """The other build is found by its checkout; it is asked for what `dwcvmm run` has always had."""
+    checkout, out, asked = tmp_path / "checkout", tmp_path / "boot.json", tmp_path / "asked"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    own = Path(sys.executable).with_name("dwcvmm")
+    plant(checkout / ".venv" / "bin", f'echo "$@" >> {asked}; exec {own} "$@"')
+    command = ("bench", "boot", "--kernel", guests / "fpu.bin", "--memory", "16M", "--json", out, "--rounds", "2")
+    result = dwcvmm(*command, "--strategies", "off,sequential", "--against", checkout)
+    assert result.returncode == ExitCode.OK, result.stderr
+    found = msgspec.json.decode(out.read_bytes(), type=RunsBench)
+    assert [(run.round, run.strategy, run.other) for run in found.runs] == [
+        (0, "off", False), (0, "off", True), (0, "sequential", True), (0, "sequential", False),
+        (1, "sequential", True), (1, "sequential", False), (1, "off", False), (1, "off", True),
+    ]  # fmt: skip
+    assert [row.runs for row in found.rows] == [2, 2]
+    assert found.against
+    assert found.against.other.python == str(checkout / ".venv" / "bin" / "python")
+    names = [(each.strategy, each.figure) for each in found.against.comparisons]
+    assert ("off", "seconds") in names
+    assert ("sequential", "penalty, %") in names
+    lines = asked.read_text().splitlines()
+    runs = [line.split() for line in lines if line.startswith("run ")]
+    assert len(runs) == 4
+    known = {"--quiet", "--rtc", "--kernel", "--memory", "--timeout", "--strategy", "--report", "--console"}
+    assert {word for run in runs for word in run if word.startswith("--")} == known
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "words"),
+    [
+        ("missing", None, "no interpreter, and no directory of a build"),
+        ("", None, "no build is there"),
+        ("python", "exit 3", "does not say its version"),
+    ],
+)
+def test_what_is_no_build(tmp_path: Path, name: str, script: str | None, words: str) -> None:
+    if script:
+        plant(tmp_path, script)
+    for bench in (("elements",), ("boot", "--kernel", "k")):
+        result = dwcvmm("bench", *bench, "--rounds", "1", "--against", tmp_path / name)
+        assert result.returncode == ExitCode.CONFIG
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (
+            "echo 'Traceback ...' >&2; echo 'ModuleNotFoundError: dwcvmm' >&2; exit 1",
+            "bench: ModuleNotFoundError: dwcvmm",
+        ),
+        ("echo nonsense", "cannot do this bench"),
+        ("echo '{}'", "cannot do this bench"),
+        ("""echo '{"error": "no such memory"}'""", "no such memory"),
+    ],
+)
+def test_a_build_that_cannot_be_probed(guests: Path, tmp_path: Path, probe: str, words: str) -> None:
+    plant(tmp_path, "echo dwcvmm, version 9", probe)
+    result = dwcvmm("bench", "elements", "--rounds", "1", "--pages", "0", "--against", tmp_path / "python")
+    assert result.returncode == ExitCode.CONFIG
+    assert words in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert "Traceback (most" not in result.stderr
+
+
+@needs_kvm
+def test_a_build_that_does_not_know_an_option(guests: Path, tmp_path: Path) -> None:
+    plant(tmp_path, 'test "$1" = --version || { echo "Error: No such option" >&2; exit 2; }; echo dwcvmm, version 9')
+    command = ("bench", "boot", "--kernel", guests / "fpu.bin", "--memory", "16M", "--rounds", "1")
+    result = dwcvmm(*command, "--strategies", "off", "--against", tmp_path / "python")
+    assert result.returncode == ExitCode.CONFIG
+    assert "does not know this bench: Error: No such option" in result.stderr
+
+
+def test_a_python_without_dwcvmm_is_no_build(tmp_path: Path) -> None:
+    (tmp_path / "python").touch()
+    with pytest.raises(ConfigError, match="no dwcvmm is installed beside it"):
+        other_build(tmp_path / "python").facts()

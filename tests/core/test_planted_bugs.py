@@ -13,7 +13,7 @@ from othercore import build_core, copy_tree, failures, plant, run_tests_in, shar
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 SINGLE_BIT, SCRUB, POINTS = (f"tests/faults/test_{name}.py" for name in ("single_bit", "scrub", "points"))
-IN_PLACE = "tests/guest/test_in_place.py"
+IN_PLACE, ACCOUNT = (f"tests/guest/test_{name}.py" for name in ("in_place", "account"))
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ BUGS = {
         "bits = a->dirty[word] | b->dirty[word];",
         "bits = (a->dirty[word] | b->dirty[word]) & ~(uint64_t)(word == 0x400 / 64);",
         f"{SINGLE_BIT}::test_dirty_page",
+    ),
+    "time in Python counts as the device's": Bug(
+        "cbits/element/element.c",
+        "\tdwc_account(e, DWC_AT_PYTHON);\n",
+        "",
+        f"{ACCOUNT}::test_python_and_the_start_have_names",
+    ),
+    "the two runs in vain count as runs": Bug(
+        "cbits/element/element.c",
+        "\tif ((status = dwc_engine_commit(e))) {\n\t\tdwc_account_discard(e);",
+        "\tif ((status = dwc_engine_commit(e))) {",
+        f"{ACCOUNT}::test_a_rollback_its_replay_and_the_run_in_vain_have_names",
     ),
     "a rollback believes any page": Bug(
         "cbits/memory/guard.c",

@@ -11,8 +11,8 @@ from conftest import ROOT, StartGuest
 
 from dwcvmm.core.engine import now_ns
 from dwcvmm.element.config import Clock, Strategy
-from dwcvmm.experiments.bench_elements import set_parameters
 from dwcvmm.experiments.check import ROUNDS
+from dwcvmm.experiments.probing import set_parameters
 from dwcvmm.pc.result import Outcome
 
 TICKS, TICK_NS = 20, 50_000_000

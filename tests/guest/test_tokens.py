@@ -13,7 +13,7 @@ from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
 
 GUESTS = (
-    *("ports", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
+    *("ports", "exits", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "pciscan", "pcireads", "cmpxchg", "refused"),

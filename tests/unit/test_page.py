@@ -21,14 +21,34 @@ from dwcvmm.page import pictures
 from dwcvmm.page.html import Section, Table, render
 from dwcvmm.page.inputs import KINDS, Document, read
 from dwcvmm.page.sections import points_of, sections
+from dwcvmm.page.style import COLOURS
 from dwcvmm.page.svg import inline
 from dwcvmm.results import campaignfile
-from dwcvmm.results.benchfile import ELEMENTS, OFF, ElementsBench, ElementsRow, Run, RunsBench
+from dwcvmm.results.benchfile import (
+    ELEMENTS,
+    EXITS,
+    MEMORY,
+    OFF,
+    Against,
+    BuildFacts,
+    Comparison,
+    ElementsBench,
+    ElementsRow,
+    ExitsBench,
+    ExitsRow,
+    MemoryBench,
+    MemoryRow,
+    Run,
+    RunsBench,
+)
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.origin import Origin
-from dwcvmm.results.reportfile import Report
+from dwcvmm.results.phasenames import NAMES
+from dwcvmm.results.rates import Spread
+from dwcvmm.results.ratios import Ratio
+from dwcvmm.results.reportfile import Phases, Report
 
 EVIL = "<script>alert('a & b')</script> $x^2$"
 TEMPLATE = Path(command.__file__).parents[1] / "page" / "page.html.j2"
@@ -50,7 +70,40 @@ def elements() -> ElementsBench:
         for strategy in ("sequential", "parallel")
         for pages in (0, 50)
     ]
-    return ElementsBench(schema=ELEMENTS, origin=Origin(command=EVIL), rows=rows)
+    return ElementsBench(schema=ELEMENTS, origin=Origin(command=EVIL), rows=rows, against=against())
+
+
+def against() -> Against:
+    """Another build, whose folder has an odd name; a figure with an interval, one without, one without a ratio."""
+    builds = [BuildFacts(python=python, version="1") for python in ("/p", EVIL)]
+    found = [
+        Comparison(
+            strategy=name, case=EVIL, figure="penalty, %", this=Spread(9, 8, 10), other=Spread(10, 9, 11), ratio=ratio
+        )
+        for name, ratio in (("parallel", Ratio(0.9, 0.8, 0.95)), ("sequential", Ratio(0.9)), ("off", None))
+    ]
+    return Against(this=builds[0], other=builds[1], rounds=7, comparisons=found)
+
+
+def memory() -> MemoryBench:
+    """Two sizes, of which the second is refused."""
+    rows = [
+        MemoryRow(strategy="off", memory_bytes=64 << 20, start_s=Spread(1, 1, 2), resident_bytes=Spread(9e7, 8e7, 9e7),
+                  us_a_turn=Spread(200, 190, 220)),
+        MemoryRow(strategy="off", memory_bytes=8 << 30, reason=EVIL),
+    ]  # fmt: skip
+    return MemoryBench(schema=MEMORY, origin=Origin(command=EVIL), rounds=3, work_us=200, dirty_pages=10, rows=rows)
+
+
+def exits() -> ExitsBench:
+    rows = [
+        ExitsRow(
+            strategy=strategy, access=EVIL, us_an_exit=Spread(7, 6, 8), over_off=over, exits_an_element=1.0,
+            handovers_an_element=None, phases_us={"first_run": 4.0, "python": 2.0, "other": 1.0},
+        )
+        for strategy, over in (("off", None), ("sequential", Spread(5, 5, 5)))
+    ]  # fmt: skip
+    return ExitsBench(schema=EXITS, origin=Origin(command=EVIL), rounds=5, rows=rows)
 
 
 CHECK = {
@@ -71,10 +124,19 @@ EXAMPLES: dict[str, Any] = {
     "boot": bench(),
     "workload": bench(hashes=True),
     "elements": elements(),
+    "memory": memory(),
+    "exits": exits(),
     "check": CHECK,
     "campaign": FAULTS,
 }
-TYPES = {"run": Report, "elements": ElementsBench, "check": CheckResult, "campaign": Campaign}
+TYPES = {
+    "run": Report,
+    "elements": ElementsBench,
+    "memory": MemoryBench,
+    "exits": ExitsBench,
+    "check": CheckResult,
+    "campaign": Campaign,
+}
 
 
 def write(directory: Path, example: object, name: str = "in.json") -> Path:
@@ -136,12 +198,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_page_of_everything(tmp_path: Path) -> None:
     made = sections(all_examples(tmp_path))
     assert [s.title for s in made] == [
-        "Boot", "Workload", "Runs", "Elements", "Penalty and exits", "Slice ends", "Faults",
+        "Boot", "Workload", "Runs", "Elements", "Exits", "Memory", "Penalty and exits", "Slice ends", "Faults",
     ]  # fmt: skip
     text = render(made, "2026", "0")
     page = Parsed(text)
     assert page.tags["table"] == sum(isinstance(part, Table) for s in made for part in s.parts)
-    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 8
+    assert page.tags["svg"] == sum(len(s.pictures) for s in made) == 11
     # escaped everywhere, and there: in a guest's name, a reason, a command, the labels of pictures
     assert page.tags["script"] == 0
     assert text.count("&lt;script&gt;") >= 4
@@ -191,12 +253,28 @@ def test_penalties_are_set_against_exits_without_double_execution() -> None:
     assert {(p.exits_per_s, p.penalty_percent) for p in points_of(elements())} == {(5000.0, 105.0)}
 
 
-PHASES = st.dictionaries(st.sampled_from([*pictures.TERMS, "rollback", "device", "other"]), st.floats(0, 1e6))
+PHASES = st.dictionaries(st.sampled_from([*NAMES]), st.floats(0, 1e6))
 
 
-@given(PHASES)
-def test_terms_and_rest_are_all_of_an_element(phases: dict[str, float]) -> None:
-    assert sum(pictures.phase_terms(phases).values()) == pytest.approx(sum(phases.values()))
+@given(st.lists(PHASES, min_size=1))
+def test_what_is_drawn_is_all_of_an_element(bars: list[dict[str, float]]) -> None:
+    shown = pictures.shown_phases(bars)
+    assert len(shown) < len(COLOURS)  # no colour twice
+    assert shown == [phase for phase in NAMES if phase in shown]
+    for phases in bars:
+        assert sum(pictures.by_name(phases, shown).values()) == pytest.approx(sum(phases.values()))
+
+
+def test_a_great_phase_is_drawn_by_itself() -> None:
+    small = dict.fromkeys(NAMES, 1.0)
+    shown = pictures.shown_phases([small, small | {"start": 90.0}])
+    assert "start" in shown
+    assert "scrub" in pictures.shown_phases([{"first_run": 97.0, "scrub": 3.0, "end": 0.5}])
+    assert "end" not in pictures.shown_phases([{"first_run": 97.0, "scrub": 3.0, "end": 0.5}])
+
+
+def test_every_phase_of_a_report_has_a_name() -> None:
+    assert list(NAMES) and set(NAMES) == {field.name for field in msgspec.structs.fields(Phases)}
 
 
 @pytest.mark.parametrize("lowest", [-40.0, 0.0, 3.0])

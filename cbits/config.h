@@ -46,6 +46,7 @@ struct dwc_config {
 	int counting;            /* there is a progress counter */
 	uint32_t counter_type;
 	uint64_t counter_config, events_per_ms, slice_ns;
+	int end_at_io;             /* every exit ends an element, as in 2017: there are no inner exits */
 	/* intervals */
 	uint32_t checkpoint_every; /* elements, DWC_LOG_ELEMENTS at most */
 	uint64_t memory_every_ns;  /* after how much guest time memory is compared (docs/decisions/0003) */

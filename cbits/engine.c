@@ -12,7 +12,6 @@
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
-#include "vcpu/tsc.h"
 
 /* The answer of a device in Python to the committed exit. */
 void dwc_engine_answer(struct dwc_engine *e, const uint8_t *data, uint64_t length)
@@ -66,15 +65,13 @@ int dwc_engine_move(struct dwc_engine *e, int replica, int cpu)
 
 static int job_run_for(struct dwc_replica *r)
 {
-	struct dwc_replica *owner = r->has_timer ? r : &r->engine->replicas[0]; /* of the timer: one a thread */
 	int err = job_enter(r);
 
-	/* the budget is not of this run; a wait for the TSC's tick comes before the kick is armed */
-	if (err || (err = dwc_counter_disarm(r)) || (err = dwc_tsc_enter(r)))
+	if (err)
 		return err;
+	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
+	dwc_counter_disarm(r); /* the budget is not of this run */
 	r->started_ns = dwc_now_ns();
-	if ((err = dwc_replica_kick_after(owner, r->limit_ns)))
-		return err;
 	err = dwc_replica_run(r, r->limit_ns);
 	r->stage = DWC_STAGE_HAS_INPUTS;
 	dwc_state_get_synced(r, &r->state);

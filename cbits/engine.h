@@ -11,11 +11,13 @@
 #include "element/inplace.h"
 #include "element/slice.h"
 #include "element/steps.h"
+#include "memory/copies.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "memory/scrub.h"
 #include "pc/pc.h"
 #include "phase.h"
+#include "replica/clock.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
@@ -37,9 +39,11 @@ struct dwc_engine {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit; /* of the last committed element */
 	int has_pending_io;   /* that exit is an I/O exit whose instruction is not finished */
+	uint32_t inner_limit; /* after a cut: at which exit the element is to end, though it could be an inner one */
 	int waiting;          /* elements that have kept a due interrupt waiting, if windows are not exact */
 	struct dwc_checkpoint checkpoint;
 	struct dwc_log log;
+	struct dwc_in_use in_use;
 	struct dwc_dirty_pages dirty;
 	struct dwc_divergence divergence;
 	struct dwc_slice slice;

@@ -13,13 +13,17 @@
 #include "element/strategy.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "memory/difference.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "ram.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/sites.h"
 #include "vcpu/state.h"
+
+#define FIRST_MARGIN_US 16
 
 static int are_vms_there(const struct dwc_config *c, int replicas)
 {
@@ -38,7 +42,7 @@ static int is_sound(const struct dwc_config *c)
 	if (!ops)
 		return 0;
 	replicas = ops->protects ? 2 : 1;
-	return are_vms_there(c, replicas) && c->ram_bytes && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
+	return are_vms_there(c, replicas) && c->ram_bytes && c->ram_bytes <= DWC_MOST_RAM && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
 	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->make_ready || c->checkpoint_every == 1) &&
 	       (!c->counting || ops->vms == 2) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
 	       c->idle_limit && c->msr_count <= DWC_MAX_MSRS && c->tsc_bits < 64 && (unsigned)c->tlb_flush <= DWC_TLB_FLUSH_MEMSLOT &&
@@ -46,15 +50,16 @@ static int is_sound(const struct dwc_config *c)
 	       (c->cache_flush == DWC_CACHE_KEPT || ops->make_ready) && (c->cache_flush != DWC_CACHE_ALL || (c->evict && c->evict_bytes));
 }
 
-static int make_slot(struct dwc_slot *slot, uint64_t bytes)
+static int make_slots(struct dwc_replica *r, int count)
 {
-	uint64_t words = bytes / DWC_PAGE / 64 + 1;
+	for (int i = 0; i < count; i++) {
+		struct dwc_slot *slot = &r->slots[i];
 
-	slot->gpa = 0;
-	slot->size = bytes;
-	slot->dirty = calloc(words, sizeof *slot->dirty);
-	slot->cold = calloc(words, sizeof *slot->cold);
-	return slot->dirty && slot->cold ? 0 : -ENOMEM;
+		dwc_ram_slot(r->engine->config.ram_bytes, i, &slot->gpa, &slot->size);
+		if (!(slot->dirty = calloc(slot->size / DWC_PAGE / 64 + 1, sizeof *slot->dirty)))
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 static int make_replica(struct dwc_engine *e, int index)
@@ -69,23 +74,31 @@ static int make_replica(struct dwc_engine *e, int index)
 	r->cpu = vm->cpu;
 	r->run = vm->run;
 	r->ram = vm->ram;
-	r->tsc_usual_ns = e->config.slice_ns; /* until there are measurements */
-	return make_slot(&r->slots[0], e->config.ram_bytes);
+	r->own.tsc_margin = FIRST_MARGIN_US * e->config.tsc_host_khz / 1000;
+	r->leave_ns = UINT64_MAX;
+	r->on = &r->own;
+	return make_slots(r, e->nslots);
 }
 
 static int make_page_lists(struct dwc_engine *e)
 {
-	uint64_t pages = e->config.ram_bytes / DWC_PAGE;
+	uint64_t pages = e->config.ram_bytes / DWC_PAGE, numbers = dwc_ram_end(e->config.ram_bytes) / DWC_PAGE;
 
-	e->checkpoint.sums = calloc(pages, sizeof *e->checkpoint.sums);
+	e->checkpoint.sums = calloc(numbers, sizeof *e->checkpoint.sums);
 	e->checkpoint.new_sums = calloc(pages, sizeof *e->checkpoint.new_sums);
-	e->dirty.idle = calloc(pages, sizeof *e->dirty.idle);
+	e->dirty.idle = calloc(numbers, sizeof *e->dirty.idle);
 	e->dirty.pages = calloc(pages, sizeof *e->dirty.pages);
 	e->dirty.changed = calloc(pages, sizeof *e->dirty.changed);
-	return e->checkpoint.sums && e->checkpoint.new_sums && e->dirty.idle && e->dirty.pages && e->dirty.changed ? 0 : -ENOMEM;
+	e->dirty.cold = calloc(pages, sizeof *e->dirty.cold);
+	e->dirty.clear = calloc(DWC_SLOT_BYTES / DWC_PAGE / 64, sizeof *e->dirty.clear);
+	return e->checkpoint.sums && e->checkpoint.new_sums && e->dirty.idle && e->dirty.pages && e->dirty.changed && e->dirty.cold &&
+			       e->dirty.clear ?
+		       dwc_copies_make(e) :
+		       -ENOMEM;
 }
 
-/* Make an engine, of zeros before. After it only the guest is missing, which is loaded into replica A's RAM and vCPU. Returns
+/* Make an engine, of zeros before; RAM must be all zeros, too. After it only the guest is missing, which dwc_memory_write() loads into all
+ * copies of RAM, and the caller into replica A's vCPU. Returns
  * -EINVAL for an impossible config, or -ENOMEM; dwc_engine_free() is needed in any case. */
 int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 {
@@ -97,7 +110,8 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	e->ops = dwc_strategy_ops(config->strategy);
 	e->vms = e->ops->vms;
 	e->protects = e->ops->protects;
-	e->nslots = 1; /* one slot needs one KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it */
+	/* few slots need few KVM_GET_DIRTY_LOG: so there is RAM at VGA's addresses, too; the memory map does not name it */
+	e->nslots = (int)((config->ram_bytes + DWC_SLOT_BYTES - 1) / DWC_SLOT_BYTES);
 	for (int i = 0; i < 2; i++)
 		if ((err = make_replica(e, i)))
 			return err;
@@ -123,20 +137,18 @@ static int copy_registers(const struct dwc_replica *from, const struct dwc_repli
 	return 0;
 }
 
-/* Make replica A's state the first checkpoint, and copy it to replica B. */
+/* Make replica A's registers the first checkpoint's, and copy them to replica B. */
 static int take_first_checkpoint(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
 	int err;
 
-	memcpy(b->ram, a->ram, e->config.ram_bytes);
-	memcpy(e->checkpoint.ram, a->ram, e->config.ram_bytes);
 	if (e->vms == 2 && (err = copy_registers(a, b)))
 		return err;
 	if ((err = dwc_state_prime(a)) || (err = dwc_state_prime(b)) || (err = dwc_state_get(a, &e->checkpoint.state)))
 		return err;
 	e->checkpoint.due = e->config.checkpoint_every <= 1;
-	dwc_guard_start(e);
+	e->checkpoint.sum = dwc_checkpoint_sum(e);
 	dwc_difference_choose(a->ram, e->checkpoint.ram);
 	return 0;
 }
@@ -161,8 +173,8 @@ int dwc_engine_start(struct dwc_engine *e)
 	e->slice.counts_void = 1;
 	if (e->config.follows_host_clock)
 		e->clock.host_base_ns = dwc_now_ns();
-	/* a counter counts in every VM that its thread runs, so each VM needs a thread of its own */
-	b->has_thread = e->config.strategy == DWC_PARALLEL || (e->config.strategy == DWC_SEQUENTIAL && e->config.counting);
+	b->has_thread = e->config.strategy == DWC_PARALLEL;
+	b->on = b->has_thread ? &b->own : &e->replicas[0].own;
 	err = dwc_replica_start(&e->replicas[0]);
 	if (err)
 		b->has_thread = 0; /* it was not made */
@@ -176,18 +188,22 @@ int dwc_engine_start(struct dwc_engine *e)
 /* Free the engine. VMs and RAM belong to the caller. */
 void dwc_engine_free(struct dwc_engine *e)
 {
-	for (int i = 0; i < 2; i++) {
-		free(e->replicas[i].slots[0].dirty);
-		free(e->replicas[i].slots[0].cold);
-		e->replicas[i].slots[0].dirty = e->replicas[i].slots[0].cold = NULL;
-	}
+	for (int i = 0; i < 2; i++)
+		for (int slot = 0; slot < e->nslots; slot++) {
+			free(e->replicas[i].slots[slot].dirty);
+			e->replicas[i].slots[slot].dirty = NULL;
+		}
+	dwc_copies_free(e);
 	free(e->checkpoint.sums);
 	free(e->checkpoint.new_sums);
 	free(e->dirty.idle);
 	free(e->dirty.pages);
 	free(e->dirty.changed);
+	free(e->dirty.cold);
+	free(e->dirty.clear);
 	e->checkpoint.sums = e->checkpoint.new_sums = NULL;
 	e->dirty.idle = NULL;
 	e->dirty.pages = NULL;
-	e->dirty.changed = NULL;
+	e->dirty.changed = e->dirty.cold = NULL;
+	e->dirty.clear = NULL;
 }

@@ -59,6 +59,13 @@ enum dwc_scrub_result {
 	DWC_SCRUB_WRONG = 0x600,     /* a copy was wrong: repaired if another one was right (repair_copy, repair_gpa) */
 };
 
+/* The result of work on a virtqueue. If it reads guest memory: also one of dwc_memory_result. */
+enum dwc_queue_result {
+	DWC_QUEUE_EMPTY,
+	DWC_QUEUE_REQUEST = 0x900,   /* there is one; the guest wants to hear of one */
+	DWC_QUEUE_INVALID,           /* it holds something that virtio does not allow */
+};
+
 /* The result of aligning two replicas of which at least one was ended by its counter. */
 enum dwc_align_result {
 	DWC_ALIGN_MET,               /* both are at the same point: all state agrees */
@@ -85,6 +92,7 @@ enum dwc_diff {
 	DWC_DIFF_XCRS = 1 << 7,
 	DWC_DIFF_MEMORY = 1 << 8,
 	DWC_DIFF_HANG = 1 << 9, /* one replica has ended, the other has not */
+	DWC_DIFF_DEVICES = 1 << 10, /* inner exits, their answers, or what became of the devices */
 };
 
 enum dwc_copy { DWC_COPY_A, DWC_COPY_B, DWC_COPY_CHECKPOINT, DWC_COPIES }; /* of RAM */

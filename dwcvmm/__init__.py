@@ -21,7 +21,7 @@ from dwcvmm.errors import (
 )
 
 if TYPE_CHECKING:
-    from dwcvmm.element.config import CacheFlush, Clock, Policy, Strategy, Tsc
+    from dwcvmm.element.config import CacheFlush, Clock, EndAt, Policy, Strategy, Tsc
     from dwcvmm.element.divergence import Cause, Divergence
     from dwcvmm.element.progress import Event
     from dwcvmm.faults.injector import Became, Injection
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dwcvmm.pc.result import Outcome, Result
 
 _WHERE = {
-    "dwcvmm.element.config": ("CacheFlush", "Clock", "Policy", "Strategy", "Tsc"),
+    "dwcvmm.element.config": ("CacheFlush", "Clock", "EndAt", "Policy", "Strategy", "Tsc"),
     "dwcvmm.element.divergence": ("Cause", "Divergence"),
     "dwcvmm.element.progress": ("Event",),
     "dwcvmm.faults.injector": ("Became", "Injection"),
@@ -55,6 +55,7 @@ __all__ = [
     "DiskConfig",
     "Divergence",
     "DwcVmmError",
+    "EndAt",
     "Event",
     "ExitCode",
     "Fault",

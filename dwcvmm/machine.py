@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from dwcvmm.consolefiles import ConsoleIn, ConsoleOut, Reader, Writer, check_bytes
-from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy, Tsc, default_strategy
+from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Policy, Strategy, Tsc, default_strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, MachineStateError, as_error
@@ -59,8 +59,9 @@ class Machine:
     append: added to the command line. default_append: put Linux's default arguments before it. legacy_pc: no ACPI,
     APICs. memory: bytes, or text such as "256M"; the host needs three times that.
     strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
-    slice: the longest time that an element should take, in seconds or as text. clock, clock_divisor, rtc, progress,
-    tsc, checkpoint_every, policy, scrub (bytes a second): as of `dwcvmm run`. rtc may be a datetime.
+    slice: the longest time that an element should take, in seconds or as text. end_at: with "io" every access to a
+    device ends an element, too. clock, clock_divisor, rtc, progress, tsc, checkpoint_every, policy, scrub (bytes a
+    second): as of `dwcvmm run`. rtc may be a datetime.
     hang: how much longer than the other a replica may take before it counts as hung. cpus: the host CPUs for e1 and e2.
     faults: to inject, as text or Fault. close_after: elements after which an unseen fault is looked for and repaired.
     console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.
@@ -87,6 +88,7 @@ class Machine:
         strategy: Strategy | str | None = None,
         flush: CacheFlush | str = CacheFlush.NONE,
         slice: Duration = "200us",
+        end_at: EndAt | str = EngineConfig.end_at,
         clock: Clock | str = Clock.VIRTUAL,
         clock_divisor: int | None = None,
         rtc: str | datetime | int = "host",
@@ -110,6 +112,7 @@ class Machine:
             strategy=_member(Strategy, strategy) if strategy else default_strategy(),
             cache_flush=_member(CacheFlush, flush),
             slice_ns=duration_ns(slice, LEAST_SLICE_NS, MOST_SLICE_NS),
+            end_at=_member(EndAt, end_at),
             clock=_member(Clock, clock),
             clock_divisor=clock_divisor,
             progress=_member(Event, progress) if progress else None,
@@ -249,8 +252,8 @@ class Machine:
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Remarks about the disks, as sentences for the user."""
-        return self._pc.virtio.remarks
+        """Remarks about memory and the disks, as sentences for the user."""
+        return self._pc.remarks
 
     def result(self) -> Result:
         """The result so far; also after `close`."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from othercore import WITHOUT_PLUGINS, locked
 
-from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.config import EndAt, EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.faults.model import parse
@@ -100,10 +100,12 @@ def guests() -> Path:
 
 
 @pytest.fixture
-def boot(guests: Path) -> Iterator[StartGuest]:
+def boot(guests: Path, request: pytest.FixtureRequest) -> Iterator[StartGuest]:
     if not Path("/dev/kvm").exists():
         pytest.skip("this machine has no /dev/kvm")
     booted: list[Booted] = []
+    by_exits = request.node.get_closest_marker("elements_by_exits")
+    end_at = EndAt.IO if by_exits else EngineConfig.end_at
 
     def start(
         name: str, strategy: Strategy, faults: Sequence[str] = (), virtio: VirtioConfig | None = None, **options: Any
@@ -112,7 +114,7 @@ def boot(guests: Path) -> Iterator[StartGuest]:
             pytest.skip("doctor: two_dimensional_paging: strategy in-place is refused under shadow paging")
         chunks: list[bytes] = []
         divergences: list[Divergence] = []
-        engine = EngineConfig(strategy=strategy, **options)
+        engine = EngineConfig(strategy=strategy, **{"end_at": end_at} | options)
         image, injected = guests / f"{name}.bin", tuple(map(parse, faults))
         virtio = virtio or VirtioConfig()
         config = PcConfig(image, memory_bytes=16 << 20, engine=engine, faults=injected, virtio=virtio)

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "stats.h"
 #include "status.h"
@@ -75,8 +76,7 @@ static int job_advance(struct dwc_replica *r)
 {
 	int status;
 
-	if ((status = dwc_counter_extend(r, r->advance)))
-		return status;
+	dwc_counter_extend(r, r->advance);
 	r->most_ns = 0;
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, 0);
@@ -107,7 +107,10 @@ static int pass_repeat(struct dwc_replica *r, uint64_t to)
 /* The other replica has reached a natural end, so this one must reach one soon. Returns an enum dwc_align_result or -errno. */
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 {
-	int status = advance(r, limit);
+	int status;
+
+	dwc_inner_plan(r, dwc_inner_limit_to_meet(other(r)), 0);
+	status = advance(r, limit);
 
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
@@ -117,7 +120,8 @@ static int agree(struct dwc_engine *e)
 {
 	int err;
 
-	if (dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
+	if (!dwc_inner_same(&e->replicas[0], &e->replicas[1]) ||
+	    dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
 		return 0;
 	for (int i = 0; i < 2; i++)
 		if ((err = dwc_replica_call(&e->replicas[i], dwc_pages_harvest)) ||
@@ -131,17 +135,21 @@ static int near(uint64_t a, uint64_t b)
 	return (a > b ? a - b : b - a) <= NOISE;
 }
 
-static int read_counts(struct dwc_engine *e, uint64_t *counts)
+/* By how much replica B counts more than A, minus the usual value at the same instruction. */
+static int64_t surplus_of_b(const struct dwc_engine *e)
 {
-	int err = dwc_counter_read(&e->replicas[0], &counts[0]);
-
-	return err ? err : dwc_counter_read(&e->replicas[1], &counts[1]);
+	return (int64_t)(e->replicas[1].count - e->replicas[0].count) - e->slice.habits.bias / SIXTEENTHS;
 }
 
-/* By how much replica B leads A: the difference of the counts minus its usual value at the same instruction. */
-static int64_t lead_of_b(const struct dwc_engine *e, const uint64_t *counts)
+/* By how much replica B leads A. Inner exits say for certain who leads, if their numbers differ. */
+static int64_t lead_of_b(const struct dwc_engine *e)
 {
-	return (int64_t)(counts[1] - counts[0]) - e->slice.habits.bias / SIXTEENTHS;
+	int64_t lead = surplus_of_b(e);
+	uint32_t a = e->replicas[0].inner.count, b = e->replicas[1].inner.count;
+
+	if (b > a && lead < 1)
+		return 1;
+	return b < a && lead > -1 ? -1 : lead;
 }
 
 /* A moving average over about eight samples. */
@@ -151,12 +159,12 @@ static void follow(int64_t *habit, int64_t sample)
 }
 
 /* Both are at the same instruction, so the difference of their counts is noise: learn it. */
-static void learn_noise(struct dwc_engine *e, const uint64_t *counts)
+static void learn_noise(struct dwc_engine *e)
 {
-	int64_t off = lead_of_b(e, counts);
+	int64_t off = surplus_of_b(e);
 
 	follow(&e->slice.habits.spread, off < 0 ? -off : off);
-	follow(&e->slice.habits.bias, (int64_t)(counts[1] - counts[0]));
+	follow(&e->slice.habits.bias, (int64_t)(e->replicas[1].count - e->replicas[0].count));
 }
 
 /* The budget with which a run is likely to end at `count`, given the usual skid. */
@@ -175,14 +183,16 @@ uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count)
 	return (int64_t)count + bias > DWC_LEAST_BUDGET ? count + (uint64_t)bias : count;
 }
 
-/* A catch-up: its present and its target count, by how much it may pass the target, and how many debug exceptions it took. */
+/* A catch-up: its target count, by how much it may pass that, and how many debug exceptions it took. */
 struct chase {
-	uint64_t mine, goal, slack, stops;
+	uint64_t goal, slack, stops;
 };
 
-static int overrun(const struct chase *c)
+static int overrun(const struct dwc_replica *r)
 {
-	return c->mine > c->goal + c->slack + NOISE_A_STOP * c->stops;
+	const struct chase *c = r->chase;
+
+	return r->count > c->goal + c->slack + NOISE_A_STOP * c->stops;
 }
 
 /* On the lagging replica's thread: run to the next hit of the breakpoint at which all registers agree. */
@@ -203,46 +213,31 @@ static int job_chase(struct dwc_replica *r)
 		if (!at_breakpoint(r)) /* a natural end, such as a time site */
 			return WAY_OWN_EXIT;
 		r->engine->stats.debug_exits++;
-		if ((status = dwc_counter_read(r, &chase->mine)))
-			return status;
-		if (near(chase->mine, chase->goal) &&
+		if (near(r->count, chase->goal) &&
 		    !dwc_state_compare_synced(&r->state, &leader->state, &r->engine->stats))
 			return WAY_AT_COMMON_POINT;
-	} while (!overrun(chase));
+	} while (!overrun(r));
 	return WAY_OVERRUN;
 }
 
-/* Arm the counter, in case the breakpoint is not hit any more. */
-static int job_start_chase(struct dwc_replica *r)
-{
-	const struct chase *c = r->chase;
-
-	return dwc_counter_extend(r, c->goal - c->mine + c->slack + SKID);
-}
-
 /* Run from hit to hit until it agrees with the leading one. If it passes the target by more than noise explains, it was leading. */
-static int catch_up(struct dwc_replica *lagging, uint64_t mine, uint64_t distance)
+static int catch_up(struct dwc_replica *lagging, uint64_t distance)
 {
-	struct chase chase = { .mine = mine, .goal = mine + distance };
-	uint64_t counts[2];
+	struct chase chase = { .goal = lagging->count + distance };
 	int err, status;
 
 	chase.slack = SLACK + 3 * (uint64_t)lagging->engine->slice.habits.spread / SIXTEENTHS;
-
 	lagging->chase = &chase;
-	if ((err = dwc_set_breakpoint(lagging, dwc_linear_rip(&other(lagging)->state))) ||
-	    (err = dwc_replica_call(lagging, job_start_chase)))
+	if ((err = dwc_set_breakpoint(lagging, dwc_linear_rip(&other(lagging)->state))))
 		return err;
+	dwc_counter_extend(lagging, distance + chase.slack + SKID); /* in case the breakpoint is not hit any more */
 	while ((status = dwc_replica_call(lagging, job_chase)) == WAY_AT_COMMON_POINT)
 		if ((status = agree(lagging->engine))) {
 			status = status < 0 ? status : WAY_MET;
 			break;
 		}
-	if (status == WAY_MET && chase.stops <= LEARNED_FROM) {
-		if ((err = read_counts(lagging->engine, counts)))
-			return err;
-		learn_noise(lagging->engine, counts);
-	}
+	if (status == WAY_MET && chase.stops <= LEARNED_FROM)
+		learn_noise(lagging->engine);
 	err = dwc_set_breakpoint(lagging, 0);
 	return err ? err : status;
 }
@@ -265,23 +260,26 @@ static void note_length(struct dwc_engine *e, uint64_t count)
 }
 
 /* Note where the counters have stopped both, for the histograms and for the next slice. */
-static void note_stop(struct dwc_engine *e, const uint64_t *counts)
+static void note_stop(struct dwc_engine *e)
 {
-	tally(e->stats.distance, counts[0] > counts[1] ? counts[0] - counts[1] : counts[1] - counts[0]);
-	note_length(e, counts[0] > counts[1] ? counts[0] : counts[1]);
+	uint64_t a = e->replicas[0].count, b = e->replicas[1].count;
+
+	tally(e->stats.distance, a > b ? a - b : b - a);
+	note_length(e, a > b ? a : b);
 	for (int i = 0; i < 2; i++) {
-		uint64_t budget = e->replicas[i].budget, late = counts[i] > budget ? counts[i] - budget : 0;
+		uint64_t count = e->replicas[i].count, budget = e->replicas[i].budget, late = count > budget ? count - budget : 0;
 
 		if (!i)
 			tally(e->stats.lateness, late);
-		if (counts[i] >= budget && late <= NOISE) /* leave out ends by time, and after a long REP */
+		if (count >= budget && late <= NOISE) /* leave out ends by time, and after a long REP */
 			follow(&e->slice.habits.skid, (int64_t)late);
 	}
 }
 
-/* One try; replica B leads by `lead`. Returns WAY_OVERRUN (try again), or as dwc_align() does. */
-static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uint64_t *counts)
+/* One try. Returns WAY_OVERRUN (try again), or as dwc_align() does. */
+static int try_to_meet(struct dwc_engine *e, int number)
 {
+	int64_t lead = lead_of_b(e);
 	struct dwc_replica *leader = &e->replicas[lead > 0], *lagging = other(leader);
 	uint64_t distance = (uint64_t)(lead > 0 ? lead : -lead), to = after_repeat(leader), skid = (uint64_t)e->slice.habits.skid / SIXTEENTHS;
 	int status;
@@ -296,7 +294,7 @@ static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uin
 		return status == WAY_OWN_EXIT ? dwc_align_to_natural(leader, e->slice.budget + SKID) : status;
 	}
 	e->stats.catch_ups++;
-	switch (status = catch_up(lagging, counts[lagging->index], distance)) {
+	switch (status = catch_up(lagging, distance)) {
 	case WAY_MET:
 		return DWC_ALIGN_MET;
 	case WAY_OWN_EXIT:
@@ -309,20 +307,18 @@ static int try_to_meet(struct dwc_engine *e, int64_t lead, int number, const uin
 /* Both were stopped by overflows: bring them to the same instruction. Returns an enum dwc_align_result or -errno. */
 int dwc_align(struct dwc_engine *e)
 {
-	uint64_t counts[2];
 	int status;
 
+	for (int i = 0; i < 2; i++)
+		dwc_inner_plan(&e->replicas[i], DWC_NO_LIMIT, 0);
+	note_stop(e);
 	for (int number = 0; number < TRIES; number++) {
-		if ((status = read_counts(e, counts)))
-			return status;
-		if (!number)
-			note_stop(e, counts);
-		if (near(counts[0], counts[1]) && (status = agree(e))) {
+		if (near(e->replicas[0].count, e->replicas[1].count) && (status = agree(e))) {
 			if (status > 0)
-				learn_noise(e, counts);
+				learn_noise(e);
 			return status < 0 ? status : DWC_ALIGN_MET;
 		}
-		status = try_to_meet(e, lead_of_b(e, counts), number, counts);
+		status = try_to_meet(e, number);
 		if (status != WAY_OVERRUN)
 			return status;
 	}

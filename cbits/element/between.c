@@ -19,7 +19,7 @@
 #include "vcpu/msrs.h"
 
 #define IDLE_SLICE_NS 5000000ull
-#define DRAIN_ELEMENTS 1024
+#define DRAIN_ELEMENTS 256
 
 int dwc_is_stop_requested(const struct dwc_engine *e)
 {
@@ -109,7 +109,7 @@ int dwc_act(struct dwc_engine *e)
 			return 0;
 		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->clock.guest_ns))
 			return DWC_STOP_EXIT;
-		return dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : 0;
+		return 0;
 	case KVM_EXIT_MMIO:
 		return serve_memory(e) ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_X86_RDMSR:

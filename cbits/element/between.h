@@ -7,14 +7,6 @@
 
 struct dwc_engine;
 
-struct dwc_clock {
-	uint64_t guest_ns;
-	uint64_t host_base_ns;     /* nonzero: the guest clock follows the host from here */
-	uint64_t patience_factor;  /* elements get so many times as long, until it is set anew */
-	int halted;                /* after HLT, until an interrupt is pending */
-	int idle_waits;            /* idle time passes at the host's pace, even of a virtual clock */
-};
-
 /* What is asked of the engine while it runs. */
 struct dwc_requests {
 	atomic_int stop, attention;

@@ -7,6 +7,7 @@
 #include "pc/lapic.h"
 #include "pc/pc.h"
 #include "phase.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "vcpu/tsc.h"
 
@@ -24,6 +25,7 @@ void dwc_choose_inputs(struct dwc_engine *e)
 {
 	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);
 
+	e->inner_limit = DWC_NO_LIMIT;
 	dwc_tsc_choose(e);
 	dwc_pc_tick(&e->pc, e->clock.guest_ns);
 	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);

@@ -3,11 +3,12 @@
 
 #include "assertion.h"
 #include "engine.h"
-#include "host.h"
 #include "memory/dma.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -35,6 +36,7 @@ static int compare(struct dwc_engine *e, int all)
 	int err;
 
 	e->divergence.groups = dwc_same_exit(&a->exit, &b->exit) ? 0 : DWC_DIFF_EXIT;
+	e->divergence.groups |= dwc_inner_same(a, b) ? 0 : DWC_DIFF_DEVICES;
 	e->divergence.groups |= (all ? dwc_state_compare : dwc_state_compare_synced)(&a->state, &b->state, &e->stats);
 	if (!all && !e->divergence.groups && !dwc_memory_due(a)) {
 		e->log.unseen_ns += element_ns(a);
@@ -63,11 +65,27 @@ static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 	return 0;
 }
 
+static void log_element(const struct dwc_engine *e, struct dwc_logged *to)
+{
+	const struct dwc_replica *a = &e->replicas[0];
+
+	dwc_copy_inputs(e, &to->inputs, &e->inputs);
+	dwc_copy_exit(&to->exit, &a->exit);
+	to->inner.count = a->inner.count;
+	to->inner.flow = a->inner.flow;
+	to->inner.now_ns = e->clock.guest_ns;
+	if (a->inner.count)
+		dwc_pc_copy(&to->inner.pc, &e->pc);
+	to->ran_ns = dwc_ran_ns(a);
+	to->sum = dwc_logged_sum(to, &e->exit);
+}
+
 /* Compare both replicas. If they are equal the element becomes the checkpoint, or is logged. */
 static int compare_commit(struct dwc_engine *e)
 {
 	const struct dwc_exit *exit = &e->replicas[0].exit;
-	int waits = !dwc_returnable(exit, &e->exit) && e->vms == 2 && e->log.count < DWC_LOG_ELEMENTS;
+	const struct dwc_inner *inner = &e->replicas[0].inner;
+	int waits = !dwc_returnable(exit, inner->count ? &inner->before : &e->exit) && e->vms == 2 && e->log.count < DWC_LOG_ELEMENTS;
 	/* If the frozen TSC ticked in the element both may have read the new time, which a replay might not: make it a checkpoint */
 	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
 	int all = ((e->checkpoint.due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
@@ -81,11 +99,7 @@ static int compare_commit(struct dwc_engine *e)
 	if (all)
 		return take_checkpoint(e, exit);
 	DWC_ASSERT(e, e->log.count < DWC_LOG_ELEMENTS);
-	dwc_copy_inputs(e, &e->log.entries[e->log.count].inputs, &e->inputs);
-	dwc_copy_exit(&e->log.entries[e->log.count].exit, exit);
-	e->log.entries[e->log.count].ran_ns = dwc_ran_ns(&e->replicas[0]);
-	e->log.entries[e->log.count].sum = dwc_logged_sum(&e->log.entries[e->log.count], &e->exit);
-	e->log.count++;
+	log_element(e, &e->log.entries[e->log.count++]);
 	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
 	return 0;
 }
@@ -93,12 +107,9 @@ static int compare_commit(struct dwc_engine *e)
 /* The guest clock moves between elements only. */
 void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 {
-	if (e->clock.host_base_ns)
-		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;
-	else if (!e->protects && e->config.tsc_ratio)
-		e->clock.guest_ns = e->replicas[0].tsc_value > e->clock.guest_ns ? e->replicas[0].tsc_value : e->clock.guest_ns;
-	else
-		e->clock.guest_ns += ran_ns / e->config.clock_divisor;
+	uint64_t devices_ns = e->clock.guest_ns + dwc_inner_ns(&e->replicas[0]), now_ns = dwc_clock_after(e, ran_ns);
+
+	e->clock.guest_ns = now_ns > devices_ns || !e->protects ? now_ns : devices_ns;
 }
 
 /* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
@@ -109,18 +120,20 @@ int dwc_engine_commit(struct dwc_engine *e)
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
 	if (e->protects && (err = compare_commit(e))) {
+		e->inner_limit = dwc_inner_limit_of_both(e); /* a restart ends at the same exit, so that it can be compared */
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		return err;
 	}
 	e->checkpoint.due = e->log.count + 1 >= e->config.checkpoint_every;
 	dwc_copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = dwc_finishes_later(e, &a->exit);
+	dwc_advance_clock(e, dwc_ran_ns(a));
+	dwc_inner_commit(e);
 	e->replicas[0].stage = e->replicas[1].stage = DWC_STAGE_AT_COMMITTED;
 	dwc_set_phase(e, DWC_PHASE_BETWEEN);
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
 	e->inputs.answer = DWC_ANSWER_IO;
-	dwc_advance_clock(e, dwc_ran_ns(a));
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "element/strategy.h"
 #include "engine.h"
 #include "memory/scrub.h"
+#include "pc/uart.h"
 #include "phase.h"
 #include "status.h"
 
@@ -80,7 +81,8 @@ static int finish(struct dwc_engine *e)
 		return status < 0 ? status : DWC_STOP_DIVERGED;
 	}
 	dwc_account(e, DWC_AT_DEVICE);
-	return dwc_act(e);
+	status = dwc_act(e);
+	return !status && dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : status;
 }
 
 /* Go from the current phase to the next one. */

@@ -19,12 +19,17 @@
 #include "element/slice.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
+#include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
@@ -35,30 +40,52 @@ static void find_changed(struct dwc_engine *e)
 	for (uint32_t i = 0; i < e->dirty.count; i++) {
 		uint64_t gpa = (uint64_t)e->dirty.pages[i].page * DWC_PAGE;
 
-		e->dirty.pages[i].changed = memcmp(e->replicas[0].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE) != 0;
+		e->dirty.pages[i].changed = memcmp(e->replicas[0].ram + gpa, dwc_saved_page(e, gpa), DWC_PAGE) != 0;
 	}
 }
 
-static void copy_changed(struct dwc_engine *e, uint8_t *to, const uint8_t *from)
+/* The next changed page, which is in `gpa`; `at` counts from 0. Returns 0 after the last. */
+static int next_changed(const struct dwc_engine *e, uint32_t *at, uint64_t *gpa)
 {
-	for (uint32_t i = 0; i < e->dirty.count; i++)
-		if (e->dirty.pages[i].changed)
-			memcpy(to + (uint64_t)e->dirty.pages[i].page * DWC_PAGE, from + (uint64_t)e->dirty.pages[i].page * DWC_PAGE, DWC_PAGE);
+	while (*at < e->dirty.count && !e->dirty.pages[*at].changed)
+		++*at;
+	if (*at == e->dirty.count)
+		return 0;
+	*gpa = (uint64_t)e->dirty.pages[(*at)++].page * DWC_PAGE;
+	return 1;
+}
+
+/* Set the changed pages aside, as replica B's. */
+static void keep_changed(struct dwc_engine *e)
+{
+	uint64_t gpa;
+
+	for (uint32_t at = 0; next_changed(e, &at, &gpa);)
+		memcpy(e->replicas[1].ram + gpa, e->replicas[0].ram + gpa, DWC_PAGE);
+}
+
+static void restore_changed(struct dwc_engine *e)
+{
+	uint64_t gpa;
+
+	for (uint32_t at = 0; next_changed(e, &at, &gpa);)
+		memcpy(e->replicas[0].ram + gpa, dwc_saved_page(e, gpa), DWC_PAGE);
 }
 
 /* Copy what KVM's emulator wrote to guest memory to all copies of RAM: it is the same for both runs. */
 static int accept_memory(struct dwc_engine *e)
 {
 	int err = dwc_pages_harvest(&e->replicas[0]);
+	uint64_t gpa;
 
 	if (err)
 		return err;
 	find_changed(e);
-	copy_changed(e, e->replicas[1].ram, e->replicas[0].ram);
-	copy_changed(e, e->checkpoint.ram, e->replicas[0].ram);
-	for (uint32_t i = 0; i < e->dirty.count; i++)
-		if (e->dirty.pages[i].changed)
-			e->checkpoint.sums[e->dirty.pages[i].page] = dwc_page_sum(e->replicas[0].ram + (uint64_t)e->dirty.pages[i].page * DWC_PAGE);
+	keep_changed(e);
+	for (uint32_t at = 0; next_changed(e, &at, &gpa);) {
+		memcpy(dwc_page_to_save(e, gpa), e->replicas[0].ram + gpa, DWC_PAGE);
+		e->checkpoint.sums[gpa / DWC_PAGE] = dwc_page_sum(e->replicas[0].ram + gpa);
+	}
 	return 0;
 }
 
@@ -151,7 +178,7 @@ static int rewind_vm(struct dwc_engine *e)
 
 	set_aside(e);
 	find_changed(e);
-	copy_changed(e, e->replicas[1].ram, vm->ram);
+	keep_changed(e);
 	if (dwc_is_io(&vm->exit)) {
 		if ((err = dwc_replica_complete(vm)))
 			return err;
@@ -161,7 +188,7 @@ static int rewind_vm(struct dwc_engine *e)
 			find_changed(e);
 		}
 	}
-	copy_changed(e, vm->ram, e->checkpoint.ram);
+	restore_changed(e);
 	return dwc_job_restore(vm);
 }
 
@@ -204,7 +231,8 @@ int dwc_inplace_run(struct dwc_engine *e)
 	struct dwc_replica *vm = &e->replicas[0];
 	int end, err;
 
-	vm->limit_ns = dwc_time_limit(e);
+	vm->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+	dwc_inner_plan(vm, 1, 0);
 	if ((err = empty_tlb(vm)))
 		return err;
 	dwc_account(e, DWC_AT_FIRST_RUN);

@@ -3,6 +3,7 @@
 #include "element/rollback.h"
 
 #include <linux/kvm.h>
+#include <stddef.h>
 
 #include "assertion.h"
 #include "engine.h"
@@ -10,6 +11,7 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -32,9 +34,11 @@ int dwc_job_restore(struct dwc_replica *r)
  * end of a logged element. */
 static int job_reach_exit(struct dwc_replica *r)
 {
+	const struct dwc_logged *logged = r->engine->log.replayed;
 	int end;
 
 	r->run->request_interrupt_window = 0;
+	dwc_inner_plan(r, logged ? logged->inner.count + 1 : 1, 0);
 	r->started_ns = dwc_now_ns();
 	end = dwc_replica_run(r, r->engine->log.replay_ns);
 	if (end < 0)
@@ -42,6 +46,8 @@ static int job_reach_exit(struct dwc_replica *r)
 	if (end == DWC_RUN_STOP_REQUESTED)
 		return DWC_ROLLBACK_STOP_REQUESTED;
 	if (end != DWC_RUN_EXIT || !dwc_same_exit(&r->exit, r->engine->log.expected))
+		return DWC_ROLLBACK_UNREPEATABLE;
+	if (logged && (r->inner.count != logged->inner.count || r->inner.flow != logged->inner.flow))
 		return DWC_ROLLBACK_UNREPEATABLE;
 	r->stage = DWC_STAGE_AT_COMMITTED;
 	return DWC_ROLLBACK_DONE;
@@ -70,6 +76,21 @@ static int arrived(struct dwc_engine *e)
 	return 0;
 }
 
+static int replay_logged(struct dwc_engine *e, const struct dwc_logged *logged)
+{
+	int err;
+
+	dwc_copy_inputs(e, &e->inputs, &logged->inputs);
+	e->log.expected = &logged->exit;
+	e->log.replay_ns = SPARE_NS + SPARE_TIMES * logged->ran_ns;
+	e->log.replayed = logged;
+	err = dwc_replica_call_both(e, job_replay);
+	e->log.replayed = NULL;
+	dwc_copy_exit(&e->exit, &logged->exit);
+	e->has_pending_io = dwc_finishes_later(e, &e->exit);
+	return err;
+}
+
 /* Replay the log from the checkpoint on. Devices are not asked again. */
 static int replay(struct dwc_engine *e)
 {
@@ -81,15 +102,9 @@ static int replay(struct dwc_engine *e)
 	e->log.replay_ns = SPARE_NS;
 	if (e->has_pending_io && (err = dwc_replica_call_both(e, job_reach_exit)))
 		return err;
-	for (uint32_t i = 0; i < e->log.count; i++) {
-		dwc_copy_inputs(e, &e->inputs, &e->log.entries[i].inputs);
-		e->log.expected = &e->log.entries[i].exit;
-		e->log.replay_ns = SPARE_NS + SPARE_TIMES * e->log.entries[i].ran_ns;
-		if ((err = dwc_replica_call_both(e, job_replay)))
+	for (uint32_t i = 0; i < e->log.count; i++)
+		if ((err = replay_logged(e, &e->log.entries[i])))
 			return err;
-		dwc_copy_exit(&e->exit, &e->log.entries[i].exit);
-		e->has_pending_io = dwc_finishes_later(e, &e->exit);
-	}
 	return e->log.count ? arrived(e) : 0;
 }
 
@@ -97,12 +112,12 @@ static int restore(struct dwc_engine *e, int all)
 {
 	int err;
 
-	if ((err = dwc_counter_disarm(&e->replicas[0])) || (err = dwc_counter_disarm(&e->replicas[1])))
-		return err;
+	dwc_counter_disarm(&e->replicas[0]);
+	dwc_counter_disarm(&e->replicas[1]);
 	if ((err = dwc_replica_call_both(e, dwc_replica_complete)) || (err = dwc_guard_log(e)) ||
 	    (err = dwc_pages_rollback(e, all)))
 		return err;
-	if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))
+	if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slot(e)))
 		return err;
 	return dwc_replica_call_both(e, dwc_job_restore);
 }
@@ -117,6 +132,8 @@ static int roll_back(struct dwc_engine *e, int all, enum dwc_phase to)
 	int err, tries = 0;
 
 	DWC_ASSERT(e, to <= e->phase); /* inputs cannot stay that have not been chosen */
+	if (e->phase == DWC_PHASE_DISCARDED) /* where the element that differed ended: a search goes no further */
+		e->search.inner_limit = dwc_inner_limit_of_both(e);
 	dwc_set_phase(e, DWC_PHASE_ROLLING_BACK);
 	do {
 		/* a fault in a page that no log names can also make a replay fail: restore all of RAM the second time */

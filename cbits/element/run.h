@@ -7,8 +7,8 @@
 struct dwc_engine;
 struct dwc_replica;
 
-uint64_t dwc_time_limit(struct dwc_engine *e);
 int dwc_job_element(struct dwc_replica *r);
+int dwc_run_on(struct dwc_replica *r, uint32_t inner_limit);
 int dwc_extend(struct dwc_engine *e, struct dwc_replica *r);
 int dwc_stop_of(int run_end);
 

@@ -3,33 +3,28 @@
 
 #include "element/align.h"
 #include "engine.h"
+#include "replica/clock.h"
 #include "replica/replica.h"
 #include "vcpu/counter.h"
 
 #define NS_PER_MS 1000000ull
 
 /* Update the rate of events by this slice. */
-int dwc_slice_measure(struct dwc_engine *e)
+void dwc_slice_measure(struct dwc_engine *e)
 {
-	uint64_t count;
-	int err = dwc_counter_read(&e->replicas[0], &count);
-
-	if (!err && e->slice.used_ns)
-		e->slice.events_per_ms = (e->slice.events_per_ms + count * NS_PER_MS / e->slice.used_ns) / 2;
-	return err;
+	if (e->slice.used_ns)
+		e->slice.events_per_ms = (e->slice.events_per_ms + e->replicas[0].count * NS_PER_MS / e->slice.used_ns) / 2;
 }
 
 /* A slice extends over several elements, so that short elements cost no system call: the counters are armed again only
  * when half of the slice is used. The budget follows the rate that was counted. */
-int dwc_slice_plan(struct dwc_engine *e)
+void dwc_slice_plan(struct dwc_engine *e)
 {
-	int err;
-
 	e->slice.arm = 0;
 	if (!e->config.counting || (!e->slice.counts_void && e->slice.used_ns < e->config.slice_ns / 2))
-		return 0;
-	if (!e->slice.counts_void && (err = dwc_slice_measure(e)))
-		return err;
+		return;
+	if (!e->slice.counts_void)
+		dwc_slice_measure(e);
 	e->slice.budget = e->slice.events_per_ms * e->config.slice_ns / NS_PER_MS;
 	if (e->slice.budget < DWC_LEAST_BUDGET)
 		e->slice.budget = DWC_LEAST_BUDGET;
@@ -37,20 +32,15 @@ int dwc_slice_plan(struct dwc_engine *e)
 	e->slice.arm = 1;
 	e->slice.counts_void = 0;
 	e->slice.used_ns = 0;
-	return 0;
 }
 
 /* Start a slice. No element is to last longer than one and a half slices, whatever the counter says. */
-int dwc_slice_arm(struct dwc_replica *r)
+void dwc_slice_arm(struct dwc_replica *r)
 {
-	enum dwc_activity before = dwc_enter(r, DWC_AT_COUNTER);
 	uint64_t budget = r->engine->slice.budget;
-	int err = dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 
+	dwc_counter_arm(r, r->index ? dwc_budget_of_b(r->engine, budget) : budget);
 	r->most_ns = r->engine->config.slice_ns * 3 / 2;
-	err = err ? err : dwc_replica_kick_after(r, r->most_ns);
-	dwc_leave(r, before);
-	return err;
 }
 
 /* Note an element's length: the shorter of both replicas' times, which the host has disturbed less. */

@@ -18,9 +18,9 @@ struct dwc_slice {
 	struct dwc_counter_habits habits;
 };
 
-int dwc_slice_plan(struct dwc_engine *e);
-int dwc_slice_arm(struct dwc_replica *r);
-int dwc_slice_measure(struct dwc_engine *e);
+void dwc_slice_plan(struct dwc_engine *e);
+void dwc_slice_arm(struct dwc_replica *r);
+void dwc_slice_measure(struct dwc_engine *e);
 void dwc_slice_note(struct dwc_engine *e);
 
 #endif

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "status.h"
@@ -79,8 +80,10 @@ static int job_step_until(struct dwc_replica *r)
 {
 	int err, result;
 
-	if ((err = dwc_counter_disarm(r)) || (err = dwc_replica_feed_once(r)))
+	dwc_counter_disarm(r);
+	if ((err = dwc_replica_feed_once(r)))
 		return err;
+	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
 	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
@@ -147,6 +150,7 @@ static int job_step_together(struct dwc_replica *r)
 	int err, went = 1, met = 0;
 
 	r->run->request_interrupt_window = 0;
+	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
 	for (uint64_t i = 0; i < e->steps.limit && !met; i++) {
 		struct dwc_insn insn;
 

@@ -9,6 +9,9 @@
 #include "element/twovms.h"
 #include "engine.h"
 #include "phase.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
+#include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
 
@@ -18,9 +21,11 @@ static int run_unprotected(struct dwc_engine *e)
 	struct dwc_replica *a = &e->replicas[0];
 	int end;
 
-	a->limit_ns = dwc_time_limit(e);
+	a->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+	dwc_inner_plan(a, DWC_NO_LIMIT, e->config.slice_ns);
 	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(a);
+	dwc_inner_commit(e);
 	if (end == DWC_RUN_TIME_LIMIT) {
 		e->has_pending_io = 0;
 		dwc_advance_clock(e, dwc_ran_ns(a));

@@ -10,17 +10,20 @@
 #include "engine.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
+#include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
-#include "vcpu/counter.h"
 #include "vcpu/exit.h"
 
-static int plan(struct dwc_engine *e)
+static void plan(struct dwc_engine *e)
 {
-	int err = dwc_slice_plan(e);
-
-	e->replicas[0].limit_ns = e->replicas[1].limit_ns = e->config.counting ? 0 : dwc_time_limit(e);
-	return err;
+	dwc_slice_plan(e);
+	for (int i = 0; i < 2; i++) {
+		e->replicas[i].limit_ns = e->config.counting ? 0 : dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+		dwc_inner_plan(&e->replicas[i], e->inner_limit, e->config.slice_ns);
+	}
 }
 
 static int align(struct dwc_engine *e, int first, int second)
@@ -38,8 +41,8 @@ static int meet(struct dwc_engine *e, int first, int second)
 	enum dwc_activity before;
 	int status;
 
-	if (!e->slice.counts_void && (status = dwc_slice_measure(e)))
-		return status;
+	if (!e->slice.counts_void)
+		dwc_slice_measure(e);
 	e->slice.counts_void = 1;
 	before = dwc_enter(a, DWC_AT_ALIGNMENT);
 	status = align(e, first, second);
@@ -66,11 +69,34 @@ static int meet(struct dwc_engine *e, int first, int second)
 	}
 }
 
+/* A replica that has stopped at an exit, which could be an inner one, goes on if the other one has had more inner exits. Under
+ * parallel each stops by its own clock. */
+static int even_out(struct dwc_engine *e, int ends[2])
+{
+	for (int i = 0; i < 2; i++) {
+		struct dwc_replica *r = &e->replicas[i], *other = &e->replicas[!i];
+
+		if (ends[i] == DWC_RUN_EXIT && r->inner.stopped && r->inner.count < other->inner.count && ends[!i] >= 0)
+			return ends[i] = dwc_run_on(r, ends[!i] == DWC_RUN_EXIT ? dwc_inner_limit_to_meet(other) : DWC_NO_LIMIT);
+	}
+	return 0;
+}
+
+/* The element was cut by its time limit. If there were inner exits, it ends at the last one when it is run again. */
+static int cut(struct dwc_engine *e, const struct dwc_replica *r)
+{
+	e->inner_limit = r->inner.count ? r->inner.count : DWC_NO_LIMIT;
+	return DWC_STOP_TIME_LIMIT;
+}
+
 /* Both runs have ended, each with an enum dwc_run_end or -errno. */
 static int end(struct dwc_engine *e, int first, int second)
 {
-	int stop = 0;
+	int ends[2] = { first, second }, stop = 0;
 
+	even_out(e, ends);
+	first = ends[0];
+	second = ends[1];
 	if (first < 0 || second < 0)
 		return first < 0 ? first : second;
 	if (first == DWC_RUN_STOP_REQUESTED || second == DWC_RUN_STOP_REQUESTED)
@@ -79,7 +105,7 @@ static int end(struct dwc_engine *e, int first, int second)
 	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)
-		return DWC_STOP_TIME_LIMIT;
+		return cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1]);
 	if (first || second)
 		stop = dwc_extend(e, &e->replicas[!first]);
 	if (!stop)
@@ -87,30 +113,22 @@ static int end(struct dwc_engine *e, int first, int second)
 	return stop;
 }
 
-/* Set the budget so that e2 is likely to end where e1 did. */
-static int follow_e1(struct dwc_engine *e)
-{
-	int err = dwc_counter_read(&e->replicas[0], &e->slice.budget);
-
-	if (!err)
-		e->slice.budget = dwc_budget_to_end_at(e, e->slice.budget);
-	return err;
-}
-
 int dwc_run_sequential(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
-	int err, first, second;
+	int first, second;
 
-	if ((err = plan(e)))
-		return err;
+	plan(e);
 	dwc_account(e, DWC_AT_FIRST_RUN);
 	first = dwc_replica_call(a, dwc_job_element);
 	dwc_account(e, DWC_AT_SECOND_RUN);
+	if (first == DWC_RUN_TIME_LIMIT)
+		return cut(e, a);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);
-	if (first && e->slice.arm && (err = follow_e1(e)))
-		return err;
+	if (first && e->slice.arm) /* so that e2 is likely to end where e1 did */
+		e->slice.budget = dwc_budget_to_end_at(e, a->count);
+	dwc_inner_plan(b, first ? DWC_NO_LIMIT : a->inner.count + 1, 0);
 	second = dwc_replica_call(b, dwc_job_element);
 	return end(e, first, second);
 }
@@ -118,10 +136,9 @@ int dwc_run_sequential(struct dwc_engine *e)
 int dwc_run_parallel(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
-	int err, first, second;
+	int first, second;
 
-	if ((err = plan(e)))
-		return err;
+	plan(e);
 	dwc_account(e, DWC_AT_HANDOVER);
 	dwc_replica_post(b, dwc_job_element);
 	dwc_account(e, DWC_AT_FIRST_RUN);

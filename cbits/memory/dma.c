@@ -8,10 +8,13 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "memory/guard.h"
 #include "memory/scrub.h"
 #include "phase.h"
+#include "ram.h"
 #include "status.h"
+#include "sum.h"
 #include "vcpu/exit.h"
 
 /* layout.py */
@@ -43,7 +46,7 @@ int dwc_memory_at_rest(const struct dwc_engine *e)
 
 static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
 {
-	return gpa <= e->config.ram_bytes && length <= e->config.ram_bytes - gpa;
+	return dwc_is_ram(e->config.ram_bytes, gpa, length);
 }
 
 static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
@@ -52,7 +55,7 @@ static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t 
 	if (!e->protects)
 		return 0;
 	/* compare what was copied for the device, not the replica's page: a bit can flip on the way */
-	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, e->checkpoint.ram + gpa, length))
+	if (!memcmp(out, e->replicas[1].ram + gpa, length) && !memcmp(out, dwc_saved_page(e, gpa) + gpa % DWC_PAGE, length))
 		return 0;
 	return dwc_page_repair(e, gpa & ~(uint64_t)(DWC_PAGE - 1)) ? DWC_MEMORY_REPAIRED : DWC_MEMORY_LOST;
 }
@@ -75,13 +78,14 @@ int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t l
  * is left. */
 static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
-	uint8_t *page = e->checkpoint.ram + (gpa & ~(uint64_t)(DWC_PAGE - 1));
 	uint64_t *sum = &e->checkpoint.sums[gpa / DWC_PAGE];
-	int right = length == DWC_PAGE || dwc_page_sum(page) == *sum;
+	int right = length == DWC_PAGE || dwc_page_sum(dwc_saved_page(e, gpa)) == *sum;
+	uint8_t *page = dwc_page_to_save(e, gpa);
 
-	memcpy(e->checkpoint.ram + gpa, data, length);
+	memcpy(page + gpa % DWC_PAGE, data, length);
 	if (right)
 		*sum = dwc_page_sum(page);
+	dwc_touch(e, gpa);
 }
 
 /* A write by the VMM, between elements, or while the replicas wait for a rollback. KVM does not log it, so it goes to all three copies at

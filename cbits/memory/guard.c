@@ -8,63 +8,31 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "replica/inputs.h"
 #include "status.h"
+#include "sum.h"
 #include "vcpu/exit.h"
-
-#define LANES 4
-#define WORDS (DWC_PAGE / sizeof(uint64_t))
-
-static const uint64_t odd = 0x9e3779b97f4a7c15ull;
-
-/* For a given word a step maps sums one to one, and for a given sum it maps words one to one: so one changed word always shows. */
-static inline uint64_t mix(uint64_t sum, uint64_t word)
-{
-	sum = (sum ^ word) * odd;
-	return sum ^ sum >> 29;
-}
-
-uint64_t dwc_page_sum(const uint8_t *page)
-{
-	const uint64_t *w = (const uint64_t *)page;
-	uint64_t lane[LANES] = { 1, 2, 3, 4 }, sum = 0;
-
-	for (unsigned i = 0; i < WORDS; i += LANES)
-		for (unsigned j = 0; j < LANES; j++)
-			lane[j] = mix(lane[j], w[i + j]);
-	for (unsigned j = 0; j < LANES; j++)
-		sum = mix(sum, lane[j]);
-	return sum;
-}
-
-static uint64_t bytes_sum(uint64_t sum, const void *data, size_t length)
-{
-	const uint8_t *p = data;
-	uint64_t word;
-
-	for (; length >= sizeof word; p += sizeof word, length -= sizeof word) {
-		memcpy(&word, p, sizeof word);
-		sum = mix(sum, word);
-	}
-	word = 0;
-	memcpy(&word, p, length);
-	return mix(sum, word);
-}
 
 static uint64_t exit_sum(uint64_t sum, const struct dwc_exit *x)
 {
-	return bytes_sum(sum, x, offsetof(struct dwc_exit, data) + dwc_exit_length(x));
+	return dwc_sum(sum, x, offsetof(struct dwc_exit, data) + dwc_exit_length(x));
 }
 
 uint64_t dwc_checkpoint_sum(const struct dwc_engine *e)
 {
-	return exit_sum(bytes_sum(1, &e->checkpoint.state, sizeof e->checkpoint.state), &e->checkpoint.exit);
+	return exit_sum(dwc_sum(1, &e->checkpoint.state, sizeof e->checkpoint.state), &e->checkpoint.exit);
 }
 
 /* The answer belongs to the exit before, which says how long it is. */
 uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before)
 {
-	return exit_sum(bytes_sum(1, &l->inputs, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(before)), &l->exit);
+	uint64_t sum = dwc_sum(1, &l->inputs, offsetof(struct dwc_inputs, io_data) + dwc_exit_length(before));
+
+	sum = dwc_sum(sum, &l->inner, offsetof(struct dwc_inner_log, pc));
+	if (l->inner.count)
+		sum = dwc_sum(sum, &l->inner.pc, dwc_pc_bytes(&l->inner.pc));
+	return exit_sum(sum, &l->exit);
 }
 
 /* Check the checkpoint's registers and the log before they are used. There is only one copy of them. */
@@ -86,29 +54,15 @@ int dwc_guard_log(const struct dwc_engine *e)
 /* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *saved = e->checkpoint.ram + gpa;
 	uint64_t sum = e->checkpoint.sums[gpa / DWC_PAGE];
 
-	if (dwc_page_sum(saved) == sum)
+	if (dwc_page_sum(dwc_saved_page(e, gpa)) == sum)
 		return 0;
 	for (int i = 0; i < 2; i++)
 		if (dwc_page_sum(e->replicas[i].ram + gpa) == sum) {
-			memcpy(saved, e->replicas[i].ram + gpa, DWC_PAGE);
+			memcpy(dwc_page_to_save(e, gpa), e->replicas[i].ram + gpa, DWC_PAGE);
 			e->stats.checkpoint_repairs++;
 			return 0;
 		}
 	return DWC_ROLLBACK_DAMAGED;
-}
-
-/* Make all sums, of the checkpoint as it is, before the first element. */
-void dwc_guard_start(struct dwc_engine *e)
-{
-	static const uint8_t zeroes[DWC_PAGE];
-	uint64_t of_zeroes = dwc_page_sum(zeroes);
-
-	for (uint64_t gpa = 0; gpa < e->config.ram_bytes; gpa += DWC_PAGE)
-		e->checkpoint.sums[gpa / DWC_PAGE] = memcmp(e->checkpoint.ram + gpa, zeroes, DWC_PAGE) ?
-						  dwc_page_sum(e->checkpoint.ram + gpa) :
-						  of_zeroes;
-	e->checkpoint.sum = dwc_checkpoint_sum(e);
 }

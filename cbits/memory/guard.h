@@ -21,11 +21,9 @@ struct dwc_checkpoint {
 	int due;                   /* this element ends with a checkpoint: the replicas read all groups */
 };
 
-uint64_t dwc_page_sum(const uint8_t *page);
 uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);
 uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before);
 int dwc_guard_log(const struct dwc_engine *e);
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa);
-void dwc_guard_start(struct dwc_engine *e);
 
 #endif

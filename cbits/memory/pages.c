@@ -7,40 +7,35 @@
 #include "memory/pages.h"
 
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "memory/difference.h"
 #include "memory/guard.h"
+#include "ram.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 
 #define BATCH_PAGES 16 /* a CLEAR flushes the TLB, so wait for several cold pages */
 #define SHARED_PAGES 8 /* comparing fewer is faster than handing half of them to the other thread */
 
-int dwc_pages_harvest(struct dwc_replica *r)
+/* Whether the thread that owns the vCPU has taken a page fault since the last call. RAM is not there before it is used (and no part of
+ * it is in huge pages), so the first write to a page is one, also if KVM makes it. Another thread cannot tell. */
+static int has_faulted(struct dwc_replica *r)
 {
-	/* in place there is one VM with one log, which still has the pages of e1 */
-	if (r->index && r->engine->vms == 1)
-		return 0;
-	for (int i = 0; i < r->engine->nslots; i++) {
-		enum dwc_activity before = dwc_enter(r, DWC_AT_DIRTY_LOG);
-		struct kvm_dirty_log log;
-		long err;
+	long before = r->faults;
+	struct rusage usage;
 
-		memset(&log, 0, sizeof log);
-		log.slot = (uint32_t)i;
-		log.dirty_bitmap = r->slots[i].dirty;
-		err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log);
-		dwc_leave(r, before);
-		if (err < 0)
-			return (int)err;
-	}
-	if (r->stage == DWC_STAGE_RAN)
-		r->stage = DWC_STAGE_HARVESTED;
-	return 0;
+	if ((r->has_thread && !pthread_equal(r->thread, pthread_self())) || getrusage(RUSAGE_THREAD, &usage))
+		return 1;
+	r->faults = usage.ru_minflt + usage.ru_majflt;
+	return r->faults != before;
 }
 
 static uint64_t words(const struct dwc_slot *s)
@@ -48,36 +43,48 @@ static uint64_t words(const struct dwc_slot *s)
 	return (s->size / DWC_PAGE + 63) / 64;
 }
 
-/* Loop over the pages in either replica's dirty log; gpa is bound in the body. */
-#define FOR_EACH_DIRTY(e, slot, gpa)                                                                    \
-	for (int slot = 0; slot < (e)->nslots; slot++)                                                  \
-		for (uint64_t word_ = 0, bits_; word_ < words(&(e)->replicas[0].slots[slot]); word_++)  \
-			for (bits_ = (e)->replicas[0].slots[slot].dirty[word_] |                        \
-				     (e)->replicas[1].slots[slot].dirty[word_];                         \
-			     bits_; bits_ &= bits_ - 1)                                                 \
-				for (uint64_t gpa = (e)->replicas[0].slots[slot].gpa +                  \
-						    (word_ * 64 + (uint64_t)__builtin_ctzll(bits_)) *   \
-							    DWC_PAGE,                                   \
-					      once_ = 1;                                                \
-				     once_; once_ = 0)
-
-static void forget_cold(struct dwc_engine *e)
+static int is_empty(const struct dwc_slot *s)
 {
-	for (int i = 0; e->dirty.cold_count && i < e->nslots; i++)
-		memset(e->replicas[0].slots[i].cold, 0, words(&e->replicas[0].slots[i]) * 8);
-	e->dirty.cold_count = 0;
+	uint64_t any = 0;
+
+	for (uint64_t i = 0; i < words(s); i++)
+		any |= s->dirty[i];
+	return !any;
 }
 
-static void set_cold(struct dwc_engine *e, uint32_t page)
+static int read_log(struct dwc_replica *r, int slot)
 {
-	for (int i = 0; i < e->nslots; i++) {
-		const struct dwc_slot *s = &e->replicas[0].slots[i];
-		uint64_t at = page - s->gpa / DWC_PAGE;
+	struct dwc_slot *s = &r->slots[slot];
+	enum dwc_activity before = dwc_enter(r, DWC_AT_DIRTY_LOG);
+	struct kvm_dirty_log log;
+	long err;
 
-		if (at < s->size / DWC_PAGE)
-			s->cold[at / 64] |= 1ull << (at % 64);
-	}
-	e->dirty.cold_count++;
+	memset(&log, 0, sizeof log);
+	log.slot = (uint32_t)slot;
+	log.dirty_bitmap = s->dirty;
+	err = dwc_ioctl(r->vm_fd, KVM_GET_DIRTY_LOG, &log);
+	dwc_leave(r, before);
+	if (err < 0)
+		return (int)err;
+	s->used = s->used || !is_empty(s);
+	return 0;
+}
+
+/* Read the dirty logs of the slots that are in use. */
+int dwc_pages_harvest(struct dwc_replica *r)
+{
+	int err, first_use;
+
+	/* in place there is one VM with one log, which still has the pages of e1 */
+	if (r->index && r->engine->vms == 1)
+		return 0;
+	first_use = has_faulted(r);
+	for (int i = 0; i < r->engine->nslots; i++)
+		if ((r->slots[i].used || first_use) && (err = read_log(r, i)))
+			return err;
+	if (r->stage == DWC_STAGE_RAN)
+		r->stage = DWC_STAGE_HARVESTED;
+	return 0;
 }
 
 static void age(struct dwc_engine *e, uint32_t page, int changed)
@@ -91,17 +98,32 @@ static void age(struct dwc_engine *e, uint32_t page, int changed)
 		++*idle;
 	}
 	if (*idle >= e->config.idle_limit)
-		set_cold(e, page);
+		e->dirty.cold[e->dirty.cold_count++] = page;
+}
+
+static void list_slot(struct dwc_engine *e, int slot)
+{
+	const struct dwc_slot *a = &e->replicas[0].slots[slot], *b = &e->replicas[1].slots[slot];
+	uint32_t first = (uint32_t)(a->gpa / DWC_PAGE);
+
+	for (uint64_t word = 0; word < words(a); word++) {
+		uint64_t bits = a->dirty[word] | b->dirty[word];
+
+		if (bits)
+			e->in_use.touched[first / 64 + word] |= bits;
+		for (; bits; bits &= bits - 1)
+			e->dirty.pages[e->dirty.count++].page = first + (uint32_t)(word * 64) + (uint32_t)__builtin_ctzll(bits);
+	}
 }
 
 /* List the pages in either log. */
 void dwc_pages_list(struct dwc_engine *e)
 {
 	e->dirty.count = 0;
-	FOR_EACH_DIRTY(e, slot, gpa) {
-		DWC_ASSERT(e, gpa < e->config.ram_bytes);
-		e->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);
-	}
+	for (int i = 0; i < e->nslots; i++)
+		if (e->replicas[0].slots[i].used || e->replicas[1].slots[i].used)
+			list_slot(e, i);
+	DWC_ASSERT(e, e->dirty.count <= e->config.ram_bytes / DWC_PAGE);
 }
 
 /* Compare dirty pages `from` to `to` (not included); at a checkpoint with the checkpoint's copy, too. */
@@ -113,7 +135,7 @@ static void compare_share(struct dwc_engine *e, uint32_t from, uint32_t to)
 		uint64_t gpa = (uint64_t)e->dirty.pages[i].page * DWC_PAGE;
 
 		e->dirty.pages[i].differs = dwc_difference(a + gpa, b + gpa) != 0;
-		e->dirty.pages[i].changed = e->dirty.compare_all && dwc_difference(a + gpa, e->checkpoint.ram + gpa);
+		e->dirty.pages[i].changed = e->dirty.compare_all && dwc_difference(a + gpa, dwc_saved_page(e, gpa));
 	}
 }
 
@@ -128,8 +150,7 @@ static int job_compare_second_half(struct dwc_replica *r)
  * that a rollback must restore. */
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 {
-	e->divergence.page_count = e->dirty.changed_count = 0;
-	forget_cold(e);
+	e->divergence.page_count = e->dirty.changed_count = e->dirty.cold_count = 0;
 	dwc_pages_list(e);
 	e->dirty.compare_all = at_checkpoint;
 	if (e->config.strategy == DWC_PARALLEL && e->config.spin_turns && e->dirty.count >= SHARED_PAGES) {
@@ -156,41 +177,53 @@ uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint)
 	return e->divergence.page_count ? DWC_DIFF_MEMORY : 0;
 }
 
+/* Write-protect pages of one slot, `count` of the cold ones. */
+static int clear_in_slot(struct dwc_engine *e, const uint32_t *page, uint32_t count)
+{
+	int slot = dwc_slot_of((uint64_t)page[0] * DWC_PAGE);
+	const struct dwc_slot *s = &e->replicas[0].slots[slot];
+	uint64_t start = s->gpa / DWC_PAGE, first = (page[0] - start) / 64 * 64, last = (page[count - 1] - start) / 64 * 64 + 64;
+	struct kvm_clear_dirty_log log;
+	enum dwc_activity before;
+	long err = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		e->dirty.clear[(page[i] - start) / 64] |= 1ull << ((page[i] - start) % 64);
+	memset(&log, 0, sizeof log);
+	log.slot = (uint32_t)slot;
+	log.first_page = first;
+	log.num_pages = (uint32_t)((last < s->size / DWC_PAGE ? last : s->size / DWC_PAGE) - first);
+	log.dirty_bitmap = e->dirty.clear + first / 64;
+	before = dwc_enter(&e->replicas[0], DWC_AT_DIRTY_LOG);
+	for (int replica = 0; replica < e->vms && err >= 0; replica++)
+		err = dwc_ioctl(e->replicas[replica].vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+	dwc_leave(&e->replicas[0], before);
+	for (uint32_t i = 0; i < count; i++)
+		e->dirty.clear[(page[i] - start) / 64] = 0;
+	return err < 0 ? (int)err : 0;
+}
+
 static int clear_cold(struct dwc_engine *e)
 {
-	for (int replica = 0; replica < e->vms; replica++)
-		for (int i = 0; i < e->nslots; i++) {
-			struct dwc_slot *s = &e->replicas[0].slots[i];
-			uint64_t first = 0, last = words(s), pages = s->size / DWC_PAGE;
-			struct kvm_clear_dirty_log log;
-			enum dwc_activity before;
-			long err;
+	const uint32_t *cold = e->dirty.cold;
+	int err = 0;
 
-			while (first < last && !s->cold[first])
-				first++;
-			while (last > first && !s->cold[last - 1])
-				last--;
-			if (first == last)
-				continue;
-			memset(&log, 0, sizeof log);
-			log.slot = (uint32_t)i;
-			log.first_page = first * 64;
-			log.num_pages = (uint32_t)((last * 64 < pages ? last * 64 : pages) - first * 64);
-			log.dirty_bitmap = s->cold + first;
-			before = dwc_enter(&e->replicas[0], DWC_AT_DIRTY_LOG);
-			err = dwc_ioctl(e->replicas[replica].vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
-			dwc_leave(&e->replicas[0], before);
-			if (err < 0)
-				return (int)err;
-		}
-	return 0;
+	for (uint32_t from = 0, to; !err && from < e->dirty.cold_count; from = to) {
+		to = from + 1;
+		while (to < e->dirty.cold_count &&
+		       dwc_slot_of((uint64_t)cold[to] * DWC_PAGE) == dwc_slot_of((uint64_t)cold[from] * DWC_PAGE))
+			to++;
+		err = clear_in_slot(e, cold + from, to - from);
+	}
+	for (uint32_t i = 0; i < e->dirty.cold_count; i++)
+		e->dirty.idle[cold[i]] = 0;
+	return err;
 }
 
 /* After a comparison without a difference: bring the checkpoint up to date. */
 int dwc_pages_commit(struct dwc_engine *e)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
-	int err;
 
 	/* a bit that flips between the comparison and the sums makes the two sums differ; one that flips on its way into
 	 * the checkpoint does not fit the sum */
@@ -208,72 +241,62 @@ int dwc_pages_commit(struct dwc_engine *e)
 	for (uint32_t i = 0; i < e->dirty.changed_count; i++) {
 		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
 
-		memcpy(e->checkpoint.ram + gpa, a + gpa, DWC_PAGE);
+		memcpy(dwc_page_to_save(e, gpa), a + gpa, DWC_PAGE);
 		e->checkpoint.sums[e->dirty.changed[i]] = e->checkpoint.new_sums[i];
 	}
 	e->stats.pages_copied += e->dirty.changed_count;
-	if (e->dirty.cold_count < BATCH_PAGES)
-		return 0;
-	err = clear_cold(e);
-	FOR_EACH_DIRTY(e, slot, gpa)
-		if (e->dirty.idle[gpa / DWC_PAGE] >= e->config.idle_limit)
-			e->dirty.idle[gpa / DWC_PAGE] = 0;
-	return err;
+	return e->dirty.cold_count < BATCH_PAGES ? 0 : clear_cold(e);
 }
 
 static int restore_page(struct dwc_engine *e, uint64_t gpa)
 {
 	int status = dwc_guard_page(e, gpa);
+	const uint8_t *saved = dwc_saved_page(e, gpa);
 
 	for (int i = 0; !status && i < 2; i++)
-		if (memcmp(e->replicas[i].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE))
-			memcpy(e->replicas[i].ram + gpa, e->checkpoint.ram + gpa, DWC_PAGE);
+		if (memcmp(e->replicas[i].ram + gpa, saved, DWC_PAGE))
+			memcpy(e->replicas[i].ram + gpa, saved, DWC_PAGE);
 	return status;
 }
 
-/* all: restore every page, in case a fault has hit one that no log names. */
+/* all: restore every page that is in use, in case a fault has hit one that no log names. */
 int dwc_pages_rollback(struct dwc_engine *e, int all)
 {
 	int err;
 
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
-	if (!all) {
-		FOR_EACH_DIRTY(e, slot, gpa)
-			if ((err = restore_page(e, gpa)))
-				return err;
-		return 0;
-	}
-	for (int i = 0; i < e->nslots; i++) {
-		struct dwc_slot *s = &e->replicas[0].slots[i];
-
-		for (uint64_t gpa = s->gpa; gpa < s->gpa + s->size; gpa += DWC_PAGE)
-			if ((err = restore_page(e, gpa)))
-				return err;
-	}
+	dwc_pages_list(e);
+	for (uint32_t i = 0; !all && i < e->dirty.count; i++)
+		if ((err = restore_page(e, (uint64_t)e->dirty.pages[i].page * DWC_PAGE)))
+			return err;
+	for (uint64_t gpa = all ? 0 : DWC_NO_PAGE; (gpa = dwc_next_touched(e, gpa)) != DWC_NO_PAGE; gpa += DWC_PAGE)
+		if ((err = restore_page(e, gpa)))
+			return err;
 	return 0;
 }
 
-/* Delete and add the memslots. Under shadow paging only this makes KVM drop the shadow of a page table
- * that was rewritten through the mapping of guest RAM. */
-int dwc_pages_readd_slots(struct dwc_engine *e)
+static int set_slot(const struct dwc_replica *r, int slot, uint64_t size)
 {
-	for (int replica = 0; replica < 2; replica++)
-		for (int i = 0; i < e->nslots; i++) {
-			struct dwc_replica *r = &e->replicas[replica];
-			struct kvm_userspace_memory_region region;
-			long err;
+	struct kvm_userspace_memory_region region;
 
-			memset(&region, 0, sizeof region);
-			region.slot = (uint32_t)i;
-			region.flags = KVM_MEM_LOG_DIRTY_PAGES;
-			region.guest_phys_addr = r->slots[i].gpa;
-			region.userspace_addr = (uint64_t)(uintptr_t)(r->ram + r->slots[i].gpa);
-			if ((err = dwc_ioctl(r->vm_fd, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
-				return (int)err;
-			region.memory_size = r->slots[i].size;
-			if ((err = dwc_ioctl(r->vm_fd, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
-				return (int)err;
-		}
+	memset(&region, 0, sizeof region);
+	region.slot = (uint32_t)slot;
+	region.flags = KVM_MEM_LOG_DIRTY_PAGES;
+	region.guest_phys_addr = r->slots[slot].gpa;
+	region.memory_size = size;
+	region.userspace_addr = (uint64_t)(uintptr_t)(r->ram + r->slots[slot].gpa);
+	return (int)dwc_ioctl(r->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/* Delete and add a memslot, whichever: KVM then drops all shadow pages of the VM (kvm_mmu_zap_all_fast). Under shadow paging only this
+ * makes it drop the shadow of a page table that was rewritten through the mapping of guest RAM. The slot's log is empty after it. */
+int dwc_pages_readd_slot(struct dwc_engine *e)
+{
+	int err;
+
+	for (int i = 0; i < 2; i++)
+		if ((err = set_slot(&e->replicas[i], 0, 0)) < 0 || (err = set_slot(&e->replicas[i], 0, e->replicas[i].slots[0].size)) < 0)
+			return err;
 	return 0;
 }

@@ -15,11 +15,13 @@ struct dwc_dirty {
 	uint8_t differs, changed;
 };
 
-/* Pages in the dirty logs. Arrays have room for all of RAM. */
+/* Pages in the dirty logs, in the order of their numbers. Arrays have room for all of RAM, and need memory for what is used of them. */
 struct dwc_dirty_pages {
 	uint8_t *idle;             /* for each page: checkpoints since its content changed, while it stayed writable */
 	struct dwc_dirty *pages;   /* of this element, like the next three */
 	uint32_t *changed;         /* numbers of pages that differ from the checkpoint */
+	uint32_t *cold;            /* of those to write-protect again at this commit */
+	uint64_t *clear;           /* a bitmap for KVM_CLEAR_DIRTY_LOG, as for the largest slot; between calls all zero */
 	uint32_t count, changed_count, cold_count;
 	int compare_all;           /* compare also with the checkpoint */
 };
@@ -36,6 +38,6 @@ void dwc_pages_list(struct dwc_engine *e);
 uint32_t dwc_pages_compare(struct dwc_engine *e, int at_checkpoint);
 int dwc_pages_commit(struct dwc_engine *e);
 int dwc_pages_rollback(struct dwc_engine *e, int all);
-int dwc_pages_readd_slots(struct dwc_engine *e);
+int dwc_pages_readd_slot(struct dwc_engine *e);
 
 #endif

@@ -6,25 +6,23 @@
 
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
+#include "ram.h"
 #include "replica/replica.h"
 #include "status.h"
+#include "sum.h"
 
 #define MOST_PAGES 32 /* at a time, which takes about 40 us */
 #define NS_PER_S 1000000000ull
 
 static int is_logged(const struct dwc_engine *e, uint64_t gpa)
 {
-	for (int i = 0; i < e->nslots; i++)
-		for (int replica = 0; replica < 2; replica++) {
-			const struct dwc_slot *s = &e->replicas[replica].slots[i];
-			uint64_t at = (gpa - s->gpa) / DWC_PAGE;
+	int slot = dwc_slot_of(gpa);
+	uint64_t at = (gpa - e->replicas[0].slots[slot].gpa) / DWC_PAGE;
 
-			if (gpa >= s->gpa && gpa - s->gpa < s->size && s->dirty[at / 64] >> (at % 64) & 1)
-				return 1;
-		}
-	return 0;
+	return (e->replicas[0].slots[slot].dirty[at / 64] | e->replicas[1].slots[slot].dirty[at / 64]) >> (at % 64) & 1;
 }
 
 static void repaired(struct dwc_engine *e, int copy, uint64_t gpa)
@@ -61,7 +59,7 @@ static int right_copy(const struct dwc_engine *e, uint64_t gpa, uint8_t *const *
  * copy is right; that is counted, and the page is left alone. */
 int dwc_page_repair(struct dwc_engine *e, uint64_t gpa)
 {
-	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, e->checkpoint.ram + gpa };
+	uint8_t *const copies[DWC_COPIES] = { e->replicas[0].ram + gpa, e->replicas[1].ram + gpa, dwc_page_to_save(e, gpa) };
 	int right = right_copy(e, gpa, copies);
 
 	if (right < 0) {
@@ -85,7 +83,7 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 	int err;
 
 	e->stats.scrub_pages++;
-	if (same(a, e->replicas[1].ram + gpa) && same(a, e->checkpoint.ram + gpa))
+	if (same(a, e->replicas[1].ram + gpa) && same(a, dwc_saved_page(e, gpa)))
 		return DWC_SCRUB_RIGHT;
 	if ((err = dwc_pages_harvest(&e->replicas[0])) || (err = dwc_pages_harvest(&e->replicas[1])))
 		return err;
@@ -95,18 +93,15 @@ int dwc_scrub_page(struct dwc_engine *e, uint64_t gpa)
 	return DWC_SCRUB_WRONG;
 }
 
-/* The next page of RAM; the first one after the last. */
+/* The next page that is in use; the first one after the last. */
 static uint64_t next_page(struct dwc_engine *e)
 {
-	uint64_t gpa = e->scrub.at;
-	int i = 0;
+	uint64_t gpa = dwc_next_touched(e, e->scrub.at);
 
-	while (i < e->nslots && gpa >= e->replicas[0].slots[i].gpa + e->replicas[0].slots[i].size)
-		i++;
-	if (i == e->nslots)
-		i = 0, gpa = 0, e->stats.scrub_passes++;
-	if (gpa < e->replicas[0].slots[i].gpa)
-		gpa = e->replicas[0].slots[i].gpa;
+	if (gpa == DWC_NO_PAGE) {
+		e->stats.scrub_passes++;
+		gpa = dwc_next_touched(e, 0);
+	}
 	e->scrub.at = gpa + DWC_PAGE;
 	return gpa;
 }
@@ -118,6 +113,8 @@ int dwc_scrub(struct dwc_engine *e)
 	uint64_t now = dwc_now_ns(), pages;
 	int status = 0;
 
+	if (e->stats.committed == e->scrub.committed) /* a wrong page that is left alone would be found again at once */
+		return 0;
 	pages = (now - e->scrub.from_ns) * e->config.scrub_bytes_per_s / NS_PER_S / DWC_PAGE;
 	if (!pages)
 		return 0;
@@ -127,6 +124,7 @@ int dwc_scrub(struct dwc_engine *e)
 		e->scrub.from_ns = now;
 	}
 	before = dwc_enter(&e->replicas[0], DWC_AT_SCRUB);
+	e->scrub.committed = e->stats.committed;
 	while (pages-- && !status)
 		status = dwc_scrub_page(e, next_page(e));
 	dwc_leave(&e->replicas[0], before);

@@ -8,6 +8,7 @@ struct dwc_engine;
 
 struct dwc_scrub {
 	uint64_t from_ns, at;      /* when the rate started to count; the next page */
+	uint64_t committed;        /* how many elements were at the last call */
 	uint64_t repair_gpa;       /* the last page that was wrong */
 	int repair_copy;           /* enum dwc_copy; DWC_COPIES: no copy was right */
 };

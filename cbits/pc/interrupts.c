@@ -4,9 +4,11 @@
 #include "pc/ioapic.h"
 #include "pc/lapic.h"
 #include "pc/pc.h"
+#include "pc/pci.h"
 #include "pc/pic.h"
 
 #define ISA_LINES 16
+#define FIRST_INTX 16
 #define MSI_ADDRESS 0xfee00000ull
 #define MSI_LOWEST_PRIORITY 1
 #define MSI_NMI 4
@@ -18,6 +20,38 @@ void dwc_pc_set_gsi(struct dwc_pc *pc, unsigned gsi, int high)
 		dwc_pic_set_irq(&pc->pic, gsi, high);
 	if (gsi != DWC_TIMER_PIN)
 		dwc_ioapic_set_line(&pc->ioapic, &pc->lapic, gsi ? gsi : DWC_TIMER_PIN, high);
+}
+
+/* Interrupt pins of PCI slots are levels; slots share lines. Pin A of slot s is GSI 16 + s mod 4, and an ISA interrupt as well. */
+static void set_pin(struct dwc_pc *pc, unsigned slot)
+{
+	uint32_t same_gsi = 0x11111111u << slot % 4, same_irq = slot % 4 < 2 ? 0x33333333u : 0xccccccccu;
+
+	dwc_pc_set_gsi(pc, FIRST_INTX + slot % 4, (pc->pci.pins & same_gsi) != 0);
+	dwc_pc_set_gsi(pc, DWC_PCI_ISA_IRQ(slot), (pc->pci.pins & same_irq) != 0);
+}
+
+/* Set the lines of those slots whose pin has changed. */
+void dwc_pc_follow_pins(struct dwc_pc *pc)
+{
+	uint32_t changed = pc->pci.pins ^ pc->pci.driven;
+
+	pc->pci.driven = pc->pci.pins;
+	for (unsigned slot = 0; changed; slot++, changed >>= 1)
+		if (changed & 1)
+			set_pin(pc, slot);
+}
+
+/* Change what a virtio device shows: its status, why it interrupts, and which queues wait for Python, a bit each. */
+void dwc_pc_set_virtio(struct dwc_pc *pc, unsigned slot, uint8_t status, uint8_t isr, uint8_t waiting)
+{
+	struct dwc_pci_function *f = &pc->pci.function[slot];
+
+	f->status = status;
+	f->isr = isr;
+	f->waiting = waiting;
+	dwc_pci_update(&pc->pci, slot);
+	dwc_pc_follow_pins(pc);
 }
 
 /* A message-signalled interrupt (SDM 3A 11.11): what a device writes, and where. */

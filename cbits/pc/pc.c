@@ -1,28 +1,23 @@
 /* The devices that answer without Python, because guests access them all the time or because their interrupts follow the guest
- * clock: interrupt controllers, timer, clock, first serial port (docs/decisions/0001-devices-in-c.md). */
+ * clock (docs/decisions/0001-devices-in-c.md): which device an access is for, and their interrupts. */
 #include "pc/pc.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stddef.h>
 #include <string.h>
 
-#include "host.h"
+#include "pc/access.h"
 #include "pc/interrupts.h"
 #include "pc/ioapic.h"
 #include "pc/lapic.h"
 #include "pc/pci.h"
 #include "pc/pic.h"
 #include "pc/pit.h"
+#include "pc/power.h"
 #include "pc/rtc.h"
 #include "pc/uart.h"
 #include "vcpu/exit.h"
 
-#define LAPIC 0xfee00000
-#define IOAPIC 0xfec00000
-#define ECAM 0xb0000000 /* this and the next ones as in layout.py */
-#define ECAM_BYTES 0x100000
-#define PCI_PORTS 0xcf8
 #define COM1 0x3f8
 #define PM_TIMER 0x608
 #define PM_TIMER_HZ 3579545 /* ACPI 4.8.3.3 */
@@ -30,24 +25,201 @@
 #define RTC_IRQ 8
 #define CASCADE 2 /* the second 8259 is behind this input of the first */
 
-enum device { NOBODY, PIC, PIT, RTC, POST_CODE, ACPI_TIMER, UART };
+/* Where a device is, and what serves an access there: it returns 0 if the access is for Python, or has to wait until it is committed. */
+struct region {
+	uint64_t first, last;
+	int (*serve)(struct dwc_pc *pc, const struct dwc_access *a);
+	int byte_wide; /* a wider access is one to each byte in turn */
+};
 
-/* Which device a port belongs to. All these devices are a byte wide. */
-static enum device device_at(unsigned port)
+static int serve_pic(struct dwc_pc *pc, const struct dwc_access *a)
 {
-	switch (port) {
-	case 0x20: case 0x21: case 0xa0: case 0xa1: case 0x4d0: case 0x4d1:
-		return PIC;
-	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61:
-		return PIT;
-	case 0x70: case 0x71:
-		return RTC;
-	case 0x80: /* Linux delays I/O by writing here */
-		return POST_CODE;
-	case PM_TIMER: case PM_TIMER + 1: case PM_TIMER + 2: case PM_TIMER + 3:
-		return ACPI_TIMER;
+	if (a->written)
+		dwc_pic_write(&pc->pic, (uint16_t)a->address, a->written[0]);
+	else
+		a->read[0] = dwc_pic_read(&pc->pic, (uint16_t)a->address);
+	return 1;
+}
+
+static int serve_pit(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (a->written)
+		dwc_pit_write(&pc->pit, (uint16_t)a->address, a->written[0], a->now_ns);
+	else
+		a->read[0] = dwc_pit_read(&pc->pit, (uint16_t)a->address, a->now_ns);
+	return 1;
+}
+
+static int serve_rtc(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (a->written)
+		dwc_rtc_write(&pc->rtc, (uint16_t)a->address, a->written[0], a->now_ns);
+	else
+		a->read[0] = dwc_rtc_read(&pc->rtc, (uint16_t)a->address, a->now_ns);
+	return 1;
+}
+
+static int serve_post_code(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (!a->written)
+		a->read[0] = 0xff;
+	return 1;
+}
+
+static int serve_uart(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (a->written)
+		dwc_uart_write(&pc->uart, a->at, a->written[0]);
+	else
+		a->read[0] = dwc_uart_read(&pc->uart, a->at);
+	return 1;
+}
+
+static int serve_power_events(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return dwc_power_events(&pc->power, a);
+}
+
+static int serve_power_control(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return dwc_power_control(&pc->power, a);
+}
+
+static int serve_acpi_timer(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (!a->written)
+		dwc_answer(a, a->at, (uint32_t)((unsigned __int128)a->now_ns * PM_TIMER_HZ / NS_PER_S));
+	return 1;
+}
+
+static int serve_reset(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return dwc_power_reset(&pc->power, a);
+}
+
+static int serve_pci_ports(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	int served = dwc_pci_ports(&pc->pci, a);
+
+	dwc_pc_follow_pins(pc);
+	return served;
+}
+
+static int serve_ecam(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	int served = dwc_pci_ecam(&pc->pci, a);
+
+	dwc_pc_follow_pins(pc);
+	return served;
+}
+
+static int serve_pci_memory(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	int served = dwc_pci_memory(&pc->pci, a);
+
+	dwc_pc_follow_pins(pc);
+	return served;
+}
+
+/* The registers of both APICs are 32 bits wide, and a write of any other width has no effect. */
+static int serve_lapic(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	int ended;
+
+	if (!a->written) {
+		dwc_answer(a, a->at & 3, dwc_lapic_read(&pc->lapic, a->at & ~3u, a->now_ns));
+	} else if (a->size == sizeof(uint32_t)) {
+		ended = dwc_lapic_write(&pc->lapic, a->at, (uint32_t)dwc_merged(a, 0, 0), a->now_ns);
+		if (ended >= 0)
+			dwc_ioapic_end(&pc->ioapic, &pc->lapic, (unsigned)ended);
 	}
-	return port >= COM1 && port < COM1 + 8 ? UART : NOBODY;
+	return 1;
+}
+
+static int serve_ioapic(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	if (!a->written)
+		dwc_answer(a, a->at & 3, dwc_ioapic_read(&pc->ioapic, a->at & ~3u));
+	else if (a->size == sizeof(uint32_t))
+		dwc_ioapic_write(&pc->ioapic, &pc->lapic, a->at, (uint32_t)dwc_merged(a, 0, 0));
+	return 1;
+}
+
+/* The devices in C by their ports. An access belongs to the first region that contains all of it. Addresses are those of
+ * dwcvmm/pc/layout.py. */
+static const struct region ports[] = {
+	{ COM1, COM1 + 7, serve_uart, 1 },
+	{ 0x80, 0x80, serve_post_code, 1 }, /* Linux delays I/O by writing here */
+	{ 0x20, 0x21, serve_pic, 1 },
+	{ 0xa0, 0xa1, serve_pic, 1 },
+	{ 0x40, 0x43, serve_pit, 1 },
+	{ 0x61, 0x61, serve_pit, 1 },
+	{ 0xcf9, 0xcf9, serve_reset, 1 }, /* a byte within PCI's address register */
+	{ 0xcf8, 0xcff, serve_pci_ports, 0 },
+	{ PM_TIMER, PM_TIMER + 3, serve_acpi_timer, 0 },
+	{ 0x70, 0x71, serve_rtc, 1 },
+	{ 0x4d0, 0x4d1, serve_pic, 1 },
+	{ 0x600, 0x603, serve_power_events, 0 },
+	{ 0x604, 0x605, serve_power_control, 0 },
+};
+
+/* The same for physical addresses. The memory of PCI devices is where their base address registers say, and nothing else is. */
+static const struct region memory[] = {
+	{ 0xfee00000, 0xfee00fff, serve_lapic, 0 },
+	{ 0xfec00000, 0xfec00fff, serve_ioapic, 0 },
+	{ 0xb0000000, 0xb00fffff, serve_ecam, 0 },
+	{ 0xfedc0604, 0xfedc0605, serve_power_control, 0 }, /* for guests without port access */
+	{ 0, UINT64_MAX, serve_pci_memory, 0 },
+};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static const struct region *find(const struct region *regions, size_t count, uint64_t address, unsigned size)
+{
+	for (const struct region *r = regions; r < regions + count; r++)
+		if (address >= r->first && address + size - 1 <= r->last)
+			return r;
+	return NULL;
+}
+
+static int serve_bytes(struct dwc_pc *pc, const struct region *region, const struct dwc_access *a)
+{
+	struct dwc_access byte = *a;
+	int served = 1;
+
+	byte.size = 1;
+	for (unsigned i = 0; served && i < a->size; i++) {
+		byte.address = a->address + i;
+		byte.at = a->at + i;
+		byte.written = a->written ? a->written + i : NULL;
+		byte.read = a->read ? a->read + i : NULL;
+		served = region->serve(pc, &byte);
+	}
+	return served;
+}
+
+static int serve(struct dwc_pc *pc, const struct region *region, struct dwc_access *a)
+{
+	a->at = (unsigned)(a->address - region->first);
+	return region->byte_wide ? serve_bytes(pc, region, a) : region->serve(pc, a);
+}
+
+/* The size of its state, which leaves out room for bytes that were not sent. */
+size_t dwc_pc_bytes(const struct dwc_pc *pc)
+{
+	return DWC_PC_BYTES + pc->uart.tx_count;
+}
+
+/* Copy its state: much less than an assignment does. */
+void dwc_pc_copy(struct dwc_pc *to, const struct dwc_pc *from)
+{
+	memcpy(to, from, dwc_pc_bytes(from));
+}
+
+/* Whether two PCs that were copied from one have the same state. Padding is part of the copy, and nothing else writes it. */
+int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b)
+{
+	return dwc_pc_bytes(a) == dwc_pc_bytes(b) && !memcmp(a, b, dwc_pc_bytes(a));
 }
 
 /* Put the devices into the state in which firmware leaves them. `time`: seconds since 1970, UTC, plus nanoseconds, at guest time 0. */
@@ -59,124 +231,38 @@ void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
 	dwc_lapic_init(&pc->lapic);
 	dwc_pit_init(&pc->pit);
 	dwc_rtc_init(&pc->rtc, time, ns);
+	dwc_pci_init(&pc->pci);
 	dwc_uart_init(&pc->uart);
 }
 
-/* Read a byte; -1 if no device here has that port. */
-int dwc_pc_read_port(struct dwc_pc *pc, uint16_t port, uint64_t now_ns)
-{
-	switch (device_at(port)) {
-	case PIC:
-		return dwc_pic_read(&pc->pic, port);
-	case PIT:
-		return dwc_pit_read(&pc->pit, port, now_ns);
-	case RTC:
-		return dwc_rtc_read(&pc->rtc, port, now_ns);
-	case POST_CODE:
-		return 0xff;
-	case ACPI_TIMER:
-		return (uint8_t)((unsigned __int128)now_ns * PM_TIMER_HZ / NS_PER_S >> 8 * (port - PM_TIMER));
-	case UART:
-		return dwc_uart_read(&pc->uart, port - COM1);
-	case NOBODY:
-		break;
-	}
-	return -1;
-}
-
-/* Write a byte; returns 1 if a device here has that port. */
-int dwc_pc_write_port(struct dwc_pc *pc, uint16_t port, uint8_t value, uint64_t now_ns)
-{
-	switch (device_at(port)) {
-	case PIC:
-		dwc_pic_write(&pc->pic, port, value);
-		return 1;
-	case PIT:
-		dwc_pit_write(&pc->pit, port, value, now_ns);
-		return 1;
-	case RTC:
-		dwc_rtc_write(&pc->rtc, port, value, now_ns);
-		return 1;
-	case UART:
-		dwc_uart_write(&pc->uart, port - COM1, value);
-		return 1;
-	case POST_CODE:
-	case ACPI_TIMER:
-		return 1;
-	case NOBODY:
-		break;
-	}
-	return 0;
-}
-
-/* A word or double word at devices that are a byte wide is an access to each port in turn. If one of the ports belongs to no device
- * here, Python does the whole access (dwcvmm/pc/bus.py). */
-static int serve(struct dwc_pc *pc, const struct dwc_exit *exit, const uint8_t *written, uint8_t *read, uint64_t now_ns)
-{
-	if (exit->port >= PCI_PORTS && exit->port < PCI_PORTS + 8)
-		return exit->is_write ? dwc_pci_write(&pc->pci, exit->port - PCI_PORTS, exit->size, written)
-				      : dwc_pci_read(&pc->pci, exit->port - PCI_PORTS, exit->size, read);
-	for (unsigned i = 0; i < exit->size; i++)
-		if (device_at(exit->port + i) == NOBODY)
-			return 0;
-	for (unsigned i = 0; i < exit->size; i++)
-		if (exit->is_write)
-			dwc_pc_write_port(pc, (uint16_t)(exit->port + i), written[i], now_ns);
-		else
-			read[i] = (uint8_t)dwc_pc_read_port(pc, (uint16_t)(exit->port + i), now_ns);
-	return 1;
-}
-
-/* Serve a port exit; returns 1 if devices here have served it. All items of a string have the same port, and so the same device. */
+/* Serve a port exit; returns 1 if devices here have served it. Else nothing has changed, and Python does it after its element, by
+ * dwc_pc_read() and dwc_pc_write(): devices in Python, several devices at once, what leaves the machine. All items of a
+ * string have the same port; one that could leave the machine is left to Python whole. */
 int dwc_pc_io(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns)
 {
-	int served = exit->reason == KVM_EXIT_IO;
+	struct dwc_access a = { .address = exit->port, .size = exit->size, .now_ns = now_ns };
+	const struct region *region;
 
-	for (uint32_t i = 0; served && i < exit->count; i++)
-		served = serve(pc, exit, exit->data + (size_t)i * exit->size, data + (size_t)i * exit->size, now_ns);
-	return served;
-}
-
-static void write_lapic(struct dwc_pc *pc, unsigned offset, uint32_t value, uint64_t now_ns)
-{
-	int ended = dwc_lapic_write(&pc->lapic, offset, value, now_ns);
-
-	if (ended >= 0)
-		dwc_ioapic_end(&pc->ioapic, &pc->lapic, (unsigned)ended);
-}
-
-static int serve_absent(const struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data)
-{
-	if (exit->gpa < ECAM || exit->gpa >= ECAM + ECAM_BYTES || dwc_pci_present(&pc->pci, (uint32_t)(exit->gpa - ECAM) / DWC_PAGE))
+	if (exit->reason != KVM_EXIT_IO || !(region = find(ports, COUNT(ports), exit->port, exit->size)))
 		return 0;
-	if (!exit->is_write)
-		memset(data, 0xff, exit->size);
+	if (exit->count > 1 && exit->is_write && (!region->byte_wide || region->serve == serve_reset))
+		return 0;
+	for (size_t i = 0; i < exit->count; i++) {
+		a.written = exit->is_write ? exit->data + i * exit->size : NULL;
+		a.read = data + i * exit->size;
+		if (!serve(pc, region, &a))
+			return 0;
+	}
 	return 1;
 }
 
-/* Serve an access to the local APIC, the IO-APIC, or the configuration space of an absent PCI function; returns 1 if it was
- * one. The registers of the APICs are 32 bits wide, and a write of any other width has no effect. */
+/* Serve an access to memory; returns as dwc_pc_io() does. */
 int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns)
 {
-	uint64_t page = exit->gpa & ~(uint64_t)(DWC_PAGE - 1);
-	unsigned offset = exit->gpa & (DWC_PAGE - 1);
-	uint32_t value;
+	struct dwc_access a = { .address = exit->gpa, .size = exit->size, .now_ns = now_ns, .read = data };
 
-	if (page != LAPIC && page != IOAPIC)
-		return serve_absent(pc, exit, data);
-	if (exit->is_write) {
-		memcpy(&value, exit->data, sizeof value);
-		if (exit->size == sizeof value && page == LAPIC)
-			write_lapic(pc, offset, value, now_ns);
-		else if (exit->size == sizeof value)
-			dwc_ioapic_write(&pc->ioapic, &pc->lapic, offset, value);
-		return 1;
-	}
-	value = page == LAPIC ? dwc_lapic_read(&pc->lapic, offset & ~3u, now_ns) : dwc_ioapic_read(&pc->ioapic, offset & ~3u);
-	memset(data, 0, exit->size);
-	value >>= 8 * (offset & 3);
-	memcpy(data, &value, exit->size < sizeof value ? exit->size : sizeof value);
-	return 1;
+	a.written = exit->is_write ? exit->data : NULL;
+	return serve(pc, find(memory, COUNT(memory), a.address, a.size), &a);
 }
 
 /* Bring the interrupt lines up to the guest clock. */
@@ -211,4 +297,31 @@ uint64_t dwc_pc_deadline(const struct dwc_pc *pc, uint64_t now_ns)
 
 	first = lapic < first ? lapic : first;
 	return rtc < first ? rtc : first;
+}
+
+static int serve_committed(struct dwc_pc *pc, int in_memory, struct dwc_access *a)
+{
+	const struct region *region = in_memory ? find(memory, COUNT(memory), a->address, a->size)
+						: find(ports, COUNT(ports), a->address, a->size);
+
+	a->committed = 1;
+	return region && serve(pc, region, a);
+}
+
+/* Read for a committed exit, at a port or in memory. Returns 1 if a device here has answered. If the access is for a part of a PCI
+ * device's memory that is in Python, `left` is set to it. */
+int dwc_pc_read(struct dwc_pc *pc, int in_memory, uint64_t address, unsigned size, uint8_t *data, uint64_t now_ns, struct dwc_place *left)
+{
+	struct dwc_access a = { .address = address, .size = size, .read = data, .now_ns = now_ns, .left = left };
+
+	return serve_committed(pc, in_memory, &a);
+}
+
+/* Write for a committed exit, also what leaves the machine: `power.end` and `pci.waiting` say so. Returns as dwc_pc_read() does. */
+int dwc_pc_write(struct dwc_pc *pc, int in_memory, uint64_t address, unsigned size, const uint8_t *data, uint64_t now_ns,
+		 struct dwc_place *left)
+{
+	struct dwc_access a = { .address = address, .size = size, .written = data, .now_ns = now_ns, .left = left };
+
+	return serve_committed(pc, in_memory, &a);
 }

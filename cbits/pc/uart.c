@@ -103,6 +103,7 @@ static void transmit(struct dwc_uart *u, uint8_t value)
 			u->lsr |= LSR_OVERRUN;
 	} else if (u->tx_count < DWC_UART_TX) {
 		u->tx[u->tx_count++] = value;
+		u->line_ended |= value == '\n';
 	}
 	u->thre_pending = 1;
 }
@@ -148,11 +149,16 @@ void dwc_uart_write(struct dwc_uart *u, unsigned offset, uint8_t value)
 	}
 }
 
-/* Whether to drain it: a line is complete, or there is little room. The headroom takes a string output, so nothing is lost. */
+/* Whether there is little room. The headroom takes a string output, so nothing is lost if it is drained then. */
+int dwc_uart_is_full(const struct dwc_uart *u)
+{
+	return u->tx_count > DWC_UART_TX - TX_HEADROOM;
+}
+
+/* Whether to drain it: a line is complete, or there is little room. */
 int dwc_uart_wants_drain(const struct dwc_uart *u)
 {
-	return u->tx_count > DWC_UART_TX - TX_HEADROOM ||
-	       (u->tx_count && u->tx[u->tx_count - 1] == '\n');
+	return u->line_ended || dwc_uart_is_full(u);
 }
 
 size_t dwc_uart_drain(struct dwc_uart *u, uint8_t *out, size_t room)
@@ -162,5 +168,6 @@ size_t dwc_uart_drain(struct dwc_uart *u, uint8_t *out, size_t room)
 	memcpy(out, u->tx, count);
 	memmove(u->tx, u->tx + count, u->tx_count - count);
 	u->tx_count -= (unsigned)count;
+	u->line_ended = memchr(u->tx, '\n', u->tx_count) != NULL;
 	return count;
 }

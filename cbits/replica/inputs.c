@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
@@ -164,6 +165,7 @@ int dwc_replica_feed(struct dwc_replica *r)
 	int err;
 
 	r->tick_crossed = 0;
+	dwc_inner_begin(r);
 	if ((err = dwc_replica_answer(r)))
 		return err;
 	r->run->request_interrupt_window = (uint8_t)e->inputs.window;

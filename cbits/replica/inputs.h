@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "replica/inner.h"
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
@@ -41,6 +42,7 @@ struct dwc_inputs {
 struct dwc_logged {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit;
+	struct dwc_inner_log inner;
 	uint64_t sum;
 	uint64_t ran_ns; /* how long it took, for the time limit of a replay; not part of the sum */
 };
@@ -49,6 +51,7 @@ struct dwc_logged {
 struct dwc_log {
 	struct dwc_logged entries[DWC_LOG_ELEMENTS];
 	uint32_t count;
+	const struct dwc_logged *replayed; /* the element that is replayed now, or NULL */
 	struct dwc_state committed;      /* the synced groups of the last element: a replay must arrive at them */
 	const struct dwc_exit *expected; /* the exit that a replay expects */
 	uint64_t replay_ns;              /* and its time limit */

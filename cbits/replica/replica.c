@@ -17,14 +17,19 @@
 #include "assertion.h"
 #include "engine.h"
 #include "host.h"
+#include "replica/clock.h"
+#include "replica/inner.h"
+#include "replica/limit.h"
 #include "status.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 #include "vcpu/tsc.h"
 
+#define NS_PER_S 1000000000ull
 #define KICK_SIGNAL (SIGRTMIN + 4)
 #define KICK_PERIOD_NS 5000000
+#define KICK_SPREAD_NS 2000 /* a kick that comes so much earlier or later is as good */
 
 /* Whom a kick of this thread stops: the replica that runs on it. Two take turns on one thread under sequential. */
 static __thread struct dwc_replica *kicked;
@@ -46,12 +51,37 @@ int dwc_install_kick(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) || sigaction(DWC_OVERFLOW_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
-/* Let the next kick come after `ns` (at most the period), and then periodically again. */
-int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns)
+/* Let the next kick of the replica's thread come at `ns`, and then periodically again; or leave the one that comes by then, but not
+ * before `earliest`. Times are those of dwc_now_ns(). */
+static int kick_at(struct dwc_replica *r, uint64_t ns, uint64_t earliest)
 {
-	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { 0, (long)(ns < KICK_PERIOD_NS ? ns : KICK_PERIOD_NS) } };
+	struct itimerspec when = { { 0, KICK_PERIOD_NS }, { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) } };
+	enum dwc_activity before;
+	int err;
 
-	return timer_settime(r->timer, 0, &when, NULL) ? -errno : 0;
+	if (r->on->next_kick_ns > earliest && r->on->next_kick_ns < ns + KICK_SPREAD_NS)
+		return 0;
+	before = dwc_enter(r, DWC_AT_COUNTER);
+	r->on->next_kick_ns = ns;
+	err = timer_settime(r->on->timer, TIMER_ABSTIME, &when, NULL) ? -errno : 0;
+	dwc_leave(r, before);
+	return err;
+}
+
+/* Before an entry: let a kick come when the guest must be left, be it for the TSC's tick, because its slice is over by time, or at
+ * the limit (0: none). What takes longer than the period is found by periodic kicks. A slice's kick is a little early for the
+ * next short elements, and costs them no system call. */
+static int kick_in_time(struct dwc_replica *r, uint64_t limit_ns)
+{
+	uint64_t now = r->started_ns > r->ended_ns ? r->started_ns : r->ended_ns, at = r->leave_ns, slice_over = r->started_ns + r->most_ns;
+
+	if (limit_ns && limit_ns < KICK_PERIOD_NS && r->started_ns + limit_ns < at)
+		at = r->started_ns + limit_ns;
+	if (r->most_ns && slice_over > now && slice_over < now + KICK_PERIOD_NS && slice_over < at)
+		return kick_at(r, slice_over, now == r->started_ns ? now + r->most_ns * 2 / 3 : now);
+	if (at == UINT64_MAX)
+		return 0;
+	return kick_at(r, at, at - KICK_SPREAD_NS > now ? at - KICK_SPREAD_NS : now);
 }
 
 /* Bind the calling thread, which owns the vCPU, to the replica's CPU. */
@@ -75,18 +105,19 @@ static int start_kicks(struct dwc_replica *r)
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
 	event._sigev_un._tid = (int)syscall(SYS_gettid);
-	if (timer_create(CLOCK_MONOTONIC, &event, &r->timer))
+	if (timer_create(CLOCK_MONOTONIC, &event, &r->own.timer))
 		return -errno;
-	r->has_timer = 1;
-	return dwc_replica_kick_after(r, KICK_PERIOD_NS);
+	r->own.has_timer = 1;
+	r->own.next_kick_ns = 0;
+	return kick_at(r, dwc_now_ns() + KICK_PERIOD_NS, 0);
 }
 
 /* The counterpart of own(), on the same thread: which is as it was before. */
 static void disown(struct dwc_replica *r)
 {
-	if (r->has_timer)
-		timer_delete(r->timer);
-	r->has_timer = 0;
+	if (r->own.has_timer)
+		timer_delete(r->own.timer);
+	r->own.has_timer = 0;
 	dwc_counter_close(r);
 	kicked = NULL;
 	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
@@ -163,7 +194,7 @@ static void *serve(void *argument)
 
 int dwc_replica_start(struct dwc_replica *r)
 {
-	r->has_timer = r->at_once = 0;
+	r->own.has_timer = r->at_once = 0;
 	if (!r->has_thread)
 		return own(r);
 	memset(&r->job_posted, 0, sizeof r->job_posted);
@@ -190,7 +221,7 @@ void dwc_replica_stop(struct dwc_replica *r)
 	if (r->has_thread) {
 		hand_over(r, NULL);
 		pthread_join(r->thread, NULL);
-	} else if (r->has_timer) {
+	} else if (r->own.has_timer) {
 		disown(r);
 	}
 }
@@ -242,46 +273,44 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 	return err || e->vms == 1 ? err : dwc_replica_call(&e->replicas[1], job);
 }
 
-/* The host time that its last run took. */
-uint64_t dwc_ran_ns(const struct dwc_replica *r)
-{
-	return r->ended_ns - r->started_ns;
-}
-
 /* Whether the slice is over. It ends by the count (a periodic kick finds an overflow whose signal was lost), or by time if
  * the guest has become slow. It needs some progress in any case: where an entry takes longer than a slice (in an
  * emulator), nothing would ever be done. */
 static int slice_is_over(struct dwc_replica *r)
 {
-	uint64_t count, ran_ns = dwc_ran_ns(r);
-	int err;
+	int err = dwc_counter_exit(r);
 
-	if ((err = dwc_counter_read(r, &count)))
+	if (err)
 		return err;
-	if (count >= r->budget || (r->most_ns && ran_ns >= r->most_ns && count - r->count_base >= DWC_LEAST_BUDGET)) {
+	if (r->count >= r->budget || (r->most_ns && dwc_ran_ns(r) >= r->most_ns && r->count >= DWC_LEAST_BUDGET)) {
 		dwc_state_get_synced(r, &r->state);
 		return DWC_RUN_COUNTER;
 	}
-	return ran_ns < r->most_ns ? dwc_replica_kick_after(r, r->most_ns - ran_ns + 1) : 0;
+	return 0;
 }
 
-/* Run to an exit, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end or -errno. A run
- * that was not ended by an exit can be continued. */
+/* Run to an exit that is no inner one, to the end of the counter's budget, or for limit_ns (0: no limit). Returns an enum dwc_run_end
+ * or -errno. A run that was not ended by an exit can be continued. */
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 {
 	struct dwc_engine *e = r->engine;
+	int booked;
 
 	r->stage = DWC_STAGE_RAN;
 	for (;;) {
 		long err = dwc_tsc_enter(r);
 
-		if (err)
+		if (err || (err = kick_in_time(r, limit_ns)) || (err = dwc_counter_enter(r)))
 			return (int)err;
 		err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
 		r->ended_ns = dwc_now_ns();
-		dwc_tsc_exit(r, dwc_ran_ns(r));
-		if (err >= 0)
+		dwc_tsc_exit(r);
+		if (err >= 0) {
+			dwc_describe_exit(r);
+			if (dwc_inner_pass(r))
+				continue;
 			break;
+		}
 		if (err != -EINTR && err != -EAGAIN)
 			return (int)err;
 		r->run->immediate_exit = 0;
@@ -289,12 +318,13 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_STOP_REQUESTED;
 		if (e->config.counting && (err = slice_is_over(r)))
 			return (int)err;
-		if (limit_ns && dwc_ran_ns(r) >= limit_ns)
+		if (dwc_is_at_limit(r, limit_ns))
 			return DWC_RUN_TIME_LIMIT;
 	}
-	dwc_describe_exit(r);
 	if (!e->protects)
 		return 0;
+	if ((booked = dwc_counter_exit(r)))
+		return booked;
 	if (e->checkpoint.due)
 		return dwc_state_get(r, &r->state);
 	dwc_state_get_synced(r, &r->state);

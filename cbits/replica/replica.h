@@ -11,10 +11,12 @@
 #include <time.h>
 
 #include "account.h"
+#include "ram.h"
+#include "replica/inner.h"
+#include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-#define DWC_MAX_SLOTS 4
 
 struct dwc_engine;
 struct chase;
@@ -30,7 +32,7 @@ enum dwc_stage {
 struct dwc_slot {
 	uint64_t gpa, size;
 	uint64_t *dirty; /* bitmap as KVM_GET_DIRTY_LOG fills it */
-	uint64_t *cold;  /* replica 0 only: pages to write-protect again at this commit */
+	int used;        /* a page in it was written, by the guest or the VMM */
 };
 
 /* A number that one thread increments and another waits for. */
@@ -39,22 +41,34 @@ struct dwc_turn {
 	atomic_int sleeping; /* whether the waiting thread sleeps: only then waking it needs a system call */
 };
 
+/* What a thread has once, however many vCPUs it owns. */
+struct dwc_own {
+	timer_t timer; /* of kicks */
+	int has_timer;
+	uint64_t next_kick_ns; /* after that one they are periodic */
+	uint64_t tsc_margin;   /* by how much of the host's TSC the guest is left before a tick of the frozen TSC */
+	struct dwc_counter counter;
+};
+
 struct dwc_replica {
 	struct dwc_engine *engine;
 	int index, vm_fd, vcpu_fd, cpu; /* cpu: pinned to, or -1 */
 	struct kvm_run *run;
 	uint8_t *ram; /* hva of gpa 0 */
-	struct dwc_slot slots[DWC_MAX_SLOTS];
+	struct dwc_slot slots[DWC_MOST_SLOTS];
+	long faults; /* page faults of its thread, when the dirty logs were last read on it */
 	struct dwc_state state; /* as of the last exit */
 	struct dwc_exit exit;
+	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
 	enum dwc_stage stage;
-	/* the progress counter; counts start when it is armed */
-	int counter_fd;
-	uint64_t budget, count_base, advance, most_ns; /* most_ns: time after which a slice ends; 0: no limit */
+	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
+	 * slice ends; 0: no limit */
+	uint64_t count, budget, advance, most_ns;
 	struct chase *chase; /* align.c */
-	/* the frozen TSC: the host's tick and the guest's value for which the offset is set */
-	uint64_t tsc_tick, tsc_value, tsc_usual_ns, tsc_offset;
+	/* the frozen TSC: the host's tick and the guest's value for which the offset is set, the host's TSC at which that tick ends, and when
+	 * the guest must be left for that (UINT64_MAX: it need not) */
+	uint64_t tsc_tick, tsc_value, tsc_offset, tsc_tick_ends, leave_ns;
 	int tsc_runs; /* under `off`: the offset has been set */
 	int tick_crossed; /* in this element */
 	/* the thread that owns this vCPU, if it is not the caller's */
@@ -65,8 +79,7 @@ struct dwc_replica {
 	int at_once; /* the job runs while the caller does something else */
 	enum dwc_activity caller_at; /* else: what the caller is at */
 	struct dwc_turn job_posted, job_done;
-	timer_t timer;
-	int has_timer;
+	struct dwc_own own, *on; /* on: those of the thread that owns its vCPU. Two replicas on one thread share replica A's */
 	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
 	sigset_t signals_before;
 };
@@ -80,10 +93,8 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
-int dwc_replica_kick_after(struct dwc_replica *r, uint64_t ns);
 int dwc_replica_finish(struct dwc_replica *r);
 int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
-uint64_t dwc_ran_ns(const struct dwc_replica *r);
 
 #endif

@@ -11,6 +11,9 @@
 
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
+#include "ram.h"
+#include "replica/inner.h"
 #include "replica/replica.h"
 #include "sites/search.h"
 #include "sites/sites.h"
@@ -42,13 +45,13 @@ static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dw
 	return dwc_is_wanted(s, insn) || (insn->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
 }
 
-/* If SYSENTER is the trap of ring 3, it is also one in ring 0 of long mode. Before long mode a kernel does not use ring 3. */
-static void set_traps(struct dwc_replica *r, struct traps *traps)
+/* Set traps from one address on up to another. If SYSENTER is the trap of ring 3, it is also one in ring 0 of long mode. Before long mode a kernel does not use ring 3. */
+static void set_traps(struct dwc_replica *r, struct traps *traps, uint64_t from, uint64_t to)
 {
 	const struct dwc_engine *e = r->engine;
 	int sysenter = e->config.user_trap == DWC_USER_TRAP_SYSENTER && r->run->s.regs.sregs.efer & EFER_LMA;
 	const uint8_t *code = sysenter ? dwc_sysenter_trap : dwc_port_trap;
-	uint8_t *at = r->ram, *end = r->ram + e->config.ram_bytes - DWC_LONGEST_INSTRUCTION;
+	uint8_t *at = r->ram + from, *end = r->ram + to;
 	struct dwc_insn insn;
 
 	while (traps->count < MOST_TRAPS && at < end && (at = memchr(at, TWO_BYTES, (size_t)(end - at)))) {
@@ -61,6 +64,21 @@ static void set_traps(struct dwc_replica *r, struct traps *traps)
 			memcpy(at, code, trap->length);
 		}
 		at++;
+	}
+}
+
+/* Code is in pages that were written, by whomever. A run of such pages ends with RAM, or before a page of zeros, in which no instruction
+ * goes on. */
+static void set_all_traps(struct dwc_replica *r, struct traps *traps)
+{
+	const struct dwc_engine *e = r->engine;
+	uint64_t from, to = 0;
+
+	while ((from = dwc_next_touched(e, to)) != DWC_NO_PAGE) {
+		to = from + DWC_PAGE;
+		while (dwc_next_touched(e, to) == to)
+			to += DWC_PAGE;
+		set_traps(r, traps, from, dwc_is_ram(e->config.ram_bytes, to, 1) ? to : to - DWC_LONGEST_INSTRUCTION);
 	}
 }
 
@@ -89,14 +107,14 @@ static int is_ours(const struct traps *traps, uint64_t gpa)
 /* Run to the next exit or to the limits: an instruction after the element's end cannot be the cause. */
 static int run_free(struct dwc_replica *r, const struct dwc_search *s)
 {
-	int err, status;
+	int status;
 
-	if (s->events && (err = dwc_counter_arm(r, s->events)))
-		return err;
+	if (s->events)
+		dwc_counter_arm(r, s->events);
+	dwc_inner_plan(r, s->inner_limit, 0);
 	r->started_ns = dwc_now_ns();
 	status = dwc_replica_run(r, s->limit_ns);
-	if (s->events && (err = dwc_counter_disarm(r)))
-		return err;
+	dwc_counter_disarm(r);
 	return status;
 }
 
@@ -108,7 +126,7 @@ static int job_scan(struct dwc_replica *r)
 
 	if (!traps.trap)
 		return -ENOMEM;
-	set_traps(r, &traps);
+	set_all_traps(r, &traps);
 	r->run->request_interrupt_window = 0;
 	err = run_free(r, s);
 	clear_traps(r, &traps);

@@ -10,10 +10,14 @@
 
 #include "engine.h"
 #include "host.h"
+#include "memory/copies.h"
+#include "ram.h"
+#include "replica/inner.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/sites.h"
 #include "vcpu/debug.h"
+#include "vcpu/exit.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
@@ -72,6 +76,7 @@ static int set_trap(struct dwc_replica *r, struct entry *entry, uint64_t linear)
 	if (!linear || !dwc_translate(r, linear, &entry->gpa) || entry->gpa % DWC_PAGE + TRAP_BYTES > DWC_PAGE)
 		return 0;
 	entry->linear = linear;
+	dwc_touch(r->engine, entry->gpa);
 	memcpy(entry->code, r->ram + entry->gpa, TRAP_BYTES);
 	memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
 	return 1;
@@ -97,7 +102,7 @@ static void add_gates(struct dwc_replica *r, struct entries *entries)
 	uint64_t gpa, gate[2];
 
 	for (uint32_t at = 0; at < VECTORS * sizeof gate && at + sizeof gate - 1 <= idt->limit; at += sizeof gate) {
-		if (!dwc_translate(r, idt->base + at, &gpa) || gpa + sizeof gate > r->engine->config.ram_bytes)
+		if (!dwc_translate(r, idt->base + at, &gpa) || !dwc_is_ram(r->engine->config.ram_bytes, gpa, sizeof gate))
 			continue;
 		memcpy(gate, r->ram + gpa, sizeof gate);
 		add_entry(r, entries, (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32);
@@ -207,6 +212,13 @@ static int pass_repeat(struct dwc_replica *r)
 	return err < 0 ? err : 2;
 }
 
+/* Whether the exit is an inner one: its instruction is finished by the next step. */
+static int pass_exit(struct dwc_replica *r)
+{
+	dwc_describe_exit(r);
+	return dwc_inner_pass(r);
+}
+
 static int job_find(struct dwc_replica *r)
 {
 	struct dwc_search *s = &r->engine->search;
@@ -216,6 +228,7 @@ static int job_find(struct dwc_replica *r)
 	int err = 0, pending = r->engine->has_pending_io && r->engine->inputs.answer != DWC_ANSWER_SITE_PORT;
 
 	r->run->request_interrupt_window = 0;
+	dwc_inner_plan(r, s->inner_limit, 0);
 	r->started_ns = dwc_now_ns();
 	if (!pending) {
 		r->state.regs = r->run->s.regs.regs; /* as set by the answer */
@@ -233,7 +246,7 @@ static int job_find(struct dwc_replica *r)
 		if (entry)
 			memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
 		entry = passed == 1 ? NULL : entry_of_exit(r, &entries);
-		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG)
+		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG && !(pending = pass_exit(r)))
 			break;
 		dwc_state_get_synced(r, &r->state);
 		s->steps += r->run->s.regs.regs.rip != rip; /* do not count turns of a REP in ring 3, nor a jump to itself */

@@ -13,6 +13,7 @@ struct dwc_replica;
  * (time), events (of the progress counter, for a scan; 0: no limit). The other fields are the result. */
 struct dwc_search {
 	uint32_t kinds;
+	uint32_t inner_limit;      /* it ends at this exit at the latest, if not at an earlier one (replica/inner.h) */
 	uint64_t limit, limit_ns, events, steps, gpa, linear;
 	uint32_t exit_reason;      /* of the exit that ended it, */
 	uint64_t rip;              /* and where */

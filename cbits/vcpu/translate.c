@@ -6,6 +6,7 @@
 
 #include "engine.h"
 #include "host.h"
+#include "ram.h"
 #include "replica/replica.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
@@ -23,7 +24,7 @@
 static int entry_at(struct dwc_replica *r, uint64_t gpa, unsigned bytes, uint64_t *entry)
 {
 	*entry = 0;
-	if (gpa >= r->engine->config.ram_bytes) /* an entry cannot cross the end of RAM: both are aligned */
+	if (!dwc_is_ram(r->engine->config.ram_bytes, gpa, bytes)) /* an entry cannot cross the end of RAM: both are aligned */
 		return 0;
 	memcpy(entry, r->ram + gpa, bytes);
 	return (*entry & PRESENT) != 0;
@@ -83,7 +84,7 @@ int dwc_translate(struct dwc_replica *r, uint64_t linear, uint64_t *gpa)
 			walk_64_bit(r, *gpa & ADDRESS, 2, linear, gpa);
 	else
 		found = walk_32_bit(r, s, linear, gpa);
-	return found && *gpa < r->engine->config.ram_bytes;
+	return found && dwc_is_ram(r->engine->config.ram_bytes, *gpa, 1);
 }
 
 /* Read `length` bytes of code at a linear address; zeros from the first unmapped page on. */

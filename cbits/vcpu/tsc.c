@@ -2,7 +2,8 @@
  *
  * The frozen TSC: with TSC scaling the guest's TSC runs at 1 kHz, and its offset is set so that both replicas read the
  * same value throughout an element (docs/progress.md). It ticks with the host's TSC: guest TSC = (host TSC * ratio >>
- * bits) + offset. An element that would run into a tick waits for it first.
+ * bits) + offset. So the guest is left shortly before each tick, by a kick, and entered again right after it with another offset:
+ * an element reads one value from its start to its end, however long it is.
  *
  * Under `off` the TSC runs at the speed of the guest clock, and the guest clock follows it; time spent in the VMM counts, as in
  * any VMM. When the clock jumps (in HLT) the TSC is set forward. */
@@ -16,7 +17,10 @@
 #include "replica/replica.h"
 
 #define NS_PER_MS 1000000ull
-#define LONGEST_WAIT_NS (900 * 1000ull)
+#define LEAST_MARGIN_NS 4000u
+#define MOST_MARGIN_NS 100000u
+#define LATE_NS 60000u /* what comes later than this and the margin was not late, but kept from running */
+#define EARLY_NS 3000u /* by which a kick may be early: an entry right after it waits for the tick */
 #define APART_NS 250000ull /* difference to the guest clock that is tolerated: no guest's timer is more exact */
 
 static uint64_t scaled(const struct dwc_engine *e, uint64_t host)
@@ -75,55 +79,89 @@ static int follow(struct dwc_replica *r)
 	return set_offset(r, e->clock.guest_ns - now);
 }
 
-/* Called before each entry, on the owning thread. Elements are assumed to be about as long as those before. */
+static uint64_t to_tsc(const struct dwc_engine *e, uint64_t ns)
+{
+	return ns * e->config.tsc_host_khz / NS_PER_MS;
+}
+
+/* The host's TSC at which the tick after `tick` begins, if the guest's TSC is (host TSC * ratio) >> bits. */
+uint64_t dwc_tsc_end_of_tick(uint64_t tick, uint64_t ratio, unsigned bits)
+{
+	return (uint64_t)(((((unsigned __int128)tick + 1) << bits) + ratio - 1) / ratio);
+}
+
+/* Wait for the next tick. The wait is no time of the element. */
+static void wait_for_tick(struct dwc_replica *r)
+{
+	enum dwc_activity before = dwc_enter(r, DWC_AT_TICK_WAIT);
+	uint64_t from_ns = dwc_now_ns();
+
+	while (__rdtsc() < r->tsc_tick_ends)
+		__builtin_ia32_pause();
+	r->started_ns += dwc_now_ns() - from_ns;
+	__atomic_fetch_add(&r->engine->stats.tick_waits, 1, __ATOMIC_RELAXED);
+	dwc_leave(r, before);
+}
+
+/* A tick has begun: note when it ends, and when the guest must be left for that. The margin shrinks while kicks come in time. */
+static void begin_tick(struct dwc_replica *r, uint64_t host)
+{
+	const struct dwc_engine *e = r->engine;
+	uint64_t least = to_tsc(e, LEAST_MARGIN_NS), left;
+
+	r->tsc_tick = scaled(e, host);
+	r->tsc_tick_ends = dwc_tsc_end_of_tick(r->tsc_tick, e->config.tsc_ratio, e->config.tsc_bits);
+	r->on->tsc_margin -= r->on->tsc_margin / 1024;
+	if (r->on->tsc_margin < least)
+		r->on->tsc_margin = least;
+	left = r->tsc_tick_ends - host;
+	r->leave_ns = dwc_now_ns() + (left > r->on->tsc_margin ? left - r->on->tsc_margin : 0) * NS_PER_MS / e->config.tsc_host_khz;
+}
+
+/* Called before each entry, on the owning thread. After it the guest must be left at r->leave_ns. */
 int dwc_tsc_enter(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
-	uint64_t host, tick, need_ns, left;
+	uint64_t host, tick = r->tsc_tick;
 	int err;
 
 	if (!e->config.tsc_ratio)
 		return 0;
 	if (!e->protects)
 		return follow(r);
-	need_ns = 2 * r->tsc_usual_ns;
-	if (need_ns > LONGEST_WAIT_NS)
-		need_ns = LONGEST_WAIT_NS;
 	host = __rdtsc();
-	tick = scaled(e, host);
-	left = (uint64_t)((((unsigned __int128)(tick + 1)) << e->config.tsc_bits) / e->config.tsc_ratio) - host;
-	if (left < need_ns * e->config.tsc_host_khz / NS_PER_MS) {
-		enum dwc_activity before = dwc_enter(r, DWC_AT_TICK_WAIT);
-		uint64_t from_ns = dwc_now_ns();
-
-		while (scaled(e, __rdtsc()) == tick)
-			__builtin_ia32_pause();
-		tick = scaled(e, __rdtsc());
-		r->started_ns += dwc_now_ns() - from_ns; /* the wait is no time of the element: otherwise the next ones would wait even longer */
-		e->stats.tick_waits++;
-		dwc_leave(r, before);
+	if (host < r->tsc_tick_ends && r->tsc_tick_ends - host < r->on->tsc_margin + to_tsc(e, EARLY_NS)) {
+		wait_for_tick(r);
+		host = __rdtsc();
 	}
+	if (host >= r->tsc_tick_ends)
+		begin_tick(r, host);
 	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
 		return 0;
-	if ((err = set_offset(r, e->inputs.tsc - tick)) < 0)
+	if ((err = set_offset(r, e->inputs.tsc - r->tsc_tick)) < 0)
 		return err;
-	r->tsc_tick = tick;
 	r->tsc_value = e->inputs.tsc;
 	return 0;
 }
 
-/* Called after each exit: note whether the guest can have seen a tick. */
-void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns)
+/* Called after each exit: note whether the guest can have seen a tick. If the kick was late, the next ones come a little earlier; not
+ * if it was much too late: then the host has run something else meanwhile, and the guest did not run across the tick. */
+void dwc_tsc_exit(struct dwc_replica *r)
 {
-	if (!r->engine->config.tsc_ratio)
+	const struct dwc_engine *e = r->engine;
+	uint64_t host, late;
+
+	if (!e->config.tsc_ratio)
 		return;
-	if (!r->engine->protects) {
-		r->tsc_value = scaled(r->engine, __rdtsc()) + r->tsc_offset;
+	host = __rdtsc();
+	if (!e->protects) {
+		r->tsc_value = scaled(e, host) + r->tsc_offset;
 		return;
 	}
-	if (ran_ns < NS_PER_MS) { /* a longer one meets a tick in any case */
-		r->tsc_usual_ns += (ran_ns > r->tsc_usual_ns ? ran_ns - r->tsc_usual_ns : 0) / 4;
-		r->tsc_usual_ns -= (ran_ns < r->tsc_usual_ns ? r->tsc_usual_ns - ran_ns : 0) / 16;
-	}
-	r->tick_crossed |= scaled(r->engine, __rdtsc()) != r->tsc_tick;
+	if (host < r->tsc_tick_ends)
+		return;
+	r->tick_crossed = 1;
+	late = host - r->tsc_tick_ends;
+	if (late < r->on->tsc_margin + to_tsc(e, LATE_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
+		r->on->tsc_margin += late < r->on->tsc_margin / 8 ? late : r->on->tsc_margin / 8;
 }

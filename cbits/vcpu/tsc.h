@@ -16,6 +16,7 @@ struct dwc_tsc {
 void dwc_tsc_choose(struct dwc_engine *e);
 uint64_t dwc_tsc_next(struct dwc_engine *e);
 int dwc_tsc_enter(struct dwc_replica *r);
-void dwc_tsc_exit(struct dwc_replica *r, uint64_t ran_ns);
+void dwc_tsc_exit(struct dwc_replica *r);
+uint64_t dwc_tsc_end_of_tick(uint64_t tick, uint64_t ratio, unsigned bits);
 
 #endif

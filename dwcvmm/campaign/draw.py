@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from dwcvmm.campaign.spec import Golden, Planned, Sample, Spec
-from dwcvmm.core.enums import PAGE
+from dwcvmm.core.enums import DEVICE_BYTES, PAGE
 from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
@@ -52,6 +52,7 @@ TARGETS: dict[str, Draw] = {
     "written": lambda rng, golden, sample: _byte(sample.written, PAGE, rng),
     "untouched": lambda rng, golden, sample: _byte(golden.untouched, PAGE, rng),
     "page-table": lambda rng, golden, sample: _byte(sample.entries, 8, rng),
+    "device": lambda rng, golden, sample: Target(Space.DEVICE, rng.randrange(DEVICE_BYTES)),
     "code": lambda rng, golden, sample: _byte(sample.code, 1, rng),
 }
 POINTS = ("start", "end", "instructions")

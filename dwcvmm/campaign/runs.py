@@ -44,6 +44,7 @@ def run_guest(
         default_append=False,
         memory=guest.memory_bytes,
         strategy=spec.strategy,
+        end_at=spec.end_at,
         policy=spec.policy,
         hang=f"{spec.hang_ns}ns",
         scrub=spec.scrub_bytes_per_s,

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from dwcvmm.campaign.outcome import Oracle
-from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.files import UnreadableError, write_failure
 from dwcvmm.results.campaignfile import SCHEMA
@@ -39,13 +39,15 @@ class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`per_run`: faults in one run of a guest. `close_after`: elements after which a fault that no divergence has
     shown is looked for and repaired (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`: instead of
-    transient faults, defects of the two CPUs that the replicas are bound to.
+    transient faults, defects of the two CPUs that the replicas are bound to. `end_at`: if every exit ends an element,
+    elements are the same in each run, so that the text of a fault names a place in the guest.
     """
 
     schema: str = SCHEMA
     origin: Origin = Origin()
     guests: list[GuestSpec]
     strategy: Strategy
+    end_at: EndAt = EndAt.IO
     policy: Policy
     faults: int
     seed: int

@@ -19,9 +19,10 @@ from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
 from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import Size, Utf8Text
 from dwcvmm.cli.worker import interruptible
-from dwcvmm.element.config import Policy, Strategy
+from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments.check import GUESTS
+from dwcvmm.faults.model import Run
 from dwcvmm.guest.memory import check_size
 from dwcvmm.pc.boot.loader import command_line
 from dwcvmm.results.jsonfile import write_json
@@ -38,6 +39,11 @@ DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 @click.group()
 def campaign() -> None:
     """Inject many faults, and say what became of them (docs/campaigns.md)."""
+
+
+def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
+    """Whether what is hit has devices of its own."""
+    return strategy != Strategy.IN_PLACE and Run.CHECKPOINT not in runs
 
 
 @campaign.command()
@@ -70,11 +76,18 @@ def campaign() -> None:
     default="",
     help="Lines of the console that matter: a regular expression.",
 )
+@click.option(
+    "--end-at",
+    type=click.Choice([e.value for e in EndAt]),
+    default=EndAt.IO.value,
+    show_default=True,
+    help="As of dwcvmm run. With io a fault's text names one place in the guest.",
+)
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
     faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
-    per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, expect: str, golden_runs: int,
+    per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, expect: str, end_at: str, golden_runs: int,
 ) -> None:  # fmt: skip
     """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
     if bool(guests) == bool(kernel):
@@ -87,15 +100,19 @@ def new(
         points = ("start",)
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
+    possible = [name for name in draw.TARGETS if name != "device" or _has_devices(strategy, runs)]
+    if set(targets) - set(possible):
+        raise click.UsageError("neither a checkpoint nor a replica in place has devices of its own: no --target device")
     check_size(memory)
     spec = Spec(
         origin=origin(this_host()),
         guests=_guests(guests, kernel, initrd, append, memory),
         strategy=Strategy(strategy),
+        end_at=EndAt(end_at),
         policy=Policy(policy),
         faults=faults,
         seed=seed,
-        targets=list(targets or draw.TARGETS),
+        targets=list(targets or possible),
         points=list(points or draw.POINTS),
         bits=bits,
         per_run=per_run,

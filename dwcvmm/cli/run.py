@@ -141,6 +141,7 @@ def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: by
         clock=options.clock,
         clock_divisor=options.clock_divisor,
         rtc=options.date_ns,
+        end_at=options.end_at,
         progress=options.progress,
         tsc=options.tsc,
         checkpoint_every=options.checkpoint_every,

@@ -38,6 +38,7 @@ class RunOptions:
     clock: str
     clock_divisor: int | None
     date_ns: int
+    end_at: str
     progress: str | None
     tsc: str
     checkpoint_every: int | None
@@ -132,6 +133,7 @@ OPTIONS = (
     units.rtc,
     units.progress,
     units.tsc,
+    units.end_at,
     units.checkpoint_every,
     click.option(
         "--fault",

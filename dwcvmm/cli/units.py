@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dwcvmm.core.enums import LOG_ELEMENTS
-from dwcvmm.element.config import EngineConfig, Tsc
+from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault, parse
@@ -109,6 +109,14 @@ checkpoint_every = click.option(
     "--checkpoint-every",
     type=click.IntRange(1, LOG_ELEMENTS),
     help="Elements between checkpoints. Default: 16, or 1 if replays may not be exact (docs/decisions/0002).",
+)
+
+end_at = click.option(
+    "--end-at",
+    type=click.Choice([e.value for e in EndAt]),
+    default=EngineConfig.end_at.value,
+    show_default=True,
+    help="Where an element ends at the latest: at its slice's end, or at every access to a device, as in 2017.",
 )
 
 progress = click.option(

@@ -38,6 +38,12 @@ class BareCore(Core):
         super().__init__(bare_config(**changes))
         self._c.stats.committed = committed
 
+    @classmethod
+    def with_ram(cls, ram: bytearray) -> BareCore:
+        """One whose only replica has this RAM, which the caller keeps."""
+        address = int(ffi.cast("uintptr_t", ffi.from_buffer(ram)))
+        return cls(replicas=(ReplicaConfig(NO_VM, NO_VM, RUN_PAGE, address),), ram_bytes=len(ram))
+
     def set_phase(self, to: Phase) -> None:
         """Set the phase as the engine does: an illegal step ends the process."""
         lib.dwc_set_phase(self._c, to)

@@ -4,11 +4,55 @@ clock.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dwcvmm.core._binding import CData, ffi, lib
-from dwcvmm.core.enums import IO_BYTES, KvmExit
-from dwcvmm.core.fields import View
+from dwcvmm.core.enums import IO_BYTES, KvmExit, PowerEnd
+from dwcvmm.core.fields import Number, View
 from dwcvmm.core.pcdevices import NS_PER_S, IoApic, Lapic, Pci, Pic, Pit, Rtc, Uart
 from dwcvmm.core.state import Exit
+
+
+class Place(NamedTuple):
+    """A part of a PCI device's memory that is in Python."""
+
+    slot: int
+    offset: int
+
+
+class VirtioFunction(View):
+    """What C has of a virtio device: PCI's registers, doorbells, and why it interrupts."""
+
+    __slots__ = ("_pc", "slot")
+    status, isr = Number("status"), Number("isr")
+    waiting = Number("waiting")  # queues that the guest has notified, a bit each
+
+    def __init__(self, pc: Chipset, slot: int) -> None:
+        super().__init__(ffi.addressof(pc._c.pci.function, slot), pc)
+        self._pc, self.slot = pc, slot
+
+    def change(self, *, status: int | None = None, isr: int | None = None, waiting: int | None = None) -> None:
+        """Change what the device shows; its interrupt line follows."""
+        new = (
+            self.status if status is None else status,
+            self.isr if isr is None else isr,
+            self.waiting if waiting is None else waiting,
+        )
+        lib.dwc_pc_set_virtio(self._pc._c, self.slot, *new)
+
+    @property
+    def bus_master(self) -> bool:
+        """Whether it may use guest memory."""
+        return bool(lib.dwc_pci_kept(self._c, lib.DWC_PCI_COMMAND) & lib.DWC_PCI_BUS_MASTER)
+
+    @property
+    def msix_enabled(self) -> bool:
+        return bool(lib.dwc_pci_kept(self._c, lib.DWC_PCI_MSIX) & lib.DWC_PCI_MSIX_ENABLE)
+
+    @property
+    def msix_masked(self) -> bool:
+        """Whether all its messages are held back."""
+        return bool(lib.dwc_pci_kept(self._c, lib.DWC_PCI_MSIX) & lib.DWC_PCI_MSIX_MASKED)
 
 
 class Chipset(View):
@@ -34,14 +78,28 @@ class Chipset(View):
         served = call(self._c, access.pointer, data, now_ns)
         return bytes(ffi.buffer(data, access.size * access.count)) if served else None
 
-    def read_port(self, port: int, now_ns: int) -> int | None:
-        """Read a byte; None if no device in C has that port."""
-        value = int(lib.dwc_pc_read_port(self._c, port, now_ns))
-        return None if value < 0 else value
+    def read(self, in_memory: bool, address: int, size: int, now_ns: int) -> int | Place | None:
+        """Read for a committed exit, at a port or in memory; `size` in bytes, at most 8. None: nobody in C is there."""
+        data, place = ffi.new("uint8_t[8]"), ffi.new("struct dwc_place *")
+        if lib.dwc_pc_read(self._c, in_memory, address, size, data, now_ns, place):
+            return int.from_bytes(ffi.buffer(data, size), "little")
+        return Place(place.slot, place.offset) if place.slot else None
 
-    def write_port(self, port: int, value: int, now_ns: int) -> bool:
-        """Write a byte; False if no device in C has that port."""
-        return bool(lib.dwc_pc_write_port(self._c, port, value, now_ns))
+    def write(self, in_memory: bool, address: int, size: int, value: int, now_ns: int) -> bool | Place:
+        """Write, also what leaves the machine: see `power_end` and `pci.waiting`. False as None of `read`."""
+        data, place = value.to_bytes(size, "little"), ffi.new("struct dwc_place *")
+        if lib.dwc_pc_write(self._c, in_memory, address, size, data, now_ns, place):
+            return True
+        return Place(place.slot, place.offset) if place.slot else False
+
+    @property
+    def power_end(self) -> PowerEnd:
+        """Whether the guest has switched the machine off, or reset it."""
+        return PowerEnd(self._c.power.end)
+
+    def virtio(self, slot: int) -> VirtioFunction:
+        """The virtio device in a slot."""
+        return VirtioFunction(self, slot)
 
     def tick(self, now_ns: int) -> None:
         """Bring the devices up to the guest clock."""

@@ -12,7 +12,8 @@ NUMBERS = (  # fields that have the same name in C
     *("strategy", "ram_bytes", "out_rip_after", "user_trap", "icebp_rip_after", "exact_windows", "has_xcrs"),
     *("spin_turns", "follows_host_clock", "clock_divisor", "slice_ns", "patience_ns", "hang_ns"),
     *("tsc_ratio", "tsc_bits", "tsc_host_khz", "counter_type", "counter_config", "events_per_ms", "counting"),
-    *("checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s", "cache_flush", "evict_bytes"),
+    *("end_at_io", "checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s"),
+    *("cache_flush", "evict_bytes"),
 )
 
 
@@ -60,6 +61,7 @@ class Config:
     counter_config: int = 0
     events_per_ms: int = 0
     counting: bool = False
+    end_at_io: bool = False  # every exit ends an element; else those that a device in C answers do not
     # intervals
     checkpoint_every: int = 1  # elements, LOG_ELEMENTS at most
     memory_every_ns: int = 0  # of guest time; 0: memory is compared at every element

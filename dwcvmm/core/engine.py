@@ -6,7 +6,7 @@ something they raise KvmError, after which the state of the replicas is undefine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dwcvmm.core._binding import ffi, lib
@@ -68,9 +68,9 @@ class Core(View):
         check("make engine", lib.dwc_engine_init(c, in_c(config)))
         self.chipset = Chipset(ffi.addressof(c, "pc"), c)
         self.stats = Stats(c.stats, c)
-        self.checkpoint_ram = Ram(config.checkpoint_ram, config.ram_bytes)
+        self.checkpoint_ram = Ram(c, Copy.CHECKPOINT, config.checkpoint_ram)
         self.replicas: Sequence[Replica] = tuple(
-            Replica(c.replicas[index], c, Ram(replica.ram, config.ram_bytes))
+            Replica(c.replicas[index], c, Ram(c, Copy(index), replica.ram))
             for index, replica in enumerate(config.replicas)
         )
 
@@ -113,6 +113,11 @@ class Core(View):
         return State.within(self._c.log.committed if self._c.log.count else self._c.checkpoint.state, self._c)
 
     @property
+    def ends_at_inner_exit(self) -> bool:
+        """Whether the current element, which was cut, is to end at its last inner exit when it is run again."""
+        return bool(self._c.inner_limit != lib.DWC_NO_LIMIT)
+
+    @property
     def vector(self) -> int | None:
         """The vector of the interrupt injected at the start of the current element."""
         vector = int(self._c.inputs.vector)
@@ -133,6 +138,15 @@ class Core(View):
     def dirty_pages(self) -> list[int]:
         """Guest physical addresses of the pages in either dirty log of this element."""
         return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
+
+    def touched_pages(self) -> Iterator[int]:
+        """Guest physical addresses of all pages that were written in any copy: by the guest as far as dirty logs have
+        been read, by the VMM, or by a fault. All others are zeros in all copies.
+        """
+        gpa = lib.dwc_next_touched(self._c, 0)
+        while gpa != lib.DWC_NO_PAGE:
+            yield int(gpa)
+            gpa = lib.dwc_next_touched(self._c, gpa + PAGE)
 
     @property
     def repair(self) -> Repair:
@@ -316,11 +330,16 @@ class Core(View):
     def read_memory(self, gpa: int, length: int, on_repair: Callable[[Repair], None]) -> bytes:
         """Read guest RAM whose three copies agree, or are repaired first (`on_repair` is called). Raises Damaged."""
         out = ffi.new("uint8_t[]", length)
-        while status := check("read memory", lib.dwc_memory_read(self._c, gpa, out, length)):
-            if status == lib.DWC_MEMORY_LOST:
-                raise Damaged(int(self._c.scrub.repair_gpa))
-            on_repair(self.repair)
+        self.verified(lambda: int(lib.dwc_memory_read(self._c, gpa, out, length)), on_repair)
         return bytes(ffi.buffer(out))
+
+    def verified(self, read: Callable[[], int], on_repair: Callable[[Repair], None]) -> int:
+        """Call a function of C that reads guest RAM for a device, and again after each repair. Raises Damaged."""
+        while (status := check("read memory", read())) == lib.DWC_MEMORY_REPAIRED:
+            on_repair(self.repair)
+        if status == lib.DWC_MEMORY_LOST:
+            raise Damaged(int(self._c.scrub.repair_gpa))
+        return status
 
     def scrub_page(self, gpa: int) -> bool:
         """Scrub a page now. Returns whether a copy was wrong."""

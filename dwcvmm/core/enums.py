@@ -14,7 +14,15 @@ MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS
 LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
 NEVER = (1 << 64) - 1  # an element or a time that never comes
+DEVICE_BYTES: int = lib.DWC_PC_BYTES  # of the devices in C, without what the serial port has sent
 UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
+
+
+VIRTIO_BYTES: int = lib.DWC_VIRTIO_BYTES  # of a virtio device's memory
+VIRTIO_PART: int = lib.DWC_VIRTIO_PART  # of each part of it
+COMMON_BYTES: int = lib.DWC_VIRTIO_COMMON_BYTES  # of the common configuration
+DRIVER_OK: int = lib.DWC_VIRTIO_DRIVER_OK  # of virtio's device status
+NEEDS_RESET: int = lib.DWC_VIRTIO_NEEDS_RESET
 
 
 class Stop(IntEnum):
@@ -100,6 +108,7 @@ class Diff(IntFlag):
     XCRS = lib.DWC_DIFF_XCRS
     MEMORY = lib.DWC_DIFF_MEMORY
     HANG = lib.DWC_DIFF_HANG
+    DEVICES = lib.DWC_DIFF_DEVICES
 
 
 class Strategy(IntEnum):
@@ -165,6 +174,25 @@ class InsnKind(IntEnum):
     def bit(self) -> int:
         """In a set of kinds."""
         return 1 << self
+
+
+class PowerEnd(IntEnum):
+    """Whether the guest has ended the run (cbits/pc/power.h)."""
+
+    ON = lib.DWC_POWER_ON
+    OFF = lib.DWC_POWER_OFF
+    RESET = lib.DWC_POWER_RESET
+
+
+class VirtioPart(IntEnum):
+    """Parts of a virtio device's memory, by their offsets (cbits/pc/virtio.h)."""
+
+    COMMON = lib.DWC_VIRTIO_COMMON
+    ISR = lib.DWC_VIRTIO_ISR
+    DEVICE = lib.DWC_VIRTIO_DEVICE
+    NOTIFY = lib.DWC_VIRTIO_NOTIFY
+    TABLE = lib.DWC_VIRTIO_TABLE  # of MSI-X
+    PENDING = lib.DWC_VIRTIO_PENDING
 
 
 class KvmExit(IntEnum):

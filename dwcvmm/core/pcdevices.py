@@ -7,6 +7,7 @@ from __future__ import annotations
 from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.enums import UART_TX
 from dwcvmm.core.fields import Flag, Number, View
+from dwcvmm.errors import InternalError
 
 NS_PER_S = 1_000_000_000
 NOTHING = -1
@@ -91,6 +92,7 @@ class IoApic(View):
     """The IO-APIC. `lapic` gets its interrupts."""
 
     __slots__ = ()
+    lines = Number("lines")  # levels of the pins, a bit each
 
     def __init__(self, c: CData = None, owner: object = None) -> None:
         super().__init__(c or ffi.new("struct dwc_ioapic *"), owner)
@@ -183,27 +185,16 @@ class Rtc(View):
 
 
 class Pci(View):
-    """The answers for absent functions in PCI configuration space, and the register at 0xCF8."""
+    """PCI bus 0: the host bridge, and virtio devices in its slots."""
 
     __slots__ = ()
-    address = Number("address")
+    waiting = Number("waiting")  # slots whose devices have queues to process, a bit each
+    pins = Number("pins")  # slots that assert pin A
 
-    def __init__(self, c: CData = None, owner: object = None) -> None:
-        super().__init__(c or ffi.new("struct dwc_pci *"), owner)
-
-    def add(self, device: int, function: int) -> None:
-        """Note that a function exists and answers by itself."""
-        lib.dwc_pci_add(self._c, device, function)
-
-    def read(self, offset: int, size: int) -> int | None:
-        """Read ports from 0xCF8 on; `size` in bytes. None: not answered here."""
-        data = ffi.new("uint8_t[8]")
-        answered = lib.dwc_pci_read(self._c, offset, size, data)
-        return int.from_bytes(ffi.buffer(data, size), "little") if answered else None
-
-    def write(self, offset: int, size: int, value: int) -> bool:
-        """Returns False if it is not handled here."""
-        return bool(lib.dwc_pci_write(self._c, offset, size, value.to_bytes(size, "little")))
+    def add_virtio(self, slot: int, device_type: int, class_code: int, queues: int, base: int) -> None:
+        """Add a device as firmware leaves it, with its memory at `base`. Raises InternalError if the slot is taken."""
+        if not lib.dwc_pci_add_virtio(self._c, slot, device_type, class_code, queues, base):
+            raise InternalError(f"PCI slot {slot} is taken")
 
 
 class Uart(View):

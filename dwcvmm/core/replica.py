@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dwcvmm.core._binding import CData, ffi, lib
+from dwcvmm.core.enums import DEVICE_BYTES
 from dwcvmm.core.failure import check
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.core.ram import Ram
@@ -67,6 +70,16 @@ class Replica(View):
         are.
         """
         return State.within(self._c.state, self._owner, writable=True)
+
+    def upset_device(self, offset: int, change: Callable[[int], int]) -> bool:
+        """Fault injection, in an element: change a byte of its own devices. Returns False in place, where the VM has
+        none.
+        """
+        if self._c.engine.vms == 1:
+            return False
+        devices = ffi.buffer(lib.dwc_inner_pc(self.pointer), DEVICE_BYTES)
+        devices[offset] = bytes([change(devices[offset][0])])
+        return True
 
     def upset_run_page(self, offset: int, mask: int) -> None:
         """Fault injection: flip bits in a byte of the page that KVM fills at exits."""

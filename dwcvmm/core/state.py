@@ -71,6 +71,7 @@ class Stats(View):
     pages_compared, pages_hot_max = Number("pages_compared"), Number("pages_hot_max")
     pages_copied = Number("pages_copied")
     by_end = Numbers("by_end")  # elements by KVM_EXIT_*
+    inner_exits = Number("inner_exits")  # exits that ended no element
     normalised_rf, normalised_unusable = Number("normalised_rf"), Number("normalised_unusable")
     debug_exits, catch_ups = Number("debug_exits"), Number("catch_ups")
     distance, lateness = Numbers("distance"), Numbers("lateness")

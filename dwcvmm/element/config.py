@@ -41,6 +41,13 @@ class Policy(StrEnum):
     STOP = "stop"
 
 
+class EndAt(StrEnum):
+    """Where an element ends at the latest."""
+
+    SLICE = "slice"  # at the end of a slice: devices in C answer within the element
+    IO = "io"  # at every access to a device, as in 2017
+
+
 class CacheFlush(StrEnum):
     """What strategy in-place flushes from the caches before e2."""
 
@@ -55,6 +62,7 @@ class EngineConfig:
 
     strategy: Strategy = Strategy.SEQUENTIAL
     slice_ns: int = 200_000
+    end_at: EndAt = EndAt.SLICE
     progress: Event | None = None  # the event that slices are counted by; None: one that passes the self-test
     clock: Clock = Clock.VIRTUAL
     clock_divisor: int | None = None  # None: chosen by the cost of an exit on this host

@@ -4,6 +4,8 @@ cbits/element/element.c; this file has what happens when an element does not sim
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -136,8 +138,7 @@ class Engine:
         if status is enums.Stop.DIVERGED:
             return self._diverged()
         if status is enums.Stop.TIME_LIMIT:
-            self._be_more_patient()
-            self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+            self._cut()
         elif status is enums.Stop.WAITING:
             self._end_by_steps(0)
         elif status is enums.Stop.REPAIRED:
@@ -155,6 +156,14 @@ class Engine:
 
     def _repaired(self, repair: Repair) -> None:
         self.observer.repair(COPIES[repair.copy], repair.gpa)
+
+    def _cut(self) -> None:
+        """The element has had no end in time. After the last inner exit it can be ended there; else by single steps."""
+        if self.core.ends_at_inner_exit:
+            self.rollback()
+            return
+        self._be_more_patient()
+        self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
 
     def _be_more_patient(self) -> None:
         """Choose the time limit of elements up to the next cut. An element that is cut is discarded, so one that needs
@@ -198,8 +207,18 @@ class Engine:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         """Guest RAM for a device, after quiesce(). Its three copies agree, or are repaired first. Raises RunOver."""
-        try:
+        with self._damage_ends_the_run():
             return self.core.read_memory(gpa, length, self._repaired)
+
+    def verified(self, read: Callable[[], int]) -> int:
+        """Call a function of C that reads guest RAM, as `read_memory` does."""
+        with self._damage_ends_the_run():
+            return self.core.verified(read, self._repaired)
+
+    @contextmanager
+    def _damage_ends_the_run(self) -> Iterator[None]:
+        try:
+            yield
         except Damaged as damaged:
             record = describe(self.core, self._attempt)
             record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]

@@ -27,7 +27,7 @@ def table_pages(ram: Ram, cr3: int, levels: int) -> set[int]:
     found: set[int] = set()
     level = {cr3 & ADDRESS}
     for depth in range(levels):
-        level = {gpa for gpa in level if gpa + PAGE <= ram.size_bytes} - found
+        level = {gpa for gpa in level if ram.holds(gpa, PAGE)} - found
         found |= level
         following: set[int] = set()
         if depth < levels - 1:
@@ -48,7 +48,7 @@ def reader(ram: Ram) -> Callable[[int], int]:
     """Reads 64-bit words at guest physical addresses; 0 outside RAM."""
 
     def read_u64(gpa: int) -> int:
-        return ram.u64(gpa) if gpa + 8 <= ram.size_bytes else 0
+        return ram.u64(gpa) if ram.holds(gpa, 8) else 0
 
     return read_u64
 

@@ -13,8 +13,9 @@ from dwcvmm.core.config import ReplicaConfig
 from dwcvmm.core.engine import Core, filter_msrs
 from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
 from dwcvmm.core.kvmstructs import CpuidEntry, address_of
+from dwcvmm.core.ram import end_of_ram, ram_slots
 from dwcvmm.element.caches import last_level_cache_bytes
-from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Strategy, Tsc
+from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Strategy, Tsc
 from dwcvmm.element.hostprobe import Probe, probe
 from dwcvmm.element.progress import Event, Progress
 from dwcvmm.element.scaledtsc import SLOW_KHZ, ScaledTsc, scale, stands_still
@@ -40,13 +41,11 @@ SAVED_MSRS = (
 )  # fmt: skip
 
 CHECKPOINT_EVERY = 16
+MAP_NORESERVE = 0x4000  # <asm-generic/mman.h>; Python has no name for it
 HUGE_PAGE, APART_PAGES = 2 << 20, 21
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
-MADV_POPULATE_WRITE = 23  # <linux/mman.h>, from Linux 5.14 on; Python has no name for it
-POPULATE_PIECE = 64 << 20
 GUEST_CLOCK_KHZ = 1_000_000
-RAM_SLOT, ROM_SLOT = 0, 1
 EVICT_CACHES = 2  # times the size of the last-level cache is read to empty it
 
 REQUIRED = {
@@ -118,6 +117,7 @@ class Replicas:
             counter_type=self.progress.perf_type,
             counter_config=self.progress.config,
             events_per_ms=self.progress.events_per_ms,
+            end_at_io=config.end_at is EndAt.IO or config.strategy is Strategy.IN_PLACE,
             checkpoint_every=checkpoint_every,
             # a difference by time that is found late cannot be replayed: so wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
@@ -232,31 +232,20 @@ class Replicas:
         self._keep.append(memory)
         return memory
 
-    def _populated(self, size_bytes: int) -> mmap.mmap:
-        """Piece by piece, so that a time limit can interrupt it and memory that is not available is an error."""
-        memory = self._memory(size_bytes)
-        try:
-            for at in range(0, size_bytes, POPULATE_PIECE):
-                memory.madvise(MADV_POPULATE_WRITE, at, min(POPULATE_PIECE, size_bytes - at))
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return self._memory(size_bytes, mmap.MAP_POPULATE)
-        return memory
-
     def _ram(self, copy: int) -> int:
         """RAM of a replica, or of the checkpoint (2): its address.
 
-        It is populated at once: a page that was only read is the kernel's page of zeros, and costs another fault and a
-        copy when the guest writes it. The copies of a page are not a power of two apart: in a direct-mapped TLB (QEMU
-        TCG) accesses to them would evict each other. Huge pages help only without a dirty log.
+        The host gives memory for what is used of it, page by page. The copies of a page are not a power of two apart:
+        in a direct-mapped TLB (QEMU TCG) accesses to them would evict each other. Huge pages help only without a dirty
+        log, and with one the first use of a page has to be a fault (cbits/memory/pages.c).
         """
-        size = self.ram_bytes + 2 * HUGE_PAGE
-        if self.config.strategy is Strategy.OFF:
-            memory = self._memory(size)
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        else:
-            memory = self._populated(size)
+        memory = self._memory(end_of_ram(self.ram_bytes) + 2 * HUGE_PAGE, MAP_NORESERVE)
+        off = self.config.strategy is Strategy.OFF
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE if off else mmap.MADV_NOHUGEPAGE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a kernel without huge pages
+                raise
         first = address_of(memory)
         return first + -first % HUGE_PAGE + copy * APART_PAGES * PAGE
 
@@ -286,7 +275,8 @@ class Replicas:
             vm.enable_exit_on_emulation_failure()
         if self.system.check_extension(Cap.X86_USER_SPACE_MSR):
             filter_msrs(vm.fd, time=self.config.strategy is not Strategy.OFF)
-        vm.set_memslot(RAM_SLOT, 0, self.ram_bytes, ram, flags)
+        for number, (gpa, size) in enumerate(ram_slots(self.ram_bytes)):
+            vm.set_memslot(number, gpa, size, ram + gpa, flags)
         vcpu = vm.create_vcpu()
         self.vcpus.append(vcpu)
         vcpu.set_cpuid(cpuid)
@@ -302,10 +292,10 @@ class Replicas:
 
     def show_rom(self, content: bytes) -> None:
         """Map a ROM read-only below 4 GiB, in whole pages, the same for all VMs. It is not RAM, and is not compared."""
-        rom = self._memory(len(content))
+        rom, number = self._memory(len(content)), len(ram_slots(self.ram_bytes))
         rom.write(content)
         for vm in self.vms:
-            vm.set_memslot(ROM_SLOT, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
+            vm.set_memslot(number, FOUR_GIB - len(content), len(content), address_of(rom), MemFlags.READONLY)
 
     def close(self) -> None:
         """Free the VMs and all memory of the guest. What was counted can still be read."""

@@ -24,6 +24,8 @@ def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
     try:
         if fault.target.space is Space.RAM:
             _change_byte(replica.ram, fault)
+        elif fault.target.space is Space.DEVICE:
+            return replica.upset_device(int(where), fault.of)
         elif fault.target.space is Space.MSR:
             values = vcpu.get_msrs([int(where)])
             if where not in values:
@@ -62,8 +64,8 @@ def flip_checkpoint(core: Core, fault: Fault) -> None:
 
 def _change_byte(ram: Ram, fault: Fault) -> None:
     gpa = int(fault.target.where)
-    if gpa >= ram.size_bytes:
-        raise ConfigError(f"fault {fault}: RAM ends at {ram.size_bytes:#x}")
+    if not ram.holds(gpa):
+        raise ConfigError(f"fault {fault}: there is no RAM at {gpa:#x}")
     ram.upset(gpa, fault.of(ram.byte(gpa)))
 
 

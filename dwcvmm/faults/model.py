@@ -11,8 +11,8 @@ execution cannot see the last two by itself (docs/protection.md). `cpu1` is a de
 at the end of every run there from ELEMENT on.
 
 TARGET: a general register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`); `msr:0xc0000082`; a byte of
-the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1) or of RAM by its guest physical address
-(`ram+0x400000`).
+the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1), of RAM by its guest physical address
+(`ram+0x400000`), or of the replica's own devices (`device+100`: byte 100 of struct dwc_pc in cbits/pc/pc.h).
 
 BITS: those that flip: `3`, `0,7`, a burst `4-6`. Those of a defect may be stuck at a value: `3=1`.
 """
@@ -23,6 +23,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from dwcvmm.core.enums import DEVICE_BYTES
 from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.element.divergence import SEGMENTS
 from dwcvmm.errors import ConfigError
@@ -53,17 +54,24 @@ class Space(Enum):
     MSR = "msr"
     XSAVE = "xsave"
     RAM = "ram"
+    DEVICE = "device"
 
     @property
     def prefix(self) -> str:
-        return {Space.MSR: "msr:", Space.XSAVE: "xsave+", Space.RAM: "ram+"}.get(self, "")
+        return PREFIXES.get(self, "")
 
     @property
     def bits(self) -> int:
-        return 8 if self in (Space.XSAVE, Space.RAM) else 64
+        return 8 if self in (Space.XSAVE, Space.RAM, Space.DEVICE) else 64
 
 
-HIGHEST = {Space.MSR: (1 << 32) - 1, Space.XSAVE: XSAVE_COMPONENTS[2].stop, Space.RAM: (1 << 64) - 1}
+PREFIXES = {Space.MSR: "msr:", Space.XSAVE: "xsave+", Space.RAM: "ram+", Space.DEVICE: "device+"}
+HIGHEST = {
+    Space.MSR: (1 << 32) - 1,
+    Space.XSAVE: XSAVE_COMPONENTS[2].stop,
+    Space.RAM: (1 << 64) - 1,
+    Space.DEVICE: DEVICE_BYTES - 1,
+}
 LONGEST_US = 10**9
 
 
@@ -77,7 +85,7 @@ class Target:
     def __str__(self) -> str:
         if self.space in (Space.GENERAL, Space.SPECIAL):
             return str(self.where)
-        number = self.where if self.space is Space.XSAVE else f"{self.where:#x}"
+        number = self.where if self.space in (Space.XSAVE, Space.DEVICE) else f"{self.where:#x}"
         return f"{self.space.prefix}{number}"
 
 
@@ -143,7 +151,7 @@ def _parse_target(text: str) -> Target:
         return Target(Space.GENERAL, text)
     if text in SPECIAL:
         return Target(Space.SPECIAL, text)
-    for space in (Space.MSR, Space.XSAVE, Space.RAM):
+    for space in PREFIXES:
         if text.startswith(space.prefix):
             try:
                 where = int(text.removeprefix(space.prefix), 0)
@@ -153,7 +161,7 @@ def _parse_target(text: str) -> Target:
                 break
             return Target(space, where)
     raise ConfigError(
-        f"{text!r} is no target of a fault: give a register, msr:N, xsave+N or ram+N (docs/protection.md)"
+        f"{text!r} is no target of a fault: give a register, msr:N, xsave+N, ram+N or device+N (docs/protection.md)"
     )
 
 
@@ -194,6 +202,8 @@ def parse(text: str) -> Fault:
     cpu = None if match["cpu"] is None else int(match["cpu"])
     run = Run(match["run"]) if cpu is None else Run.CPU
     point = _parse_point(match["point"])
+    if run is Run.CHECKPOINT and target.space is Space.DEVICE:
+        raise ConfigError(f"{text!r}: a checkpoint has no devices of its own")
     if run in (Run.CPU, Run.CHECKPOINT) and point.at is not At.START:
         raise ConfigError(f"{text!r}: a fault of {run} takes no point in an element")
     if run is Run.BOTH and point.at not in (At.START, At.END):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from dwcvmm.core.ram import HIGH, LOW_END, MOST_BYTES, end_of_ram
 from dwcvmm.errors import ConfigError, DwcVmmError
 
 PAGE = 4096
-MINIMUM, MAXIMUM = 2 << 20, 0xB0000000  # above it are PCI's configuration space, PCI's memory, and the APICs
+MINIMUM, MAXIMUM = 2 << 20, MOST_BYTES
 HOLE = (0xA0000, 0xC0000)  # VGA
 
 
@@ -28,18 +29,22 @@ def check_size(size_bytes: int) -> int:
 
 
 class GuestMemory:
-    """RAM from 0 to `size_bytes`, with the VGA hole. `store(gpa, data)` writes, `fetch(gpa, n)` reads."""
+    """RAM from 0 to `low_bytes`, with the VGA hole, and what is left of `size_bytes` from 4 GiB on. `store(gpa, data)`
+    writes, `fetch(gpa, n)` reads.
+    """
 
     def __init__(
         self, size_bytes: int, fetch: Callable[[int, int], bytes], store: Callable[[int, bytes], None]
     ) -> None:
         self.size_bytes = check_size(size_bytes)
+        self.low_bytes = min(self.size_bytes, LOW_END)
         self._fetch, self._store = fetch, store
 
     def check(self, gpa: int, length: int) -> None:
         """Raises GuestMemoryError unless all of it is RAM."""
         end = gpa + length
-        if gpa < 0 or length < 0 or end > self.size_bytes or (gpa < HOLE[1] and end > HOLE[0] and length):
+        top = self.low_bytes if gpa < HIGH else end_of_ram(self.size_bytes)
+        if gpa < 0 or length < 0 or end > top or (gpa < HOLE[1] and end > HOLE[0] and length):
             raise GuestMemoryError(gpa, length)
 
     def read(self, gpa: int, length: int) -> bytes:
@@ -55,4 +60,10 @@ class GuestMemory:
 
     def ranges(self) -> list[tuple[int, int]]:
         """(start, length) of each stretch of RAM, in bytes."""
-        return [(0, HOLE[0]), (HOLE[1], self.size_bytes - HOLE[1])]
+        low = [(0, HOLE[0]), (HOLE[1], self.low_bytes - HOLE[1])]
+        return [*low, self.high] if self.high[1] else low
+
+    @property
+    def high(self) -> tuple[int, int]:
+        """Start and length of the RAM above 4 GiB; the length may be 0."""
+        return HIGH, self.size_bytes - self.low_bytes

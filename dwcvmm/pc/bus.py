@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.chipset import Chipset, Place
 from dwcvmm.errors import ConfigError
 
 PORTS, PHYSICAL = 0x10000, 1 << 52
@@ -22,24 +22,40 @@ class BusDevice(Protocol):
 
 
 class Elsewhere(Protocol):
-    """Devices that are a byte wide and not on the bus, by address."""
+    """Devices that are not on the bus, by address."""
 
-    def read(self, address: int) -> int | None: ...
+    def read(self, address: int, size: int) -> int | None: ...
 
-    def write(self, address: int, value: int) -> bool: ...
+    def write(self, address: int, size: int, value: int) -> bool: ...
 
 
-class CorePorts:
-    """The devices in C (cbits/pc/pc.c), for accesses that reach others, too. `now_ns`: the guest clock."""
+class SlotMemory(Protocol):
+    """The parts of PCI devices' memory that are in Python."""
 
-    def __init__(self, pc: Chipset, now_ns: Callable[[], int]) -> None:
-        self._pc, self._now_ns = pc, now_ns
+    def read(self, slot: int, offset: int, size: int) -> int: ...
 
-    def read(self, address: int) -> int | None:
-        return self._pc.read_port(address & PORTS - 1, self._now_ns())
+    def write(self, slot: int, offset: int, size: int, value: int) -> None: ...
 
-    def write(self, address: int, value: int) -> bool:
-        return self._pc.write_port(address & PORTS - 1, value, self._now_ns())
+    def send_pending(self) -> None:
+        """After a write by the guest: send the messages that it has held back and lets through now."""
+
+
+class CoreDevices:
+    """The devices in C (cbits/pc/pc.c), at ports or in memory. `now_ns`: the guest clock. `slots`: the rest of PCI."""
+
+    def __init__(self, pc: Chipset, in_memory: bool, now_ns: Callable[[], int], slots: SlotMemory) -> None:
+        self._pc, self._in_memory, self._now_ns, self._slots = pc, in_memory, now_ns, slots
+
+    def read(self, address: int, size: int) -> int | None:
+        answer = self._pc.read(self._in_memory, address, size, self._now_ns())
+        return self._slots.read(*answer, size) if isinstance(answer, Place) else answer
+
+    def write(self, address: int, size: int, value: int) -> bool:
+        answer = self._pc.write(self._in_memory, address, size, value, self._now_ns())
+        if isinstance(answer, Place):
+            self._slots.write(*answer, size, value)
+        self._slots.send_pending()
+        return bool(answer)
 
 
 class BusRangeError(ConfigError):
@@ -47,11 +63,11 @@ class BusRangeError(ConfigError):
 
 
 class Bus:
-    """Ranges of devices. An access that does not lie within one range is made byte by byte, as a PC's bridges do for
-    devices that are a byte wide. Unclaimed reads give all ones, and are counted by address.
+    """Ranges of devices, and those `elsewhere`, which is asked for what is in no range. An access that is not within
+    one device is made byte by byte, as a PC's bridges do for devices that are a byte wide. Unclaimed reads give all
+    ones, and are counted by address.
 
-    `elsewhere` is asked for bytes that are in no range. Its read returns None, and its write False, for an address
-    that it does not have either.
+    The read of `elsewhere` returns None, and its write False, if the access is not within a device there either.
     """
 
     def __init__(self, limit: int, elsewhere: Elsewhere | None = None) -> None:
@@ -69,11 +85,6 @@ class Bus:
         self._starts.insert(at, base)
         self._ranges.insert(at, (base, length, device))
 
-    def remove(self, base: int) -> None:
-        """Remove the device whose range begins at `base`."""
-        at = self._starts.index(base)
-        del self._starts[at], self._ranges[at]
-
     def _find(self, address: int, size: int) -> tuple[BusDevice, int] | None:
         at = bisect_right(self._starts, address) - 1
         if at >= 0:
@@ -86,11 +97,11 @@ class Bus:
         found = self._find(address, size)
         if found:
             return found[0].read(found[1], size) & (1 << 8 * size) - 1
-        if size > 1:
-            return sum(self.read(address + i, 1) << 8 * i for i in range(size))
-        value = self._elsewhere.read(address) if self._elsewhere else None
+        value = self._elsewhere.read(address, size) if self._elsewhere else None
         if value is not None:
             return value
+        if size > 1:
+            return sum(self.read(address + i, 1) << 8 * i for i in range(size))
         self.unclaimed[address] += 1
         return 0xFF
 
@@ -98,8 +109,10 @@ class Bus:
         found = self._find(address, size)
         if found:
             found[0].write(found[1], size, value)
+        elif self._elsewhere and self._elsewhere.write(address, size, value):
+            pass
         elif size > 1:
             for i in range(size):
                 self.write(address + i, 1, value >> 8 * i & 0xFF)
-        elif not (self._elsewhere and self._elsewhere.write(address, value)):
+        else:
             self.unclaimed[address] += 1

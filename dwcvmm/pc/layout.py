@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dwcvmm.core.ram import LOW_END
 from dwcvmm.guest.entry import APIC_BASE
-from dwcvmm.guest.memory import MAXIMUM
 
-RAM_MOST = MAXIMUM  # followed by PCI's configuration space, PCI's memory, and the APICs
+LOW_RAM_END = LOW_END  # followed by PCI's configuration space, PCI's memory, and the APICs; RAM goes on at 4 GiB
 # bus 0 only: Linux reads from all slots of each bus that is named here
-ECAM, ECAM_BYTES, PCI_BUSES = RAM_MOST, 0x100000, 1
+ECAM, ECAM_BYTES, PCI_BUSES = LOW_RAM_END, 0x100000, 1
 PCI_MEMORY, PCI_MEMORY_END = 0xC0000000, 0xFEC00000
 PCI_CONFIG, PCI_CONFIG_PORTS = 0xCF8, 8
 PCI_INTX = (16, 17, 18, 19)  # GSIs of INTA to INTD of slot 0; for slot s rotated by s
-PCI_ISA_IRQS = (10, 10, 11, 11)  # the same for the 8259, as SeaBIOS has it on a q35
 PCI_SLOTS = 32
 IOAPIC, LAPIC = 0xFEC00000, APIC_BASE  # cbits/pc/pc.c serves them
 APIC_ID = 0
@@ -20,7 +19,6 @@ IOAPIC_ID, IOAPIC_PINS = 1, 24
 PM1_EVENT, PM1_CONTROL, PM_TIMER = 0x600, 0x604, 0x608  # as on QEMU's machines
 FW_CFG = 0x510
 I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
-PORTS_IN_MEMORY = 0xFEDC0000  # PM1a control shows here as well, for guests without port access
 RESET_PORT, RESET_VALUE = 0xCF9, 0x06  # a byte within PCI's address register
 COM1, COM1_IRQ = 0x3F8, 4
 RTC, RTC_IRQ = 0x70, 8

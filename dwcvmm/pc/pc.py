@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dwcvmm.core.enums import Copy, KvmExit
+from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
 from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy
 from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.errors import ConfigError, InternalError, MachineStateError
+from dwcvmm.errors import ConfigError, HostError, InternalError, MachineStateError
 from dwcvmm.faults.injector import Injection, Injector
 from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
@@ -26,18 +27,18 @@ from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
-from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CorePorts
+from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
 from dwcvmm.pc.devices import fwcfg
 from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
+from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
-from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.pc.devices.power import DebugExit, PowerControl, PowerEvents, ResetControl
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
+POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
 
@@ -60,7 +61,8 @@ class PcConfig:
 class PC:
     """A guest ready to run. `observer` is called when something happens; more can be added to `observers`.
 
-    If the constructor fails, all that it has made is closed again.
+    `remarks`: sentences for the user, about memory and disks. If the constructor fails, all that it has made is closed
+    again.
     """
 
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
@@ -71,6 +73,7 @@ class PC:
         self._input, self._input_lock = bytearray(), threading.Lock()
         self._close_after = config.close_after
         self.injector: Injector | None = None
+        self._memory_error: HostError | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
         with ExitStack() as made:
@@ -84,6 +87,9 @@ class PC:
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
         system = System()
         made.callback(system.close)
+        self._memory_watch = hostmemory.MemoryWatch(free := hostmemory.FreeMemory(), self._memory_ran_out)
+        made.callback(self._memory_watch.close)
+        remark = hostmemory.check_free(ram_bytes, COPIES_OF_RAM if self.protected else 1, free)
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core = self.replicas.core
@@ -100,6 +106,7 @@ class PC:
         if config.faults:
             self.inject(*config.faults)
         self._add_devices(made, start, ram_bytes)
+        self.remarks = [*([remark] if remark else []), *self.virtio.remarks]
 
     def inject(self, *faults: Fault) -> None:
         """Add faults between two elements. Raises ConfigError if one cannot be injected here, or comes too late."""
@@ -114,23 +121,17 @@ class PC:
 
     def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
         config = self.config
-        self.ports, self.mmio = Bus(PORTS, CorePorts(self.core.chipset, lambda: self.core.guest_ns)), Bus(PHYSICAL)
-        self.ports.add(layout.PM1_EVENT, 4, PowerEvents())
-        self.ports.add(layout.PM1_CONTROL, 2, power := PowerControl(lambda: self._end(Outcome.POWEROFF)))
-        self.mmio.add(layout.PORTS_IN_MEMORY + layout.PM1_CONTROL, 2, power)
-        self.pci = PciBus(self.core.chipset.pci)
-        reset = ResetControl(lambda: self._end(Outcome.REBOOT))
-        self.ports.add(layout.PCI_CONFIG, layout.PCI_CONFIG_PORTS, ConfigPorts(self.pci, reset))
-        self.mmio.add(layout.ECAM, layout.ECAM_BYTES, Ecam(self.pci))
-        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
         self.virtio = VirtioDevices(
-            *(config.virtio, self.core.chipset, for_devices, self.mmio, self.pci),
+            *(config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
             self.observers.console,
             lambda: self.outcome is not None,
         )
         made.callback(self.virtio.close)
+        self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
+        self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
+            for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
             self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
@@ -139,25 +140,28 @@ class PC:
         self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
         self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
 
+    def _now_ns(self) -> int:
+        return self.core.guest_ns
+
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
-        """Raises HostError if the host does not have that much memory."""
-        config = self.config.engine
-        if config.strategy is not Strategy.OFF:  # all copies of RAM are populated at the start: the host would kill us
-            hostmemory.check_free(COPIES_OF_RAM * ram_bytes)
+        """Raises HostError if the host does not map that much memory."""
         try:
-            return Replicas(system, ram_bytes, config)
+            return Replicas(system, ram_bytes, self.config.engine)
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EFAULT):  # EFAULT comes from MADV_POPULATE_WRITE, under a limit
+            if error.errno != errno.ENOMEM:
                 raise
             raise hostmemory.refused(ram_bytes) from error
+
+    def _memory_ran_out(self, error: HostError) -> None:
+        self._memory_error = error
+        self.engine.request_stop()
 
     def _fetch(self, gpa: int, length: int) -> bytes:
         return self.core.ram(Copy.A).read(gpa, length)
 
     def _store(self, gpa: int, data: bytes) -> None:
-        # before the first element only replica A has content; the start of the engine copies it
         if not self.core.write_memory(gpa, data):
             raise InternalError(f"write of {len(data)} bytes at {gpa:#x}")
 
@@ -176,6 +180,7 @@ class PC:
 
     def start(self) -> None:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
+        self._memory_watch.start()
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:
@@ -204,6 +209,8 @@ class PC:
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
+        if self._memory_error:
+            raise self._memory_error
         if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome
@@ -324,6 +331,8 @@ class PC:
             self._end(Outcome.HALT)
         else:
             self._end(Outcome.CRASH)
+        if self.core.chipset.power_end is not PowerEnd.ON:
+            self._end(POWER_OUTCOMES[self.core.chipset.power_end])
 
     def _access(self, bus: Bus, address: int, exit_: Exit) -> None:
         size, data = exit_.size, exit_.data

@@ -6,17 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.enums import VIRTIO_BYTES
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError
-from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
-from dwcvmm.pc.bus import Bus
 from dwcvmm.pc.devices.disk import Disk, DiskConfig, open_disk
-from dwcvmm.pc.devices.pci.bus import PciBus
-from dwcvmm.pc.devices.pci.intx import IntxLines
 from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
-from dwcvmm.pc.devices.virtio.pci import BAR_BYTES, VirtioPci
+from dwcvmm.pc.devices.virtio.pci import VirtioPci
 from dwcvmm.pc.devices.virtio.rng import Rng
 
 FIRST_SLOT = 1
@@ -30,7 +28,7 @@ class VirtioConfig:
 
 
 class VirtioDevices:
-    """`memory` is guest memory as devices access it, in `process` only. `pc` has the interrupt lines, and takes MSIs.
+    """`memory` is guest memory as devices access it, in `process` only. `pc` has their PCI functions, and takes MSIs.
 
     `ended`: whether the run is over, which another thread may have decided; devices stop working then.
     Raises ConfigError or HostError if a disk cannot be opened.
@@ -40,15 +38,12 @@ class VirtioDevices:
         self,
         config: VirtioConfig,
         pc: Chipset,
-        memory: GuestMemory,
-        mmio: Bus,
-        bus: PciBus,
+        memory: DeviceMemory,
         on_output: Callable[[bytes], None],
         ended: Callable[[], bool],
     ) -> None:
         self._ended = ended
-        self._pc, self._memory, self._mmio, self._bus = pc, memory, mmio, bus
-        self._lines = IntxLines(pc.set_irq_line)
+        self._pc, self._memory = pc, memory
         self._transports: list[VirtioPci] = []
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
@@ -69,15 +64,9 @@ class VirtioDevices:
     def _add(self, device: VirtioDevice) -> VirtioPci:
         slot = FIRST_SLOT + len(self._transports)
         device.ended = self._ended
-        transport = VirtioPci(
-            device,
-            self._memory,
-            self._mmio,
-            lambda level: self._lines.set(slot, level),
-            self._pc.send_msi,
-        )
-        self._bus.add(slot, transport.pci)
-        transport.pci.place(layout.PCI_MEMORY + (slot - FIRST_SLOT) * BAR_BYTES, self._lines.isa_irq(slot))
+        base = layout.PCI_MEMORY + (slot - FIRST_SLOT) * VIRTIO_BYTES
+        self._pc.pci.add_virtio(slot, device.device_type, device.class_code, device.queue_count, base)
+        transport = VirtioPci(device, self._memory, self._pc.virtio(slot), self._pc.send_msi)
         self._transports.append(transport)
         return transport
 
@@ -89,13 +78,25 @@ class VirtioDevices:
     @property
     def waiting(self) -> bool:
         """Whether a device waits to use guest memory."""
-        return any(transport.waiting for transport in self._transports)
+        return bool(self._pc.pci.waiting)
 
     def process(self) -> None:
         """Let all waiting devices work. Guest memory has been verified, and the guest is not running."""
         for transport in self._transports:
             if transport.waiting:
                 transport.process()
+
+    def read(self, slot: int, offset: int, size: int) -> int:
+        """Read from the part of a device's memory that is in Python."""
+        return self._transports[slot - FIRST_SLOT].read(offset, size)
+
+    def write(self, slot: int, offset: int, size: int, value: int) -> None:
+        self._transports[slot - FIRST_SLOT].write(offset, size, value)
+
+    def send_pending(self) -> None:
+        """After a write by the guest: send the messages that it has held back and lets through now."""
+        for transport in self._transports:
+            transport.send_pending()
 
     @property
     def takes_input(self) -> bool:
@@ -111,7 +112,7 @@ class VirtioDevices:
         """Bytes for the guest to read from the console."""
         if self._console and isinstance(self._console.device, Console):
             self._console.device.receive(data)
-            self._console.waiting.add(RECEIVE)
+            self._console.notify(RECEIVE)
 
     def close(self) -> None:
         for disk in self._disks:

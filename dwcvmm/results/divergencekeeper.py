@@ -37,7 +37,6 @@ from dwcvmm.results.reportbuilder import VERSION, guest_facts, host_facts
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"
 CODE_BYTES = 64  # on each side of RIP
-CHUNK = 1 << 18  # bytes of RAM that are compared at a time
 
 
 @dataclass
@@ -199,9 +198,6 @@ def _code_around(replica: Replica, linear: int) -> tuple[int, bytes]:
 
 
 def _differing_pages(core: Core) -> Iterator[int]:
-    """Pages that differ, in all of RAM: a page that a fault changed and nothing wrote is in no dirty log."""
+    """Pages that differ, of all that are in use: a page that a fault changed and nothing wrote is in no dirty log."""
     a, b = (replica.ram for replica in core.replicas)
-    for chunk in range(0, core.ram_bytes, CHUNK):
-        size = min(CHUNK, core.ram_bytes - chunk)
-        if not a.same(b, chunk, size):
-            yield from (gpa for gpa in range(chunk, chunk + size, PAGE) if not a.same(b, gpa, PAGE))
+    return (gpa for gpa in core.touched_pages() if not a.same(b, gpa, PAGE))

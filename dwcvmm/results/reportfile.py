@@ -88,7 +88,7 @@ class Slices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     skid: list[int]  # by how many events e1 stopped late
     longest_element_us: float  # by the host's clock, including what else the host did meanwhile
     longest_element_slices: float  # by the count, of elements ended by an overflow
-    tick_waits: int  # elements that waited for a tick of the frozen TSC first
+    tick_waits: int  # entries that would have met a tick of the frozen TSC, and waited for it
 
 
 class FaultFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,8 +13,9 @@ import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 from test_run import dwcvmm
 
-from dwcvmm.errors import ExitCode, HostError
+from dwcvmm.errors import ExitCode
 from dwcvmm.pc import hostmemory
+from dwcvmm.pc.hostmemory import FreeMemory
 from dwcvmm.results.reportfile import load
 
 MIB = 1 << 20
@@ -111,29 +112,64 @@ def test_memory_that_the_process_may_not_have(kernel: Path, strategy: str) -> No
 
 @needs_kvm
 def test_memory_that_the_host_has_not(kernel: Path) -> None:
-    little = "from dwcvmm.pc import hostmemory\nhostmemory._free_of_host = lambda: [500 << 20]"
-    done = planted(little, "run", "--kernel", kernel, "--memory", "256M", "--strategy", "sequential")
-    assert done.returncode == ExitCode.HOST_UNFIT
-    assert "needs 768 MiB, and this host has 500 MiB free; use a smaller --memory" in done.stderr
-    assert planted(little, "run", "--kernel", kernel, "--memory", "256M", "--strategy", "off").returncode == ExitCode.OK
+    """One copy of RAM has to fit. All copies need not: the guest may never use them."""
+    little = "from dwcvmm.pc.hostmemory import FreeMemory\nFreeMemory._of_host = lambda self: [500 << 20]"
+    run = ("run", "--kernel", kernel, "--memory")
+    for strategy in ("sequential", "off"):
+        done = planted(little, *run, "501M", "--strategy", strategy)
+        assert done.returncode == ExitCode.HOST_UNFIT
+        assert "the guest has 501 MiB, and this host has 500 MiB free; use a smaller --memory" in done.stderr
+    done = planted(little, *run, "256M", "--strategy", "sequential")
+    assert done.returncode == ExitCode.OK
+    assert "can come to need 768 MiB with all copies of its RAM, and this host has 500 MiB free" in done.stderr
+    assert "memory" not in planted(little, *run, "256M", "--strategy", "off").stderr
 
 
-def test_what_the_host_and_its_control_groups_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_kvm
+@pytest.mark.parametrize("strategy", ["off", "sequential", "parallel"])
+def test_memory_that_runs_out_ends_the_run_with_an_error(guests: Path, tmp_path: Path, strategy: str) -> None:
+    """The guest uses 60 MiB, and the host has 40 more than its reserve."""
+    little = """
+import os
+from dwcvmm.pc import hostmemory
+from dwcvmm.pc.hostmemory import FreeMemory
+def resident():
+    fd = os.open("/proc/self/statm", os.O_RDONLY)
+    return fd, lambda: int(os.pread(fd, 99, 0).split()[1]) * 4096
+fd, used = resident()
+most = used() + hostmemory.RESERVE + (40 << 20)
+hostmemory.SOONEST_S = hostmemory.LATEST_S = 0.001
+hostmemory.FreeMemory._of_host = lambda self: [most - used()]
+"""
+    report = tmp_path / "r.json"
+    command = ("run", "--kernel", guests / "memory.bin", "--memory", "64M", "--strategy", strategy, "--report", report)
+    done = planted(little, *command)
+    assert done.returncode == ExitCode.HOST_UNFIT, done.stderr
+    assert "memory ran out" in done.stderr
+    assert "memory ran out" in str(load(report).error)
+    assert "memory: OK" not in done.stdout
+
+
+def test_what_the_host_and_its_control_groups_leave(tmp_path: Path) -> None:
     meminfo, group = tmp_path / "meminfo", tmp_path / "cg" / "a" / "b"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    4000 kB\nSwapFree:  96 kB\nHugePages_Total: 0\n")
-    assert list(hostmemory._free_of_host(meminfo)) == [4096 << 10]
-    assert list(hostmemory._free_of_host(tmp_path / "none")) == []
     group.mkdir(parents=True)
-    (tmp_path / "own").write_text("4:memory:/old\n0::/a/b\n")
+    own = tmp_path / "own"
+    own.write_text("4:memory:/old\n0::/a/b\n")
     for where, most, used in ((group, "max", 5), (group.parent, f"{100 * MIB}", 30 * MIB)):
         (where / "memory.max").write_text(f"{most}\n")
         (where / "memory.current").write_text(f"{used}\n")
     (group.parent / "memory.stat").write_text(f"anon 7\ninactive_file {10 * MIB}\n")
-    assert list(hostmemory._free_of_groups(tmp_path / "cg", tmp_path / "own")) == [80 * MIB]
-    monkeypatch.setattr(hostmemory, "_free_of_host", lambda: [10])
-    hostmemory.check_free(10)
-    with pytest.raises(HostError, match="smaller --memory"):
-        hostmemory.check_free(11)
+    free = FreeMemory(meminfo, tmp_path / "cg", own)
+    assert free.free_bytes() == 4096 << 10
+    meminfo.write_text("MemAvailable: 900000 kB\n")
+    assert free.free_bytes() == 80 * MIB
+    (group.parent / "memory.current").write_text(f"{90 * MIB}\n")
+    assert free.free_bytes() == 20 * MIB
+    free.close()
+    unknown = FreeMemory(tmp_path / "none", tmp_path, tmp_path / "none")
+    assert unknown.free_bytes() is None
+    assert hostmemory.check_free(1 << 50, 3, unknown) is None
 
 
 @needs_kvm

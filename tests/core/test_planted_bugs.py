@@ -30,8 +30,8 @@ class Bug:
 BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
-        "\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
-        "\t\tif (gpa != 0x400000)\n\t\t\te->dirty.pages[e->dirty.count++].page = (uint32_t)(gpa / DWC_PAGE);",
+        "bits = a->dirty[word] | b->dirty[word];",
+        "bits = (a->dirty[word] | b->dirty[word]) & ~(uint64_t)(word == 0x400 / 64);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "time in Python counts as the device's": Bug(
@@ -48,7 +48,7 @@ BUGS = {
     ),
     "a rollback believes any page": Bug(
         "cbits/memory/guard.c",
-        "if (dwc_page_sum(saved) == sum)",
+        "if (dwc_page_sum(dwc_saved_page(e, gpa)) == sum)",
         "if (1)",
         f"{SCRUB}::test_a_damaged_checkpoint_is_not_believed",
         "ram",
@@ -82,15 +82,15 @@ BUGS = {
     ),
     "rollback without new memory slots": Bug(
         "cbits/element/rollback.c",
-        "if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slots(e)))",
-        "if (0 && (err = dwc_pages_readd_slots(e)))",
+        "if (e->config.tlb_flush == DWC_TLB_FLUSH_MEMSLOT && (err = dwc_pages_readd_slot(e)))",
+        "if (0 && (err = dwc_pages_readd_slot(e)))",
         f"{SINGLE_BIT}::test_restart_starts_from_the_old_state",
         "paging3",
         shadow_paging=True,
     ),
     "in-place: e2 starts with the pages of e1": Bug(
         "cbits/element/inplace.c",
-        "\tcopy_changed(e, vm->ram, e->checkpoint.ram);\n",
+        "\trestore_changed(e);\n",
         "",
         f"{SINGLE_BIT}::test_dirty_page",
         "in-place",
@@ -133,7 +133,19 @@ BUGS = {
         "\t\treturn job(r);",
         f"{POINTS}::test_some_time_in",
         "e2-sequential",
-        shadow_paging=True,  # and no counter: with one, each replica has a thread
+        shadow_paging=True,  # two replicas on a thread
+    ),
+    "a doorbell acts before its element is committed": Bug(
+        "cbits/pc/virtio.c",
+        "\tif (!a->committed)\n\t\treturn 0;\n\tf->waiting",
+        "\tf->waiting",
+        "tests/unit/test_pci.py::test_a_doorbell_waits_until_it_is_committed",
+    ),
+    "a device's interrupt takes the line from another one": Bug(
+        "cbits/pc/interrupts.c",
+        "(pc->pci.pins & same_gsi) != 0",
+        "(pc->pci.pins & same_gsi & 1u << slot) != 0",
+        "tests/unit/test_pci.py::test_interrupt_pins_share_lines",
     ),
     "a page that a device fills stays damaged": Bug(
         "cbits/memory/dma.c",

@@ -15,6 +15,8 @@ from dwcvmm.faults.injector import Became
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 RUNS = ["e1", "e2"]
 DIRTY_PAGE = 0x400000

@@ -11,6 +11,8 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.result import Outcome
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 COPIES = ["e1", "e2", "checkpoint"]
 WRITTEN, IDLE = 0x400000, 0xE00000
@@ -28,7 +30,7 @@ def repairs(booted: Booted) -> dict[str, int]:
 def copies_differ(booted: Booted) -> bool:
     core = booted.machine.core
     a, b, saved = map(core.ram, (Copy.A, Copy.B, Copy.CHECKPOINT))
-    return not (a.same(b, 0, a.size_bytes) and a.same(saved, 0, a.size_bytes))
+    return not (a.same(b, 0, core.ram_bytes) and a.same(saved, 0, core.ram_bytes))
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)

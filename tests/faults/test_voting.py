@@ -14,6 +14,8 @@ from dwcvmm.element.voting import SUSPECT_AFTER
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.result import Outcome
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 CPUS = sorted(os.sched_getaffinity(0))
 TOKEN = (ROOT / "guest-images" / "ring3" / "token").read_text()

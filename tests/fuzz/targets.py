@@ -22,23 +22,25 @@ from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc import layout
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
-from dwcvmm.pc.bus import PORTS, Bus, BusDevice, CorePorts
+from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, BusDevice, CoreDevices
 from dwcvmm.pc.devices.cmos import power_on
 from dwcvmm.pc.devices.disk import DiskConfig, open_disk
 from dwcvmm.pc.devices.disk.qcow2header import HEADER_BYTES
 from dwcvmm.pc.devices.disk.qcow2header import parse as parse_header
 from dwcvmm.pc.devices.fwcfg import FirmwareConfig
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
-from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.pc.devices.power import PowerControl, PowerEvents, ResetControl
 from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.rng import Rng
+from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.results import divergencefile, reportfile
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
@@ -46,6 +48,7 @@ IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "d
 DISK.write_bytes(bytes(64 * 512))
 ROM.write_bytes(qboot_image())
 SIZES = (1, 2, 4, 8)
+NO_RAM = DeviceMemory(BareCore(), lambda read: read())
 RECORD = struct.Struct("<BBHQ")  # what is done, and with what
 STEPS = 200
 
@@ -143,7 +146,7 @@ def _virtio(device: VirtioDevice, data: bytes) -> None:
             _access(driver.pci, bool(what & 8), at % 4096, min(4, size), value)
         elif isinstance(device, Console):
             device.receive(value.to_bytes(8, "little"))
-            driver.transport.waiting.add(RECEIVE)
+            driver.transport.notify(RECEIVE)
     driver.transport.process()
     assert len(driver.ram) == 4 << 20, "the device stays in RAM"
     driver.ram = bytearray()  # else hundreds of them wait for the garbage collector, and hide what an input takes
@@ -169,25 +172,25 @@ def registers(data: bytes) -> None:
     """Ports and memory of the devices, in Python and in C, while time passes."""
     pc, now = Chipset(), 0
     power_on(pc, 0, 64 << 20)
-    bus, reset = PciBus(pc.pci), ResetControl(lambda: None)
     keyboard = KeyboardController(lambda: None, pc.set_irq_line)
-    low_ports = Bus(PORTS, CorePorts(pc, lambda: now))
-    low_ports.add(0x60, 1, keyboard)
-    low_ports.add(0x92, 1, SystemControl(keyboard, lambda: None))
-    places: list[tuple[Any, int]] = [
-        (ConfigPorts(bus, reset), 8),
-        (Ecam(bus), 1 << 20),
-        (FirmwareConfig({"etc/a": b"content"}), 2),
-        (low_ports, 0x100),
-        (PowerControl(lambda: None), 2),
-        (PowerEvents(), 4),
-        (keyboard, 5),
+    devices = VirtioDevices(VirtioConfig(rng=True), pc, NO_RAM, lambda content: None, lambda: False)
+    ports, memory = (Bus(limit, CoreDevices(pc, limit != PORTS, lambda: now, devices)) for limit in (PORTS, PHYSICAL))
+    ports.add(0x60, 1, keyboard)
+    ports.add(0x92, 1, SystemControl(keyboard, lambda: None))
+    places: list[tuple[Any, int, int]] = [
+        (ports, layout.PCI_CONFIG, 8),
+        (memory, layout.ECAM, layout.ECAM_BYTES),
+        (FirmwareConfig({"etc/a": b"content"}), 0, 2),
+        (ports, 0, 0x100),
+        (ports, layout.PM1_EVENT, 12),
+        (memory, layout.PCI_MEMORY, 0x8000),
+        (keyboard, 0, 5),
     ]
     for what, small, at, value in _records(data):
-        device, length = places[what % len(places)]
+        device, first, length = places[what % len(places)]
         size = 1 if device is keyboard else SIZES[small % 4]
         if size <= length:
-            _access(device, bool(small & 4), (at << 4 | value & 15) % (length - size + 1), size, value)
+            _access(device, bool(small & 4), first + (at << 4 | value & 15) % (length - size + 1), size, value)
         now += value >> 32
         pc.tick(now)
         assert pc.deadline(now) > now, "what is due has come"

@@ -147,7 +147,7 @@ def test_a_fault_needs_two_runs(guests: Path) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_steps_show_what_the_guest_computes(guests: Path, strategy: Strategy) -> None:
     """One turn of the loop of guest-images/ports: rbx * k + turns left."""
-    with ports(guests, strategy=strategy) as machine:
+    with ports(guests, strategy=strategy, end_at="io") as machine:
         assert machine.registers()["rip"] == 0x100000, "before the first element"
         assert machine.translate(0x100000) == 0x100000
         machine.run(until_element=100)
@@ -263,7 +263,7 @@ def test_only_a_machine_that_is_watched_comes_back_for_each_element(
 
         with monkeypatch.context() as patch:
             patch.setattr(Engine, "run", run)
-            with ports(guests, strategy="off", observer=observer) as machine:
+            with ports(guests, strategy="off", end_at="io", observer=observer) as machine:
                 return machine.run(timeout=60).elements, calls
 
     elements, watched = returns(Everything())
@@ -804,7 +804,7 @@ print(machine.closed)
 def test_one_machine_after_the_other(guests: Path) -> None:
     elements = set()
     for _ in range(5):
-        with ports(guests, strategy="sequential") as machine:
+        with ports(guests, strategy="sequential", end_at="io") as machine:
             elements.add(machine.run(timeout=60).elements)
     assert len(elements) == 1
 
@@ -864,11 +864,16 @@ def test_memory_is_given_back(guests: Path) -> None:
     def resident_mib() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) >> 8
 
+    def used_memory(guests: Path) -> Machine:
+        machine = Machine(kernel=guests / "memory.bin", memory="64M", strategy="sequential")
+        assert machine.run().ok
+        return machine
+
     gc.disable()
     try:
-        ports(guests, memory="64M").close()
+        used_memory(guests).close()
         before = resident_mib()
-        machines = [ports(guests, memory="64M") for _ in range(2)]
+        machines = [used_memory(guests) for _ in range(2)]
         held = resident_mib()
         for machine in machines:
             machine.close()

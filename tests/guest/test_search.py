@@ -6,7 +6,7 @@ import pytest
 from conftest import Booted, StartGuest
 
 from dwcvmm.core.enums import Phase
-from dwcvmm.element.config import Strategy, Tsc
+from dwcvmm.element.config import EndAt, Strategy, Tsc
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.element.observer import EngineObserver
@@ -19,10 +19,12 @@ RDTSC_BYTES = 2
 STEPS = 2_000  # far below the turns of the guest
 
 
-def booted_at_its_start(boot: StartGuest, guest: str = "clears", strategy: Strategy = Strategy.SEQUENTIAL) -> Booted:
+def booted_at_its_start(
+    boot: StartGuest, guest: str = "clears", strategy: Strategy = Strategy.SEQUENTIAL, end_at: EndAt = EndAt.SLICE
+) -> Booted:
     if not Abilities(System()).single_step:
         pytest.skip("doctor: single_step: not in ring 0")
-    booted: Booted = boot(guest, strategy, tsc=Tsc.SITES)
+    booted: Booted = boot(guest, strategy, tsc=Tsc.SITES, end_at=end_at)
     return booted
 
 
@@ -36,7 +38,7 @@ def test_the_search_by_steps_passes_all_turns(boot: StartGuest) -> None:
 
 
 def test_the_search_by_steps_passes_a_fault_on_the_way(boot: StartGuest) -> None:
-    machine = booted_at_its_start(boot).machine
+    machine = booted_at_its_start(boot, end_at=EndAt.IO).machine
     while machine.core.exit.port != POST:  # between both parts
         machine.run(elements=1)
     machine.engine.rollback(to=Phase.BETWEEN)

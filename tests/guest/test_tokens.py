@@ -16,8 +16,9 @@ GUESTS = (
     *("ports", "exits", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
-    *("rtc", "kbd", "pit", "pciscan", "cmpxchg", "refused"),
+    *("rtc", "kbd", "pit", "pciscan", "pcireads", "cmpxchg", "refused"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
+    "memory",
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect

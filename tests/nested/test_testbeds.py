@@ -16,7 +16,7 @@ PMU = "tests/nested/test_pmu.py"
 SOME_GUESTS = ("tests/guest/test_tokens.py", "-k", "test_pmu or compute or rep or rdtsc3 or smc or sways")
 # entry differs from interrupt, so that one counted as the other is seen
 SETTINGS = {
-    "exact": (PMU,),
+    "exact": (PMU, "tests/guest/test_ticks.py"),
     "skid=40": (PMU,),
     "skid=random:128,interrupt=1,fault=random:5,entry=3": (PMU, *SOME_GUESTS),
 }

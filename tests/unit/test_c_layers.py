@@ -151,10 +151,11 @@ def test_the_check_sees(file: str, added: str, problem: str, tmp_path: Path) -> 
 
 
 def test_no_device_of_the_pc_holds_a_pointer() -> None:
-    """So that an assignment copies `struct dwc_pc` (test_platform.py has a copy go on)."""
+    """So that an assignment copies `struct dwc_pc` (test_platform.py has a copy go on). An access is no part of it."""
     bodies = [
         (path.name, body)
         for path in sorted((CBITS / "pc").glob("*.h"))
+        if path.name != "access.h"
         for body in re.findall(r"struct \w+ \{(.*?)\n\}", code(path), re.DOTALL)
     ]
     assert len(bodies) >= 8

@@ -1,33 +1,22 @@
-"""What C answers without Python (cbits/pc/pc.c): widths of accesses, absent PCI functions, interrupts."""
+"""What C answers without Python (cbits/pc/pc.c): widths of accesses, the end of the run, interrupts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from board import Board, access, in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.core.chipset import Chipset
-from dwcvmm.core.enums import KvmExit
-from dwcvmm.core.state import Exit
+from dwcvmm.core.bare import BareCore
+from dwcvmm.core.enums import PowerEnd
+from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.pc import layout
-from dwcvmm.pc.bus import PORTS, Bus, CorePorts
-from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
-from dwcvmm.pc.devices.pci.bus import ConfigPorts, Ecam, PciBus
-from dwcvmm.pc.devices.pci.config import ConfigSpace
-from dwcvmm.pc.devices.power import ResetControl
+from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
+from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
-ENABLE = 1 << 31
-
-
-class Board:
-    """A PC and the guest clock."""
-
-    def __init__(self, pc: Chipset | None = None, now_ns: int = 0) -> None:
-        self.pc, self.now_ns = pc or Chipset(), now_ns
-        if not pc:
-            power_on(self.pc, FIXED_NS, 64 << 20)
+NO_RAM = DeviceMemory(BareCore(), lambda read: read())
 
 
 @pytest.fixture
@@ -35,19 +24,10 @@ def board() -> Board:
     return Board()
 
 
-def access(board: Board, port: int, size: int, *values: int, count: int = 1) -> list[int] | None:
-    """Ports as an exit has them: OUT of `values`, else IN of `count`. None if it is for Python."""
-    written = b"".join(value.to_bytes(size, "little") for value in values)
-    content = board.pc.serve(Exit.of_access(KvmExit.IO, size, port=port, data=written, count=count), board.now_ns)
-    if content is None:
-        return None
-    return [int.from_bytes(content[at : at + size], "little") for at in range(0, len(content), size)]
-
-
-def in_memory(board: Board, gpa: int, size: int, value: int | None = None) -> int | None:
-    written = b"" if value is None else value.to_bytes(size, "little")
-    content = board.pc.serve(Exit.of_access(KvmExit.MMIO, size, gpa=gpa, data=written), board.now_ns)
-    return None if content is None else int.from_bytes(content, "little")
+def bus_of(board: Board, limit: int = PORTS) -> Bus:
+    """Ports, or memory, as Python accesses them."""
+    no_devices = VirtioDevices(VirtioConfig(), board.pc, NO_RAM, lambda data: None, lambda: False)
+    return Bus(limit, CoreDevices(board.pc, limit != PORTS, lambda: board.now_ns, no_devices))
 
 
 def test_a_word_is_two_bytes_at_two_ports(board: Board) -> None:
@@ -81,7 +61,7 @@ def test_what_reaches_a_port_of_python_is_left_to_it_whole(board: Board) -> None
 
         def write(self, offset: int, size: int, value: int) -> None: ...
 
-    bus = Bus(PORTS, CorePorts(board.pc, lambda: board.now_ns))
+    bus = bus_of(board)
     bus.add(0x60, 1, Nobody())
     bus.write(0x60, 2, 0x0300)
     assert bus.read(0x60, 2) & 0x03FF == 0x031C, "speaker and gate, as written"
@@ -98,56 +78,6 @@ def test_the_acpi_timer_in_any_width(now: int, size: int, offset: int) -> None:
         assert got == [value >> 8 * offset & (1 << 8 * size) - 1]
     else:
         assert got is None
-
-
-def test_absent_pci_functions_are_answered_here(board: Board) -> None:
-    """All of configuration space, as a boot loader looks at it: Python is asked for what is there, no more."""
-    bus = PciBus(board.pc.pci)
-    bus.add(3, ConfigSpace(0x1AF4, 0x1042, 0x018000))
-    asked = []
-    for address in range(1 << 16):
-        assert access(board, 0xCF8, 4, ENABLE | address << 8) is not None
-        assert access(board, 0xCF8, 4) == [ENABLE | address << 8]
-        answer = access(board, 0xCFC, 4)
-        if answer is None:
-            asked.append(address)
-        else:
-            assert answer == [0xFFFFFFFF]
-    assert asked == [0, 3 << 3]
-    in_ecam = [bdf for bdf in range(256) if in_memory(board, layout.ECAM + (bdf << 12), 4) is None]
-    assert in_ecam == asked
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_absent_pci_functions_read_as_ones_and_lose_what_is_written(board: Board, size: int) -> None:
-    PciBus(board.pc.pci)
-    ones = (1 << 8 * size) - 1
-    access(board, 0xCF8, 4, ENABLE | 5 << 11 | 0x43)
-    assert access(board, 0xCF8, 4) == [ENABLE | 5 << 11 | 0x40], "the two lowest bits are zeros"
-    for offset in range(0, 4, size):
-        assert access(board, 0xCFC + offset, size, 0) is not None
-        assert access(board, 0xCFC + offset, size) == [ones]
-    access(board, 0xCF8, 4, 0)
-    assert access(board, 0xCFC, size) == [ones], "not enabled, though the function is there"
-    at = layout.ECAM + (5 << 15)
-    assert in_memory(board, at, size, 0) is not None
-    assert in_memory(board, at, size) == ones
-    assert in_memory(board, layout.ECAM + layout.ECAM_BYTES, size) is None
-
-
-def test_the_reset_register_and_parts_of_the_address_are_left_to_python(board: Board) -> None:
-    for port, size in ((0xCF9, 1), (0xCF8, 2), (0xCFA, 1)):
-        assert access(board, port, size, 6 & (1 << 8 * size) - 1) is None
-
-
-def test_both_ways_agree_with_python(board: Board) -> None:
-    bus = PciBus(board.pc.pci)
-    ports, ecam = ConfigPorts(bus, ResetControl(lambda: None)), Ecam(bus)
-    for slot, register in ((0, 0), (0, 8), (7, 0)):
-        access(board, 0xCF8, 4, ENABLE | slot << 11 | register)
-        here = access(board, 0xCFC, 4)
-        assert ports.read(4, 4) == ecam.read(slot << 15 | register, 4)
-        assert here is None or here == [ports.read(4, 4)]
 
 
 def test_the_clock_interrupts_by_irq_8_and_is_a_deadline(board: Board) -> None:
@@ -172,6 +102,61 @@ def test_the_clock_interrupts_by_irq_8_and_is_a_deadline(board: Board) -> None:
         assert flags & 0x90 == 0x90
         pc.tick(board.now_ns)
         assert not pc.interrupt_pending
+
+
+def ended(board: Board) -> PowerEnd:
+    return board.pc.power_end
+
+
+@pytest.mark.parametrize("by_memory", [False, True])
+def test_power_off_waits_until_it_is_committed(board: Board, by_memory: bool) -> None:
+    """ACPI's S5, by a word or by the upper byte: refused in an element, which leaves no trace."""
+    bus = bus_of(board, PHYSICAL if by_memory else PORTS)
+    at = (0xFEDC0000 if by_memory else 0) + layout.PM1_CONTROL
+
+    def in_element(offset: int, size: int, value: int) -> object:
+        return (in_memory if by_memory else access)(board, at + offset, size, value)
+
+    assert in_element(0, 1, 0x5A) is not None
+    assert bus.read(at, 2) == 0x5B, "SCI_EN is always set"
+    before = board.pc.content()
+    assert in_element(0, 2, 0x2000) is None
+    assert in_element(1, 1, 0x3C) is None
+    assert board.pc.content() == before
+    assert ended(board) == PowerEnd.ON
+    bus.write(at + 1, 1, 0x3C)
+    assert ended(board) == PowerEnd.OFF
+    assert bus.read(at, 2) == 0x3C5B
+
+
+def test_reset_waits_until_it_is_committed(board: Board) -> None:
+    bus = bus_of(board)
+    assert access(board, layout.RESET_PORT, 1, 0x02) is not None
+    assert access(board, layout.RESET_PORT, 1) == [0x02]
+    before = board.pc.content()
+    for values in ((0x06,), (0x02, 0x06)):  # also at the end of a string
+        assert access(board, layout.RESET_PORT, 1, *values) is None
+        assert board.pc.content() == before
+    access(board, layout.PCI_CONFIG, 2, 0x0606)
+    access(board, layout.PCI_CONFIG, 4, 0x06060606)
+    assert ended(board) == PowerEnd.ON, "only a byte does it"
+    bus.write(layout.RESET_PORT, 1, 0x06)
+    assert ended(board) == PowerEnd.RESET
+
+
+@given(st.lists(st.tuples(st.integers(-3, 6), st.sampled_from((1, 2, 4)), st.integers(0, 2**32 - 1)), max_size=20))
+def test_events_of_power_management_keep_their_enables(writes: list[tuple[int, int, int]]) -> None:
+    """PM1_EVT: 16 bits that read as 0, then 16 that are kept. Bytes beyond them are control, or nobody's."""
+    board, enables = Board(), bytearray(2)
+    bus = bus_of(board)
+    for offset, size, value in writes:
+        bus.write(layout.PM1_EVENT + offset, size, value & 2 ** (8 * size) - 1)
+        for i, byte in enumerate((value & 2 ** (8 * size) - 1).to_bytes(size, "little")):
+            if offset + i in (2, 3):
+                enables[offset + i - 2] = byte
+        assert bus.read(layout.PM1_EVENT, 4) == int.from_bytes(enables, "little") << 16
+        for at in range(4):
+            assert access(board, layout.PM1_EVENT + at, 1) == [(b"\0\0" + enables)[at]]
 
 
 PORTS_SEEN = (0x20, 0x21, 0xA0, 0xA1, *range(0x40, 0x44), 0x61, 0x70, 0x71, *range(layout.COM1, layout.COM1 + 8), 0xCF8)

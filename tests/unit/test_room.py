@@ -94,7 +94,7 @@ def test_a_kernel_on_all_of_low_memory_is_refused_or_told_above(tmp_path: Path) 
         (layout.BIOS + 4096, "0xf1000 to 0xf2000: the ACPI tables are at 0xf0000"),
         (layout.EBDA & ~0xFFF, "0x9f000 to 0xa0000: the extended BIOS data are at 0x9fc00"),
         (0xA0000, "does not fit"),
-        (layout.RAM_MOST, "from a ROM"),
+        (layout.LOW_RAM_END, "from a ROM"),
         (4 * MIB, "needs 5 MiB"),
     ],
 )

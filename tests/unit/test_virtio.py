@@ -11,27 +11,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtiodriver import BAR, BUFFERS, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, Driver
+from pcimodel import BAR0, COMMAND, MEMORY_SPACE
+from virtiodriver import BAR, BUFFERS, INDIRECT, NEXT, QUEUE_SIZE, RAM_BYTES, RINGS, STATUS, WRITE, Driver
 
+from dwcvmm.core.enums import NEEDS_RESET, VirtioPart
 from dwcvmm.pc.devices.disk import DiskConfig, open_disk
-from dwcvmm.pc.devices.pci.config import COMMAND
-from dwcvmm.pc.devices.pci.function import BAR0, MEMORY_SPACE
 from dwcvmm.pc.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, TRANSMIT, Console
-from dwcvmm.pc.devices.virtio.pci import (
-    EVENT_IDX,
-    INDIRECT_DESC,
-    ISR,
-    NEEDS_RESET,
-    NOTIFY,
-    PCI_CFG,
-    TABLE,
-    VERSION_1,
-)
-from dwcvmm.pc.devices.virtio.queue import INDIRECT, NEXT, WRITE
+from dwcvmm.pc.devices.virtio.pci import EVENT_IDX, INDIRECT_DESC, VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
 
 SECTORS = 64
+PCI_CFG = 5  # virtio's number of the capability
+ISR, NOTIFY, TABLE = VirtioPart.ISR, VirtioPart.NOTIFY, VirtioPart.TABLE
 
 
 @pytest.fixture
@@ -183,15 +175,14 @@ def test_random_numbers_and_console() -> None:
 
 def test_the_interrupt_pin_is_a_level(image: Path) -> None:
     driver = block(image)
-    driver.levels.clear()
     read(driver, 0)
-    assert driver.levels[-1]
+    assert driver.asserted
     assert driver.pci.read(6, 2) & 8
     assert driver.bus.read(BAR + ISR, 1) == 1
-    assert not driver.levels[-1]
+    assert not driver.asserted
     read(driver, 0)
     driver.pci.write(COMMAND, 2, driver.pci.read(COMMAND, 2) | 1 << 10)
-    assert not driver.levels[-1], "INTx is disabled"
+    assert not driver.asserted, "INTx is disabled"
 
 
 def enable_msix(driver: Driver, value: int) -> int:
@@ -226,19 +217,19 @@ def test_messages(image: Path) -> None:
     assert len(driver.messages) == 1, "all vectors are masked"
     enable_msix(driver, 0x8000)
     assert len(driver.messages) == 2
-    assert not any(driver.levels)
+    assert not driver.asserted
 
 
 def test_event_index(image: Path) -> None:
     driver = Driver(Block(open_disk(DiskConfig(image)), ""), VERSION_1 | EVENT_IDX)
     read(driver, 0)
-    assert driver.levels[-1], "used_event was 0"
+    assert driver.asserted, "used_event was 0"
     driver.bus.read(BAR + ISR, 1)
     read(driver, 0)
-    assert not driver.levels[-1], "the driver wants to hear of the first only"
+    assert not driver.asserted, "the driver wants to hear of the first only"
     struct.pack_into("<H", driver.ram, RINGS + 0x1000 + 4 + 2 * QUEUE_SIZE, 2)
     read(driver, 0)
-    assert driver.levels[-1]
+    assert driver.asserted
     assert struct.unpack_from("<H", driver.ram, RINGS + 0x2000 + 4 + 8 * QUEUE_SIZE) == (3,), "avail_event"
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from dwcvmm.guest.memory import GuestMemory
-from dwcvmm.pc.bus import PHYSICAL, Bus
-from dwcvmm.pc.devices.pci.config import COMMAND
-from dwcvmm.pc.devices.pci.function import BUS_MASTER, MEMORY_SPACE
-from dwcvmm.pc.devices.virtio.device import VirtioDevice
-from dwcvmm.pc.devices.virtio.pci import COMMON, DRIVER_OK, FEATURES_OK, NOTIFY, VERSION_1, VirtioPci
-from dwcvmm.pc.devices.virtio.queue import NEXT, WRITE
+from pcimodel import COMMAND, MEMORY_SPACE
 
+from dwcvmm.core.bare import BareCore
+from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.enums import DRIVER_OK, VirtioPart
+from dwcvmm.core.virtqueue import DeviceMemory
+from dwcvmm.pc import layout
+from dwcvmm.pc.bus import PHYSICAL, Bus, CoreDevices
+from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.pci import FEATURES_OK, VERSION_1, VirtioPci
+
+SLOT = 1
+BUS_MASTER = 1 << 2
+NEXT, WRITE, INDIRECT = 1, 2, 4  # flags of a descriptor
 RAM_BYTES = 4 << 20
 BAR = 0xC0000000
 QUEUE_SIZE = 16
@@ -20,31 +26,57 @@ RINGS, BUFFERS = 0x10000, 0x200000
 STATUS, SELECT, SIZE, VECTOR, ENABLE, DESCRIPTORS, DRIVER, DEVICE = 20, 22, 24, 26, 28, 32, 40, 48
 
 
+class Config:
+    """The device's configuration space, in memory."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def read(self, register: int, size: int) -> int:
+        return self._bus.read(layout.ECAM + (SLOT << 15) + register, size)
+
+    def write(self, register: int, size: int, value: int) -> None:
+        self._bus.write(layout.ECAM + (SLOT << 15) + register, size, value)
+
+
 class Driver:
     def __init__(self, device: VirtioDevice, features: int = VERSION_1) -> None:
         self.ram = bytearray(RAM_BYTES)
-        self.bus = Bus(PHYSICAL)
-        self.levels: list[bool] = []
         self.messages: list[tuple[int, int]] = []
-        memory = GuestMemory(RAM_BYTES, lambda gpa, n: bytes(self.ram[gpa : gpa + n]), self._store)
+        self.chipset = Chipset()
+        self.chipset.power_on(0)
+        self.chipset.pci.add_virtio(SLOT, device.device_type, device.class_code, device.queue_count, BAR)
+        memory = DeviceMemory(BareCore.with_ram(self.ram), lambda read: read())
         self.transport = VirtioPci(
-            device, memory, self.bus, self.levels.append, lambda address, data: self.messages.append((address, data))
+            device, memory, self.chipset.virtio(SLOT), lambda address, data: self.messages.append((address, data))
         )
-        self.pci = self.transport.pci
-        self.pci.place(BAR, 11)
+        self.bus = Bus(PHYSICAL, CoreDevices(self.chipset, True, lambda: 0, self))
+        self.pci = Config(self.bus)
         self.pci.write(COMMAND, 2, MEMORY_SPACE | BUS_MASTER)
         self.available = [0] * device.queue_count
         self.used = [0] * device.queue_count
         self.start(features)
 
-    def _store(self, gpa: int, data: bytes) -> None:
-        self.ram[gpa : gpa + len(data)] = data
+    def read(self, slot: int, offset: int, size: int) -> int:
+        """The part of the device's memory that is in Python."""
+        return self.transport.read(offset, size)
+
+    def write(self, slot: int, offset: int, size: int, value: int) -> None:
+        self.transport.write(offset, size, value)
+
+    def send_pending(self) -> None:
+        self.transport.send_pending()
+
+    @property
+    def asserted(self) -> bool:
+        """The level of the device's interrupt pin."""
+        return bool(self.chipset.pci.pins >> SLOT & 1)
 
     def common(self, at: int, size: int, value: int) -> None:
-        self.bus.write(BAR + COMMON + at, size, value)
+        self.bus.write(BAR + VirtioPart.COMMON + at, size, value)
 
     def read_common(self, at: int, size: int) -> int:
-        return self.bus.read(BAR + COMMON + at, size)
+        return self.bus.read(BAR + VirtioPart.COMMON + at, size)
 
     def start(self, features: int) -> None:
         """3.1.1: from reset to DRIVER_OK."""
@@ -73,7 +105,7 @@ class Driver:
         struct.pack_into("<H", self.ram, ring + 2, self.available[queue] & 0xFFFF)
 
     def kick(self, queue: int = 0) -> None:
-        self.bus.write(BAR + NOTIFY + 4 * queue, 2, queue)
+        self.bus.write(BAR + VirtioPart.NOTIFY + 4 * queue, 2, queue)
         self.transport.process()
 
     def request(self, parts: Sequence[tuple[bytes, bool]], queue: int = 0) -> tuple[int, list[bytes]]:

@@ -70,20 +70,20 @@ def load_rom(room: Room, image: bytes, kernel: bytes, initrd: bytes, cmdline: st
 
 
 def _check_memory(room: Room) -> None:
-    if room.memory.size_bytes < 4 << 20:
+    if room.memory.low_bytes < 4 << 20:
         raise GuestImageError(room.path, "a BIOS needs 4 MiB of memory")
 
 
 def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dict[int, bytes]:
     """Items of fw_cfg by key. The header of the 16-bit part says where the firmware will put the others."""
-    length, top = setup_bytes(room.path, kernel), room.memory.size_bytes - TABLES_BYTES
+    length, top = setup_bytes(room.path, kernel), room.memory.low_bytes - TABLES_BYTES
     setup, code = bytearray(kernel[:length]), kernel[length:]
     initrd_most, cmdline_most = struct.unpack_from("<I", setup, 0x22C)[0], struct.unpack_from("<I", setup, 0x238)[0]
     text = command_line_bytes(room.path, cmdline, cmdline_most)
     needed = LOAD + max(len(code), struct.unpack_from("<I", setup, 0x260)[0])
     initrd_at = (min(top, initrd_most + 1) - len(initrd)) // PAGE * PAGE if initrd else 0
     if needed > (initrd_at if initrd else top):
-        have = room.memory.size_bytes >> 20
+        have = room.memory.low_bytes >> 20
         most = needed + len(initrd) + PAGE + TABLES_BYTES
         raise GuestImageError(room.path, f"needs {-(-most >> 20)} MiB of memory, there are {have}")
     setup[0x210] = QEMU_LOADER
@@ -110,9 +110,11 @@ def configure(
     """Write ACPI's tables, and make the fw_cfg device that hands them to a BIOS. `items`: a kernel (CpuEntry.fw_cfg).
     `for_devices`: guest memory as devices access it.
     """
-    tables_at = memory.size_bytes - TABLES_BYTES
+    tables_at = memory.low_bytes - TABLES_BYTES
     rsdp = acpi.place_tables(memory, tables_at, TABLES_BYTES)
-    regions = ((0, tables_at, E820_RAM), (tables_at, TABLES_BYTES, E820_RESERVED))
+    regions = [(0, tables_at, E820_RAM), (tables_at, TABLES_BYTES, E820_RESERVED)]
+    if memory.high[1]:
+        regions.append((*memory.high, E820_RAM))
     command = struct.pack("<I56sIB", LOADER_ALLOCATE, b"etc/acpi/rsdp", 16, LOADER_FSEG)
     files = {
         "etc/e820": b"".join(struct.pack("<QQI", *region) for region in regions),

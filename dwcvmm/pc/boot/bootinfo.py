@@ -40,7 +40,7 @@ class BootInfo:
     lower_kib = layout.EBDA >> 10
 
     def upper_kib(self, memory: GuestMemory) -> int:
-        return (memory.size_bytes >> 10) - 1024
+        return (memory.low_bytes >> 10) - 1024
 
     def place_modules(self, room: Room) -> list[PlacedModule]:
         """Put the modules after the kernel, each at a page boundary, as QEMU and GRUB do."""

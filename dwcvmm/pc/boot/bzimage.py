@@ -60,8 +60,8 @@ def load_bzimage(room: Room, image: bytes, initrd: bytes, cmdline: str) -> CpuEn
     preferred = _field(image, 0x258, "Q")
     target = preferred if not _field(image, 0x234, "B") else LOAD
     needed = max(target, preferred) + _field(image, 0x260, "I")
-    if needed > room.memory.size_bytes:
-        there = room.memory.size_bytes >> 20
+    if needed > room.memory.low_bytes:
+        there = room.memory.low_bytes >> 20
         raise GuestImageError(room.path, f"needs {-(-needed >> 20)} MiB of memory, there are {there}")
     room.load(target, image[setup:], needed - target)
     params = linux_boot_params(room, image, initrd, cmdline)
@@ -74,7 +74,7 @@ def linux_boot_params(room: Room, image: bytes | None, initrd: bytes, cmdline: s
     Returns the guest physical address of boot_params.
     """
     params = bytearray(PAGE)
-    top, limit = room.memory.size_bytes, BARE_CMDLINE_LIMIT
+    top, limit = room.memory.low_bytes, BARE_CMDLINE_LIMIT
     if image is None:
         params[0x1FE:0x200], params[0x202:0x206] = b"\x55\xaa", b"HdrS"
         struct.pack_into("<H", params, 0x206, BARE_VERSION)
@@ -115,13 +115,14 @@ def place_initrd(room: Room, initrd: bytes, top: int) -> int:
 
 def memory_map(memory: GuestMemory) -> list[tuple[int, int, int]]:
     """(start, length, E820 type) of each region, as firmware would tell it."""
-    return [
+    regions = [
         (0, layout.EBDA, E820_RAM),
         (layout.EBDA, layout.EBDA_BYTES, E820_RESERVED),
         (layout.BIOS, layout.BIOS_END - layout.BIOS, E820_RESERVED),
-        (LOAD, memory.size_bytes - LOAD, E820_RAM),
+        (LOAD, memory.low_bytes - LOAD, E820_RAM),
         (layout.ECAM, layout.ECAM_BYTES, E820_RESERVED),
     ]
+    return [*regions, (*memory.high, E820_RAM)] if memory.high[1] else regions
 
 
 def _place_e820(memory: GuestMemory, params: bytearray) -> None:

@@ -81,7 +81,7 @@ def _pvh(room: Room, entry: int, initrd: bytes, cmdline: str) -> CpuEntry:
     regions = memory_map(room.memory)
     content = bytearray(MEMORY_MAP_AT + 24 * len(regions))
     at = room.put_low(bytes(content), "the boot information", START_INFO)
-    module = place_initrd(room, initrd, room.memory.size_bytes) if initrd else 0
+    module = place_initrd(room, initrd, room.memory.low_bytes) if initrd else 0
     text = room.put_low(text_bytes(room.path, cmdline), "the command line", CMDLINE)
     struct.pack_into("<IIIIQQ", content, 0, START_MAGIC, START_VERSION, 0, bool(initrd), at + MODULE_LIST_AT, text)
     struct.pack_into("<QQII", content, 32, layout.BIOS, at + MEMORY_MAP_AT, len(regions), 0)

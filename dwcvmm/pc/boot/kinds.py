@@ -80,7 +80,7 @@ def identify(path: Path, image: bytes) -> Kind:
     if multiboot2.find_header(image):
         return Kind.MULTIBOOT2
     if header := multiboot.find_header(image):
-        if header.flags & multiboot.ADDRESSES and _load_address(image, header) >= layout.RAM_MOST:
+        if header.flags & multiboot.ADDRESSES and _load_address(image, header) >= layout.LOW_RAM_END:
             raise GuestImageError(path, foreign.u_boot(image) or "is made to run from a ROM: no kernel, but firmware")
         return Kind.MULTIBOOT
     if elf.is_elf(image):

@@ -27,8 +27,8 @@ class Room:
 
     @property
     def high(self) -> Zone:
-        """RAM above 1 MiB, above all that is there already."""
-        return (max([MIB, *(end for _, end in self._taken)]), self.memory.size_bytes)
+        """RAM above 1 MiB and below 4 GiB, above all that is there already."""
+        return (max([MIB, *(end for _, end in self._taken)]), self.memory.low_bytes)
 
     def load(self, start: int, content: bytes, size: int) -> int:
         """Load a part of the kernel at its own address. `size` includes the zeros that follow. Returns its end.
@@ -36,12 +36,12 @@ class Room:
         Raises GuestImageError if there is no RAM, or if firmware occupies it.
         """
         end = start + max(size, len(content))
-        if start >= layout.RAM_MOST:
+        if start >= layout.LOW_RAM_END:
             raise GuestImageError(
                 self.path, f"wants to lie at {start:#x}, where no PC has RAM: firmware that runs from a ROM?"
             )
-        if end > self.memory.size_bytes:
-            there = self.memory.size_bytes // MIB
+        if end > self.memory.low_bytes:
+            there = self.memory.low_bytes // MIB
             raise GuestImageError(self.path, f"needs {-(-end // MIB)} MiB of memory, there are {there}")
         for name, (from_, to) in FIRMWARE.items():
             if start < to and end > from_:
@@ -62,7 +62,7 @@ class Room:
             at = -(-zone // align) * align
             while overlaps := [taken for start, taken in self._taken if start < at + size and taken > at]:
                 at = -(-max(overlaps) // align) * align
-            if at + size <= min(end, self.memory.size_bytes):
+            if at + size <= min(end, self.memory.low_bytes):
                 if size:
                     self._taken.append((at, at + size))
                 return at

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.ram import LOW_END
 from dwcvmm.errors import ConfigError
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -16,10 +17,13 @@ FIXED_NS = 1_700_000_000 * NS_PER_S  # 2023-11-14 22:13:20 UTC: a date that is a
 def power_on(pc: Chipset, date_ns: int, ram_bytes: int) -> None:
     """All devices in C as firmware leaves them. `date_ns`: nanoseconds since 1970, UTC, at guest time 0."""
     pc.power_on(date_ns)
-    extended_kib = min(ram_bytes // KIB - 1024, 0xFFFF)
-    above_16m = max(ram_bytes - 16 * MIB, 0) // (64 * KIB)
+    low = min(ram_bytes, LOW_END)
+    extended_kib = min(low // KIB - 1024, 0xFFFF)
+    above_16m = max(low - 16 * MIB, 0) // (64 * KIB)
     for index, value in ((0x15, 640), (0x17, extended_kib), (0x30, extended_kib), (0x34, above_16m)):
         pc.rtc.fill_memory({index: value & 0xFF, index + 1: value >> 8})
+    above_4g = (ram_bytes - low) // (64 * KIB)  # as QEMU's machines have it
+    pc.rtc.fill_memory({0x5B + i: byte for i, byte in enumerate(above_4g.to_bytes(3, "little"))})
 
 
 def parse_date(value: str | datetime | int) -> int:

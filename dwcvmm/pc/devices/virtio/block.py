@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from dwcvmm.core.virtqueue import Chain, QueueError
 from dwcvmm.pc.devices.disk import SECTOR, Disk
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
-from dwcvmm.pc.devices.virtio.queue import Chain, QueueError
 
 SEG_MAX, READ_ONLY, BLOCK_SIZE, FLUSH = 1 << 2, 1 << 5, 1 << 6, 1 << 9  # features
 IN, OUT, DO_FLUSH, GET_ID = 0, 1, 4, 8  # request types

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dwcvmm.core.virtqueue import Chain, Queue
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
-from dwcvmm.pc.devices.virtio.queue import Chain, Queue
 
 RECEIVE, TRANSMIT = 0, 1
 PIECE = 1 << 16

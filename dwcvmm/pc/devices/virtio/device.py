@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from dwcvmm.pc.devices.virtio.queue import Chain, Queue
+from dwcvmm.core.virtqueue import Chain, Queue
 
 
 class VirtioDevice:
@@ -33,7 +33,7 @@ class VirtioDevice:
         """Called when the guest resets the device."""
 
     def process(self, index: int, queue: Queue) -> None:
-        """Serve all requests in a queue. Raises QueueError or GuestMemoryError for an invalid one."""
+        """Serve all requests in a queue. Raises QueueError for an invalid one."""
         while not self.ended() and (chain := queue.pop()):
             queue.push(chain, self.serve(chain))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from dwcvmm.core.virtqueue import Chain
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
-from dwcvmm.pc.devices.virtio.queue import Chain
 
 MOST_BYTES = 1 << 16  # for a request: it may be given less than it has room for
 

@@ -5,39 +5,32 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-CAPABILITY = 0x11
+from dwcvmm.core.chipset import VirtioFunction
+
 ENTRY_BYTES = 16
 MASKED = 1 << 0  # of an entry's vector control
-ENABLE, FUNCTION_MASK = 1 << 15, 1 << 14  # of message control
 
 
 class MsiX:
-    """`send(address, data)` delivers a message. Messages of masked vectors become pending bits."""
+    """`send(address, data)` delivers a message. Messages of masked vectors become pending bits. Message control is a
+    register of the `function`.
+    """
 
-    def __init__(self, vectors: int, send: Callable[[int, int], None]) -> None:
-        self.vectors = vectors
+    def __init__(self, function: VirtioFunction, vectors: int, send: Callable[[int, int], None]) -> None:
+        self._function, self.vectors = function, vectors
         self._send = send
         self._table = bytearray(struct.pack("<QII", 0, 0, MASKED) * vectors)
         self._pending = 0
-        self._control = 0
-
-    @property
-    def enabled(self) -> bool:
-        return bool(self._control & ENABLE)
-
-    def control(self, value: int) -> None:
-        """Called when the guest has written message control."""
-        self._control = value
-        self._flush()
 
     def notify(self, vector: int) -> None:
         """Send the message of this vector. A vector that does not exist (virtio's 0xFFFF) sends nothing."""
-        if vector < self.vectors and self.enabled:
+        if vector < self.vectors and self._function.msix_enabled:
             self._pending |= 1 << vector
-            self._flush()
+            self.send_pending()
 
-    def _flush(self) -> None:
-        if not self.enabled or self._control & FUNCTION_MASK:
+    def send_pending(self) -> None:
+        """Send what is not masked any more."""
+        if not self._pending or not self._function.msix_enabled or self._function.msix_masked:
             return
         for vector in range(self.vectors):
             address, data, control = struct.unpack_from("<QII", self._table, vector * ENTRY_BYTES)
@@ -51,7 +44,7 @@ class MsiX:
     def write_table(self, offset: int, size: int, value: int) -> None:
         if offset + size <= len(self._table):
             self._table[offset : offset + size] = value.to_bytes(size, "little")
-            self._flush()
+            self.send_pending()
 
     def read_pending(self, offset: int, size: int) -> int:
         return self._pending >> 8 * offset

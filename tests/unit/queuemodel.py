@@ -1,8 +1,4 @@
-"""A split virtqueue, from the device's side (virtio 1.2, 2.7).
-
-The guest does not run while a device accesses its memory, so the order of reads does not matter. What the guest has
-written there is not trusted: every index, address and length is checked.
-"""
+"""A split virtqueue from the device's side, in Python: what cbits/memory/virtqueue.c is compared with."""
 
 from __future__ import annotations
 

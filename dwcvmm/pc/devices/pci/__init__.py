@@ -1,1 +1,0 @@
-"""PCI: configuration space, how a CPU accesses it, the host bridge."""

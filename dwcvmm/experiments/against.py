@@ -41,8 +41,7 @@ def run_figures(runs: Iterable[Run], number: int, other: bool) -> Figures:
     found: dict[Key, float] = {}
     for strategy, report in good.items():
         found[strategy, "", "seconds"] = report.wall_s
-        if report.elements.committed:
-            found[strategy, "", "us an element"] = rates.US * report.wall_s / report.elements.committed
+        found[strategy, "", "elements"] = report.elements.committed
         if strategy != OFF and OFF in good and good[OFF].wall_s:
             found[strategy, "", "penalty, %"] = rates.penalty(report.wall_s, good[OFF].wall_s)
     return found

@@ -7,6 +7,7 @@ from dwcvmm.results.figures import figure, median, ratio_text, size, with_bounds
 from dwcvmm.results.ratios import LEAST_ROUNDS
 
 ELEMENTS_HEADER = "strategy      work us  pages  plain us   dwc us   penalty  compare+commit a page"
+LEAST_SHARE = 0.01  # of phases that are shown
 RUNS_HEADER = (
     f"{'strategy':16}{'seconds (min, max)':>28}{'penalty % (min, max)':>28}{'elements':>10}{'exits/s':>10}"
     f"{'pages/el.':>10}  us an element"
@@ -32,7 +33,9 @@ def runs_text(bench: RunsBench) -> str:
 def _runs_line(row: RunsRow) -> str:
     if not row.runs:
         return f"{row.strategy:16}{row.reason}"
-    phases = ", ".join(f"{name} {median(us)}" for name, us in row.phases_us.items() if us.max)
+    whole = sum(us.median for us in row.phases_us.values())
+    shown = {name: us for name, us in row.phases_us.items() if us.median >= LEAST_SHARE * whole and us.max}
+    phases = ", ".join(f"{name} {median(us)}" for name, us in shown.items())
     line = (
         f"{row.strategy:16}{with_bounds(row.wall_s):>28}{with_bounds(row.penalty_percent):>28}{median(row.elements):>10}"
         f"{median(row.exits_per_s):>10}{median(row.pages_per_element):>10}  {phases}"
@@ -47,7 +50,7 @@ def against_text(against: Against) -> str:
     return "\n".join(
         [
             f"this build ({this}) and the other ({other}), {against.rounds} rounds in turn, medians{few}",
-            f"{'strategy':16}{'':12}{'figure':32}{'this':>10}{'other':>10}  ratio (95 % interval)",
+            f"{'strategy':16}{'':24}{'figure':32}{'this':>10}{'other':>10}  ratio (95 % interval)",
             *map(_comparison_line, against.comparisons),
         ]
     )
@@ -55,7 +58,7 @@ def against_text(against: Against) -> str:
 
 def _comparison_line(row: Comparison) -> str:
     this, other = figure(row.this.median), figure(row.other.median)
-    return f"{row.strategy:16}{row.case:12}{row.figure:32}{this:>10}{other:>10}  {ratio_text(row.ratio)}"
+    return f"{row.strategy:16}{row.case:24}{row.figure:32}{this:>10}{other:>10}  {ratio_text(row.ratio)}"
 
 
 def memory_table(bench: MemoryBench) -> str:
@@ -76,7 +79,7 @@ def exits_table(bench: ExitsBench) -> str:
     for row in bench.rows:
         handovers = "-" if row.handovers_an_element is None else figure(row.handovers_an_element)
         most = sorted(row.phases_us.items(), key=lambda item: -item[1])
-        phases = ", ".join(f"{name} {figure(us)}" for name, us in most if us >= 0.02 * row.us_an_exit.median)
+        phases = ", ".join(f"{name} {figure(us)}" for name, us in most if us >= LEAST_SHARE * row.us_an_exit.median)
         lines.append(
             f"{row.access:24}{row.strategy:16}{with_bounds(row.us_an_exit):>28}{median(row.over_off):>11}"
             f"{figure(row.exits_an_element):>11}{handovers:>16}  {phases}"

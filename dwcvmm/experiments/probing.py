@@ -68,7 +68,7 @@ def _ask(build: Build, spec: dict[str, Any]) -> Probed:
         image.flush()
         file = {key: value for key, value in spec.items() if key != "image"} | {"kernel": image.name}
         # -P: dwcvmm is the one of the interpreter, wherever this is run
-        code, said, errors = call([str(build.python), "-P", str(Path(probe.__file__)), json.dumps(file)], MOST_S)
+        code, said, errors = call([*build.interpreter, "-P", str(Path(probe.__file__)), json.dumps(file)], MOST_S)
     if code == -signal.SIGKILL:
         raise MachineRefused("it was killed, as the kernel does when memory runs out")
     if code != ExitCode.OK:
@@ -76,7 +76,7 @@ def _ask(build: Build, spec: dict[str, Any]) -> Probed:
     try:
         answer = msgspec.json.decode(said, type=dict[str, Any])
         if "error" in answer:
-            whose = "" if build == this_build() else f"the build of {build.python}: "
+            whose = "" if build == this_build() else f"the build of {build.path}: "
             raise MachineRefused(whose + answer["error"])
         return msgspec.convert(answer, Probed)
     except NOT_JSON as error:  # or of another form

@@ -18,13 +18,13 @@ OFF = Strategy.OFF.value  # what penalties are compared with
 class BuildFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A build. `commit`: of its checkout, with "-dirty" if files are changed; empty if it is not from one."""
 
-    python: str  # its interpreter
+    path: str  # of its interpreter, or its checkout
     version: str
     commit: str = ""
 
     @property
     def name(self) -> str:
-        return self.commit or self.python
+        return self.commit or self.path
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

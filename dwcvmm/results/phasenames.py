@@ -14,7 +14,7 @@ NAMES = {
     "counter": "progress counter",
     "tick_wait": "waits for ticks",
     "handover": "hand-overs",
-    "between": "inputs, interrupts",
+    "between": "inputs and interrupts",
     "device": "devices in C",
     "python": "Python",
     "alignment": "alignment",

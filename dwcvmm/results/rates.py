@@ -25,8 +25,9 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def exits(report: Report) -> int:
-    """Elements that were ended by an exit, not by an overflow or single steps."""
-    return report.elements.committed - report.elements.by_end.get("intr", 0)
+    """Exits of the guest: those within elements, and elements that were not ended by an overflow or single steps."""
+    elements = report.elements
+    return elements.inner_exits + elements.committed - elements.by_end.get("intr", 0)
 
 
 def exits_per_s(report: Report) -> float:

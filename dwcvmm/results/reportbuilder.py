@@ -150,6 +150,7 @@ def build_report(
         guest_s=core.guest_ns / NS,
         elements=reportfile.Elements(
             committed=stats.committed,
+            inner_exits=stats.inner_exits,
             handovers=stats.handovers,
             by_end=by_end(dict(enumerate(stats.by_end))),
             unprotected=stats.committed if config.strategy is Strategy.OFF else 0,

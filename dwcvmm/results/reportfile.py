@@ -19,6 +19,7 @@ class Elements(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     committed: int
     by_end: dict[str, int]  # KVM exit names; "intr": by an overflow or single steps; "debug": time sites in ring 3
     unprotected: int  # committed without comparison: 0 unless the strategy is off
+    inner_exits: int = 0  # exits that ended no element
     handovers: int = 0  # jobs that one thread has given to the other; 0 in reports of older versions
 
 

@@ -27,7 +27,7 @@ def summarise(report: Report) -> str:
     lines = [
         f"{report.outcome} after {report.wall_s:.2f} s, guest time {report.guest_s:.2f} s, strategy {report.strategy}",
         f"elements     {elements.committed} committed ({rate:.0f}/s), {elements.unprotected} unprotected",
-        f"  ended by   {counted(elements.by_end)}",
+        f"  ended by   {counted(elements.by_end)}; exits within: {elements.inner_exits}",
         f"pages        {report.pages.compared} compared, {report.pages.copied} copied to the checkpoint, "
         f"at most {report.pages.hot_max} in an element",
         f"divergences  {report.divergences.total} ({counted(report.divergences.by_cause)}), "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import COMMAND, ROOT, needs_kvm
+from othercore import copy_tree
 from test_run import dwcvmm
 
 from dwcvmm.errors import ConfigError, ExitCode
@@ -264,7 +266,7 @@ def test_a_build_against_itself(guests: Path, tmp_path: Path) -> None:
     against = msgspec.json.decode(out.read_bytes(), type=ElementsBench).against
     assert against
     assert against.this == against.other
-    assert against.this.python == sys.executable
+    assert against.this.path == sys.executable
     figures = {(each.strategy, each.case, each.figure) for each in against.comparisons}
     assert {("off", "0 pages", "us a turn"), ("parallel", "5 pages", "penalty, %")} <= figures
     assert len(figures) == len(against.comparisons) == 2 + 2 * 2 * 2 + 2
@@ -290,7 +292,7 @@ def test_both_builds_boot_in_turn(guests: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row.runs for row in found.rows] == [2, 2]
     assert found.against
-    assert found.against.other.python == str(checkout / ".venv" / "bin" / "python")
+    assert found.against.other.path == str(checkout / ".venv" / "bin" / "python")
     names = [(each.strategy, each.figure) for each in found.against.comparisons]
     assert ("off", "seconds") in names
     assert ("sequential", "penalty, %") in names
@@ -348,6 +350,21 @@ def test_a_build_that_does_not_know_an_option(guests: Path, tmp_path: Path) -> N
     result = dwcvmm(*command, "--strategies", "off", "--against", tmp_path / "python")
     assert result.returncode == ExitCode.CONFIG
     assert "does not know this bench: Error: No such option" in result.stderr
+
+
+@needs_kvm
+def test_a_checkout_without_an_interpreter_is_run_by_this_one(guests: Path, tmp_path: Path) -> None:
+    """Its own package is imported, and not the one of the interpreter: here it says so."""
+    copy_tree(tmp_path)
+    for core in (ROOT / "dwcvmm").glob("_core*.so"):
+        shutil.copy(core, tmp_path / "dwcvmm")
+    build = other_build(tmp_path)
+    assert (build.path, build.facts().commit) == (tmp_path, "")
+    run, _ = guestprocess.execute(Guest(guests / "fpu.bin", memory="16M"), "off", 0, tmp_path, 30, build)
+    assert run.other and run.report and not run.wrong
+    (tmp_path / "dwcvmm" / "results" / "reportfile.py").write_text("raise SystemExit('imported from the copy')")
+    run, _ = guestprocess.execute(Guest(guests / "fpu.bin", memory="16M"), "off", 0, tmp_path, 30, build)
+    assert "imported from the copy" in run.wrong[0]
 
 
 def test_a_python_without_dwcvmm_is_no_build(tmp_path: Path) -> None:

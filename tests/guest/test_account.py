@@ -76,7 +76,7 @@ def test_python_and_the_start_have_names(guests: Path) -> None:
 
 def test_a_rollback_its_replay_and_the_run_in_vain_have_names(guests: Path) -> None:
     """A checkpoint every 32 elements: the fault is in the 30th element after one, so there is a replay."""
-    settings = {"memory": "16M", "strategy": Strategy.SEQUENTIAL, "checkpoint_every": 32}
+    settings = {"memory": "16M", "strategy": Strategy.SEQUENTIAL, "checkpoint_every": 32, "end_at": "io"}
     with Machine(guests / "ports.bin", faults=["1054:e2:rbx:3"], **settings) as machine:  # type: ignore[arg-type]
         result = machine.run(timeout=60)
         found = phases(machine)

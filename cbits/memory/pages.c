@@ -2,7 +2,7 @@
  *
  * A page that was written stays writable and in the dirty log (it is hot), and so is compared each
  * time memory is: a write-protect fault costs far more than comparing a page. It becomes cold when
- * its content has not changed for idle_limit checkpoints. Contents are compared, over the union of both
+ * its content has not changed for some checkpoints. Contents are compared, over the union of both
  * logs; the logs themselves may differ: page walks alone log page-table pages (SDM 3C 29.3.5). */
 #include "memory/pages.h"
 
@@ -87,17 +87,30 @@ int dwc_pages_harvest(struct dwc_replica *r)
 	return 0;
 }
 
+/* How many checkpoints a page stays hot for without a change. Most pages of a guest that fills memory are not written again soon, while
+ * one that was written again each time will be: its limit is doubled, up to where comparing it costs as much as a fault. */
+static uint32_t idle_limit(const struct dwc_engine *e, uint32_t page)
+{
+	uint32_t limit = e->config.idle_limit << e->dirty.returns[page];
+
+	return limit < e->config.idle_most ? limit : e->config.idle_most;
+}
+
 static void age(struct dwc_engine *e, uint32_t page, int changed)
 {
 	uint8_t *idle = &e->dirty.idle[page];
 
+	if (*idle == DWC_COLD) {
+		*idle = 0;
+		e->dirty.returns[page] += e->dirty.returns[page] < DWC_MOST_RETURNS;
+	}
 	if (changed) {
 		e->dirty.changed[e->dirty.changed_count++] = page;
 		*idle = 0;
-	} else if (*idle < UINT8_MAX) {
+	} else if (*idle < DWC_MOST_IDLE) {
 		++*idle;
 	}
-	if (*idle >= e->config.idle_limit)
+	if (*idle >= idle_limit(e, page))
 		e->dirty.cold[e->dirty.cold_count++] = page;
 }
 
@@ -216,7 +229,7 @@ static int clear_cold(struct dwc_engine *e)
 		err = clear_in_slot(e, cold + from, to - from);
 	}
 	for (uint32_t i = 0; i < e->dirty.cold_count; i++)
-		e->dirty.idle[cold[i]] = 0;
+		e->dirty.idle[cold[i]] = DWC_COLD;
 	return err;
 }
 

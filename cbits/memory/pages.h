@@ -5,6 +5,9 @@
 #include <stdint.h>
 
 #define DWC_MAX_DIFFS 64
+#define DWC_COLD 255       /* it has left the dirty logs, and is write-protected */
+#define DWC_MOST_IDLE 254
+#define DWC_MOST_RETURNS 8 /* doubled as often, an idle limit is DWC_MOST_IDLE at least */
 
 struct dwc_engine;
 struct dwc_replica;
@@ -17,7 +20,8 @@ struct dwc_dirty {
 
 /* Pages in the dirty logs, in the order of their numbers. Arrays have room for all of RAM, and need memory for what is used of them. */
 struct dwc_dirty_pages {
-	uint8_t *idle;             /* for each page: checkpoints since its content changed, while it stayed writable */
+	uint8_t *idle;             /* for each page: checkpoints since its content changed, while it stayed writable; or DWC_COLD */
+	uint8_t *returns;          /* for each page: how often it was written again after it was protected, DWC_MOST_RETURNS at most */
 	struct dwc_dirty *pages;   /* of this element, like the next three */
 	uint32_t *changed;         /* numbers of pages that differ from the checkpoint */
 	uint32_t *cold;            /* of those to write-protect again at this commit */

@@ -12,7 +12,7 @@ NUMBERS = (  # fields that have the same name in C
     *("strategy", "ram_bytes", "out_rip_after", "user_trap", "icebp_rip_after", "exact_windows", "has_xcrs"),
     *("spin_turns", "follows_host_clock", "clock_divisor", "slice_ns", "patience_ns", "hang_ns"),
     *("tsc_ratio", "tsc_bits", "tsc_host_khz", "counter_type", "counter_config", "events_per_ms", "counting"),
-    *("end_at_io", "checkpoint_every", "memory_every_ns", "idle_limit", "scrub_bytes_per_s"),
+    *("end_at_io", "checkpoint_every", "memory_every_ns", "idle_limit", "idle_most", "scrub_bytes_per_s"),
     *("cache_flush", "evict_bytes"),
 )
 
@@ -65,7 +65,9 @@ class Config:
     # intervals
     checkpoint_every: int = 1  # elements, LOG_ELEMENTS at most
     memory_every_ns: int = 0  # of guest time; 0: memory is compared at every element
-    idle_limit: int = 1  # checkpoints that an unchanged page stays writable for
+    # checkpoints that an unchanged page stays writable for: at first, and at most, if it is written again each time
+    idle_limit: int = 1
+    idle_most: int = 1
     scrub_bytes_per_s: int = 0
     # in place
     cache_flush: CacheFlush = CacheFlush.NONE

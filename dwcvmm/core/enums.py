@@ -9,6 +9,7 @@ from dwcvmm.core._binding import lib
 PAGE: int = lib.DWC_PAGE  # bytes
 IO_BYTES: int = lib.DWC_IO_BYTES  # of an exit's data, at most
 LOG_ELEMENTS: int = lib.DWC_LOG_ELEMENTS  # between checkpoints, at most
+MOST_IDLE: int = lib.DWC_MOST_IDLE  # checkpoints
 HISTOGRAM: int = lib.DWC_HISTOGRAM  # buckets
 MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS

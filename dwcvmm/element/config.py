@@ -75,7 +75,9 @@ class EngineConfig:
     # but 1 if both replicas could read the same time by chance, since a replay would not read it again.
     checkpoint_every: int | None = None
     cache_flush: CacheFlush = CacheFlush.NONE
-    hot_idle_elements: int | None = None  # None: chosen by the kind of host
+    # how long an unchanged page stays writable: at first, and at most; None: chosen by the kind of host
+    hot_idle_elements: int | None = None
+    hot_most_elements: int | None = None
     max_restarts: int = 8
     policy: Policy = Policy.RESTART
     scrub_bytes_per_s: int = 0  # of guest RAM, whose three copies are compared between elements; 0: off

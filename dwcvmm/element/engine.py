@@ -4,10 +4,10 @@ cbits/element/element.c; this file has what happens when an element does not sim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NoReturn
 
 from dwcvmm.core import enums
 from dwcvmm.core.engine import Repair
@@ -207,23 +207,24 @@ class Engine:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         """Guest RAM for a device, after quiesce(). Its three copies agree, or are repaired first. Raises RunOver."""
-        with self._damage_ends_the_run():
+        try:
             return self.core.read_memory(gpa, length, self._repaired)
+        except Damaged as damaged:
+            self._lost(damaged)
 
     def verified(self, read: Callable[[], int]) -> int:
         """Call a function of C that reads guest RAM, as `read_memory` does."""
-        with self._damage_ends_the_run():
-            return self.core.verified(read, self._repaired)
-
-    @contextmanager
-    def _damage_ends_the_run(self) -> Iterator[None]:
         try:
-            yield
+            return self.core.verified(read, self._repaired)
         except Damaged as damaged:
-            record = describe(self.core, self._attempt)
-            record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]
-            self._record(record)
-            raise RunOver(str(damaged)) from None
+            self._lost(damaged)
+
+    def _lost(self, damaged: Damaged) -> NoReturn:
+        """No copy of a page can be trusted: the run is over."""
+        record = describe(self.core, self._attempt)
+        record.cause, record.groups, record.pages = Cause.CHECKPOINT, ["memory"], [damaged.gpa]
+        self._record(record)
+        raise RunOver(str(damaged)) from None
 
     def rollback(self, everything: bool = False, to: Phase = Phase.INPUTS_CHOSEN) -> None:
         """Bring both replicas to the last committed state. `everything`: restore all of RAM, not only dirty pages.

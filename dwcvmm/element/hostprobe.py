@@ -27,6 +27,7 @@ OUT_80 = b"\xe6\x80"
 NOPS = b"\x90" * 8
 BACK = b"\xeb\xfc"  # jmp to the OUT before it
 EXITS_TIMED = 31
+SLOW_EXIT_NS = 20_000  # of an emulated machine, or a nested one
 STI = b"\xfb"
 ICEBP = b"\xf1"
 SYSENTER = b"\x0f\x34"
@@ -70,9 +71,17 @@ class HostKind:
 
     @property
     def hot_idle_elements(self) -> int:
-        """How long an unchanged page stays writable: the cost of a write-protect fault over that of
-        comparing a page (26 us under shadow paging, otherwise about 1 us, against 0.14 us)."""
-        return 64 if self.shadow_paging else 6
+        """How long an unchanged page stays writable that was written for the first time, or has not been written again
+        soon before. Few such pages are (docs/decisions/0008).
+        """
+        return 16 if self.shadow_paging else 6
+
+    @property
+    def hot_most_elements(self) -> int:
+        """The same for a page that was written again each time: about the cost of a write-protect fault over that of
+        comparing a page at a checkpoint (26 us under shadow paging, 150 us where all is emulated, else about 1 us).
+        """
+        return 256 if self.shadow_paging or self.exit_ns > SLOW_EXIT_NS else 6
 
     @property
     def clock_divisor(self) -> int:

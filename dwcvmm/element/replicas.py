@@ -11,7 +11,7 @@ from dwcvmm.core import config as core_config
 from dwcvmm.core import enums
 from dwcvmm.core.config import ReplicaConfig
 from dwcvmm.core.engine import Core, filter_msrs
-from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, Cap, MemFlags, UserTrap
+from dwcvmm.core.enums import LOG_ELEMENTS, MOST_IDLE, PAGE, Cap, MemFlags, UserTrap
 from dwcvmm.core.kvmstructs import CpuidEntry, address_of
 from dwcvmm.core.ram import end_of_ram, ram_slots
 from dwcvmm.element.caches import last_level_cache_bytes
@@ -91,6 +91,9 @@ class Replicas:
     ) -> core_config.Config:
         config, host = self.config, self.host
         checkpoint_every = self._space_checkpoints()
+        # pages stop being hot at checkpoints
+        idle = max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every)
+        most = min(max(idle, (config.hot_most_elements or host.hot_most_elements) // checkpoint_every), MOST_IDLE)
         evict, evict_bytes = self._memory_to_evict()
         return core_config.Config(
             replicas=replicas,
@@ -121,8 +124,8 @@ class Replicas:
             checkpoint_every=checkpoint_every,
             # a difference by time that is found late cannot be replayed: so wait with memory only if the TSC is frozen
             memory_every_ns=config.slice_ns // 2 if self.frozen_tsc else 0,
-            # pages stop being hot at checkpoints
-            idle_limit=max(1, (config.hot_idle_elements or host.hot_idle_elements) // checkpoint_every),
+            idle_limit=idle,
+            idle_most=most,
             scrub_bytes_per_s=config.scrub_bytes_per_s,
             cache_flush=enums.CacheFlush[config.cache_flush.name],
             evict=evict,

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.core.enums import Cap, UserTrap
-from dwcvmm.element.hostprobe import Abilities, probe
+from dwcvmm.element.hostprobe import SLOW_EXIT_NS, Abilities, probe
 from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.experiments.perfsettings import perf_troubles
@@ -63,9 +63,9 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "two_dimensional_paging",
         not kind.shadow_paging,
         "EPT or NPT",
-        "shadow paging: each rollback deletes and adds the memory slots, and strategy in-place is refused",
+        "shadow paging: each rollback deletes and adds a memory slot, and strategy in-place is refused",
     )
-    slow = kind.exit_ns > 20_000
+    slow = kind.exit_ns > SLOW_EXIT_NS
     yield Finding(
         "exit_cost",
         Level.NOTE if slow else Level.OK,

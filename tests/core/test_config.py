@@ -53,6 +53,8 @@ def test_accepted(strategy: Strategy, changes: dict[str, Any]) -> None:
         pytest.param(OFF, {"clock_divisor": 0}, id="a clock that does not move"),
         pytest.param(OFF, {"slice_ns": 0}, id="slices without length"),
         pytest.param(SEQUENTIAL, {"idle_limit": 0}, id="pages cold at once"),
+        pytest.param(SEQUENTIAL, {"idle_limit": 2}, id="pages cold sooner than at first"),
+        pytest.param(SEQUENTIAL, {"idle_most": 255}, id="pages hot for longer than is counted"),
         pytest.param(OFF, {"tsc_bits": 64}, id="a fraction longer than its number"),
     ],
 )

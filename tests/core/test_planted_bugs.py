@@ -12,8 +12,9 @@ from othercore import build_core, copy_tree, failures, plant, run_tests_in, shar
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
-SINGLE_BIT, SCRUB, POINTS = (f"tests/faults/test_{name}.py" for name in ("single_bit", "scrub", "points"))
-IN_PLACE, ACCOUNT = (f"tests/guest/test_{name}.py" for name in ("in_place", "account"))
+NAMES = ("single_bit", "scrub", "points", "inner_exits")
+SINGLE_BIT, SCRUB, POINTS, INNER = (f"tests/faults/test_{name}.py" for name in NAMES)
+IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ BUGS = {
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
         "bits = a->dirty[word] | b->dirty[word];",
-        "bits = (a->dirty[word] | b->dirty[word]) & ~(uint64_t)(word == 0x400 / 64);",
+        "bits = (a->dirty[word] | b->dirty[word]) & (word == 0x400 / 64 ? ~1ull : ~0ull);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
     "time in Python counts as the device's": Bug(
@@ -45,6 +46,39 @@ BUGS = {
         "\tif ((status = dwc_engine_commit(e))) {\n\t\tdwc_account_discard(e);",
         "\tif ((status = dwc_engine_commit(e))) {",
         f"{ACCOUNT}::test_a_rollback_its_replay_and_the_run_in_vain_have_names",
+    ),
+    "a rollback restores no page that no log names": Bug(
+        "cbits/memory/pages.c",
+        "gpa = all ? 0 : DWC_NO_PAGE;",
+        "gpa = DWC_NO_PAGE;",
+        f"{SINGLE_BIT}::test_page_that_is_used_much_later",
+    ),
+    "the first use of a memory slot is missed": Bug(
+        "cbits/memory/pages.c",
+        "if ((r->slots[i].used || first_use) && ",
+        "if ((r->slots[i].used || (first_use && !i)) && ",
+        f"{MEMORY_USE}::test_ram_above_4_gib",
+        "sequential",
+    ),
+    "devices are not compared": Bug(
+        "cbits/replica/inner.c",
+        "\treturn (!a->inner.pc && !b->inner.pc) ||",
+        "\treturn 1 || (!a->inner.pc && !b->inner.pc) ||",
+        f"{INNER}::test_device_state",
+        "e1-sequential",
+    ),
+    "inner exits are not compared": Bug(
+        "cbits/replica/inner.c",
+        "a->inner.flow != b->inner.flow",
+        "0",
+        f"{INNER}::test_a_wrong_byte_that_leaves_no_trace",
+    ),
+    "a restart goes on with the devices as they were": Bug(
+        "cbits/replica/inner.c",
+        "\tr->inner.pc = NULL;\n\tr->inner.stopped",
+        "\tr->inner.stopped",
+        f"{INNER}::test_device_state",
+        "e2-sequential",
     ),
     "a rollback believes any page": Bug(
         "cbits/memory/guard.c",

@@ -54,7 +54,7 @@ def test_a_disk_is_written(boot: StartGuest, strategy: Strategy, image: Path) ->
 @pytest.mark.parametrize("run", ["e1", "e2"])
 def test_no_fault_reaches_the_disk(boot: StartGuest, strategy: Strategy, run: str, image: Path) -> None:
     """RCX and RDI lead the loops that fill the buffer, RAX is what they write."""
-    faults = [f"{at}:{run}:{('rax', 'rdi', 'rcx')[at % 3]}:{at % 32}" for at in range(30, 270, 8)]
+    faults = [f"{at}:{run}:{('rax', 'rdi', 'rcx')[at % 3]}:{at % 32}" for at in range(10, 270, 4)]
     booted = boot("disk", strategy, faults, virtio=VirtioConfig((DiskConfig(image),)))
     check(booted, "disk")
     assert {divergence.cause for divergence in booted.divergences} <= {Cause.INJECTED}

@@ -99,6 +99,8 @@ LINUX: dict[str, tuple[str, tuple[str, ...]]] = {  # options, and lines that it 
     "parallel": ("--strategy parallel", BY_ACPI),
     "sites": ("--strategy sequential --tsc sites", BY_ACPI),
     "legacy": ("--strategy sequential --legacy-pc", ("ACPI: Interpreter disabled",)),
+    # the last 256 MiB lie from 4 GiB on
+    "high": ("--strategy sequential --memory 3G", (*BY_ACPI, "[mem 0x0000000100000000-0x000000010fffffff] usable")),
     "qboot": ("--strategy sequential --bios /usr/share/qemu/qboot.rom", BY_ACPI),
 }
 MACH_PANICS, IPXE_STARTS = "No bootstrap code loaded with the kernel!", "iPXE initialising devices"

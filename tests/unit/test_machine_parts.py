@@ -13,7 +13,7 @@ from dwcvmm.cli.units import DateText, Duration, Size
 from dwcvmm.console.keys import ESCAPE, Key, KeyParser
 from dwcvmm.element.postmortem import disassemble, page_walk
 from dwcvmm.errors import ConfigError
-from dwcvmm.guest.memory import GuestMemory, GuestMemoryError
+from dwcvmm.guest.memory import GuestMemory, GuestMemoryError, check_size
 from dwcvmm.pc.bus import PORTS, Bus, BusRangeError
 from dwcvmm.pc.devices.cmos import date_text
 
@@ -108,7 +108,7 @@ def test_memory_bounds(gpa: int, length: int) -> None:
 @pytest.mark.parametrize("size", [0, 4096, 2 * MIB + 1, 33 << 30])
 def test_memory_sizes_that_this_pc_cannot_have(size: int) -> None:
     with pytest.raises(ConfigError):
-        memory_of(size)
+        check_size(size)
 
 
 @given(st.lists(st.binary(max_size=5)))

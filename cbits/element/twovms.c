@@ -69,6 +69,12 @@ static int meet(struct dwc_engine *e, int first, int second)
 	}
 }
 
+/* A replica runs on, and the other one has ended: that is time of its run. */
+static enum dwc_activity enter_run_of(const struct dwc_replica *r)
+{
+	return dwc_enter(&r->engine->replicas[0], r->index ? DWC_AT_SECOND_RUN : DWC_AT_FIRST_RUN);
+}
+
 /* A replica that has stopped at an exit, which could be an inner one, goes on if the other one has had more inner exits. Under
  * parallel each stops by its own clock. */
 static int even_out(struct dwc_engine *e, int ends[2])
@@ -76,8 +82,13 @@ static int even_out(struct dwc_engine *e, int ends[2])
 	for (int i = 0; i < 2; i++) {
 		struct dwc_replica *r = &e->replicas[i], *other = &e->replicas[!i];
 
-		if (ends[i] == DWC_RUN_EXIT && r->inner.stopped && r->inner.count < other->inner.count && ends[!i] >= 0)
-			return ends[i] = dwc_run_on(r, ends[!i] == DWC_RUN_EXIT ? dwc_inner_limit_to_meet(other) : DWC_NO_LIMIT);
+		if (ends[i] == DWC_RUN_EXIT && r->inner.stopped && r->inner.count < other->inner.count && ends[!i] >= 0) {
+			enum dwc_activity before = enter_run_of(r);
+
+			ends[i] = dwc_run_on(r, ends[!i] == DWC_RUN_EXIT ? dwc_inner_limit_to_meet(other) : DWC_NO_LIMIT);
+			dwc_leave(&e->replicas[0], before);
+			return ends[i];
+		}
 	}
 	return 0;
 }
@@ -93,6 +104,7 @@ static int cut(struct dwc_engine *e, const struct dwc_replica *r)
 static int end(struct dwc_engine *e, int first, int second)
 {
 	int ends[2] = { first, second }, stop = 0;
+	enum dwc_activity before;
 
 	even_out(e, ends);
 	first = ends[0];
@@ -106,8 +118,11 @@ static int end(struct dwc_engine *e, int first, int second)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)
 		return cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1]);
-	if (first || second)
+	if (first || second) {
+		before = enter_run_of(&e->replicas[!first]);
 		stop = dwc_extend(e, &e->replicas[!first]);
+		dwc_leave(&e->replicas[0], before);
+	}
 	if (!stop)
 		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 	return stop;

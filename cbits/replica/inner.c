@@ -1,7 +1,7 @@
 /* Inner exits: the PC's devices in C depend on nothing but their state and the guest clock, which stands still in an element. So each
  * replica has its own copy of them, and an exit that they can answer ends no element: the replica goes on with the answer, on its own
  * thread. What leaves the machine (bytes at the serial port) waits in the copy until the element is committed; everything that
- * reaches Python, and an interrupt that becomes pending, ends the element. docs/decisions/0007-inner-exits.md */
+ * reaches Python, and an interrupt that becomes pending, ends the element. docs/decisions/0009-inner-exits.md */
 #include "replica/inner.h"
 
 #include <linux/kvm.h>

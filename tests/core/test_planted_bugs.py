@@ -12,7 +12,8 @@ from othercore import build_core, copy_tree, failures, plant, run_tests_in, shar
 
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
-SINGLE_BIT, SCRUB, POINTS = (f"tests/faults/test_{name}.py" for name in ("single_bit", "scrub", "points"))
+NAMES = ("single_bit", "scrub", "points", "inner_exits")
+SINGLE_BIT, SCRUB, POINTS, INNER = (f"tests/faults/test_{name}.py" for name in NAMES)
 IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
@@ -58,6 +59,26 @@ BUGS = {
         "if (!r->slots[i].used && !i && (err",
         f"{MEMORY_USE}::test_ram_above_4_gib",
         "sequential",
+    ),
+    "devices are not compared": Bug(
+        "cbits/replica/inner.c",
+        "\treturn (!a->inner.pc && !b->inner.pc) ||",
+        "\treturn 1 || (!a->inner.pc && !b->inner.pc) ||",
+        f"{INNER}::test_device_state",
+        "e1-sequential",
+    ),
+    "inner exits are not compared": Bug(
+        "cbits/replica/inner.c",
+        "a->inner.flow != b->inner.flow",
+        "0",
+        f"{INNER}::test_a_wrong_byte_that_leaves_no_trace",
+    ),
+    "a restart goes on with the devices as they were": Bug(
+        "cbits/replica/inner.c",
+        "\tr->inner.pc = NULL;\n\tr->inner.stopped",
+        "\tr->inner.stopped",
+        f"{INNER}::test_device_state",
+        "e2-sequential",
     ),
     "a rollback believes any page": Bug(
         "cbits/memory/guard.c",

@@ -8,9 +8,9 @@
 #define DWC_LOW_RAM_END 0xb0000000ull  /* layout.py: followed by PCI's configuration space and memory, and the APICs */
 #define DWC_HIGH_RAM 0x100000000ull
 #define DWC_MOST_RAM 0x800000000ull
-/* The largest memory slot. KVM_GET_DIRTY_LOG copies the whole bitmap of a slot, which then is searched: 0.6 us here, and 8 us if 8 GiB
- * are one slot; a slot without use is not asked for its log (memory/pages.c). Making one takes up to a millisecond. */
-#define DWC_SLOT_BYTES 0x10000000ull
+/* The largest memory slot. KVM_GET_DIRTY_LOG copies the whole bitmap of a slot, which then is searched: as 8 GiB in one slot that costs
+ * 15 us. Slots without use are not asked (memory/pages.c), but to make one takes up to a millisecond on a busy host. */
+#define DWC_SLOT_BYTES 0x8000000ull
 #define DWC_MOST_SLOTS (DWC_MOST_RAM / DWC_SLOT_BYTES)
 
 uint64_t dwc_ram_end(uint64_t ram_bytes);

@@ -70,18 +70,23 @@ static int read_log(struct dwc_replica *r, int slot)
 	return 0;
 }
 
-/* Read the dirty logs of the slots that are in use. */
+/* Read the dirty logs of the slots that are in use, and those of the others if one of them may have come into use. */
 int dwc_pages_harvest(struct dwc_replica *r)
 {
-	int err, first_use;
+	int err, unused = 0;
 
 	/* in place there is one VM with one log, which still has the pages of e1 */
 	if (r->index && r->engine->vms == 1)
 		return 0;
-	first_use = has_faulted(r);
 	for (int i = 0; i < r->engine->nslots; i++)
-		if ((r->slots[i].used || first_use) && (err = read_log(r, i)))
+		if (!r->slots[i].used)
+			unused = 1;
+		else if ((err = read_log(r, i)))
 			return err;
+	if (unused && has_faulted(r))
+		for (int i = 0; i < r->engine->nslots; i++)
+			if (!r->slots[i].used && (err = read_log(r, i)))
+				return err;
 	if (r->stage == DWC_STAGE_RAN)
 		r->stage = DWC_STAGE_HARVESTED;
 	return 0;

@@ -55,8 +55,8 @@ BUGS = {
     ),
     "the first use of a memory slot is missed": Bug(
         "cbits/memory/pages.c",
-        "if ((r->slots[i].used || first_use) && ",
-        "if ((r->slots[i].used || (first_use && !i)) && ",
+        "if (!r->slots[i].used && (err",
+        "if (!r->slots[i].used && !i && (err",
         f"{MEMORY_USE}::test_ram_above_4_gib",
         "sequential",
     ),

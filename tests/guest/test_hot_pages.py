@@ -8,6 +8,7 @@ from conftest import ROOT, Booted, StartGuest
 from dwcvmm.core.enums import KvmExit
 from dwcvmm.element.config import Strategy
 
+pytestmark = pytest.mark.elements_by_exits
 WRITTEN, ROUND = 0x400000, 40  # of guest-images/returns: a page, and the elements between two writes to it
 SPARE = 5
 

@@ -36,19 +36,29 @@ static int set_offset(struct dwc_replica *r, uint64_t offset)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
+/* The latest time that the present element, or the last one, can have read. After a late kick that is more than its input: the TSC
+ * has ticked, and is not set back, since time must not run backwards. */
+uint64_t dwc_tsc_latest(const struct dwc_engine *e)
+{
+	uint64_t a = e->replicas[0].ticked, b = e->replicas[1].ticked;
+
+	return e->inputs.tsc + (a > b ? a : b);
+}
+
 /* Choose the guest's TSC for the next element, one of its inputs. It stays the same while the host is in the same tick, which
  * costs no system call, unless the guest clock has jumped. */
 void dwc_tsc_choose(struct dwc_engine *e)
 {
-	uint64_t tick;
+	uint64_t tick, latest;
 
 	if (!e->config.tsc_ratio || !e->protects)
 		return;
 	tick = scaled(e, __rdtsc());
-	if (tick == e->tsc.tick && e->clock.guest_ns < e->inputs.tsc + APART_NS)
+	latest = dwc_tsc_latest(e);
+	if (tick == e->tsc.tick && latest == e->inputs.tsc && e->clock.guest_ns < latest + APART_NS)
 		return;
 	e->tsc.tick = tick;
-	e->inputs.tsc = e->clock.guest_ns > e->inputs.tsc ? e->clock.guest_ns : e->inputs.tsc + 1;
+	e->inputs.tsc = e->clock.guest_ns > latest ? e->clock.guest_ns : latest + 1;
 }
 
 /* The time that a site reads, never the same twice. With a frozen TSC it follows on from that. Otherwise it is the guest clock, plus the
@@ -57,7 +67,7 @@ void dwc_tsc_choose(struct dwc_engine *e)
  * the same value, and a site can then give an earlier time.) */
 uint64_t dwc_tsc_next(struct dwc_engine *e)
 {
-	uint64_t now = e->inputs.tsc;
+	uint64_t now = dwc_tsc_latest(e);
 
 	if (!e->config.tsc_ratio) {
 		if (!e->tsc.base)
@@ -122,7 +132,7 @@ static void begin_tick(struct dwc_replica *r, uint64_t host)
 int dwc_tsc_enter(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
-	uint64_t host, tick = r->tsc_tick;
+	uint64_t host, tick = r->tsc_tick, value = e->inputs.tsc + r->ticked;
 	int err;
 
 	if (!e->config.tsc_ratio)
@@ -136,11 +146,11 @@ int dwc_tsc_enter(struct dwc_replica *r)
 	}
 	if (host >= r->tsc_tick_ends)
 		begin_tick(r, host);
-	if (tick == r->tsc_tick && e->inputs.tsc == r->tsc_value)
+	if (tick == r->tsc_tick && value == r->tsc_value)
 		return 0;
-	if ((err = set_offset(r, e->inputs.tsc - r->tsc_tick)) < 0)
+	if ((err = set_offset(r, value - r->tsc_tick)) < 0)
 		return err;
-	r->tsc_value = e->inputs.tsc;
+	r->tsc_value = value;
 	return 0;
 }
 
@@ -162,6 +172,9 @@ void dwc_tsc_exit(struct dwc_replica *r)
 		return;
 	r->tick_crossed = 1;
 	late = host - r->tsc_tick_ends;
-	if (late < r->on->tsc_margin + to_tsc(e, LATE_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
+	if (late >= r->on->tsc_margin + to_tsc(e, LATE_NS))
+		return;
+	r->ticked++;
+	if (r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
 		r->on->tsc_margin += late < r->on->tsc_margin / 8 ? late : r->on->tsc_margin / 8;
 }

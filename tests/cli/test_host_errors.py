@@ -241,13 +241,13 @@ def test_reports_that_are_no_baseline(kernel: Path, tmp_path: Path) -> None:
 @needs_kvm
 def test_a_fault_that_is_never_reached_is_told(kernel: Path, tmp_path: Path) -> None:
     file = tmp_path / "r.json"
-    faults = ("--fault", "1:e2:r15:3", "--fault", "5000:e2:rax:3", "--fault", "6000:cpu0:rax:1")
+    faults = ("--fault", "0:e2:r15:3", "--fault", "5000:e2:rax:3", "--fault", "6000:cpu0:rax:1")
     command = ("run", "--kernel", kernel, "--memory", "16M", "--strategy", "parallel", *faults, "--report", file)
     done = dwcvmm(*command)
     assert done.returncode == ExitCode.OK, done.stderr
     assert "fault        5000:e2:rax:3: not reached" in done.stderr
     became = [(fault.fault, fault.became) for fault in load(file).faults]
-    assert became[0] == ("1:e2:r15:3", "injected")
+    assert became[0] == ("0:e2:r15:3", "injected")
     assert sorted(became[1:]) == [("5000:e2:rax:3", "not reached"), ("6000:cpu0:rax:1", "not reached")]
 
 

@@ -20,13 +20,16 @@ from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.triage.analysis import analyse
 
+pytestmark = pytest.mark.elements_by_exits  # faults name elements by numbers
+
+BY_EXITS = ("--end-at", "io")
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
 
 
 def keep(file: Path, guests: Path, guest: str, fault: str | None, strategy: str) -> dict[str, Any]:
     """What `dwcvmm diff --json` says of the first divergence of a run."""
     faults = ("--fault", fault) if fault else ()
-    common = ("--kernel", guests / f"{guest}.bin", "--memory", "16M", "--strategy", strategy)
+    common = ("--kernel", guests / f"{guest}.bin", "--memory", "16M", "--strategy", strategy, *BY_EXITS)
     result = dwcvmm("run", *common, *faults, "--keep-divergence", file)
     assert result.returncode == ExitCode.OK, result.stderr
     assert f"in {file}" in result.stderr
@@ -98,7 +101,7 @@ def test_a_damaged_checkpoint(guests: Path, tmp_path: Path) -> None:
     """The checkpoint is damaged: what diverged before the rollback is kept, although nothing could explain it."""
     file = tmp_path / "k.div"
     faults = ("--fault", "100:checkpoint:rbx:3", "--fault", "104:e2:r15:3")
-    common = ("--kernel", guests / "ports.bin", "--memory", "16M", "--strategy", "sequential")
+    common = ("--kernel", guests / "ports.bin", "--memory", "16M", "--strategy", "sequential", *BY_EXITS)
     result = dwcvmm("run", *common, *faults, "--keep-divergence", file)
     assert result.returncode == ExitCode.DIVERGENCE_STOP
     found = json.loads(dwcvmm("diff", file, "--json").stdout)

@@ -29,7 +29,7 @@ from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 from dwcvmm.machinethread import MachineThread
 
 pytestmark = needs_kvm
-SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed"}
+SMALL: dict[str, Any] = {"memory": "16M", "rtc": "fixed", "end_at": "io"}  # elements are counted
 STRATEGIES = [
     pytest.param(
         strategy,
@@ -147,7 +147,7 @@ def test_a_fault_needs_two_runs(guests: Path) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_steps_show_what_the_guest_computes(guests: Path, strategy: Strategy) -> None:
     """One turn of the loop of guest-images/ports: rbx * k + turns left."""
-    with ports(guests, strategy=strategy, end_at="io") as machine:
+    with ports(guests, strategy=strategy) as machine:
         assert machine.registers()["rip"] == 0x100000, "before the first element"
         assert machine.translate(0x100000) == 0x100000
         machine.run(until_element=100)
@@ -263,7 +263,7 @@ def test_only_a_machine_that_is_watched_comes_back_for_each_element(
 
         with monkeypatch.context() as patch:
             patch.setattr(Engine, "run", run)
-            with ports(guests, strategy="off", end_at="io", observer=observer) as machine:
+            with ports(guests, strategy="off", observer=observer) as machine:
                 return machine.run(timeout=60).elements, calls
 
     elements, watched = returns(Everything())
@@ -804,7 +804,7 @@ print(machine.closed)
 def test_one_machine_after_the_other(guests: Path) -> None:
     elements = set()
     for _ in range(5):
-        with ports(guests, strategy="sequential", end_at="io") as machine:
+        with ports(guests, strategy="sequential") as machine:
             elements.add(machine.run(timeout=60).elements)
     assert len(elements) == 1
 

@@ -66,6 +66,8 @@ static int look_outside(struct dwc_engine *e)
 		return DWC_STOP_REQUESTED;
 	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count))
 		return DWC_STOP_ATTENTION;
+	if (dwc_uart_wants_drain(&e->pc.uart))
+		return DWC_STOP_CONSOLE;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
 	if (e->pc.uart.tx_count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;

@@ -9,7 +9,6 @@
 #include "element/strategy.h"
 #include "engine.h"
 #include "memory/scrub.h"
-#include "pc/uart.h"
 #include "phase.h"
 #include "status.h"
 
@@ -81,8 +80,7 @@ static int finish(struct dwc_engine *e)
 		return status < 0 ? status : DWC_STOP_DIVERGED;
 	}
 	dwc_account(e, DWC_AT_DEVICE);
-	status = dwc_act(e);
-	return !status && dwc_uart_wants_drain(&e->pc.uart) ? DWC_STOP_CONSOLE : status;
+	return dwc_act(e);
 }
 
 /* Go from the current phase to the next one. */

@@ -43,10 +43,10 @@ static const struct dwc_pc *start_of_element(const struct dwc_engine *e)
 	return e->log.replayed ? &e->log.replayed->inner.pc : &e->pc;
 }
 
-/* The guest time that the inner exits so far have taken. */
+/* The guest time that the inner exits so far have taken, and the exit after them. */
 uint64_t dwc_inner_ns(const struct dwc_replica *r)
 {
-	return (uint64_t)r->inner.count * ACCESS_NS;
+	return r->inner.count ? (r->inner.count + 1ull) * ACCESS_NS : 0;
 }
 
 /* The time that devices see. The guest clock stands still in an element, but programs expect that accesses to devices take time (a
@@ -57,7 +57,7 @@ static uint64_t clock_of_devices(const struct dwc_replica *r)
 
 	if (!e->protects)
 		return dwc_clock_after(e, dwc_ran_ns(r));
-	return (e->log.replayed ? e->log.replayed->inner.now_ns : e->clock.guest_ns) + dwc_inner_ns(r);
+	return (e->log.replayed ? e->log.replayed->inner.now_ns : e->clock.guest_ns) + (r->inner.count + 1ull) * ACCESS_NS;
 }
 
 /* The replica's own devices, to be changed. */

@@ -4,6 +4,7 @@
 #include "engine.h"
 #include "pc/interrupts.h"
 #include "pc/pc.h"
+#include "pc/uart.h"
 #include "replica/clock.h"
 #include "replica/replica.h"
 
@@ -16,7 +17,7 @@ static uint64_t time_until_due(const struct dwc_engine *e, const struct dwc_pc *
 {
 	uint64_t deadline = dwc_pc_deadline(pc, now_ns), left;
 
-	if (dwc_pc_interrupt_pending(pc))
+	if (dwc_pc_interrupt_pending(pc) || dwc_uart_wants_drain(&pc->uart)) /* a line that was printed waits, too */
 		return e->config.patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->config.patience_ns;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import ROOT, Booted, StartGuest
 
@@ -9,6 +11,7 @@ from dwcvmm.core.enums import DEVICE_BYTES, Phase
 from dwcvmm.element.config import EndAt, Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.visits import Visitor
+from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome
 
 TWO_VMS = [Strategy.SEQUENTIAL, Strategy.PARALLEL]
@@ -144,3 +147,21 @@ def test_an_element_that_is_cut_ends_at_its_last_inner_exit(boot: StartGuest) ->
     booted.machine.engine.rollback = watch  # type: ignore[method-assign]
     check(booted, "spin")
     assert shortened
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OFF, *TWO_VMS])
+def test_a_line_is_shown_though_the_guest_goes_on_without_an_exit(
+    boot: StartGuest, tmp_path: Path, strategy: Strategy
+) -> None:
+    """No exit ends the element that has printed it."""
+    image = tmp_path / "line.bin"
+    image.write_bytes(b"\xb0\x41\x66\xba\xf8\x03\xee\xb0\x0a\xee\xeb\xfe")  # prints "A\n", then jmp $
+    booted = boot(image.with_suffix(""), strategy)
+
+    class StopAtALine(Observer):
+        def console(self, data: bytes) -> None:
+            booted.machine.end(Outcome.INTERRUPTED)
+
+    booted.machine.observers.add(StopAtALine())
+    assert booted.machine.run() is Outcome.INTERRUPTED
+    assert booted.output == "A\n"

@@ -39,7 +39,7 @@ struct dwc_engine {
 	struct dwc_inputs inputs;
 	struct dwc_exit exit; /* of the last committed element */
 	int has_pending_io;   /* that exit is an I/O exit whose instruction is not finished */
-	uint32_t inner_limit; /* after a cut: at which exit the element is to end, though it could be an inner one */
+	uint32_t inner_limit; /* after a cut or a divergence: at which exit the element is to end, though it could be an inner one */
 	int waiting;          /* elements that have kept a due interrupt waiting, if windows are not exact */
 	struct dwc_checkpoint checkpoint;
 	struct dwc_log log;

@@ -111,7 +111,6 @@ int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 
 	dwc_inner_plan(r, dwc_inner_limit_to_meet(other(r)), 0);
 	status = advance(r, limit);
-
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
 

@@ -109,9 +109,7 @@ int dwc_act(struct dwc_engine *e)
 	case KVM_EXIT_IO:
 		if (dwc_site_answer(e))
 			return 0;
-		if (!dwc_pc_io(&e->pc, x, e->inputs.io_data, e->clock.guest_ns))
-			return DWC_STOP_EXIT;
-		return 0;
+		return dwc_pc_io(&e->pc, x, e->inputs.io_data, e->clock.guest_ns) ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_MMIO:
 		return serve_memory(e) ? 0 : DWC_STOP_EXIT;
 	case KVM_EXIT_X86_RDMSR:

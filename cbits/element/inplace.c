@@ -238,6 +238,8 @@ int dwc_inplace_run(struct dwc_engine *e)
 		return err;
 	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(vm);
+	if (end == DWC_RUN_TIME_LIMIT)
+		return dwc_cut(e, vm);
 	return end ? dwc_stop_of(end) : dwc_inplace_rewind(e);
 }
 

@@ -49,6 +49,13 @@ int dwc_stop_of(int run_end)
 	}
 }
 
+/* The element was cut by its time limit, this replica in the fewest inner exits: it ends at the last one of them when it is run again. */
+int dwc_cut(struct dwc_engine *e, const struct dwc_replica *r)
+{
+	e->inner_limit = r->inner.count ? r->inner.count : DWC_NO_LIMIT;
+	return DWC_STOP_TIME_LIMIT;
+}
+
 static int job_go_on(struct dwc_replica *r)
 {
 	if (dwc_inner_go_on(r))

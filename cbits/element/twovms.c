@@ -19,9 +19,11 @@
 
 static void plan(struct dwc_engine *e)
 {
+	uint64_t limit_ns = e->config.counting ? 0 : dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+
 	dwc_slice_plan(e);
 	for (int i = 0; i < 2; i++) {
-		e->replicas[i].limit_ns = e->config.counting ? 0 : dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+		e->replicas[i].limit_ns = limit_ns;
 		dwc_inner_plan(&e->replicas[i], e->inner_limit, e->config.slice_ns);
 	}
 }
@@ -76,39 +78,31 @@ static enum dwc_activity enter_run_of(const struct dwc_replica *r)
 }
 
 /* A replica that has stopped at an exit, which could be an inner one, goes on if the other one has had more inner exits. Under
- * parallel each stops by its own clock. */
-static int even_out(struct dwc_engine *e, int ends[2])
+ * parallel each stops by its own clock. Returns how its run has ended now. */
+static int even_out(struct dwc_replica *r, int its_end, int others_end)
 {
-	for (int i = 0; i < 2; i++) {
-		struct dwc_replica *r = &e->replicas[i], *other = &e->replicas[!i];
+	struct dwc_engine *e = r->engine;
+	const struct dwc_replica *other = &e->replicas[!r->index];
+	enum dwc_activity before;
 
-		if (ends[i] == DWC_RUN_EXIT && r->inner.stopped && r->inner.count < other->inner.count && ends[!i] >= 0) {
-			enum dwc_activity before = enter_run_of(r);
-
-			ends[i] = dwc_run_on(r, ends[!i] == DWC_RUN_EXIT ? dwc_inner_limit_to_meet(other) : DWC_NO_LIMIT);
-			dwc_leave(&e->replicas[0], before);
-			return ends[i];
-		}
-	}
-	return 0;
-}
-
-/* The element was cut by its time limit. If there were inner exits, it ends at the last one when it is run again. */
-static int cut(struct dwc_engine *e, const struct dwc_replica *r)
-{
-	e->inner_limit = r->inner.count ? r->inner.count : DWC_NO_LIMIT;
-	return DWC_STOP_TIME_LIMIT;
+	if (its_end != DWC_RUN_EXIT || !r->inner.stopped || r->inner.count >= other->inner.count || others_end < 0)
+		return its_end;
+	before = enter_run_of(r);
+	its_end = dwc_run_on(r, others_end == DWC_RUN_EXIT ? dwc_inner_limit_to_meet(other) : DWC_NO_LIMIT);
+	dwc_leave(&e->replicas[0], before);
+	return its_end;
 }
 
 /* Both runs have ended, each with an enum dwc_run_end or -errno. */
 static int end(struct dwc_engine *e, int first, int second)
 {
-	int ends[2] = { first, second }, stop = 0;
 	enum dwc_activity before;
+	int stop = 0;
 
-	even_out(e, ends);
-	first = ends[0];
-	second = ends[1];
+	if (e->replicas[0].inner.count < e->replicas[1].inner.count)
+		first = even_out(&e->replicas[0], first, second);
+	else
+		second = even_out(&e->replicas[1], second, first);
 	if (first < 0 || second < 0)
 		return first < 0 ? first : second;
 	if (first == DWC_RUN_STOP_REQUESTED || second == DWC_RUN_STOP_REQUESTED)
@@ -117,7 +111,7 @@ static int end(struct dwc_engine *e, int first, int second)
 	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)
-		return cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1]);
+		return dwc_cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1]);
 	if (first || second) {
 		before = enter_run_of(&e->replicas[!first]);
 		stop = dwc_extend(e, &e->replicas[!first]);
@@ -138,7 +132,7 @@ int dwc_run_sequential(struct dwc_engine *e)
 	first = dwc_replica_call(a, dwc_job_element);
 	dwc_account(e, DWC_AT_SECOND_RUN);
 	if (first == DWC_RUN_TIME_LIMIT)
-		return cut(e, a);
+		return dwc_cut(e, a);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);
 	if (first && e->slice.arm) /* so that e2 is likely to end where e1 did */

@@ -44,11 +44,6 @@ int dwc_memory_at_rest(const struct dwc_engine *e)
 	return (!e->has_pending_io || is_dma_request(&e->exit)) && dwc_returnable(&e->exit, &e->exit);
 }
 
-static int in_ram(const struct dwc_engine *e, uint64_t gpa, uint64_t length)
-{
-	return dwc_is_ram(e->config.ram_bytes, gpa, length);
-}
-
 static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
 	memcpy(out, e->replicas[0].ram + gpa, length);
@@ -63,7 +58,7 @@ static int read_page(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t 
 /* Read for a device, between elements. Returns an enum dwc_memory_result or -errno. */
 int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t length)
 {
-	int status = in_ram(e, gpa, length) ? 0 : -EFAULT;
+	int status = dwc_is_ram(e->config.ram_bytes, gpa, length) ? 0 : -EFAULT;
 
 	for (uint64_t done = 0, piece; !status && done < length; done += piece) {
 		piece = DWC_PAGE - (gpa + done) % DWC_PAGE;
@@ -93,7 +88,7 @@ static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint
 int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN || e->phase == DWC_PHASE_DISCARDED);
-	if (!in_ram(e, gpa, length))
+	if (!dwc_is_ram(e->config.ram_bytes, gpa, length))
 		return -EFAULT;
 	memcpy(e->replicas[0].ram + gpa, data, length);
 	if (e->protects) {

@@ -44,9 +44,15 @@ static const struct dwc_pc *start_of_element(const struct dwc_engine *e)
 }
 
 /* The guest time that the inner exits so far have taken, and the exit after them. */
+static uint64_t accesses_ns(const struct dwc_replica *r)
+{
+	return (r->inner.count + 1ull) * ACCESS_NS;
+}
+
+/* By how much the guest clock has to move after the element for its inner exits. */
 uint64_t dwc_inner_ns(const struct dwc_replica *r)
 {
-	return r->inner.count ? (r->inner.count + 1ull) * ACCESS_NS : 0;
+	return r->inner.count ? accesses_ns(r) : 0;
 }
 
 /* The time that devices see. The guest clock stands still in an element, but programs expect that accesses to devices take time (a
@@ -57,7 +63,7 @@ static uint64_t clock_of_devices(const struct dwc_replica *r)
 
 	if (!e->protects)
 		return dwc_clock_after(e, dwc_ran_ns(r));
-	return (e->log.replayed ? e->log.replayed->inner.now_ns : e->clock.guest_ns) + (r->inner.count + 1ull) * ACCESS_NS;
+	return (e->log.replayed ? e->log.replayed->inner.now_ns : e->clock.guest_ns) + accesses_ns(r);
 }
 
 /* The replica's own devices, to be changed. */
@@ -113,13 +119,13 @@ static int answer(struct dwc_replica *r)
 	const struct dwc_exit *x = &r->exit;
 	const struct dwc_pc *now = inner->pc ? inner->pc : start_of_element(r->engine);
 	struct dwc_pc *next = inner->pc == &inner->pcs[0] ? &inner->pcs[1] : &inner->pcs[0];
-	uint64_t length = dwc_exit_length(x);
-	uint64_t clock_ns = clock_of_devices(r);
+	uint64_t length = dwc_exit_length(x), clock_ns;
 	uint8_t data[DWC_IO_BYTES];
 
 	if ((x->reason != KVM_EXIT_IO && x->reason != KVM_EXIT_MMIO) || (uint64_t)x->size * x->count > sizeof data)
 		return 0;
 	memset(data, 0, length < sizeof r->run->mmio.data ? sizeof r->run->mmio.data : length);
+	clock_ns = clock_of_devices(r);
 	dwc_pc_copy(next, now);
 	if (!serve(r, next, data, clock_ns) || has_effects(r, next))
 		return 0;

@@ -17,7 +17,6 @@
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 
-
 struct dwc_engine;
 struct chase;
 

@@ -48,7 +48,8 @@ static int looks_wanted(const struct dwc_search *s, const uint8_t *at, struct dw
 	return dwc_is_wanted(s, insn) || (insn->kind == DWC_READ_RDSEED && s->kinds >> DWC_READ_RDPID & 1);
 }
 
-/* Set traps from one address on up to another. If SYSENTER is the trap of ring 3, it is also one in ring 0 of long mode. Before long mode a kernel does not use ring 3. */
+/* Set traps from one address on up to another. If SYSENTER is the trap of ring 3, it is also one in ring 0 of long mode. Before long
+ * mode a kernel does not use ring 3. */
 static void set_traps(struct dwc_replica *r, struct traps *traps, uint64_t from, uint64_t to)
 {
 	const struct dwc_engine *e = r->engine;

@@ -10,9 +10,16 @@ from typing import Any
 
 import click
 
-from dwcvmm.cli.against import against, both_builds
 from dwcvmm.cli.apart import check_apart
 from dwcvmm.cli.benchcosts import exits, memory
+from dwcvmm.cli.benchoptions import (
+    against,
+    both_builds,
+    json_option,
+    rounds_option,
+    show_result,
+    work_us,
+)
 from dwcvmm.cli.units import DAY, MS, Duration, Size
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.core.enums import LOG_ELEMENTS
@@ -23,12 +30,12 @@ from dwcvmm.experiments import against as against_build
 from dwcvmm.experiments import bench_runs, guestprocess
 from dwcvmm.experiments.bench_elements import Plan, document, measure
 from dwcvmm.experiments.bench_runs import Guest
-from dwcvmm.experiments.benchtables import against_text, elements_table, runs_text
+from dwcvmm.experiments.benchtables import elements_table, runs_text
 from dwcvmm.experiments.probing import by, here
 from dwcvmm.results.benchfile import OFF, Run
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.streams import say, show
+from dwcvmm.streams import say
 
 MOST_PAGES = 2048  # of the 16 MiB of guest-images/ring3
 LINUX = Path("build/guests/linux")  # guest-images/linux/build.sh
@@ -60,18 +67,10 @@ bench.add_command(exits)
 
 
 @bench.command()
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows as JSON.")
-@click.option(
-    "--work-us", type=click.IntRange(20, 10_000), default=200, show_default=True, help="Computing time of an element."
-)
+@json_option
+@work_us
 @click.option("--pages", type=str, default="0,10,50", show_default=True, help="Pages that an element dirties.")
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 99),
-    default=7,
-    show_default=True,
-    help="Interleaved repetitions; medians are shown.",
-)
+@rounds_option(7)
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(1, LOG_ELEMENTS),
@@ -98,16 +97,11 @@ def elements(
         builds = both_builds(other_path)
         with guestprocess.terminated_like_interrupted():
             rows, found = measure(plan, [by(build) for build in builds])
-        figures = [[each.figures(number) for number in range(rounds)] for each in found]
-        result = document(rows, against_build.result(builds, figures[0], figures[1]))
+        result = document(rows, against_build.of_rounds(builds, rounds, found))
     else:
         rows, _ = interruptible(lambda: measure(plan, [here]))
         result = document(rows)
-    show(elements_table(rows))
-    if result.against:
-        show(against_text(result.against))
-    if file:
-        file.write(pretty_json(result))
+    show_result(result, elements_table(rows), file)
 
 
 def of_runs(command: Callable[..., int]) -> Callable[..., int]:
@@ -187,9 +181,5 @@ def _runs(
         runs = bench_runs.measure(guest, columns, rounds, execute, after_run, by_other)
     compared = against_build.of_runs(builds, rounds, runs) if builds else None
     result = bench_runs.document(guest, columns, rounds, runs, compared)
-    show(runs_text(result))
-    if compared:
-        show(against_text(compared))
-    if file:
-        file.write(pretty_json(result))
+    show_result(result, runs_text(result), file)
     return int(ExitCode.GUEST_FAILED if any(run.wrong and not run.refused for run in result.runs) else ExitCode.OK)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from dwcvmm.cli.against import against, both_builds
+from dwcvmm.cli.benchoptions import against, json_option, probe_builds, rounds_option, show_result, work_us
 from dwcvmm.errors import ConfigError
-from dwcvmm.experiments import against as against_build
 from dwcvmm.experiments import bench_exits, bench_memory
-from dwcvmm.experiments.benchtables import against_text, exits_table, memory_table
-from dwcvmm.experiments.builds import this_build
-from dwcvmm.experiments.guestprocess import terminated_like_interrupted
-from dwcvmm.experiments.probing import by
-from dwcvmm.results.jsonfile import pretty_json
+from dwcvmm.experiments.benchtables import exits_table, memory_table
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.streams import say, show
+from dwcvmm.streams import say
 from dwcvmm.units import parse_size
 
-F = TypeVar("F", bound=Callable[..., Any])
 SIZES = "64M,256M,1G,2G,4G,8G"
 
 
@@ -39,25 +32,10 @@ class Sizes(click.ParamType[tuple[int, ...]]):
             self.fail(str(error), param, ctx)
 
 
-def rounds_option(default: int) -> Callable[[F], F]:
-    return click.option(
-        "--rounds",
-        type=click.IntRange(1, 99),
-        default=default,
-        show_default=True,
-        help="Interleaved repetitions; medians are shown.",
-    )
-
-
-json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows as JSON.")
-
-
 @click.command()
 @json_option
 @click.option("--sizes", type=Sizes(), default=SIZES, show_default=True, help="RAM of the guest, separated by commas.")
-@click.option(
-    "--work-us", type=click.IntRange(20, 10_000), default=200, show_default=True, help="Computing time of an element."
-)
+@work_us
 @click.option("--pages", type=click.IntRange(0, 2048), default=10, show_default=True, help="That an element dirties.")
 @rounds_option(3)
 @against
@@ -67,17 +45,9 @@ def memory(
     """What RAM costs that a guest hardly uses: the start, resident memory, an element. Skips what cannot be had."""
     plan = bench_memory.Plan(sizes, work_us, pages, rounds)
     file = OutputFile(json_path) if json_path else None
-    builds = both_builds(other_path) if other_path else None
-    with terminated_like_interrupted():
-        found = bench_memory.measure(plan, [by(build) for build in builds or [this_build()]], say)
-    figures = [[each.figures(number) for number in range(rounds)] for each in found]
-    compared = against_build.result(builds, figures[0], figures[1]) if builds else None
-    result = bench_memory.document(plan, found[0], compared)
-    show(memory_table(result))
-    if compared:
-        show(against_text(compared))
-    if file:
-        file.write(pretty_json(result))
+    found, compared = probe_builds(other_path, rounds, lambda probes: bench_memory.measure(plan, probes, say))
+    result = bench_memory.document(plan, found, compared)
+    show_result(result, memory_table(result), file)
 
 
 @click.command()
@@ -87,14 +57,6 @@ def memory(
 def exits(json_path: Path | None, rounds: int, other_path: Path | None) -> None:
     """What an exit costs: a device in C, PCI configuration, a device in Python, and memory-mapped, by strategy."""
     file = OutputFile(json_path) if json_path else None
-    builds = both_builds(other_path) if other_path else None
-    with terminated_like_interrupted():
-        found = bench_exits.measure(rounds, [by(build) for build in builds or [this_build()]])
-    figures = [[each.figures(number) for number in range(rounds)] for each in found]
-    compared = against_build.result(builds, figures[0], figures[1]) if builds else None
-    result = bench_exits.document(rounds, found[0], compared)
-    show(exits_table(result))
-    if compared:
-        show(against_text(compared))
-    if file:
-        file.write(pretty_json(result))
+    found, compared = probe_builds(other_path, rounds, lambda probes: bench_exits.measure(rounds, probes))
+    result = bench_exits.document(rounds, found, compared)
+    show_result(result, exits_table(result), file)

@@ -17,7 +17,7 @@ from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
 from dwcvmm.campaign.summary import as_text, summarise
-from dwcvmm.cli.units import Size, Utf8Text
+from dwcvmm.cli.units import Size, Utf8Text, end_at_option
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError, ExitCode
@@ -76,13 +76,7 @@ def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
     default="",
     help="Lines of the console that matter: a regular expression.",
 )
-@click.option(
-    "--end-at",
-    type=click.Choice([e.value for e in EndAt]),
-    default=EndAt.IO.value,
-    show_default=True,
-    help="As of dwcvmm run. With io a fault's text names one place in the guest.",
-)
+@end_at_option(EndAt.IO, "As of dwcvmm run. With io a fault's text names one place in the guest.")
 @click.option("--golden-runs", type=click.IntRange(1), default=3, show_default=True)
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,

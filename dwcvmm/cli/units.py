@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +16,7 @@ from dwcvmm.pc.devices.cmos import parse_date
 from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.units import parse_duration, parse_size
 
+F = TypeVar("F", bound=Callable[..., Any])
 MS, DAY = 1_000_000, 86_400_000_000_000  # ns
 
 
@@ -111,12 +113,16 @@ checkpoint_every = click.option(
     help="Elements between checkpoints. Default: 16, or 1 if replays may not be exact (docs/decisions/0002).",
 )
 
-end_at = click.option(
-    "--end-at",
-    type=click.Choice([e.value for e in EndAt]),
-    default=EngineConfig.end_at.value,
-    show_default=True,
-    help="Where an element ends at the latest: at its slice's end, or at every access to a device, as in 2017.",
+
+def end_at_option(default: EndAt, text: str) -> Callable[[F], F]:
+    return click.option(
+        "--end-at", type=click.Choice([e.value for e in EndAt]), default=default.value, show_default=True, help=text
+    )
+
+
+end_at = end_at_option(
+    EngineConfig.end_at,
+    "Where an element ends at the latest: at its slice's end, or at every access to a device, as in 2017.",
 )
 
 progress = click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from dwcvmm.experiments.builds import Build
 from dwcvmm.results import rates
@@ -27,6 +28,18 @@ def compared(this: Sequence[Figures], other: Sequence[Figures]) -> list[Comparis
             ratio = ratio_of_medians(values, bases)
             found.append(Comparison(strategy=strategy, case=case, figure=figure, this=mine, other=theirs, ratio=ratio))
     return found
+
+
+class Measured(Protocol):
+    """What one build's probes have measured."""
+
+    def figures(self, number: int) -> Figures:
+        """Of one round."""
+
+
+def of_rounds(builds: tuple[Build, Build], rounds: int, found: Sequence[Measured]) -> Against:
+    this, other = ([each.figures(number) for number in range(rounds)] for each in found)
+    return result(builds, this, other)
 
 
 def result(builds: tuple[Build, Build], this: Sequence[Figures], other: Sequence[Figures]) -> Against:

@@ -1,8 +1,11 @@
 /* What Python asks of the engine besides running elements: runs of a replica into an element, requests from other threads, answers. */
 #include "engine.h"
 
+#include <linux/futex.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "assertion.h"
 #include "host.h"
@@ -95,4 +98,6 @@ void dwc_engine_request_stop(struct dwc_engine *e)
 void dwc_engine_request_attention(struct dwc_engine *e)
 {
 	atomic_store(&e->requests.attention, 1);
+	if (atomic_load(&e->requests.sleeping)) /* one side sees what the other has written before */
+		syscall(SYS_futex, &e->requests.attention, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, Size
+from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, NetText, Size
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
+from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.results.divergencekeeper import OPTION
 
@@ -28,6 +29,7 @@ class RunOptions:
     disks: tuple[DiskConfig, ...]
     rng: bool
     virtio_console: bool
+    nets: tuple[NetConfig, ...]
     append: str
     no_default_append: bool
     legacy_pc: bool
@@ -84,6 +86,14 @@ OPTIONS = (
         is_flag=True,
         help="hvc0, beside the serial port on the console; takes the input. "
         "Never shows what was logged before its driver.",
+    ),
+    click.option(
+        "--net",
+        "nets",
+        type=NetText(),
+        multiple=True,
+        help="A network device: user (passt), tap=NAME or socket=PATH, then [,forward=tcp:ADDRESS:PORT:GUESTPORT]"
+        "[,mac=MAC][,mtu=BYTES]. forward is for user.",
     ),
     click.option("--append", default="", help="Added to the kernel's command line."),
     click.option(

@@ -12,6 +12,7 @@ from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.devices.cmos import parse_date
 from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.units import parse_duration, parse_size
@@ -87,6 +88,20 @@ class DiskText(click.ParamType[DiskConfig]):
             return value
         try:
             return parse_disk(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class NetText(click.ParamType[NetConfig]):
+    """ "user,forward=tcp:127.0.0.1:8080:80" -> a network device and its backend."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NetConfig:
+        if isinstance(value, NetConfig):
+            return value
+        try:
+            return parse_net(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 

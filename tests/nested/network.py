@@ -91,7 +91,7 @@ def run(strategy: str, directory: Path, offered: bytes) -> None:
 
 def main(directory: Path, strategies: list[str]) -> None:
     files = directory / "served"
-    files.mkdir()
+    files.mkdir(exist_ok=True)
     offered = hashlib.shake_256(b"offered").digest(FILE_BYTES)
     (files / "file").write_bytes(offered)
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(files), str(SERVER_PORT)]

@@ -7,11 +7,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import find_program
+from passtprocesses import own_mtu, passts, wait_for
 
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.net.backend import LENGTH, Backend
@@ -93,25 +93,6 @@ def test_no_passt(monkeypatch: pytest.MonkeyPatch) -> None:
         open_backend(NetConfig())
 
 
-def passt_processes() -> set[str]:
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            name, state = (process / "comm").read_text().strip(), (process / "stat").read_text().split()[2]
-        except OSError:
-            continue
-        if name.startswith("passt") and state != "Z":
-            found.add(process.name)
-    return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it has not come in time"
-        time.sleep(0.02)
-
-
 def received(backend: Backend, wanted: bytes) -> bytes:
     """What comes, up to something that is wanted in it."""
     space, got = memoryview(bytearray(1 << 18)), bytearray()
@@ -127,27 +108,27 @@ def received(backend: Backend, wanted: bytes) -> bytes:
 def test_passt_answers_and_is_gone_with_us() -> None:
     """Its answer to ARP is from the gateway, whichever that is; the request is for an address that it takes for one."""
     find_program("passt", "passt")
-    before = passt_processes()
-    backend = open_backend(NetConfig())
-    assert (backend.name, backend.mtu) == ("passt", 65520)
-    (started,) = passt_processes() - before
+    mtu = own_mtu()
+    backend = open_backend(NetConfig(mtu=mtu))
+    assert (backend.name, backend.mtu) == ("passt", mtu)
+    assert len(passts(mtu)) == 1
     backend.send(memoryview(LENGTH.pack(len(ARP)) + ARP))
     got = received(backend, b"")
     (length,) = LENGTH.unpack_from(got)
     assert got[4:10] == ARP[6:12], "to the address that has asked"
     assert len(got) >= 4 + length
     backend.close()
-    wait_for(lambda: started not in passt_processes())
+    wait_for(lambda: not passts(mtu))
 
 
 def test_a_port_that_passt_cannot_take_is_an_error_with_a_remedy() -> None:
     find_program("passt", "passt")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         forward = Forward("tcp", "127.0.0.1", taken.getsockname()[1], 80)
-        before = passt_processes()
+        mtu = own_mtu()
         with pytest.raises(HostError, match="forwarded ports free"):
-            open_backend(NetConfig(forwards=(forward,)))
-    wait_for(lambda: passt_processes() <= before)
+            open_backend(NetConfig(forwards=(forward,), mtu=mtu))
+    wait_for(lambda: not passts(mtu))
 
 
 def test_a_tap_that_cannot_be_had() -> None:

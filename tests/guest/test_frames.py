@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from itertools import product
 
 import pytest
 from conftest import ROOT, Booted, StartGuest
 
-from dwcvmm.core.enums import Activity, Copy
+from dwcvmm.core.enums import Copy
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.faults.injector import Became
@@ -45,7 +44,6 @@ class Peer:
         self.ours, self._far = socket.socketpair()
         self.frames: list[bytes] = []
         self.hang_up_after: int | None = None
-        self.delay_s = 0.0  # of each answer
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
@@ -60,7 +58,6 @@ class Peer:
                 if len(self.frames) == self.hang_up_after:
                     self._far.shutdown(socket.SHUT_RDWR)
                     return
-                time.sleep(self.delay_s)
                 answer = bytes(byte ^ 0xFF for byte in self.frames[-1][:ANSWER])
                 self._far.sendall(LENGTH.pack(ANSWER) + answer)
 
@@ -225,14 +222,3 @@ def test_a_network_that_dies_takes_the_link_down_only(boot: StartGuest, peer: Pe
     assert seen == [False]
     assert len(peer.frames) == 10
     assert booted.divergences == []
-
-
-@pytest.mark.parametrize("strategy", [Strategy.OFF, *PROTECTED])
-def test_a_frame_wakes_an_idle_guest_at_once(boot: StartGuest, peer: Peer, strategy: Strategy) -> None:
-    """Not when the next slice of idle time is over, which is 5 ms long."""
-    peer.delay_s = 0.002
-    booted = boot("frames", strategy, virtio=peer.virtio)
-    started = time.monotonic()
-    check(booted, peer)
-    idle_s = booted.machine.core.spent_ns(Activity.IDLE) / 1e9
-    assert idle_s < ROUNDS * 0.004, f"after {time.monotonic() - started:.2f} s in all"

@@ -45,7 +45,7 @@ class Frames(View):
     @property
     def space(self) -> memoryview:
         """Where the stream goes on; `filled` says how much of it there is."""
-        if self._c.done:
+        if self._c.done and (self._c.done == self._c.length or self._c.length > len(self._buffer) // 2):
             rest = bytes(self._buffer[self._c.done : self._c.length])
             self._buffer[: len(rest)] = rest
             self._c.done, self._c.length = 0, len(rest)

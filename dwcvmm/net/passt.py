@@ -12,7 +12,7 @@ import subprocess
 
 from dwcvmm.errors import HostError
 from dwcvmm.net.config import NetConfig
-from dwcvmm.net.stream import StreamBackend
+from dwcvmm.net.stream import StreamBackend, enlarge
 
 PROGRAM = "passt"
 MTU = 65520  # that passt announces by itself; it splits what the host's networks cannot carry
@@ -27,6 +27,7 @@ def start_passt(config: NetConfig) -> StreamBackend:
         raise HostError("there is no passt on this host", "install it (Debian: passt), or use --net tap=NAME")
     mtu = config.mtu or MTU
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    enlarge(theirs)  # what does not fit it drops, and sends again later
     command = [program, "--fd", str(theirs.fileno()), "--quiet", "--stderr", "--mtu", str(mtu), *_forwards(config)]
     try:
         with theirs:

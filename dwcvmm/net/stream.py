@@ -12,7 +12,7 @@ from dwcvmm.errors import os_failure
 from dwcvmm.net.backend import LENGTH, Drops, split
 
 BACKLOG_BYTES = 1 << 20  # that wait for room in the socket; frames beyond it are dropped
-SEND_BUFFER_BYTES = 1 << 20  # asked for; the host may give less
+SOCKET_BYTES = 1 << 20  # of a socket's buffer: asked for; the host may give less
 
 
 class StreamBackend:
@@ -25,8 +25,7 @@ class StreamBackend:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLRDHUP)
         connection.setblocking(False)
-        with suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        enlarge(connection)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -87,6 +86,12 @@ class StreamBackend:
         self.connected = False
         self._backlog.clear()
         self._socket.close()
+
+
+def enlarge(connection: socket.socket) -> None:
+    """Let it hold more that is sent through it and not read yet."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
 
 
 def connect(path: Path) -> socket.socket:

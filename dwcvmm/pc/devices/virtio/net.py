@@ -22,7 +22,8 @@ CLASS_MAC, MAC_ADDR_SET = 1, 1  # a command, and its class
 ACK_OK, ACK_ERROR = 0, 1
 COMMAND_BYTES, MAC_BYTES = 2, 6
 CONFIG = struct.Struct("<6sHHH")  # struct virtio_net_config up to the MTU
-ROOM = 1 << 18  # bytes of frames that are moved at a time
+ROOM = 1 << 18  # bytes of frames that are sent at a time
+AHEAD = 1 << 20  # bytes that are read before the guest has buffers: who sends may drop what does not fit into a socket
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Net(VirtioDevice):
         self.backend, self._own_mac, self.mac = backend, mac, mac
         self._not_sent = Drops()
         self.link_up = backend.connected
-        self._incoming, self._outgoing = Frames(ROOM), Frames(ROOM)
+        self._incoming, self._outgoing = Frames(AHEAD), Frames(ROOM)
 
     @property
     def features(self) -> int:
@@ -72,15 +73,14 @@ class Net(VirtioDevice):
             super().process(index, queue)
 
     def _receive(self, queue: Queue) -> None:
-        """Give the guest what has come, as far as it has buffers. The rest waits in the backend."""
-        mergeable = bool(self.driver_features & MRG_RXBUF)
-        while not self.ended():
+        """Give the guest what has come, as far as it has buffers."""
+        mergeable, has_buffers, came = bool(self.driver_features & MRG_RXBUF), True, 1
+        while has_buffers and came and not self.ended():
             has_buffers = self._incoming.give(queue, mergeable)
             if self._incoming.broken:  # the link is down then
                 self.backend.close()
                 self._incoming.clear()
-            if not has_buffers or not (came := self.backend.receive(self._incoming.space)):
-                return
+            came = self.backend.receive(self._incoming.space)
             self._incoming.filled(came)
 
     def _transmit(self, queue: Queue) -> None:

@@ -2,17 +2,20 @@
 
 For each strategy the guest of guest-images/net gets an address from passt, fetches FILE_BYTES from a server of this
 machine, and serves as much: to curl at once, by connections one after the other, and by several at a time. What came of
-it is in STRATEGY.net.json, beside what inside.py leaves.
+it is in STRATEGY.net.json, beside what inside.py leaves. A guest is told to end; the one of LOSES_PASST ends when its
+carrier is gone, since passt is killed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -25,6 +28,7 @@ IN_TURN, AT_ONCE = 50, 10
 SERVER_PORT, FORWARDED_PORT = 8099, 8098
 LIMIT_S = 240
 HELLO = b"hello\n"
+LOSES_PASST = "sequential"
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -50,7 +54,19 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def visit(console: Path, gone: Callable[[], bool], offered: bytes) -> Visit:
+def kill_passt() -> None:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"--fd" in words and f"127.0.0.1/{FORWARDED_PORT}:80".encode() in words:
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def tell_to_end() -> None:
+    curl(f"http://127.0.0.1:{FORWARDED_PORT}/cgi-bin/done")
+
+
+def visit(console: Path, gone: Callable[[], bool], offered: bytes, end: Callable[[], None]) -> Visit:
     def serving() -> bool:
         return gone() or (console.exists() and "DWCVMM-SERVING" in console.read_text(errors="replace"))
 
@@ -61,7 +77,7 @@ def visit(console: Path, gone: Callable[[], bool], offered: bytes) -> Visit:
     in_turn = curl(f"{url}/small?[1-{IN_TURN}]").count(HELLO)
     in_turn_s = time.monotonic() - started
     at_once = curl("--parallel", "--parallel-immediate", f"{url}/small?[1-{AT_ONCE}]").count(HELLO)
-    curl(f"{url}/cgi-bin/done")
+    end()
     wait_for(gone, "the guest does not end")
     sums = hashlib.sha256(offered).hexdigest(), hashlib.sha256(got).hexdigest()
     return Visit(*sums, in_turn, at_once, file_s, in_turn_s)
@@ -85,7 +101,8 @@ def run(strategy: str, directory: Path, offered: bytes) -> None:
             left.append(pid)
         return bool(left)
 
-    result = visit(directory / f"{strategy}.log", gone, offered)
+    end = kill_passt if strategy == LOSES_PASST else tell_to_end
+    result = visit(directory / f"{strategy}.log", gone, offered, end)
     (directory / f"{strategy}.net.json").write_bytes(msgspec.json.encode(result))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, Size
+from dwcvmm.cli.units import DAY, MS, ConsoleText, DiskText, Duration, FaultText, ModuleText, Size
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
@@ -68,6 +68,7 @@ OPTIONS = (
     click.option(
         "--module",
         "modules",
+        type=ModuleText(),
         multiple=True,
         help="""A file and its arguments, for multiboot kernels. Quotes for a name with blanks: '"FILE" ARGUMENTS'.""",
     ),
@@ -168,7 +169,13 @@ OPTIONS = (
     click.option(
         "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after this time (seconds without a unit)."
     ),
-    click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
+    click.option(
+        "--console",
+        type=ConsoleText(),
+        default="stdio",
+        show_default=True,
+        help="stdio, none, or a file for the output.",
+    ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),
 )

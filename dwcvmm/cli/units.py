@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +13,7 @@ from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.pc.boot.modules import QUOTES, split_module
 from dwcvmm.pc.devices.cmos import parse_date
 from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.units import parse_duration, parse_size
@@ -27,6 +29,7 @@ class Duration(click.ParamType[int]):
 
     def __init__(self, least_ns: int, most_ns: int, bare: str | None = None) -> None:
         self._least, self._most, self._bare = least_ns, most_ns, bare
+        self.bare_numbers = bare is not None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -41,6 +44,7 @@ class Size(click.ParamType[int]):
     """ "256M", "1G", "512" (MiB) -> bytes."""
 
     name = "size"
+    bare_numbers = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -89,6 +93,37 @@ class DiskText(click.ParamType[DiskConfig]):
             return parse_disk(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+    def under(self, text: str, folder: Path) -> str:
+        before = str(folder / "x").removesuffix("x").replace(",", ",,")
+        return before + text if is_relative(text) else text
+
+
+class ModuleText(click.ParamType[str]):
+    """ "FILE ARGUMENTS", or '"FILE" ARGUMENTS': as they are. What they mean depends on which files there are."""
+
+    name = "module"
+
+    def under(self, text: str, folder: Path) -> str:
+        file, arguments = split_module(text, folder)
+        if not is_relative(file):
+            return text
+        file = str(folder / file)
+        quote = next((each for each in QUOTES if each not in file), "")
+        return f"{quote}{file}{quote}" + (f" {arguments}" if arguments else "")
+
+
+class ConsoleText(click.ParamType[str]):
+    """ "stdio", "none", or a file for the output."""
+
+    name = "console"
+
+    def under(self, text: str, folder: Path) -> str:
+        return text if text in ("stdio", "none") else str(folder / text)
+
+
+def is_relative(name: str) -> bool:
+    return bool(name) and not Path(name).is_absolute()
 
 
 class DateText(click.ParamType[int]):

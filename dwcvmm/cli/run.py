@@ -21,6 +21,7 @@ from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, HostError, as_error
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.files import open_output
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
@@ -169,9 +170,12 @@ def run(print_config: bool, **given: Any) -> int:
     options = RunOptions(**given)
     if options.cache_flush and options.strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
-    if not (options.kernel or options.bios or options.disks):
-        raise click.UsageError("nothing to boot: --kernel or --disk")
-    kernel, bios = what_boots(options.kernel, options.bios, bool(options.disks))
+    if options.guest and options.kernel:
+        raise click.UsageError("one kernel: either --guest or --kernel")
+    if not (options.kernel or options.guest or options.bios or options.disks):
+        raise click.UsageError("nothing to boot: --kernel, --guest or --disk")
+    guest = guest_path(options.guest) if options.guest else options.kernel
+    kernel, bios = what_boots(guest, options.bios, bool(options.disks))
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
+from dwcvmm.experiments.tinyguests import guest_names
 from dwcvmm.faults.model import Fault, parse
 from dwcvmm.pc.boot.modules import QUOTES, split_module
 from dwcvmm.pc.devices.cmos import parse_date
@@ -111,6 +113,15 @@ class ModuleText(click.ParamType[str]):
         file = str(folder / file)
         quote = next((each for each in QUOTES if each not in file), "")
         return f"{quote}{file}{quote}" + (f" {arguments}" if arguments else "")
+
+
+class GuestName(click.ParamType[str]):
+    """The name of a tiny guest, which a shell can complete. Whether there is one shows when it is looked for."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(each) for each in guest_names() if each.startswith(incomplete)]
 
 
 class ConsoleText(click.ParamType[str]):

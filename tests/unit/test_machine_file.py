@@ -36,6 +36,7 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {  # by the name of an option's type
     "console": st.sampled_from(["stdio", "none"]) | NAMES,
     "path": NAMES,
     "text": NAMES,
+    "name": NAMES,
 }
 
 

@@ -1,0 +1,114 @@
+"""What pip installs: the wheel, made from the source distribution, in a clean virtual environment, used far from the
+sources.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, needs_kvm
+
+from dwcvmm.errors import ExitCode
+
+pytestmark = [pytest.mark.xdist_group("installed"), pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Installed:
+    sdist: Path
+    wheel: Path
+    prefix: Path
+    folder: Path  # where commands are run
+
+    def __call__(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """With nothing in the environment that leads to the sources, or to another installation."""
+        path = f"{self.prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        environment = {"PATH": path, "HOME": str(self.folder), "LANG": "C.UTF-8"} | more
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("installed")
+    quiet = {"capture_output": True, "text": True}
+    made = subprocess.run([ROOT / "scripts" / "package", folder / "dist"], **quiet)  # type: ignore[call-overload]
+    assert made.returncode == 0, made.stderr
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    [sdist], [wheel] = ((folder / "dist").glob(pattern) for pattern in ("*.tar.gz", "*.whl"))
+    pip = [folder / "venv" / "bin" / "pip", "install", "-q", "--disable-pip-version-check", wheel]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(pip, cwd=folder, env=environment, **quiet)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    return Installed(sdist, wheel, folder / "venv", folder)
+
+
+def test_one_wheel_for_every_python_from_3_11_on(installed: Installed) -> None:
+    """On every system with a C library at least as old as this one's."""
+    assert re.fullmatch(r"dwcvmm-[\d.]+-cp311-abi3-manylinux_2_\d+_x86_64\.whl", installed.wheel.name)
+
+
+def test_the_sources_are_complete(installed: Installed) -> None:
+    """The wheel is made from them. What it needs not, but who builds it may want, is there as well."""
+    with tarfile.open(installed.sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    for name in ("guest-images/ports/ports.asm", "cbits/engine.c", "tests/conftest.py", "scripts/lib.sh", "LICENSE"):
+        assert name in names
+    assert not [name for name in names if name.endswith((".o", ".so", ".pyc", ".bin"))]
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        packed = set(wheel.namelist())
+    guests = {f"dwcvmm/experiments/guests/{path.stem}.bin" for path in (ROOT / "guest-images").glob("*/*.asm")}
+    assert guests <= packed
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dwcvmm").rglob("*.py")}
+    assert modules == {name for name in packed if name.endswith(".py")}
+
+
+def test_doctor(installed: Installed) -> None:
+    done = installed("dwcvmm", "doctor", "--json")
+    assert json.loads(done.stdout)["fit"] is (done.returncode == ExitCode.OK)
+
+
+@needs_kvm
+def test_a_tiny_guest_runs(installed: Installed) -> None:
+    done = installed("dwcvmm", "run", "--guest", "ports", "--fault", "3:e2:rbx:3")
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert done.stdout == (ROOT / "guest-images" / "ports" / "token").read_text()
+    assert "found in element 3, undone" in done.stderr
+    unknown = installed("dwcvmm", "run", "--guest", "port")
+    assert (unknown.returncode, unknown.stderr) == (ExitCode.CONFIG, "dwcvmm: there is no tiny guest 'port': ports?\n")
+
+
+@needs_kvm
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bench elements --rounds 1",
+        "check --guest ports --elements 100",
+        "campaign new c --guest ring3 --faults 2 --golden-runs 1",
+    ],
+)
+def test_commands_find_their_guests(installed: Installed, command: str) -> None:
+    done = installed("dwcvmm", *command.split())
+    assert done.returncode == ExitCode.OK, done.stderr
+
+
+def test_what_needs_a_checkout_says_so(installed: Installed) -> None:
+    done = installed("dwcvmm", "bench", "workload")
+    assert done.returncode == ExitCode.CONFIG
+    assert "in a checkout" in done.stderr

@@ -83,7 +83,14 @@ class FaultText(click.ParamType[Fault]):
             self.fail(str(error), param, ctx)
 
 
-class DiskText(click.ParamType[DiskConfig]):
+class StartsWithFile:
+    """A text that starts with the name of a file, which shells complete."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+class DiskText(StartsWithFile, click.ParamType[DiskConfig]):
     """ "FILE,snapshot,format=raw" -> a disk. A comma in a file's name is written twice, as for QEMU."""
 
     name = "disk"
@@ -101,7 +108,7 @@ class DiskText(click.ParamType[DiskConfig]):
         return before + text if is_relative(text) else text
 
 
-class ModuleText(click.ParamType[str]):
+class ModuleText(StartsWithFile, click.ParamType[str]):
     """ "FILE ARGUMENTS", or '"FILE" ARGUMENTS': as they are. What they mean depends on which files there are."""
 
     name = "module"
@@ -124,7 +131,7 @@ class GuestName(click.ParamType[str]):
         return [CompletionItem(each) for each in guest_names() if each.startswith(incomplete)]
 
 
-class ConsoleText(click.ParamType[str]):
+class ConsoleText(StartsWithFile, click.ParamType[str]):
     """ "stdio", "none", or a file for the output."""
 
     name = "console"

@@ -14,8 +14,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pexpect
 import pytest
-from conftest import ROOT, needs_kvm
+from conftest import ROOT, find_program, needs_kvm
 
 from dwcvmm.errors import ExitCode
 
@@ -112,3 +113,58 @@ def test_what_needs_a_checkout_says_so(installed: Installed) -> None:
     done = installed("dwcvmm", "bench", "workload")
     assert done.returncode == ExitCode.CONFIG
     assert "in a checkout" in done.stderr
+
+
+def test_manual_pages(installed: Installed) -> None:
+    """man(1) finds them by the PATH alone, and troff has nothing to say about them."""
+    find_program("man", "man-db")
+    pages = sorted(path.stem for path in (ROOT / "docs" / "man").glob("*.1"))
+    assert {"dwcvmm", "dwcvmm-run", "dwcvmm-bench-elements"} <= set(pages)
+    for page in pages:
+        done = installed("man", "--warnings", "-P", "cat", page, MANWIDTH="100")
+        assert (done.returncode, done.stderr) == (0, ""), page
+        assert re.search(rf"^NAME\n +{page} +- +\w", done.stdout, re.MULTILINE)
+    assert installed("man", "-w", "dwcvmm-run").stdout == f"{installed.prefix}/share/man/man1/dwcvmm-run.1\n"
+    shown = installed("man", "-P", "cat", "dwcvmm", "run", MANWIDTH="100").stdout  # as two words
+    for words in ("--strategy [off|sequential|parallel|in-place]", "-q, --quiet", "stopped by divergences"):
+        assert words in shown
+
+
+def test_bash_completes(installed: Installed) -> None:
+    environment = {"PATH": f"{installed.prefix}/bin:/usr/bin:/bin", "PS1": "ready> ", "TERM": "dumb"}
+    bash = pexpect.spawn("bash", ["--norc"], env=environment, cwd=str(installed.folder), timeout=60, encoding="utf-8")
+    bash.expect_exact("ready> ")
+    bash.sendline("bind 'set enable-bracketed-paste off'; eval \"$(dwcvmm completion bash)\"; echo so\\it is")
+    bash.expect_exact("soit is")
+    bash.expect_exact("ready> ")
+    bash.send("dwcvmm ru\t")
+    bash.expect_exact("dwcvmm run ")
+    bash.send("--strat\t")
+    bash.expect_exact("--strategy ")
+    bash.send("\t\t")
+    for strategy in ("off", "sequential", "parallel", "in-place"):
+        bash.expect_exact(strategy)
+    bash.send("of\t--guest hid\t")
+    bash.expect_exact("off --guest hidden ")
+    (installed.folder / "some-disk.img").touch()
+    bash.send("--disk some\t")
+    bash.expect_exact("--disk some-disk.img ")
+    bash.close(force=True)
+
+
+def test_fish_completes(installed: Installed) -> None:
+    find_program("fish", "fish")
+    for words, completed in (("dwcvmm ru", "run"), ("dwcvmm run --strategy se", "sequential")):
+        done = installed("fish", "-c", f"dwcvmm completion fish | source; complete -C {words!r}")
+        assert done.stdout.split("\t")[0].strip() == completed, done.stderr
+
+
+def test_zsh_reads_the_script(installed: Installed) -> None:
+    find_program("zsh", "zsh")
+    script = installed("dwcvmm", "completion", "zsh").stdout
+    assert "#compdef dwcvmm" in script
+    (installed.folder / "completion.zsh").write_text(script)
+    done = installed("zsh", "-n", "completion.zsh")
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = installed("zsh", "-fc", "autoload -U compinit; compinit -D; . ./completion.zsh; echo $_comps[dwcvmm]")
+    assert loaded.stdout.strip() == "_dwcvmm_completion", loaded.stderr

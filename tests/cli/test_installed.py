@@ -5,59 +5,18 @@ sources.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path
 
 import pexpect
 import pytest
 from conftest import ROOT, find_program, needs_kvm
+from installation import Installed
 
 from dwcvmm.errors import ExitCode
 
 pytestmark = [pytest.mark.xdist_group("installed"), pytest.mark.timeout(600)]
-
-
-@dataclass(frozen=True)
-class Installed:
-    sdist: Path
-    wheel: Path
-    prefix: Path
-    folder: Path  # where commands are run
-
-    def __call__(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """With nothing in the environment that leads to the sources, or to another installation."""
-        path = f"{self.prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-        environment = {"PATH": path, "HOME": str(self.folder), "LANG": "C.UTF-8"} | more
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    folder = tmp_path_factory.mktemp("installed")
-    quiet = {"capture_output": True, "text": True}
-    made = subprocess.run([ROOT / "scripts" / "package", folder / "dist"], **quiet)  # type: ignore[call-overload]
-    assert made.returncode == 0, made.stderr
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    [sdist], [wheel] = ((folder / "dist").glob(pattern) for pattern in ("*.tar.gz", "*.whl"))
-    pip = [folder / "venv" / "bin" / "pip", "install", "-q", "--disable-pip-version-check", wheel]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(pip, cwd=folder, env=environment, **quiet)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stderr
-    return Installed(sdist, wheel, folder / "venv", folder)
 
 
 def test_one_wheel_for_every_python_from_3_11_on(installed: Installed) -> None:

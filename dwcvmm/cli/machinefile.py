@@ -23,6 +23,7 @@ from dwcvmm.files import read_file
 MOST_BYTES = 1 << 16
 ARGUMENT = "machine"
 GIVEN = "dwcvmm.machine"  # in click's context: values by key, and whether they are of a file
+NOT_TOML = (ValueError, RecursionError)  # also of a number with too many digits, and of arrays within arrays
 SAID = " - at `$"  # msgspec's word for the place of an error
 
 
@@ -53,7 +54,7 @@ def read_machine(path: Path, command: click.Command) -> dict[str, Any]:
         found = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8, so no machine in TOML (a kernel is given by --kernel)") from error
-    except tomllib.TOMLDecodeError as error:
+    except NOT_TOML as error:
         raise ConfigError(f"{path}: {error}") from error
     options = machine_options(command)
     for key in found:
@@ -69,7 +70,7 @@ def read_machine(path: Path, command: click.Command) -> dict[str, Any]:
     for key in found:
         try:
             values[key] = _texts(options[key], getattr(known, str(options[key].name)), path.parent)
-        except (click.BadParameter, ConfigError) as error:
+        except (click.BadParameter, ConfigError, ValueError) as error:  # ValueError: too many digits
             why = error.message if isinstance(error, click.BadParameter) else str(error)
             raise ConfigError(f"{_place(path, text, key)}: {why}") from error
     return values
@@ -81,6 +82,8 @@ def _texts(option: click.Option, value: Any, folder: Path) -> Any:
         return value
     texts = [place_under(option, str(each), folder) for each in (value if option.multiple else [value])]
     for each in texts:
+        if "\0" in each:  # which no argument of a command can have
+            raise ConfigError(f"{each!r} has a zero in it")
         option.type.convert(each, option, None)
     return texts if option.multiple else texts[0]
 
@@ -112,7 +115,7 @@ def _statements(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         part += line
         try:
             found = tomllib.loads(part)
-        except tomllib.TOMLDecodeError:
+        except NOT_TOML:
             continue
         inside = inside or part.lstrip().startswith("[")  # of a table: what follows belongs to one
         if found and (not inside or part.lstrip().startswith("[")):

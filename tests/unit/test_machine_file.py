@@ -136,6 +136,11 @@ def test_the_command_line_overrides_and_adds(tmp_path: Path) -> None:
         ('disk = ["a", "b,foo"]', "line 5: disk: 'foo': a disk can be"),
         ('fault = ["1:e3:rax:1"]', "line 5: fault: "),
         ("memory = [", "at end of document"),
+        ("memory = " + "[" * 3000, "recursion"),
+        ("memory = " + "9" * 5000, "4300 digits"),
+        ("memory = 0x" + "f" * 5000, "line 5: memory: Exceeds the limit"),
+        ('kernel = "a\\u0000b"', "line 5: kernel: "),
+        ('module = ["a\\u0000b"]', "zero in it"),
         ("quiet = true\nquiet = true", "Cannot overwrite a value (at line 6"),
     ],
 )

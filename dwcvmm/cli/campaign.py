@@ -16,6 +16,7 @@ from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
+from dwcvmm.campaign.statistics import clopper_pearson
 from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import GuestName, Size, Utf8Text, end_at_option
 from dwcvmm.cli.worker import interruptible
@@ -193,6 +194,7 @@ def resume(directory: Path, jobs: int | None, limit: int | None, most_silent: in
 
 def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
     place = Directory(directory)
+    clopper_pearson(0, 1)  # without SciPy there are no bounds: that is said before all the faults, not after them
     cpus = len(os.sched_getaffinity(0))
     workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
     line = ProgressLine()

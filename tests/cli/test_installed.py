@@ -68,6 +68,14 @@ def test_commands_find_their_guests(installed: Installed, command: str) -> None:
     assert done.returncode == ExitCode.OK, done.stderr
 
 
+@needs_kvm
+def test_what_is_missing_is_said_before_the_work(installed: Installed) -> None:
+    installed("dwcvmm", "campaign", "new", "early", "--guest", "ring3", "--faults", "2", "--golden-runs", "1")
+    done = installed("dwcvmm", "campaign", "run", "early")
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == "dwcvmm: bounds need SciPy: pip install 'dwcvmm[report]'\n"
+
+
 def test_what_needs_a_checkout_says_so(installed: Installed) -> None:
     done = installed("dwcvmm", "bench", "workload")
     assert done.returncode == ExitCode.CONFIG

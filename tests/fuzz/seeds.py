@@ -87,5 +87,10 @@ SEEDS: dict[str, list[bytes]] = {
         # more digits than Python makes an integer of
         *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(6) for prefix in (b"", b"1:e2:rax:", b"utc=")),
     ],
+    "machine_file": [
+        b'kernel = "k"\nmemory = 512\nrng = true\ndisk = ["a,snapshot", "b"]\nmodule = [\n  "m x",\n]\n',
+        b"timeout = 1.5\nclock-divisor = 0x10\nrtc = 'fixed'\nstrategy = \"off\"\nfault = ['5000:e2:rax:3']\n",
+        b"[table]\na.b = 1979-05-27T07:32:00Z\n[[c]]\n",
+    ],
     "results": [b"dwcvmm-divergence/1\n", b'{"schema": "dwcvmm-report/1"}'],
 }

@@ -21,6 +21,8 @@ from qcow2images import check_promises
 from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
+from dwcvmm.cli.machinefile import read_machine
+from dwcvmm.cli.run import run
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
@@ -205,6 +207,12 @@ def texts(data: bytes) -> None:
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
 
+def machine_file(data: bytes) -> None:
+    """A machine in a file, as dwcvmm run reads it."""
+    with contextlib.suppress(ConfigError):
+        read_machine(_file(data), run)
+
+
 def results(data: bytes) -> None:
     """A kept divergence, a report."""
     path = _file(data)
@@ -223,6 +231,7 @@ TARGETS: dict[Callable[[bytes], None], int] = {
     virtio_block: 100_000,
     virtio_console: 75_000,
     virtio_rng: 75_000,
-    results: 60_000,
+    results: 40_000,
+    machine_file: 20_000,
     qcow2: 40_000,
 }

@@ -214,9 +214,9 @@ class Machine:
         return result
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
-        """As `run`, without waiting. Meanwhile only `stop`, `close`, `send_input`, `request_attention`,
-        `wait_when_idle` and the figures may be used: `elements`, `outcome`, `seconds`, `remarks`, `input_backlog`,
-        `closed`, `result`.
+        """As `run`, without waiting. Meanwhile only `stop`, `close`, `send_input`, `power_button`,
+        `request_attention`, `wait_when_idle` and the figures may be used: `elements`, `outcome`, `seconds`, `remarks`,
+        `input_backlog`, `power_button_enabled`, `closed`, `result`.
         """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
@@ -322,6 +322,17 @@ class Machine:
     def send_input(self, data: bytes) -> None:
         """From any thread: send bytes to the console. They wait until the guest takes them."""
         self._pc.send_input(data)
+
+    def power_button(self) -> bool:
+        """From any thread, an observer or a signal handler: press the PC's power button. Returns whether the guest has
+        enabled its event (ACPI 4.8.2.2.1); if not, nothing will follow.
+        """
+        return self._pc.press_power_button()
+
+    @property
+    def power_button_enabled(self) -> bool:
+        """Whether the guest has enabled the event of the power button: only then does it answer to a press."""
+        return self._pc.power_button_enabled
 
     @property
     def input_backlog(self) -> int:

@@ -74,6 +74,7 @@ class Session(Observer):
         self._finished, self._told = threading.Event(), threading.Event()
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = self._input_full = self._in_shell = False
+        self._running = self._asked_to_power_off = self._to_say_so = False
         self._previous: dict[int, Any] = {}  # the signal handlers from before
         machine.observe(self)
 
@@ -109,6 +110,7 @@ class Session(Observer):
                 self._watchdog.before_exit = self._terminal.restore
                 self._terminal.enter_raw()
             running = self.machine.run_async()
+            self._running = True
             running.add_done_callback(lambda _: self._done())
             self._attend()
         finally:
@@ -157,9 +159,18 @@ class Session(Observer):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._in_shell and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM and self._can_power_off():
+            self._asked_to_power_off = self._to_say_so = True
+            self.machine.power_button()
+            return
         self._end(Outcome.TIMEOUT if self._late else Outcome.INTERRUPTED)
         if self._in_shell:
             raise SystemExit
+
+    def _can_power_off(self) -> bool:
+        """Whether the guest can end by itself, as a computer does when its button is pressed. It is asked once."""
+        running = self._running and not self._finished.is_set() and not self._ending.requested and not self._in_shell
+        return running and not self._asked_to_power_off and self.machine.power_button_enabled
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         """SIGTSTP: restore the terminal's modes before the process stops, and set ours again when it continues."""
@@ -184,6 +195,9 @@ class Session(Observer):
                 events = {key.fd for key, _ in selector.select(0 if at_hand else remaining)}
                 if self._wake_read in events:
                     os.read(self._wake_read, 4096)
+                if self._to_say_so:
+                    self._to_say_so = False
+                    say("dwcvmm: the power button was pressed; a second SIGTERM ends the guest at once")
                 if at_hand or self._input.fd in events:
                     self._read_input()
 
@@ -211,6 +225,9 @@ class Session(Observer):
             self._end(Outcome.INTERRUPTED)
         elif command is Key.HELP:
             say("\n" + HELP, end="")
+        elif command is Key.POWER:
+            if not self.machine.power_button():
+                say("\nthe guest does not listen to the power button")
         elif command is Key.STATUS:
             core = self.machine.pc.core
             stats = core.stats

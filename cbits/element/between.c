@@ -66,8 +66,10 @@ static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count))
+	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count)) {
+		atomic_store(&e->requests.soon, 0);
 		return DWC_STOP_ATTENTION;
+	}
 	if (dwc_uart_wants_drain(&e->pc.uart))
 		return DWC_STOP_CONSOLE;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */

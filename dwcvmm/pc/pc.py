@@ -299,7 +299,7 @@ class PC:
         enabled its event; if not, only the status bit says that it was pressed.
         """
         self._button_pressed = True
-        self.request_attention()
+        self.request_attention(soon=True)
         return self.power_button_enabled
 
     @property
@@ -307,9 +307,11 @@ class PC:
         """Whether the guest is told if the power button is pressed."""
         return self.core.chipset.power_button_enabled
 
-    def request_attention(self) -> None:
-        """From any thread: make C return at the next element's end."""
-        self.core.request_attention()
+    def request_attention(self, soon: bool = False) -> None:
+        """From any thread: make C return at the next element's end. `soon`: an element that is long is cut for it, and
+        executed again.
+        """
+        self.core.request_attention(soon)
 
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass in real time, since input may come meanwhile."""

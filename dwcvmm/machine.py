@@ -37,6 +37,7 @@ from dwcvmm.units import Duration, Size, duration_ns, size_bytes
 
 if TYPE_CHECKING:
     from dwcvmm.results.reportfile import Report
+    from dwcvmm.results.status import Status
 
 T = TypeVar("T")
 FilePath = str | os.PathLike[str]
@@ -218,7 +219,7 @@ class Machine:
     def run_async(self, until_element: int | None = None) -> Future[Result]:
         """As `run`, without waiting. Meanwhile only `stop`, `close`, `pause`, `resume`, `between`, `send_input`,
         `power_button`, `request_attention`, `wait_when_idle` and the figures may be used: `elements`, `outcome`,
-        `seconds`, `paused`, `remarks`, `input_backlog`, `power_button_enabled`, `closed`, `result`.
+        `seconds`, `paused`, `remarks`, `input_backlog`, `power_button_enabled`, `closed`, `result`, `status`.
         """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
@@ -284,6 +285,13 @@ class Machine:
     def remarks(self) -> Sequence[str]:
         """Remarks about memory and the disks, as sentences for the user."""
         return self._pc.remarks
+
+    def status(self) -> Status:
+        """From any thread: figures of a guest that runs, each as it is at that moment (dwcvmm/results/status.py)."""
+        from dwcvmm.results.status import status_of
+
+        self._check_open()
+        return status_of(self._pc, self.seconds, self.paused)
 
     def result(self) -> Result:
         """The result so far; also after `close`."""

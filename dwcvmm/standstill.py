@@ -85,6 +85,7 @@ class Standstill(Observer):
             return
         core, self._since_ns = self._pc.core, time.monotonic_ns()
         core.end_account(False)
+        self._pc.observers.paused()
         self._stands.set()
         try:
             while self._wanted and not self._pc.outcome:
@@ -97,6 +98,7 @@ class Standstill(Observer):
             self._stood_ns, self._since_ns = self._stood_ns + stood_ns, 0
             core.stood(stood_ns)
             core.begin_account()
+            self._pc.observers.resumed()
 
     def close(self) -> None:
         """The guest has ended: refuse what was asked for, and whatever will be."""

@@ -104,7 +104,7 @@ static int start_kicks(struct dwc_replica *r)
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
-	event._sigev_un._tid = (int)syscall(SYS_gettid);
+	event._sigev_un._tid = r->tid;
 	if (timer_create(CLOCK_MONOTONIC, &event, &r->own.timer))
 		return -errno;
 	r->own.has_timer = 1;
@@ -117,7 +117,7 @@ static void disown(struct dwc_replica *r)
 {
 	if (r->own.has_timer)
 		timer_delete(r->own.timer);
-	r->own.has_timer = 0;
+	r->own.has_timer = r->tid = 0;
 	dwc_counter_close(r);
 	kicked = NULL;
 	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
@@ -132,6 +132,7 @@ static int own(struct dwc_replica *r)
 
 	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
 		return -errno;
+	r->tid = (int)syscall(SYS_gettid);
 	/* leave all signals but the kicks to other threads, so that they do not cut elements */
 	sigfillset(&set);
 	sigdelset(&set, KICK_SIGNAL);

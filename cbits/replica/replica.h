@@ -75,6 +75,7 @@ struct dwc_replica {
 	/* the thread that owns this vCPU, if it is not the caller's */
 	pthread_t thread;
 	int has_thread;
+	int tid; /* of the thread that owns it, 0: none */
 	int (*job)(struct dwc_replica *);
 	int job_result;
 	int at_once; /* the job runs while the caller does something else */

@@ -51,6 +51,7 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    control: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -169,6 +170,11 @@ OPTIONS = (
         "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after this time (seconds without a unit)."
     ),
     click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
+    click.option(
+        "--control",
+        type=click.Path(path_type=Path),
+        help="Make a unix socket that speaks QMP, for qmp-shell, dwcvmm ctl and dwcvmm top (docs/usage.md).",
+    ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),
 )

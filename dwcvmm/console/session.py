@@ -17,10 +17,12 @@ from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
-from dwcvmm.errors import ExitCode
+from dwcvmm.errors import ExitCode, MachineStateError
 from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.results.status import Status
+from dwcvmm.results.statustext import describe
 from dwcvmm.streams import say
 
 # all catchable signals that end a process, except those of its own faults: the terminal must not stay raw
@@ -56,17 +58,26 @@ class Ending:
 
 class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
+    `always_waits`: the guest's idle time passes in real time even when the input has ended.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
 
     def __init__(
-        self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
+        self,
+        machine: Machine,
+        input_fd: int | None,
+        deadline: float | None,
+        ending: Ending,
+        watchdog: Watchdog,
+        always_waits: bool = False,
     ) -> None:
         self.machine = machine
+        self._always_waits = always_waits
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input = Input(input_fd)
+        self._status: Status | None = None  # when it was last asked for
         self._terminal = Terminal(input_fd) if input_fd is not None else None
         self._keys = KeyParser()
         self._wake_read, self._wake_write = os.pipe()
@@ -104,15 +115,15 @@ class Session(Observer):
         # also wakes up select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
-            self.machine.wait_when_idle(not self._input.ended)
+            self.machine.wait_when_idle(self._always_waits or not self._input.ended)
             if self.interactive and self._terminal:
                 say("Ctrl-a h shows the keys")
                 self._watchdog.before_exit = self._terminal.restore
                 self._terminal.enter_raw()
-            running = self.machine.run_async()
-            self._running = True
-            running.add_done_callback(lambda _: self._done())
-            self._attend()
+            running = self._begin()
+            if running:
+                running.add_done_callback(lambda _: self._done())
+                self._attend()
         finally:
             self._resume.set()
             if running:
@@ -126,8 +137,19 @@ class Session(Observer):
             if not self.stuck:
                 os.close(self._wake_read)
                 os.close(self._wake_write)
-        if not self.stuck:
+        if running and not self.stuck:
             running.result()
+
+    def _begin(self) -> Future[Result] | None:
+        """None if a signal has ended the guest before it began."""
+        try:
+            running = self.machine.run_async()
+        except MachineStateError:
+            if not self._ending.requested:
+                raise
+            return None
+        self._running = True
+        return running
 
     def _wait_for(self, running: Future[Result]) -> None:
         """Wait for the run; once it is to end, only as long as it makes progress."""
@@ -170,7 +192,8 @@ class Session(Observer):
     def _can_power_off(self) -> bool:
         """Whether the guest can end by itself, as a computer does when its button is pressed. It is asked once."""
         running = self._running and not self._finished.is_set() and not self._ending.requested and not self._in_shell
-        return running and not self._asked_to_power_off and self.machine.power_button_enabled
+        listens = self.machine.power_button_enabled and not self.machine.paused and not self.machine.outcome
+        return running and listens and not self._asked_to_power_off
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         """SIGTSTP: restore the terminal's modes before the process stops, and set ours again when it continues."""
@@ -210,7 +233,7 @@ class Session(Observer):
         """Pass on what was typed."""
         data = self._input.read()
         if self._input.ended:
-            self.machine.wait_when_idle(False)
+            self.machine.wait_when_idle(self._always_waits)
             return
         commands: list[Key] = []
         if self.interactive:
@@ -229,12 +252,9 @@ class Session(Observer):
             if not self.machine.power_button():
                 say("\nthe guest does not listen to the power button")
         elif command is Key.STATUS:
-            core = self.machine.pc.core
-            stats = core.stats
-            say(
-                f"\n{stats.committed} elements, {stats.rollbacks} rollbacks, {stats.pages_compared} pages compared, "
-                f"guest time {core.guest_ns / 1e9:.3f} s"
-            )
+            status = self.machine.status()
+            say("\n" + describe(status, self._status))
+            self._status = status
         else:
             self._shell()
 

@@ -139,6 +139,11 @@ class Core(View):
         """Guest physical addresses of the pages in either dirty log of this element."""
         return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
 
+    @property
+    def hot_pages(self) -> int:
+        """How many pages were compared at the last comparison of memory. From any thread."""
+        return int(self._c.dirty.count)
+
     def touched_pages(self) -> Iterator[int]:
         """Guest physical addresses of all pages that were written in any copy: by the guest as far as dirty logs have
         been read, by the VMM, or by a fault. All others are zeros in all copies.

@@ -360,3 +360,19 @@ def test_check_reports(guests: Path, tmp_path: Path) -> None:
     found = json.loads(result.read_text())
     assert (found["schema"], found["elements"], found["unexplained"]) == ("dwcvmm-check/1", 300, 0)
     assert sum(found["by_end"].values()) == 300
+
+
+@needs_kvm
+def test_a_signal_just_before_the_guest_begins(guests: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from dwcvmm.machine import Machine\n"
+        "real = Machine.run_async\n"
+        "def late(self):\n    os.kill(os.getpid(), signal.SIGINT)\n    return real(self)\n"
+        "Machine.run_async = late\n"
+        "from dwcvmm.cli.main import main; main()\n"
+    )
+    run = ["run", "--kernel", str(guests / "ports.bin"), "--memory", "16M", "--report", str(tmp_path / "r")]
+    done = subprocess.run([sys.executable, "-c", program, *run], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == ExitCode.INTERRUPTED, done.stderr
+    assert load(tmp_path / "r").outcome == "interrupted"

@@ -489,6 +489,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "translate": (lambda machine: machine.translate(FREE), None, CLOSED),
     "describe": (lambda machine: "rip" in machine.describe().lower(), None, CLOSED),
     "report": (lambda machine: machine.report().strategy == machine.pc.config.engine.strategy, None, CLOSED),
+    "status": (lambda machine: machine.status().strategy == machine.pc.config.engine.strategy, None, CLOSED),
     "observe": (lambda machine: machine.observe(Observer()), None, CLOSED),
     "pc": (lambda machine: machine.pc.config.memory_bytes, None, CLOSED),
     "stop": (lambda machine: machine.stop(Outcome.CRASH), None, None),
@@ -513,6 +514,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
 }
 SHOWN = {
     "registers": "apic_base", "read_memory": b"\0\0", "translate": FREE, "describe": True, "report": True,
+    "status": True,
     "pc": 16 << 20, "input_backlog": 0, "seconds": True, "remarks": [],
     "power_button": False, "power_button_enabled": False, "paused": False, "wait_paused": False,
 }  # fmt: skip

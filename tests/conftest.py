@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,9 @@ from dwcvmm.pc.virtiodevices import VirtioConfig
 # how long an example takes says something of the machine, not of the code
 settings.register_profile("dwcvmm", deadline=None)
 settings.load_profile("dwcvmm")
+
+# a shell's `&` has SIGINT ignored; commands that tests start would inherit it, and tests of Ctrl-C would wait in vain
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 GUESTS = ROOT / "build" / "guests"

@@ -111,7 +111,7 @@ static int start_kicks(struct dwc_replica *r)
 	memset(&event, 0, sizeof event);
 	event.sigev_notify = SIGEV_THREAD_ID;
 	event.sigev_signo = KICK_SIGNAL;
-	event._sigev_un._tid = (int)syscall(SYS_gettid);
+	event._sigev_un._tid = r->tid;
 	if (timer_create(CLOCK_MONOTONIC, &event, &r->own.timer))
 		return -errno;
 	r->own.has_timer = 1;
@@ -124,7 +124,7 @@ static void disown(struct dwc_replica *r)
 {
 	if (r->own.has_timer)
 		timer_delete(r->own.timer);
-	r->own.has_timer = 0;
+	r->own.has_timer = r->tid = 0;
 	dwc_counter_close(r);
 	if (kicked == r)
 		kicked = NULL;
@@ -150,6 +150,7 @@ static int own(struct dwc_replica *r)
 		pthread_sigmask(SIG_SETMASK, &set, &before_owning.signals);
 	}
 	before_owning.replicas++;
+	r->tid = (int)syscall(SYS_gettid);
 	kicked = r;
 	err = dwc_replica_pin(r);
 	if (!err && r->engine->config.counting)

@@ -60,6 +60,7 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
+	int may_be_cut; /* its run can end before it has come to an end, if the caller asks for that */
 	enum dwc_stage stage;
 	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
 	 * slice ends; 0: no limit */
@@ -74,6 +75,7 @@ struct dwc_replica {
 	/* the thread that owns this vCPU, if it is not the caller's */
 	pthread_t thread;
 	int has_thread;
+	int tid; /* of the thread that owns it, 0: none */
 	int (*job)(struct dwc_replica *);
 	int job_result;
 	int at_once; /* the job runs while the caller does something else */

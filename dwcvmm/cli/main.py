@@ -12,6 +12,7 @@ from dwcvmm.cli.bench import bench
 from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
 from dwcvmm.cli.completion import completion
+from dwcvmm.cli.ctl import ctl
 from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.report import report
@@ -29,6 +30,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(ctl)
 cli.add_command(doctor)
 cli.add_command(bench)
 cli.add_command(check)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
+import signal
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +20,10 @@ from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
+from dwcvmm.control import commands, qmp
+from dwcvmm.control.machinecontrol import MachineControl
+from dwcvmm.control.server import Server
+from dwcvmm.control.socketfile import SocketFile
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
@@ -154,6 +161,20 @@ def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: by
     )
 
 
+def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None) -> Server:
+    """Let the machine be controlled by its socket, from now on."""
+
+    def end(outcome: Outcome) -> None:
+        machine.stop(outcome)
+        _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
+
+    control = MachineControl(machine, end, lambda: machine.report(base))
+    server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
+    control.announce = server.announce
+    server.start()
+    return server
+
+
 @click.command(cls=MachineCommand)
 @click.argument(ARGUMENT, required=False, expose_value=False, type=click.Path(), metavar="[MACHINE.toml]")
 @run_options
@@ -189,7 +210,8 @@ def run(print_config: bool, **given: Any) -> int:
         check_baseline(options.baseline, base, image)
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
-    sandbox = None if options.no_sandbox else Sandbox()
+    socket_file = SocketFile(options.control) if options.control else None
+    sandbox = None if options.no_sandbox else Sandbox(socket_file.socket.fileno() if socket_file else None)
     if not options.quiet:
         say_of_kernel(options, kernel, image)
     output_fd, input_fd = open_console(options.console)
@@ -205,7 +227,8 @@ def run(print_config: bool, **given: Any) -> int:
     if keeper:
         machine.observe(keeper)
     output.on_closed = machine.stop
-    session = Session(machine, input_fd, deadline, ending, watchdog)
+    session = Session(machine, input_fd, deadline, ending, watchdog, always_waits=bool(socket_file))
+    server = serve_control(machine, socket_file, base) if socket_file else None
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
@@ -213,7 +236,7 @@ def run(print_config: bool, **given: Any) -> int:
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
-    with session:
+    with session, closing(server) if server else nullcontext():
         try:
             session.run()
         except Exception as error:

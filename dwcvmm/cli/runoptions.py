@@ -52,6 +52,7 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    control: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -177,6 +178,11 @@ OPTIONS = (
         default="stdio",
         show_default=True,
         help="stdio, none, or a file for the output.",
+    ),
+    click.option(
+        "--control",
+        type=click.Path(path_type=Path),
+        help="Make a unix socket that speaks QMP, for qmp-shell, dwcvmm ctl and dwcvmm top (docs/usage.md).",
     ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),

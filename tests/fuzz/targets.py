@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 import contextlib
@@ -24,10 +25,14 @@ from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 from dwcvmm.cli.machinefile import read_machine
 from dwcvmm.cli.run import run
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.control.commands import commands_of
+from dwcvmm.control.messages import Splitter, TooLongError
+from dwcvmm.control.qmp import Conversation
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
+from dwcvmm.faults.model import parse
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc import layout
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
@@ -193,6 +198,8 @@ def registers(data: bytes) -> None:
         size = 1 if device is keyboard else SIZES[small % 4]
         if size <= length:
             _access(device, bool(small & 4), first + (at << 4 | value & 15) % (length - size + 1), size, value)
+        if small & 64:
+            pc.press_power_button()
         now += value >> 32
         pc.tick(now)
         assert pc.deadline(now) > now, "what is due has come"
@@ -213,6 +220,35 @@ def machine_file(data: bytes) -> None:
         read_machine(_file(data), run)
 
 
+class _Silent:
+    """A machine of which whatever is asked is done."""
+
+    status = "running"
+
+    def inject(self, fault: str) -> None:
+        parse(fault)
+
+    def do(self) -> None:
+        """Nothing."""
+
+    stop = cont = power_down = reset = quit = details = report = do
+
+
+def control_socket(data: bytes) -> None:
+    """What a client sends, in pieces; the first byte says how long they are. Each message has one answer, which is JSON
+    on one line.
+    """
+    splitter, conversation = Splitter(), Conversation(commands_of(_Silent()))
+    conversation.answer(b'{"execute": "qmp_capabilities"}')
+    length = data[0] + 1 if data else 1
+    with contextlib.suppress(TooLongError):
+        for at in range(1, len(data), length):
+            for text in splitter.feed(data[at : at + length]):
+                answer = conversation.answer(text)
+                assert answer.endswith(b"\r\n") and answer.count(b"\n") == 1
+                assert len({"return", "error"} & msgspec.json.decode(answer, type=dict).keys()) == 1
+
+
 def results(data: bytes) -> None:
     """A kept divergence, a report."""
     path = _file(data)
@@ -223,7 +259,8 @@ def results(data: bytes) -> None:
 
 # how often each is run of a million times
 TARGETS: dict[Callable[[bytes], None], int] = {
-    kernel: 240_000,
+    kernel: 180_000,
+    control_socket: 60_000,
     firmware_dma: 10_000,
     texts: 150_000,
     qcow2_header: 100_000,

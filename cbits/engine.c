@@ -95,9 +95,20 @@ void dwc_engine_request_stop(struct dwc_engine *e)
 	atomic_store(&e->requests.stop, 1);
 }
 
-void dwc_engine_request_attention(struct dwc_engine *e)
+void dwc_engine_request_attention(struct dwc_engine *e, int soon)
 {
+	if (soon)
+		atomic_store(&e->requests.soon, 1);
 	atomic_store(&e->requests.attention, 1);
 	if (atomic_load(&e->requests.sleeping)) /* one side sees what the other has written before */
 		syscall(SYS_futex, &e->requests.attention, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* The guest has stood between two elements for that long, as the user wished: that is no guest time. The virtual clock has stood by
+ * itself. */
+void dwc_engine_stood(struct dwc_engine *e, uint64_t ns)
+{
+	if (e->clock.host_base_ns)
+		e->clock.host_base_ns += ns;
+	e->replicas[0].tsc_runs = 0; /* under `off` the TSC is set again, by the clock */
 }

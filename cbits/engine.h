@@ -66,6 +66,7 @@ int dwc_engine_read_again(struct dwc_engine *e, int replica);
 int dwc_engine_run_for(struct dwc_engine *e, int replica, uint64_t ns);
 int dwc_engine_move(struct dwc_engine *e, int replica, int cpu);
 void dwc_engine_request_stop(struct dwc_engine *e);
-void dwc_engine_request_attention(struct dwc_engine *e);
+void dwc_engine_request_attention(struct dwc_engine *e, int soon);
+void dwc_engine_stood(struct dwc_engine *e, uint64_t ns);
 
 #endif

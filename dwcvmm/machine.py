@@ -33,10 +33,12 @@ from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.virtiodevices import VirtioConfig
+from dwcvmm.standstill import Standstill
 from dwcvmm.units import Duration, Size, duration_ns, size_bytes
 
 if TYPE_CHECKING:
     from dwcvmm.results.reportfile import Report
+    from dwcvmm.results.status import Status
 
 T = TypeVar("T")
 FilePath = str | os.PathLike[str]
@@ -155,11 +157,12 @@ class Machine:
         self._closing = threading.RLock()  # which a signal handler that closes the machine may hold already
         self._busy: Future[object] | None = None
         self._started = False
-        self._ran_s = self._running_since = 0.0  # the latter of time.monotonic(), 0 between runs
+        self._ran_s = self._running_since = 0.0  # with pauses; the latter of time.monotonic(), 0 between runs
+        self._standstill = Standstill(self._pc)
         with ExitStack() as made:
             made.callback(self._pc.close)
             self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
-            for each in (self._console_in, observer):
+            for each in (self._standstill, self._console_in, observer):
                 if each:
                     self._pc.observers.add(each)
             self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
@@ -217,9 +220,9 @@ class Machine:
         return result
 
     def run_async(self, until_element: int | None = None) -> Future[Result]:
-        """As `run`, without waiting. Meanwhile only `stop`, `close`, `send_input`, `request_attention`,
-        `wait_when_idle` and the figures may be used: `elements`, `outcome`, `seconds`, `remarks`, `input_backlog`,
-        `closed`, `result`.
+        """As `run`, without waiting. Meanwhile only `stop`, `close`, `pause`, `resume`, `between`, `send_input`,
+        `power_button`, `request_attention`, `wait_when_idle` and the figures may be used: `elements`, `outcome`,
+        `seconds`, `paused`, `remarks`, `input_backlog`, `power_button_enabled`, `closed`, `result`, `status`.
         """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
@@ -235,6 +238,34 @@ class Machine:
         if not self.closed:
             self._pc.end(outcome)
 
+    def pause(self) -> None:
+        """From any thread: let the guest stand between two elements, and its clock with it. `wait_paused` waits for
+        that: an element that is long is cut, but the machine may be waiting for a disk or for whoever reads the
+        console. Before a run: the guest stands before its first element.
+        """
+        self._standstill.pause()
+
+    def resume(self) -> None:
+        """From any thread: let the guest go on."""
+        self._standstill.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the guest stands after `pause`."""
+        return self._standstill.stands
+
+    def wait_paused(self, timeout: Duration) -> bool:
+        """From another thread than the machine's: wait until the guest stands. Returns whether it does."""
+        return self._standstill.wait(duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9)
+
+    def between(self, job: Callable[[], T]) -> Future[T]:
+        """From any thread, while the guest runs or is paused: have a function called between two elements, on the
+        machine's thread. It may use `pc`; what it raises is the future's, and unless it is a ConfigError,
+        GuestMemoryError or MachineStateError ends the run, too. Raises MachineStateError if the guest has ended.
+        """
+        self._check_not_ended()
+        return self._standstill.submit(job)
+
     # looking
 
     @property
@@ -249,14 +280,21 @@ class Machine:
 
     @property
     def seconds(self) -> float:
-        """Time that the guest has run."""
+        """Time that the guest has run, without that for which it was paused."""
         since = self._running_since
-        return self._ran_s + (time.monotonic() - since if since else 0.0)
+        return self._ran_s + (time.monotonic() - since if since else 0.0) - self._standstill.seconds
 
     @property
     def remarks(self) -> Sequence[str]:
         """Remarks about memory and the disks, as sentences for the user."""
         return self._pc.remarks
+
+    def status(self) -> Status:
+        """From any thread: figures of a guest that runs, each as it is at that moment (dwcvmm/results/status.py)."""
+        from dwcvmm.results.status import status_of
+
+        self._check_open()
+        return status_of(self._pc, self.seconds, self.paused)
 
     def result(self) -> Result:
         """The result so far; also after `close`."""
@@ -326,6 +364,17 @@ class Machine:
         """From any thread: send bytes to the console. They wait until the guest takes them."""
         self._pc.send_input(data)
 
+    def power_button(self) -> bool:
+        """From any thread, an observer or a signal handler: press the PC's power button. Returns whether the guest has
+        enabled its event (ACPI 4.8.2.2.1); if not, nothing will follow.
+        """
+        return self._pc.press_power_button()
+
+    @property
+    def power_button_enabled(self) -> bool:
+        """Whether the guest has enabled the event of the power button: only then does it answer to a press."""
+        return self._pc.power_button_enabled
+
     @property
     def input_backlog(self) -> int:
         """Bytes of input that the guest has not taken yet."""
@@ -374,8 +423,9 @@ class Machine:
             raise
         finally:
             pc.core.end_account(pc.outcome is not None)
-            self._ran_s, self._running_since = self.seconds, 0.0
+            self._ran_s, self._running_since = self._ran_s + time.monotonic() - self._running_since, 0.0
             if pc.outcome:
+                self._standstill.close()
                 pc.engine.release()
         result = self.result()
         if result.outcome:

@@ -1,10 +1,11 @@
 """The sandbox: a seccomp filter, by libseccomp, that limits system calls once the guest runs.
 
 All files are open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
-no memory made executable. So an attacker who has taken over the VMM from inside the guest has only the open
-descriptors, and what they are used for. Requests of ioctl(2) are allowed one by one: those that are not include
-TIOCSTI, which types into the user's shell, and KVM's requests that make VMs, devices and events. A call that is not
-allowed fails with EPERM, so if the list lacks a call that the VMM needs there is a message, not a dead guest.
+no memory made executable. Connections can be accepted at the control socket, and at no other. So an attacker who has
+taken over the VMM from inside the guest has only the open descriptors, and what they are used for. Requests of ioctl(2)
+are allowed one by one: those that are not include TIOCSTI, which types into the user's shell, and KVM's requests that
+make VMs, devices and events. A call that is not allowed fails with EPERM, so if the list lacks a call that the VMM
+needs there is a message, not a dead guest.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ TERMINAL_REQUESTS = {  # the terminal's modes, also in the form of newer C libra
     "TCSETSW2": 0x402C542C,
     "TCSETSF2": 0x402C542D,
 }
-REQUESTS = KVM_REQUESTS | PERF_REQUESTS | TERMINAL_REQUESTS
+CONNECTION_REQUESTS = {"FIONBIO": 0x5421}  # so that a client of the control socket that does not read is not waited for
+REQUESTS = KVM_REQUESTS | PERF_REQUESTS | TERMINAL_REQUESTS | CONNECTION_REQUESTS
 # not F_SETOWN: with F_SETSIG it could send any signal to any process of the user
 FCNTL = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_OFD_SETLK)
 
@@ -72,9 +74,10 @@ class When:
     mask: int = ALL_BITS
 
 
-def _conditions() -> list[tuple[str, When]]:
-    """Calls that are allowed only in certain forms, one form a line."""
+def _conditions(listening: int | None = None) -> list[tuple[str, When]]:
+    """Calls that are allowed only in certain forms, one form a line. `listening`: a descriptor to accept from."""
     return [
+        *(("accept4", When(0, fd)) for fd in [listening] if fd is not None),
         *(("ioctl", When(1, request, REQUEST)) for request in REQUESTS.values()),
         *(("fcntl", When(1, command, REQUEST)) for command in FCNTL),
         ("mmap", When(2, 0, PROT_EXEC)),
@@ -114,11 +117,13 @@ def _library() -> ctypes.CDLL:
 
 class Sandbox:
     """Make it before the guest runs, since it loads a library. `enter` can be called once and cannot be undone.
+    `listening`: the descriptor of a socket whose connections can be accepted, by accept4(2); they are read and written
+    as files.
 
     Raises ConfigError without libseccomp, HostError if the kernel refuses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, listening: int | None = None) -> None:
         self._library = _library()
         self._context = self._library.seccomp_init(REFUSE)
         if not self._context:
@@ -126,7 +131,7 @@ class Sandbox:
         self._check(self._library.seccomp_attr_set(self._context, ALL_THREADS, 1))
         for name in ALLOWED:
             self._rule(ALLOW, name)
-        for name, when in _conditions():
+        for name, when in _conditions(listening):
             self._rule(ALLOW, name, when)
         self._rule(NOT_THERE, "clone3")  # a filter cannot see its flags; the C library then uses clone
 

@@ -15,6 +15,7 @@
 #include "pc/interrupts.h"
 #include "pc/lapic.h"
 #include "pc/pc.h"
+#include "pc/power.h"
 #include "pc/uart.h"
 #include "sites/sites.h"
 #include "status.h"
@@ -38,7 +39,8 @@ static void await_attention(struct dwc_engine *e, const struct timespec *longest
 }
 
 /* After HLT only an interrupt lets the guest go on. The virtual clock jumps to the next timer interrupt. With the host's clock, or
- * if input may come, it is waited for: in short pieces, so that requests are seen. */
+ * if input may come, it is waited for: in short pieces, so that requests are seen. So is the power button, by a guest that has
+ * no timer. */
 static int idle(struct dwc_engine *e)
 {
 	struct timespec pause = { 0, IDLE_SLICE_NS };
@@ -50,9 +52,9 @@ static int idle(struct dwc_engine *e)
 		return 0;
 	}
 	deadline = dwc_pc_deadline(&e->pc, e->clock.guest_ns);
-	if (deadline == UINT64_MAX && !e->clock.idle_waits)
+	if (deadline == UINT64_MAX && !e->clock.idle_waits && !dwc_power_button_enabled(&e->pc.power))
 		return DWC_STOP_IDLE;
-	if (!e->clock.host_base_ns && !e->clock.idle_waits) {
+	if (deadline != UINT64_MAX && !e->clock.host_base_ns && !e->clock.idle_waits) {
 		if (deadline > e->clock.guest_ns)
 			e->clock.guest_ns = deadline;
 		return 0;
@@ -75,8 +77,10 @@ static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count))
+	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count)) {
+		atomic_store(&e->requests.soon, 0);
 		return DWC_STOP_ATTENTION;
+	}
 	if (dwc_uart_wants_drain(&e->pc.uart))
 		return DWC_STOP_CONSOLE;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */

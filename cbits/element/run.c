@@ -66,6 +66,7 @@ static int job_go_on(struct dwc_replica *r)
 /* Let a replica that has stopped at an exit, which could be an inner one, go on. Returns as dwc_job_element() does. */
 int dwc_run_on(struct dwc_replica *r, uint32_t inner_limit)
 {
+	r->may_be_cut = 0;
 	dwc_inner_plan(r, inner_limit, 0);
 	return dwc_replica_call(r, job_go_on);
 }
@@ -77,6 +78,7 @@ int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 
 	dwc_inner_plan(r, dwc_inner_limit_to_meet(&e->replicas[!r->index]), 0);
 	r->limit_ns += e->config.hang_ns;
+	r->may_be_cut = 0;
 	end = dwc_replica_call(r, job_continue);
 	if (end != DWC_RUN_TIME_LIMIT)
 		return dwc_stop_of(end);

@@ -138,6 +138,7 @@ int dwc_run_sequential(struct dwc_engine *e)
 	if (first && e->slice.arm) /* so that e2 is likely to end where e1 did */
 		e->slice.budget = dwc_budget_to_end_at(e, a->count);
 	dwc_inner_plan(b, first ? DWC_NO_LIMIT : a->inner.count + 1, 0);
+	b->may_be_cut = 0; /* its end is known */
 	second = dwc_replica_call(b, dwc_job_element);
 	return end(e, first, second);
 }

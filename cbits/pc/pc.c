@@ -23,6 +23,7 @@
 #define PM_TIMER_HZ 3579545 /* ACPI 4.8.3.3 */
 #define NS_PER_S 1000000000
 #define RTC_IRQ 8
+#define SCI 9
 #define CASCADE 2 /* the second 8259 is behind this input of the first */
 
 /* Where a device is, and what serves an access there: it returns 0 if the access is for Python, or has to wait until it is committed. */
@@ -277,6 +278,7 @@ void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns)
 	dwc_pc_set_gsi(pc, 4, dwc_uart_irq(&pc->uart));
 	dwc_rtc_tick(&pc->rtc, now_ns);
 	dwc_pc_set_gsi(pc, RTC_IRQ, dwc_rtc_irq(&pc->rtc));
+	dwc_pc_set_gsi(pc, SCI, dwc_power_irq(&pc->power));
 	dwc_lapic_tick(&pc->lapic, now_ns);
 }
 

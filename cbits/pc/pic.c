@@ -5,7 +5,7 @@
 
 #define SLAVE_IRQ 2
 #define SPURIOUS_IRQ 7
-#define PCI_IRQS (1u << 2 | 1u << 3) /* 10 and 11 are shared, and therefore level-triggered */
+#define LEVEL_IRQS (1u << 1 | 1u << 2 | 1u << 3) /* 9 is ACPI's, 10 and 11 are PCI's: all may be shared */
 
 void dwc_pic_init(struct dwc_pic *pic)
 {
@@ -16,7 +16,7 @@ void dwc_pic_init(struct dwc_pic *pic)
 	}
 	pic->chip[0].vector_base = 0x08;
 	pic->chip[1].vector_base = 0x70;
-	pic->chip[1].elcr = PCI_IRQS;
+	pic->chip[1].elcr = LEVEL_IRQS;
 }
 
 /* The IRQ of highest priority in a set, or -1; `above` limits it to those above an in-service one. */

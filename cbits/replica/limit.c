@@ -1,6 +1,8 @@
 /* The time limit of an element: an interrupt has to be let in when its time has come. */
 #include "replica/limit.h"
 
+#include <stdatomic.h>
+
 #include "engine.h"
 #include "pc/interrupts.h"
 #include "pc/pc.h"
@@ -9,6 +11,7 @@
 #include "replica/replica.h"
 
 #define NS_PER_S 1000000000ull
+#define SOON_NS 20000000ull /* an element that takes longer does not end soon */
 #define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit until it is done */
 
 /* How long the element may run before an interrupt has to be let in: until the next timer interrupt, at least the patience, at most
@@ -37,7 +40,8 @@ uint64_t dwc_time_limit(const struct dwc_engine *e, const struct dwc_pc *pc, uin
 	return limit * e->clock.patience_factor < longest ? limit * e->clock.patience_factor : longest;
 }
 
-/* Whether the run has to be cut, by its limit (0: it has none), or because the guest has set a timer within the element. */
+/* Whether the run has to be cut, by its limit (0: it has none), since the caller waits for the element's end, or because the guest
+ * has set a timer within the element. */
 int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 {
 	const struct dwc_inner *inner = &r->inner;
@@ -45,6 +49,8 @@ int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 
 	if (!limit_ns || ran_ns >= limit_ns)
 		return limit_ns != 0;
+	if (r->may_be_cut && ran_ns >= SOON_NS && atomic_load(&r->engine->requests.soon))
+		return 1;
 	return inner->most_ns && inner->count &&
 	       ran_ns - inner->answered_ns >= dwc_time_limit(r->engine, inner->pc, inner->clock_ns);
 }

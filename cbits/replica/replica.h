@@ -60,6 +60,7 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
+	int may_be_cut; /* its run can end before it has come to an end, if the caller asks for that */
 	enum dwc_stage stage;
 	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
 	 * slice ends; 0: no limit */
@@ -74,14 +75,13 @@ struct dwc_replica {
 	/* the thread that owns this vCPU, if it is not the caller's */
 	pthread_t thread;
 	int has_thread;
+	int tid; /* of the thread that owns it, 0: none */
 	int (*job)(struct dwc_replica *);
 	int job_result;
 	int at_once; /* the job runs while the caller does something else */
 	enum dwc_activity caller_at; /* else: what the caller is at */
 	struct dwc_turn job_posted, job_done;
 	struct dwc_own own, *on; /* on: those of the thread that owns its vCPU. Two replicas on one thread share replica A's */
-	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
-	sigset_t signals_before;
 };
 
 int dwc_install_kick(void);

@@ -11,6 +11,8 @@ import click
 from dwcvmm.cli.bench import bench
 from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
+from dwcvmm.cli.completion import completion
+from dwcvmm.cli.ctl import ctl
 from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.report import report
@@ -28,12 +30,14 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(ctl)
 cli.add_command(doctor)
 cli.add_command(bench)
 cli.add_command(check)
 cli.add_command(campaign)
 cli.add_command(report)
 cli.add_command(diff)
+cli.add_command(completion)
 
 
 def main() -> None:
@@ -56,8 +60,8 @@ def _code_of_command() -> int:
         return ExitCode.CONFIG
     except (click.Abort, KeyboardInterrupt, BrokenPipeError):
         return ExitCode.INTERRUPTED
-    except SystemExit:  # click raises it when nobody reads stdout any more
-        return ExitCode.INTERRUPTED
+    except SystemExit as end:  # of click: a shell got its completions, or nobody reads stdout any more
+        return ExitCode.INTERRUPTED if end.code else ExitCode.OK
     except Exception as error:
         if os.environ.get(DEBUG):
             say(traceback.format_exc(), end="")

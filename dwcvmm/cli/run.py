@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
-import sys
+import signal
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from dwcvmm.cli.apart import STDOUT, check_apart
+from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
+from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.console.output import Output
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
+from dwcvmm.control import commands, qmp
+from dwcvmm.control.machinecontrol import MachineControl
+from dwcvmm.control.server import Server
+from dwcvmm.control.socketfile import SocketFile
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, HostError, as_error
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.files import open_output
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
@@ -33,7 +42,7 @@ from dwcvmm.results.events import EventLog
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
-from dwcvmm.streams import say, writable
+from dwcvmm.streams import say, show, writable
 
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
@@ -153,16 +162,42 @@ def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: by
     )
 
 
-@click.command()
+def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None) -> Server:
+    """Let the machine be controlled by its socket, from now on."""
+
+    def end(outcome: Outcome) -> None:
+        machine.stop(outcome)
+        _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
+
+    control = MachineControl(machine, end, lambda: machine.report(base))
+    server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
+    control.announce = server.announce
+    server.start()
+    return server
+
+
+@click.command(cls=MachineCommand)
+@click.argument(ARGUMENT, required=False, expose_value=False, type=click.Path(), metavar="[MACHINE.toml]")
 @run_options
-def run(**given: Any) -> int:
-    """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
+@click.option(f"--{PRINT}", is_flag=True, help="Print the whole machine as TOML, and do not run it.")
+def run(print_config: bool, **given: Any) -> int:
+    """Run a guest until it ends. Its console is on stdout, everything else on stderr.
+
+    A machine can be described in a file: its keys are these options. Options that may be repeated are added to those of
+    the file, others override them.
+    """
+    if print_config:
+        show(as_toml(click.get_current_context()))
+        return ExitCode.OK
     options = RunOptions(**given)
     if options.cache_flush and options.strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
-    if not (options.kernel or options.bios or options.disks):
-        raise click.UsageError("nothing to boot: --kernel or --disk")
-    kernel, bios = what_boots(options.kernel, options.bios, bool(options.disks))
+    if options.guest and options.kernel:
+        raise click.UsageError("one kernel: either --guest or --kernel")
+    if not (options.kernel or options.guest or options.bios or options.disks):
+        raise click.UsageError("nothing to boot: --kernel, --guest or --disk")
+    guest = guest_path(options.guest) if options.guest else options.kernel
+    kernel, bios = what_boots(guest, options.bios, bool(options.disks))
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None
@@ -176,7 +211,8 @@ def run(**given: Any) -> int:
         check_baseline(options.baseline, base, image)
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
-    sandbox = None if options.no_sandbox else Sandbox()
+    socket_file = SocketFile(options.control) if options.control else None
+    sandbox = None if options.no_sandbox else Sandbox(socket_file.socket.fileno() if socket_file else None)
     if not options.quiet:
         say_of_kernel(options, kernel, image)
     output_fd, input_fd = open_console(options.console)
@@ -187,11 +223,13 @@ def run(**given: Any) -> int:
     machine.observe(record)
     for remark in machine.remarks:
         say(f"dwcvmm: {remark}")
-    keeper = Keeper(machine.pc, divergence_file, sys.argv[1:]) if divergence_file else None
+    arguments = ["run", *arguments_of(click.get_current_context())]
+    keeper = Keeper(machine.pc, divergence_file, arguments) if divergence_file else None
     if keeper:
         machine.observe(keeper)
     output.on_closed = machine.stop
-    session = Session(machine, input_fd, deadline, ending, watchdog)
+    session = Session(machine, input_fd, deadline, ending, watchdog, always_waits=bool(socket_file))
+    server = serve_control(machine, socket_file, base) if socket_file else None
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
@@ -199,7 +237,7 @@ def run(**given: Any) -> int:
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
-    with session:
+    with session, closing(server) if server else nullcontext():
         try:
             session.run()
         except Exception as error:

@@ -9,7 +9,18 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, NetText, Size
+from dwcvmm.cli.units import (
+    DAY,
+    MS,
+    ConsoleText,
+    DiskText,
+    Duration,
+    FaultText,
+    GuestName,
+    ModuleText,
+    NetText,
+    Size,
+)
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
@@ -23,6 +34,7 @@ class RunOptions:
     """As click gives them. Sizes in bytes, times in nanoseconds."""
 
     kernel: Path | None
+    guest: str | None
     bios: Path | None
     initrd: Path | None
     modules: tuple[str, ...]
@@ -53,6 +65,7 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    control: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -63,6 +76,7 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="bzImage, multiboot, ELF, flat image (.bin) or BIOS. Default with a disk: SeaBIOS, which boots from it.",
     ),
+    click.option("--guest", type=GuestName(), help="A tiny guest, by its name, as the kernel (docs/guests.md)."),
     click.option(
         "--bios", type=click.Path(path_type=Path), help="A firmware that starts the bzImage --kernel: qboot.rom."
     ),
@@ -70,6 +84,7 @@ OPTIONS = (
     click.option(
         "--module",
         "modules",
+        type=ModuleText(),
         multiple=True,
         help="""A file and its arguments, for multiboot kernels. Quotes for a name with blanks: '"FILE" ARGUMENTS'.""",
     ),
@@ -178,7 +193,18 @@ OPTIONS = (
     click.option(
         "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after this time (seconds without a unit)."
     ),
-    click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
+    click.option(
+        "--console",
+        type=ConsoleText(),
+        default="stdio",
+        show_default=True,
+        help="stdio, none, or a file for the output.",
+    ),
+    click.option(
+        "--control",
+        type=click.Path(path_type=Path),
+        help="Make a unix socket that speaks QMP, for qmp-shell, dwcvmm ctl and dwcvmm top (docs/usage.md).",
+    ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),
 )

@@ -9,6 +9,7 @@ ESCAPE = 0x01  # Ctrl-a
 HELP = """\
 Ctrl-a x       end the guest and leave
 Ctrl-a c       a Python shell on the stopped machine (end it with Ctrl-d)
+Ctrl-a p       press the power button
 Ctrl-a s       status
 Ctrl-a h       this help
 Ctrl-a Ctrl-a  send Ctrl-a to the guest
@@ -18,6 +19,7 @@ Ctrl-a Ctrl-a  send Ctrl-a to the guest
 class Key(Enum):
     EXIT = "x"
     SHELL = "c"
+    POWER = "p"
     STATUS = "s"
     HELP = "h"
 

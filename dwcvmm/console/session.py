@@ -17,10 +17,12 @@ from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
-from dwcvmm.errors import ExitCode
+from dwcvmm.errors import ExitCode, MachineStateError
 from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.results.status import Status
+from dwcvmm.results.statustext import describe
 from dwcvmm.streams import say
 
 # all catchable signals that end a process, except those of its own faults: the terminal must not stay raw
@@ -56,17 +58,26 @@ class Ending:
 
 class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
+    `always_waits`: the guest's idle time passes in real time even when the input has ended.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
 
     def __init__(
-        self, machine: Machine, input_fd: int | None, deadline: float | None, ending: Ending, watchdog: Watchdog
+        self,
+        machine: Machine,
+        input_fd: int | None,
+        deadline: float | None,
+        ending: Ending,
+        watchdog: Watchdog,
+        always_waits: bool = False,
     ) -> None:
         self.machine = machine
+        self._always_waits = always_waits
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input = Input(input_fd)
+        self._status: Status | None = None  # when it was last asked for
         self._terminal = Terminal(input_fd) if input_fd is not None else None
         self._keys = KeyParser()
         self._wake_read, self._wake_write = os.pipe()
@@ -74,6 +85,7 @@ class Session(Observer):
         self._finished, self._told = threading.Event(), threading.Event()
         self._paused, self._resume = threading.Event(), threading.Event()
         self._pause_wanted = self._input_full = self._in_shell = False
+        self._running = self._asked_to_power_off = self._to_say_so = False
         self._previous: dict[int, Any] = {}  # the signal handlers from before
         machine.observe(self)
 
@@ -103,14 +115,15 @@ class Session(Observer):
         # also wakes up select(), which Python would otherwise resume
         old_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
-            self.machine.wait_when_idle(not self._input.ended)
+            self.machine.wait_when_idle(self._always_waits or not self._input.ended)
             if self.interactive and self._terminal:
                 say("Ctrl-a h shows the keys")
                 self._watchdog.before_exit = self._terminal.restore
                 self._terminal.enter_raw()
-            running = self.machine.run_async()
-            running.add_done_callback(lambda _: self._done())
-            self._attend()
+            running = self._begin()
+            if running:
+                running.add_done_callback(lambda _: self._done())
+                self._attend()
         finally:
             self._resume.set()
             if running:
@@ -124,8 +137,19 @@ class Session(Observer):
             if not self.stuck:
                 os.close(self._wake_read)
                 os.close(self._wake_write)
-        if not self.stuck:
+        if running and not self.stuck:
             running.result()
+
+    def _begin(self) -> Future[Result] | None:
+        """None if a signal has ended the guest before it began."""
+        try:
+            running = self.machine.run_async()
+        except MachineStateError:
+            if not self._ending.requested:
+                raise
+            return None
+        self._running = True
+        return running
 
     def _wait_for(self, running: Future[Result]) -> None:
         """Wait for the run; once it is to end, only as long as it makes progress."""
@@ -157,9 +181,19 @@ class Session(Observer):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._in_shell and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM and self._can_power_off():
+            self._asked_to_power_off = self._to_say_so = True
+            self.machine.power_button()
+            return
         self._end(Outcome.TIMEOUT if self._late else Outcome.INTERRUPTED)
         if self._in_shell:
             raise SystemExit
+
+    def _can_power_off(self) -> bool:
+        """Whether the guest can end by itself, as a computer does when its button is pressed. It is asked once."""
+        running = self._running and not self._finished.is_set() and not self._ending.requested and not self._in_shell
+        listens = self.machine.power_button_enabled and not self.machine.paused and not self.machine.outcome
+        return running and listens and not self._asked_to_power_off
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         """SIGTSTP: restore the terminal's modes before the process stops, and set ours again when it continues."""
@@ -184,6 +218,9 @@ class Session(Observer):
                 events = {key.fd for key, _ in selector.select(0 if at_hand else remaining)}
                 if self._wake_read in events:
                     os.read(self._wake_read, 4096)
+                if self._to_say_so:
+                    self._to_say_so = False
+                    say("dwcvmm: the power button was pressed; a second SIGTERM ends the guest at once")
                 if at_hand or self._input.fd in events:
                     self._read_input()
 
@@ -196,7 +233,7 @@ class Session(Observer):
         """Pass on what was typed."""
         data = self._input.read()
         if self._input.ended:
-            self.machine.wait_when_idle(False)
+            self.machine.wait_when_idle(self._always_waits)
             return
         commands: list[Key] = []
         if self.interactive:
@@ -211,13 +248,13 @@ class Session(Observer):
             self._end(Outcome.INTERRUPTED)
         elif command is Key.HELP:
             say("\n" + HELP, end="")
+        elif command is Key.POWER:
+            if not self.machine.power_button():
+                say("\nthe guest does not listen to the power button")
         elif command is Key.STATUS:
-            core = self.machine.pc.core
-            stats = core.stats
-            say(
-                f"\n{stats.committed} elements, {stats.rollbacks} rollbacks, {stats.pages_compared} pages compared, "
-                f"guest time {core.guest_ns / 1e9:.3f} s"
-            )
+            status = self.machine.status()
+            say("\n" + describe(status, self._status))
+            self._status = status
         else:
             self._shell()
 

@@ -97,6 +97,14 @@ class Chipset(View):
         """Whether the guest has switched the machine off, or reset it."""
         return PowerEnd(self._c.power.end)
 
+    def press_power_button(self) -> None:
+        lib.dwc_power_press_button(ffi.addressof(self._c, "power"))
+
+    @property
+    def power_button_enabled(self) -> bool:
+        """Whether the guest has enabled the event of the power button, and so is told of a press."""
+        return bool(lib.dwc_power_button_enabled(ffi.addressof(self._c, "power")))
+
     def virtio(self, slot: int) -> VirtioFunction:
         """The virtio device in a slot."""
         return VirtioFunction(self, slot)

@@ -139,6 +139,11 @@ class Core(View):
         """Guest physical addresses of the pages in either dirty log of this element."""
         return [int(entry.page) * PAGE for entry in self._c.dirty.pages[0 : self._c.dirty.count]]
 
+    @property
+    def hot_pages(self) -> int:
+        """How many pages were compared at the last comparison of memory. From any thread."""
+        return int(self._c.dirty.count)
+
     def touched_pages(self) -> Iterator[int]:
         """Guest physical addresses of all pages that were written in any copy: by the guest as far as dirty logs have
         been read, by the VMM, or by a fault. All others are zeros in all copies.
@@ -199,9 +204,19 @@ class Core(View):
         """From any thread: make run() return with REQUESTED. The current element is not committed."""
         lib.dwc_engine_request_stop(self._c)
 
-    def request_attention(self) -> None:
-        """From any thread: make run() return with ATTENTION at the next element's end."""
-        lib.dwc_engine_request_attention(self._c)
+    def request_attention(self, soon: bool = False) -> None:
+        """From any thread: make run() return with ATTENTION at the next element's end. `soon`: without waiting for that
+        if it takes more than some 20 ms, which TIME_LIMIT tells.
+        """
+        lib.dwc_engine_request_attention(self._c, soon)
+
+    @property
+    def attention_wanted_soon(self) -> bool:
+        return bool(self._c.requests.soon)
+
+    def stood(self, ns: int) -> None:
+        """The guest has stood between two elements for that long: the guest clock does not count it."""
+        lib.dwc_engine_stood(self._c, ns)
 
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass in real time, even with a virtual clock."""

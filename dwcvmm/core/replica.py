@@ -18,6 +18,7 @@ class Replica(View):
     __slots__ = ("_state", "ram")
     index, cpu = Number("index"), Number("cpu")  # cpu: the CPU that its thread is bound to, or -1
     started_ns, ended_ns = Number("started_ns"), Number("ended_ns")  # of its last run, by the host's monotonic clock
+    thread = Number("tid")  # of the host, which owns its vCPU; 0: none. Under sequential and in place B has none
     tick_crossed = Flag("tick_crossed")  # the frozen TSC ticked in this element
 
     def __init__(self, c: CData, owner: object, ram: Ram) -> None:

@@ -162,7 +162,8 @@ class Engine:
         if self.core.ends_at_inner_exit:
             self.rollback()
             return
-        self._be_more_patient()
+        if not self.core.attention_wanted_soon:
+            self._be_more_patient()
         self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
 
     def _be_more_patient(self) -> None:

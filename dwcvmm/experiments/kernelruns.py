@@ -105,7 +105,7 @@ def run(directory: Path, name: str, way: str) -> None:
             while guest.poll() is None and kernel.tokens[-1] not in printed(log):
                 time.sleep(LOOK_EVERY_S)
             time.sleep(kernel.after_s)
-            guest.send_signal(signal.SIGTERM)
+            guest.send_signal(signal.SIGINT)  # SIGTERM would press the power button
         guest.wait()
 
 

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from dwcvmm.commas import split_at_commas
 from dwcvmm.errors import ConfigError
 
 LEAST_MTU, MOST_MTU = 68, 65535  # bytes of payload (RFC 791; virtio 1.2, 5.1.4.1)
@@ -61,8 +62,10 @@ class NetConfig:
 
 
 def parse_net(text: str) -> NetConfig:
-    """ "user,forward=tcp:127.0.0.1:8080:80", "tap=tap0,mac=52:54:00:12:34:56". Raises ConfigError."""
-    backend, *options = text.split(",")
+    """ "user,forward=tcp:127.0.0.1:8080:80", "tap=tap0,mac=52:54:00:12:34:56". A comma in a path is written
+    twice. Raises ConfigError.
+    """
+    backend, *options = split_at_commas(text)
     kind, _, name = backend.partition("=")
     if (kind, bool(name)) not in (("user", False), ("tap", True), ("socket", True)) or backend == "user=":
         raise ConfigError(f"{backend!r}: {FORMS}")

@@ -17,8 +17,10 @@ RSDP = layout.BIOS
 TABLES = RSDP + 0x40
 OEM_ID, OEM_TABLE_ID, OEM_REVISION, CREATOR = b"DWCVMM", b"DWCVMM  ", 1, b"DWCV"
 HEADER = struct.Struct("<4sIBB6s8sI4sI")
-# FADT flags (5.2.9): WBINVD works, C1 works, no fixed power and sleep buttons, 32-bit PM timer, reset register
-WBINVD, PROC_C1, NO_POWER_BUTTON, NO_SLEEP_BUTTON = 1 << 0, 1 << 2, 1 << 4, 1 << 5
+# FADT flags (5.2.9): WBINVD works, C1 works, no fixed sleep button, 32-bit PM timer, reset register. PWR_BUTTON (bit 4)
+# is clear: the power button is a fixed one (4.8.2.2.1.1). All kernels know it by PM1's registers alone; one that is a
+# device of the namespace (PNP0C0C) would need a register block for its event and methods for the kernel to interpret
+WBINVD, PROC_C1, NO_SLEEP_BUTTON = 1 << 0, 1 << 2, 1 << 5
 TIMER_32, RESET_SUPPORTED = 1 << 8, 1 << 10
 LEGACY_DEVICES, NO_VGA = 1 << 0, 1 << 2  # IAPC_BOOT_ARCH; the 8042 is not named: no keyboard is plugged in
 SYSTEM_IO, DWORD_ACCESS = 1, 3
@@ -123,7 +125,7 @@ def fadt(facs_at: int, dsdt_at: int) -> bytes:
     put(96, "HH", 0xFFFF, 0xFFFF)  # no C2, no C3
     put(108, "B", 0x32)  # the century in CMOS memory
     put(109, "H", LEGACY_DEVICES | NO_VGA)
-    put(112, "I", WBINVD | PROC_C1 | NO_POWER_BUTTON | NO_SLEEP_BUTTON | TIMER_32 | RESET_SUPPORTED)
+    put(112, "I", WBINVD | PROC_C1 | NO_SLEEP_BUTTON | TIMER_32 | RESET_SUPPORTED)
     put_block(116, _io_block(layout.RESET_PORT, 8))
     put(128, "B", layout.RESET_VALUE)
     put(132, "QQ", facs_at, dsdt_at)

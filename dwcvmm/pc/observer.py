@@ -30,6 +30,12 @@ class Observer(EngineObserver):
     def input_taken(self) -> None:
         """The guest may have taken some of its input."""
 
+    def paused(self) -> None:
+        """The guest stands between two elements, as somebody wished, until resumed() is called."""
+
+    def resumed(self) -> None:
+        """It goes on, or ends."""
+
     def end(self, result: Result) -> None:
         """The guest has ended."""
 
@@ -97,6 +103,14 @@ class Observers(Observer):
     def input_taken(self) -> None:
         for observer in self._all:
             observer.input_taken()
+
+    def paused(self) -> None:
+        for observer in self._all:
+            observer.paused()
+
+    def resumed(self) -> None:
+        for observer in self._all:
+            observer.resumed()
 
     def end(self, result: Result) -> None:
         for observer in self._all:

@@ -72,6 +72,7 @@ class PC:
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._input, self._input_lock = bytearray(), threading.Lock()
+        self._button_pressed = False
         self._close_after = config.close_after
         self.injector: Injector | None = None
         self._memory_error: HostError | None = None
@@ -214,6 +215,7 @@ class PC:
                 self._end(Outcome.HALT)
             elif stop is Stop.ATTENTION:
                 self._feed()
+                self._press()
                 self.observers.attention()
             elif stop is Stop.EXIT:
                 self._serve(self.engine.exit)
@@ -300,9 +302,24 @@ class PC:
         """Bytes of input that the guest has not taken yet."""
         return len(self._input) + self.virtio.input_backlog
 
-    def request_attention(self) -> None:
-        """From any thread: make C return at the next element's end."""
-        self.core.request_attention()
+    def press_power_button(self) -> bool:
+        """From any thread, and from a signal handler: press it before the next element. Returns whether the guest has
+        enabled its event; if not, only the status bit says that it was pressed.
+        """
+        self._button_pressed = True
+        self.request_attention(soon=True)
+        return self.power_button_enabled
+
+    @property
+    def power_button_enabled(self) -> bool:
+        """Whether the guest is told if the power button is pressed."""
+        return self.core.chipset.power_button_enabled
+
+    def request_attention(self, soon: bool = False) -> None:
+        """From any thread: make C return at the next element's end. `soon`: an element that is long is cut for it, and
+        executed again.
+        """
+        self.core.request_attention(soon)
 
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass in real time, since input may come meanwhile. With a network
@@ -328,6 +345,11 @@ class PC:
             piece = bytes(self._input[:INPUT_PIECE])
             del self._input[: self.core.give_uart_input(piece, more=len(self._input) > len(piece))]
         self.observers.input_taken()
+
+    def _press(self) -> None:
+        if self._button_pressed:
+            self._button_pressed = False
+            self.core.chipset.press_power_button()
 
     def _drain(self) -> None:
         if sent := self.core.drain_uart():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from dwcvmm.results.reportfile import Report
 
 US = 1e6
+# phases of a run (reportfile.Phases): those in which nothing is executed, and those that only protection has
+APART = ("idle", "start", "end")
+OF_PROTECTION = (
+    *("second_run", "compare_commit", "restore", "flush", "registers", "dirty_log", "counter", "tick_wait", "handover"),
+    *("alignment", "discarded", "rollback", "replay", "search", "steps", "scrub"),
+)
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -48,3 +54,13 @@ def phases_us(report: Report) -> dict[str, float]:
 def penalty(dwc_s: float, off_s: float) -> float:
     """By how many percent double execution took longer: 100 * (t_dwc - t_off) / t_off."""
     return 100 * (dwc_s - off_s) / off_s
+
+
+def estimated_penalty(phases: Mapping[str, float]) -> float | None:
+    """The same, of one run, by its phases: the time that only protection takes, in percent of the rest, without
+    start, end and idle time. It is an estimate, since the rest is not quite what a run without protection takes. None
+    if there is no rest.
+    """
+    extra = sum(phases.get(phase, 0.0) for phase in OF_PROTECTION)
+    rest = sum(phases.values()) - extra - sum(phases.get(phase, 0.0) for phase in APART)
+    return 100 * extra / rest if rest > 0 else None

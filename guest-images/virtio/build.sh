@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Linux with drivers of the virtio devices: Debian's full kernel, and an initramfs of busybox, their modules and one script.
+# Linux with drivers of the virtio devices and of the power button: Debian's full kernel, and an initramfs of busybox, their
+# modules and one script.
 # Leaves vmlinuz, initramfs.cpio and disk.img (empty) in build/guests/virtio (or in the directory given).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -8,12 +9,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$root/build/guests/virtio}
 mkdir -p "$out/packages"
 cd "$out"
-[ -s initramfs.cpio ] && ! [ "$here/init" -nt initramfs.cpio ] && exit
+if [ initramfs.cpio -nt "$here/init" ] && [ initramfs.cpio -nt "$here/build.sh" ]; then exit; fi
 need depmod kmod
 cache=$out/packages # of what kernel.sh downloads
 rm -rf tree
 unpack_kernel tree
 cp tree/boot/vmlinuz-* vmlinuz
-make_initramfs tree "$here/init" initramfs.cpio virtio_pci virtio_blk virtio_console virtio-rng
+make_initramfs tree "$here/init" initramfs.cpio virtio_pci virtio_blk virtio_console virtio-rng button evdev
 truncate -s 16M disk.img
 rm -rf tree

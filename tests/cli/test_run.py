@@ -226,6 +226,44 @@ def test_signals_end_the_run_and_the_report_is_written(guests: Path, tmp_path: P
     assert load(tmp_path / "r.json").outcome == "interrupted"
 
 
+def start_button(guests: Path, report: Path, *options: str) -> subprocess.Popen[bytes]:
+    """A guest that waits for the power button, twice."""
+    run = ["run", "--kernel", str(guests / "button.bin"), "--memory", "16M", "--report", str(report), *options]
+    process = subprocess.Popen(
+        [*COMMAND, *run], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout and process.stdout.readline() == b"press\n"
+    return process
+
+
+@needs_kvm
+@pytest.mark.parametrize("options", [("--strategy", "off"), ("--strategy", "sequential", "--no-sandbox")], ids=" ".join)
+def test_sigterm_presses_the_power_button_once(guests: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    process = start_button(guests, tmp_path / "r.json", *options)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout and process.stdout.readline() == b"press\n", "the guest was told"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED, errors
+    assert b"the power button was pressed" in errors
+    assert load(tmp_path / "r.json").outcome == "interrupted"
+
+
+@needs_kvm
+def test_the_power_button_by_key_and_by_sigterm(guests: Path, tmp_path: Path) -> None:
+    run = ["run", "--kernel", str(guests / "button.bin"), "--memory", "16M", "--report", str(tmp_path / "r.json")]
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], *run], cwd=str(ROOT), timeout=30, encoding="utf-8")
+    child.expect_exact("press\r\n")
+    child.send("\x01p")
+    child.expect_exact("press\r\n")
+    os.kill(child.pid, signal.SIGTERM)
+    child.expect_exact("button: OK")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == ExitCode.OK
+    assert load(tmp_path / "r.json").outcome == "poweroff"
+
+
 @needs_kvm
 def test_closed_stdout_ends_the_run_and_the_report_is_written(guests: Path, tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
@@ -322,3 +360,19 @@ def test_check_reports(guests: Path, tmp_path: Path) -> None:
     found = json.loads(result.read_text())
     assert (found["schema"], found["elements"], found["unexplained"]) == ("dwcvmm-check/1", 300, 0)
     assert sum(found["by_end"].values()) == 300
+
+
+@needs_kvm
+def test_a_signal_just_before_the_guest_begins(guests: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from dwcvmm.machine import Machine\n"
+        "real = Machine.run_async\n"
+        "def late(self):\n    os.kill(os.getpid(), signal.SIGINT)\n    return real(self)\n"
+        "Machine.run_async = late\n"
+        "from dwcvmm.cli.main import main; main()\n"
+    )
+    run = ["run", "--kernel", str(guests / "ports.bin"), "--memory", "16M", "--report", str(tmp_path / "r")]
+    done = subprocess.run([sys.executable, "-c", program, *run], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == ExitCode.INTERRUPTED, done.stderr
+    assert load(tmp_path / "r").outcome == "interrupted"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 import contextlib
@@ -22,11 +23,17 @@ from qcow2images import check_promises
 from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
+from dwcvmm.cli.machinefile import read_machine
+from dwcvmm.cli.run import run
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, NetText, Size
+from dwcvmm.control.commands import commands_of
+from dwcvmm.control.messages import Splitter, TooLongError
+from dwcvmm.control.qmp import Conversation
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
+from dwcvmm.faults.model import parse
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.net.backend import LENGTH
 from dwcvmm.net.stream import StreamBackend
@@ -221,6 +228,8 @@ def registers(data: bytes) -> None:
         size = 1 if device is keyboard else SIZES[small % 4]
         if size <= length:
             _access(device, bool(small & 4), first + (at << 4 | value & 15) % (length - size + 1), size, value)
+        if small & 64:
+            pc.press_power_button()
         now += value >> 32
         pc.tick(now)
         assert pc.deadline(now) > now, "what is due has come"
@@ -235,6 +244,41 @@ def texts(data: bytes) -> None:
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
 
+def machine_file(data: bytes) -> None:
+    """A machine in a file, as dwcvmm run reads it."""
+    with contextlib.suppress(ConfigError):
+        read_machine(_file(data), run)
+
+
+class _Silent:
+    """A machine of which whatever is asked is done."""
+
+    status = "running"
+
+    def inject(self, fault: str) -> None:
+        parse(fault)
+
+    def do(self) -> None:
+        """Nothing."""
+
+    stop = cont = power_down = reset = quit = details = report = do
+
+
+def control_socket(data: bytes) -> None:
+    """What a client sends, in pieces; the first byte says how long they are. Each message has one answer, which is JSON
+    on one line.
+    """
+    splitter, conversation = Splitter(), Conversation(commands_of(_Silent()))
+    conversation.answer(b'{"execute": "qmp_capabilities"}')
+    length = data[0] + 1 if data else 1
+    with contextlib.suppress(TooLongError):
+        for at in range(1, len(data), length):
+            for text in splitter.feed(data[at : at + length]):
+                answer = conversation.answer(text)
+                assert answer.endswith(b"\r\n") and answer.count(b"\n") == 1
+                assert len({"return", "error"} & msgspec.json.decode(answer, type=dict).keys()) == 1
+
+
 def results(data: bytes) -> None:
     """A kept divergence, a report."""
     path = _file(data)
@@ -245,15 +289,17 @@ def results(data: bytes) -> None:
 
 # how often each is run of a million times
 TARGETS: dict[Callable[[bytes], None], int] = {
-    kernel: 190_000,
+    kernel: 155_000,
+    control_socket: 60_000,
     firmware_dma: 10_000,
     texts: 150_000,
     qcow2_header: 100_000,
     registers: 150_000,
     virtio_block: 100_000,
     virtio_console: 75_000,
-    virtio_rng: 50_000,
+    virtio_rng: 25_000,
     virtio_net: 75_000,
-    results: 60_000,
+    results: 40_000,
+    machine_file: 20_000,
     qcow2: 40_000,
 }

@@ -16,13 +16,14 @@ PRINTS = {  # what an example prints, by a word of its code
     "keep_console=True) as machine:\n    result": "poweroff 0 ",
     "machine.inject": "2:e2:rbx:3 was found in element 2 and undone: 1 rollback",
     "machine.step()": "rbx: ",
+    "machine.pause()": "0 1048576",
     "class Log": "element 5: injected, ",
     "no-such-kernel": "no-such-kernel: No such file",
 }
 
 
 def test_there_are_examples_of_all_that_is_promised() -> None:
-    assert len(EXAMPLES) == PAGE.count("```python") == 7
+    assert len(EXAMPLES) == PAGE.count("```python") == 8
     for word in PRINTS:
         assert sum(word in example for example in EXAMPLES) == 1, word
 

@@ -489,11 +489,19 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "translate": (lambda machine: machine.translate(FREE), None, CLOSED),
     "describe": (lambda machine: "rip" in machine.describe().lower(), None, CLOSED),
     "report": (lambda machine: machine.report().strategy == machine.pc.config.engine.strategy, None, CLOSED),
+    "status": (lambda machine: machine.status().strategy == machine.pc.config.engine.strategy, None, CLOSED),
     "observe": (lambda machine: machine.observe(Observer()), None, CLOSED),
     "pc": (lambda machine: machine.pc.config.memory_bytes, None, CLOSED),
     "stop": (lambda machine: machine.stop(Outcome.CRASH), None, None),
     "send_input": (lambda machine: machine.send_input(b"abc"), None, None),
     "input_backlog": (lambda machine: machine.input_backlog, None, None),
+    "power_button": (Machine.power_button, None, None),
+    "power_button_enabled": (lambda machine: machine.power_button_enabled, None, None),
+    "pause": (Machine.pause, None, None),
+    "resume": (Machine.resume, None, None),
+    "paused": (lambda machine: machine.paused, None, None),
+    "wait_paused": (lambda machine: machine.wait_paused(0), None, None),
+    "between": (lambda machine: machine.between(lambda: None), ENDED, CLOSED),
     "request_attention": (Machine.request_attention, None, None),
     "wait_when_idle": (lambda machine: machine.wait_when_idle(False), None, None),
     "elements": (lambda machine: machine.elements, None, None),
@@ -506,7 +514,9 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
 }
 SHOWN = {
     "registers": "apic_base", "read_memory": b"\0\0", "translate": FREE, "describe": True, "report": True,
+    "status": True,
     "pc": 16 << 20, "input_backlog": 0, "seconds": True, "remarks": [],
+    "power_button": False, "power_button_enabled": False, "paused": False, "wait_paused": False,
 }  # fmt: skip
 
 
@@ -558,7 +568,7 @@ def test_each_call_after_the_end_and_after_close(
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_call_before_the_first_run(guests: Path, strategy: Strategy) -> None:
     """What runs the guest or ends it comes apart."""
-    running = {"start", "run", "run_async", "step", "stop", "close", "inject"}
+    running = {"start", "run", "run_async", "step", "stop", "close", "inject", "pause", "between"}
     shown = SHOWN | {"elements": 0, "outcome": None, "result": None, "closed": False, "input_backlog": 3}
     with ports(guests, strategy=strategy) as machine:
         machine.read_memory(FREE, 2)

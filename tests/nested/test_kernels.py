@@ -104,6 +104,7 @@ LINUX: dict[str, tuple[str, tuple[str, ...]]] = {  # options, and lines that it 
     "qboot": ("--strategy sequential --bios /usr/share/qemu/qboot.rom", BY_ACPI),
 }
 MACH_PANICS, IPXE_STARTS = "No bootstrap code loaded with the kernel!", "iPXE initialising devices"
+POWER_WAITS = "DWCVMM-WAITS"
 OF_32_BITS = {"686": "off", "686-pae": "sequential"}
 
 
@@ -119,6 +120,8 @@ def linux() -> Results:
     for name, strategy in OF_32_BITS.items():
         kernel = f"--kernel {files32}/vmlinuz-{name} --initrd {files32}/initramfs.cpio"
         boots.append(Boot(name, f"{kernel} --strategy {strategy}"))
+    power = f"--kernel {GUESTS}/virtio/vmlinuz --initrd {GUESTS}/virtio/initramfs.cpio --append dwc.power"
+    boots += under(STRATEGIES, "power", power, POWER_WAITS)
     virtio = f".venv/bin/python -m dwcvmm.experiments.kernelruns run {ROOT}/build/nested-linux virtio:sequential"
     return boot_all("linux", boots, then=virtio)
 
@@ -161,6 +164,15 @@ def test_linux_boots(linux: Results, way: str) -> None:
 def test_drivers_of_virtio_devices_warn_of_nothing(linux: Results) -> None:
     """They have MSIs by the default arguments. The other kernels of the table, and Linux 6.12: scripts/kernels."""
     assert complaints_of(linux.directory, "virtio", "sequential") == []
+
+
+@in_linux
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_sigterm_presses_the_power_button(linux: Results, strategy: str) -> None:
+    """Linux reports the key to acpid, as to systemd-logind; its script ends in the kernel's own way into S5."""
+    said, report = linux.said(f"power-{strategy}"), linux.report(f"power-{strategy}")
+    assert said.index(POWER_WAITS) < said.index("DWCVMM-POWER-BUTTON") < said.index("reboot: Power down")
+    assert (report.outcome, report.divergences.unexplained) == ("poweroff", 0)
 
 
 @in_linux

@@ -31,7 +31,7 @@ def network() -> Path:
 @pytest.mark.xdist_group("amd-network")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_linux_is_on_the_network(network: Path, strategy: str) -> None:
-    """An address by DHCP, 8 MiB in both directions, many connections; no carrier once passt is killed."""
+    """An address by DHCP, 8 MiB in both directions, connections in turn and at once; no carrier without passt."""
     said = (network / f"{strategy}.log").read_text(errors="replace")
     assert f"DWCVMM-LINK 1 {MAC} 65520" in said
     assert "DWCVMM-DHCP 10.77.0.2/24 via 10.77.0.1" in said, "as the host of this machine has it"

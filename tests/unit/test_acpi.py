@@ -53,6 +53,7 @@ def test_sums_and_links() -> None:
     assert len(found[b"FACP"]) == 244
     assert found[b"FACP"][91] == 4, "PM_TMR_LEN"
     assert struct.unpack_from("<Q", found[b"FACP"], 212)[0] == layout.PM_TIMER
+    assert struct.unpack_from("<I", found[b"FACP"], 112)[0] & 1 << 4 == 0, "the power button is a fixed one"
     assert len(found[b"FACS"]) == 64
 
 

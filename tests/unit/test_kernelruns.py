@@ -65,7 +65,7 @@ def test_a_kernel_that_does_not_end_is_stopped_behind_its_words(
         "import pathlib, signal, sys, time\n"
         "options = dict(zip(sys.argv, sys.argv[1:]))\n"
         "def end(*_):\n    pathlib.Path(options['--report']).write_text(' '.join(sys.argv[1:]))\n    sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, end)\n"
+        "signal.signal(signal.SIGINT, end)\n"
         "pathlib.Path(options['--console']).write_text('the words')\n"
         "time.sleep(60)\n"
     )

@@ -104,6 +104,9 @@ def test_the_clock_interrupts_by_irq_8_and_is_a_deadline(board: Board) -> None:
         assert not pc.interrupt_pending
 
 
+PWRBTN = 1 << 8  # ACPI 4.8.3.1
+
+
 def ended(board: Board) -> PowerEnd:
     return board.pc.power_end
 
@@ -146,7 +149,7 @@ def test_reset_waits_until_it_is_committed(board: Board) -> None:
 
 @given(st.lists(st.tuples(st.integers(-3, 6), st.sampled_from((1, 2, 4)), st.integers(0, 2**32 - 1)), max_size=20))
 def test_events_of_power_management_keep_their_enables(writes: list[tuple[int, int, int]]) -> None:
-    """PM1_EVT: 16 bits that read as 0, then 16 that are kept. Bytes beyond them are control, or nobody's."""
+    """PM1_EVT: 16 bits of status, with no event, then 16 that are kept. Bytes beyond them are control, or nobody's."""
     board, enables = Board(), bytearray(2)
     bus = bus_of(board)
     for offset, size, value in writes:
@@ -157,6 +160,60 @@ def test_events_of_power_management_keep_their_enables(writes: list[tuple[int, i
         assert bus.read(layout.PM1_EVENT, 4) == int.from_bytes(enables, "little") << 16
         for at in range(4):
             assert access(board, layout.PM1_EVENT + at, 1) == [(b"\0\0" + enables)[at]]
+
+
+@pytest.mark.parametrize("by_ioapic", [False, True])
+def test_the_power_button_is_a_level(board: Board, by_ioapic: bool) -> None:
+    pc, bus = board.pc, bus_of(board)
+    for port, value in (
+        (0x20, 0x11),
+        (0xA0, 0x11),
+        (0x21, 0x20),
+        (0xA1, 0x28),
+        (0x21, 4),
+        (0xA1, 2),
+        (0x21, 1),
+        (0xA1, 1),
+    ):
+        access(board, port, 1, value)
+    for port, value in ((0x21, 0xFF if by_ioapic else 0xFB), (0xA1, 0xFD)):
+        access(board, port, 1, value)
+    if by_ioapic:
+        pc.lapic.write(0xF0, 0x1FF)
+        for register, value in ((0x10 + 2 * layout.SCI + 1, 0), (0x10 + 2 * layout.SCI, 0x8000 | 0x29)):
+            pc.ioapic.write(pc.lapic, 0, register)
+            pc.ioapic.write(pc.lapic, 0x10, value)
+
+    def interrupts() -> bool:
+        pc.tick(board.now_ns)
+        return pc.interrupt_pending
+
+    def serve() -> None:
+        assert pc.acknowledge() == 0x29
+        if by_ioapic:
+            pc.ioapic.end(pc.lapic, pc.lapic.write(0xB0, 0))
+        else:
+            for port in (0xA0, 0x20):
+                access(board, port, 1, 0x20)
+
+    pc.press_power_button()
+    assert not pc.power_button_enabled and not interrupts()
+    assert bus.read(layout.PM1_EVENT, 2) == PWRBTN, "noted, although the event is not enabled"
+    bus.write(layout.PM1_EVENT, 2, 0xFFFF & ~PWRBTN)
+    assert bus.read(layout.PM1_EVENT, 2) == PWRBTN, "only a one clears it"
+    bus.write(layout.PM1_EVENT + 1, 1, PWRBTN >> 8)
+    bus.write(layout.PM1_EVENT + 2, 2, PWRBTN)
+    assert pc.power_button_enabled and not interrupts()
+    pc.press_power_button()
+    for _ in range(3):  # until the guest has cleared the status
+        assert interrupts()
+        serve()
+    bus.write(layout.PM1_EVENT, 4, PWRBTN << 16 | PWRBTN)
+    pc.tick(board.now_ns)
+    if by_ioapic:  # it came once more with the last end of interrupt, and is in the local APIC
+        serve()
+    assert not interrupts()
+    assert bus.read(layout.PM1_EVENT, 4) == PWRBTN << 16
 
 
 PORTS_SEEN = (0x20, 0x21, 0xA0, 0xA1, *range(0x40, 0x44), 0x61, 0x70, 0x71, *range(layout.COM1, layout.COM1 + 8), 0xCF8)

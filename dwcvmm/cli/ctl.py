@@ -1,0 +1,137 @@
+"""`dwcvmm ctl`: a machine that runs, by its control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from dwcvmm.control.client import Client
+from dwcvmm.control.qmp import RefusedError
+from dwcvmm.errors import ExitCode, HostError
+from dwcvmm.files import write_failure
+from dwcvmm.results.jsonfile import pretty_json
+from dwcvmm.results.status import Status
+from dwcvmm.results.statustext import describe
+from dwcvmm.streams import say, show
+
+LISTENS_NOT = "the guest does not listen to its power button: nothing will follow"
+WORDS = """\b
+status            what it does, in figures (--json: all of them)
+stop, cont        let the guest stand between two elements, with its clock; go on
+powerdown         press the power button
+reset             end as after a reset by the guest
+quit              end the run
+inject FAULT      flip bits, as run --fault does: 5000:e2:rax:3
+report [FILE]     the report as it would be now, as JSON
+wait              show what happens, until the run has ended
+QMP [NAME=VALUE]  any command of QMP: query-commands shows them"""
+
+
+def _status(client: Client, as_json: bool) -> None:
+    answer = client.execute("x-dwc-status")
+    if as_json:
+        show(pretty_json(answer).decode(), end="")
+        return
+    try:
+        show(describe(msgspec.convert(answer, Status)))
+    except msgspec.ValidationError as error:
+        raise HostError(f"this machine has another version's status: {error}", "use --json") from error
+
+
+def _power_down(client: Client, as_json: bool) -> None:
+    client.execute("system_powerdown")
+    if not client.execute("x-dwc-status").get("power_button"):
+        raise RefusedError(LISTENS_NOT)
+
+
+def _inject(client: Client, as_json: bool, fault: str) -> None:
+    client.execute("x-dwc-inject", fault=fault)
+
+
+def _report(client: Client, as_json: bool, file: str | None = None) -> None:
+    content = pretty_json(client.execute("x-dwc-report"))
+    if file is None:
+        show(content.decode(), end="")
+        return
+    try:
+        Path(file).write_bytes(content)
+    except OSError as error:
+        raise write_failure("the report", file, error) from error
+
+
+def _wait(client: Client, as_json: bool) -> None:
+    there = True
+    while there:
+        for event in client.events:
+            show(msgspec.json.encode(event).decode() if as_json else _told(event))
+        client.events.clear()
+        there = client.wait_for_events(None)
+
+
+def _told(event: dict[str, Any]) -> str:
+    return " ".join([str(event.get("event")), *(f"{name}={value}" for name, value in event.get("data", {}).items())])
+
+
+def _qmp(client: Client, as_json: bool, name: str, *pairs: str) -> None:
+    arguments = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"{pair!r} is not NAME=VALUE")
+        arguments[key] = _value(value)
+    show(pretty_json(client.execute(name, **arguments)).decode(), end="")
+
+
+def _value(text: str) -> Any:
+    """JSON if it is some, else text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _plain(command: str) -> Callable[[Client, bool], None]:
+    def execute(client: Client, as_json: bool) -> None:
+        client.execute(command)
+
+    return execute
+
+
+# by word: what does it, and how many arguments it has at least and at most
+COMMANDS: dict[str, tuple[Callable[..., None], int, int]] = {
+    "status": (_status, 0, 0),
+    "stop": (_plain("stop"), 0, 0),
+    "cont": (_plain("cont"), 0, 0),
+    "powerdown": (_power_down, 0, 0),
+    "reset": (_plain("system_reset"), 0, 0),
+    "quit": (_plain("quit"), 0, 0),
+    "inject": (_inject, 1, 1),
+    "report": (_report, 0, 1),
+    "wait": (_wait, 0, 0),
+}
+
+
+@click.command(epilog=f"Commands:\n\n{WORDS}\n\nExit codes: 0, 1 the machine refuses, 2 usage, 4 no machine listens.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("command")
+@click.argument("arguments", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Status and events as JSON.")
+def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> int:
+    """Control the machine whose control socket is PATH (run --control)."""
+    do, least, most = COMMANDS.get(command, (None, 0, 0))
+    if do and not least <= len(arguments) <= most:
+        raise click.UsageError(f"{command} takes {least if least == most else f'{least} or {most}'} arguments")
+    with Client(path) as client:
+        try:
+            if do:
+                do(client, as_json, *arguments)
+            else:
+                _qmp(client, as_json, command, *arguments)
+        except RefusedError as error:
+            say(f"dwcvmm: {error}")
+            return ExitCode.GUEST_FAILED
+    return ExitCode.OK

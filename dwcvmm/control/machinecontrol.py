@@ -1,0 +1,118 @@
+"""Does with a machine what its control socket is asked for, and announces what happens to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, TypeVar
+
+import msgspec
+
+from dwcvmm.control import qmp
+from dwcvmm.errors import DwcVmmError
+from dwcvmm.faults.model import parse
+from dwcvmm.machine import Machine
+from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.results.reportfile import Report
+from dwcvmm.results.status import Status
+
+T = TypeVar("T")
+STANDS_S = 2.0  # that the guest has to stand; a long element is cut after some milliseconds
+LATER = "the machine waits for something else, such as a disk or whoever reads its console"
+BY_QUIT, BY_RESET = "host-qmp-quit", "host-qmp-system-reset"
+# QEMU's ShutdownCause
+CAUSES = {
+    Outcome.POWEROFF: "guest-shutdown",
+    Outcome.REBOOT: "guest-reset",
+    Outcome.CRASH: "guest-panic",
+    Outcome.HALT: "guest-panic",
+    Outcome.INTERRUPTED: "host-signal",
+    Outcome.TIMEOUT: "host-signal",
+}
+
+
+class MachineControl(Observer):
+    """`end` ends the guest with an outcome. `announce` is called with each event, from any thread. `report` makes the
+    machine's report.
+    """
+
+    def __init__(self, machine: Machine, end: Callable[[Outcome], None], report: Callable[[], Report]) -> None:
+        self.announce: Callable[[bytes], None] = lambda event: None
+        self._machine, self._end_by, self._report = machine, end, report
+        self._cause: str | None = None  # of an end that a client has asked for
+        machine.observe(self)
+
+    # what is announced, on the machine's thread
+
+    def paused(self) -> None:
+        self._tell("STOP")
+
+    def resumed(self) -> None:
+        if not self._machine.outcome:
+            self._tell("RESUME")
+
+    def end(self, result: Result) -> None:
+        cause = self._cause or CAUSES.get(result.outcome or Outcome.ERROR, "host-error")
+        self._tell("SHUTDOWN", {"guest": cause.startswith("guest"), "reason": cause})
+
+    def _tell(self, name: str, data: Mapping[str, Any] | None = None) -> None:
+        self.announce(qmp.event(name, data, time.time()))
+
+    # what is asked for
+
+    @property
+    def status(self) -> str:
+        return self._machine.status().status
+
+    def stop(self) -> None:
+        self._check_runs()
+        self._machine.pause()
+        if not self._machine.wait_paused(STANDS_S) and not self._machine.outcome:
+            raise qmp.RefusedError(f"{LATER}: the guest will stand after that")
+
+    def cont(self) -> None:
+        self._check_runs()
+        self._machine.resume()
+
+    def power_down(self) -> None:
+        self._check_runs()
+        self._machine.power_button()
+        self._tell("POWERDOWN")
+
+    def reset(self) -> None:
+        """The machine's way to restart is to end with Outcome.REBOOT."""
+        self._check_runs()
+        self._tell("RESET", {"guest": False, "reason": BY_RESET})
+        self._cause = BY_RESET
+        self._end_by(Outcome.REBOOT)
+
+    def quit(self) -> None:
+        self._cause = self._cause or BY_QUIT
+        self._end_by(Outcome.INTERRUPTED)
+
+    def details(self) -> Status:
+        return self._machine.status()
+
+    def inject(self, fault: str) -> None:
+        self._between(lambda: self._machine.pc.inject(parse(fault)))
+
+    def report(self) -> Any:
+        return msgspec.to_builtins(self._between(self._report))
+
+    def _check_runs(self) -> None:
+        if self._machine.outcome:
+            raise qmp.RefusedError(f"the guest has ended ({self._machine.outcome})")
+
+    def _between(self, job: Callable[[], T]) -> T:
+        done: Future[T] = self._machine.between(job)
+        try:
+            return done.result(STANDS_S)
+        except FutureTimeout as error:
+            raise qmp.RefusedError(f"{LATER}: it will be done after that") from error
+        except DwcVmmError:
+            raise
+        except Exception as error:
+            raise qmp.RefusedError(f"it failed, and the run with it: {error}") from error

@@ -1,0 +1,49 @@
+"""The status of a machine that runs, for people."""
+
+from __future__ import annotations
+
+from dwcvmm.results.rates import estimated_penalty
+from dwcvmm.results.status import Status
+
+
+def describe(status: Status, before: Status | None = None) -> str:
+    """Some lines. `before`: an earlier status, for what has happened since then."""
+    lines = [
+        f"{status.status if status.outcome is None else status.outcome} under {status.strategy}, "
+        f"{status.seconds:.1f} s, guest time {status.guest_seconds:.3f} s",
+        f"elements     {status.elements} ({rate_text(status, before)}), exits within: {status.inner_exits}",
+        f"  ended by   {counts(status.by_end)}",
+        f"pages        {status.pages_compared} compared, {status.pages_hot} at an end now, "
+        f"at most {status.pages_hot_max}",
+        f"divergences  {status.divergences} ({counts(status.divergences_by_cause)}), {status.unexplained} unexplained; "
+        f"{status.rollbacks} rollbacks",
+    ]
+    if (penalty := penalty_since(status, before)) is not None:
+        lines.append(f"penalty      about {penalty:.0f} %")
+    return "\n".join(lines)
+
+
+def counts(by_name: dict[str, int]) -> str:
+    """The largest first."""
+    return ", ".join(f"{name} {n}" for name, n in sorted(by_name.items(), key=lambda each: -each[1])) or "none"
+
+
+def rate_text(status: Status, before: Status | None) -> str:
+    now = elements_per_s(status, before)
+    average = f"{status.elements_per_s:.0f}/s"
+    return average if before is None else f"{now:.0f}/s now, {average} on average"
+
+
+def elements_per_s(status: Status, before: Status | None) -> float:
+    """Since the earlier status, or on average."""
+    if before is None:
+        return status.elements_per_s
+    seconds = status.seconds - before.seconds
+    return (status.elements - before.elements) / seconds if seconds > 0 else 0.0
+
+
+def penalty_since(status: Status, before: Status | None) -> float | None:
+    """In percent; None under off, or if nothing was executed."""
+    if before is None or status.penalty_percent is None:
+        return status.penalty_percent
+    return estimated_penalty({name: s - before.phases_s.get(name, 0.0) for name, s in status.phases_s.items()})

@@ -51,6 +51,7 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    log: Path | None
     control: Path | None
     no_sandbox: bool
     quiet: bool
@@ -169,7 +170,13 @@ OPTIONS = (
     click.option(
         "--timeout", type=Duration(MS, DAY, bare="s"), help="End the guest after this time (seconds without a unit)."
     ),
-    click.option("--console", default="stdio", show_default=True, help="stdio, none, or a file for the output."),
+    click.option(
+        "--console",
+        default="stdio",
+        show_default=True,
+        help="stdio, none, pty, unix:PATH (a socket), or a file for the output.",
+    ),
+    click.option("--log", type=click.Path(path_type=Path), help="A file for a copy of what the console shows."),
     click.option(
         "--control",
         type=click.Path(path_type=Path),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from installation import Installed, install
 from othercore import WITHOUT_PLUGINS, locked
 
 from dwcvmm.element.config import EndAt, EngineConfig, Strategy
@@ -107,6 +108,12 @@ def guests() -> Path:
     with locked(GUESTS):
         subprocess.run([ROOT / "guest-images" / "build.sh", GUESTS], check=True)
     return GUESTS
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Tests that use it belong to the xdist_group "installed"."""
+    return install(tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture

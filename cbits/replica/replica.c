@@ -34,6 +34,13 @@
 /* Whom a kick of this thread stops: the replica that runs on it. Two take turns on one thread under sequential. */
 static __thread struct dwc_replica *kicked;
 
+/* What this thread was before it took over its first replica. It is so again when it has given up the last one, in whatever order. */
+static __thread struct {
+	unsigned replicas;
+	cpu_set_t cpus;
+	sigset_t signals;
+} before_owning;
+
 /* immediate_exit also ends a KVM_RUN that is entered only after the signal. */
 static void on_kick(int signal)
 {
@@ -112,16 +119,19 @@ static int start_kicks(struct dwc_replica *r)
 	return kick_at(r, dwc_now_ns() + KICK_PERIOD_NS, 0);
 }
 
-/* The counterpart of own(), on the same thread: which is as it was before. */
+/* The counterpart of own(), on the same thread. */
 static void disown(struct dwc_replica *r)
 {
 	if (r->own.has_timer)
 		timer_delete(r->own.timer);
 	r->own.has_timer = r->tid = 0;
 	dwc_counter_close(r);
-	kicked = NULL;
-	sched_setaffinity(0, sizeof r->cpus_before, &r->cpus_before);
-	pthread_sigmask(SIG_SETMASK, &r->signals_before, NULL);
+	if (kicked == r)
+		kicked = NULL;
+	if (--before_owning.replicas)
+		return;
+	sched_setaffinity(0, sizeof before_owning.cpus, &before_owning.cpus);
+	pthread_sigmask(SIG_SETMASK, &before_owning.signals, NULL);
 }
 
 /* Take over the vCPU, on the thread that will own it. After an error nothing of it is left. */
@@ -130,14 +140,17 @@ static int own(struct dwc_replica *r)
 	sigset_t set;
 	int err;
 
-	if (sched_getaffinity(0, sizeof r->cpus_before, &r->cpus_before))
-		return -errno;
+	if (!before_owning.replicas) {
+		if (sched_getaffinity(0, sizeof before_owning.cpus, &before_owning.cpus))
+			return -errno;
+		/* leave all signals but the kicks to other threads, so that they do not cut elements */
+		sigfillset(&set);
+		sigdelset(&set, KICK_SIGNAL);
+		sigdelset(&set, DWC_OVERFLOW_SIGNAL);
+		pthread_sigmask(SIG_SETMASK, &set, &before_owning.signals);
+	}
+	before_owning.replicas++;
 	r->tid = (int)syscall(SYS_gettid);
-	/* leave all signals but the kicks to other threads, so that they do not cut elements */
-	sigfillset(&set);
-	sigdelset(&set, KICK_SIGNAL);
-	sigdelset(&set, DWC_OVERFLOW_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &set, &r->signals_before);
 	kicked = r;
 	err = dwc_replica_pin(r);
 	if (!err && r->engine->config.counting)

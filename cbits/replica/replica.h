@@ -82,8 +82,6 @@ struct dwc_replica {
 	enum dwc_activity caller_at; /* else: what the caller is at */
 	struct dwc_turn job_posted, job_done;
 	struct dwc_own own, *on; /* on: those of the thread that owns its vCPU. Two replicas on one thread share replica A's */
-	cpu_set_t cpus_before; /* the calling thread's CPUs and signals, restored at the end */
-	sigset_t signals_before;
 };
 
 int dwc_install_kick(void);

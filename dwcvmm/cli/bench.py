@@ -160,7 +160,7 @@ def workload(
     """The shell workload in Linux (guest-images/linux): its hashes must be those of off. Exit code as for boot."""
     guest = Guest(LINUX / "vmlinuz", LINUX / "initramfs.cpio", "dwc.work dwc.spin", hashes=True)
     if not guest.kernel.exists():
-        raise ConfigError(f"{guest.kernel} is missing: run guest-images/linux/build.sh")
+        raise ConfigError(f"{guest.kernel} is missing: run guest-images/linux/build.sh, in a checkout")
     return _runs(guest, strategies, rounds, timeout, json_path, other_path)
 
 

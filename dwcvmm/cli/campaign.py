@@ -14,12 +14,13 @@ from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
+from dwcvmm.campaign.statistics import clopper_pearson
 from dwcvmm.campaign.summary import as_text, summarise
-from dwcvmm.cli.units import Size, Utf8Text, end_at_option
+from dwcvmm.cli.units import GuestName, Size, Utf8Text, end_at_option
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError, ExitCode
-from dwcvmm.experiments.check import GUESTS
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.faults.model import Run
 from dwcvmm.guest.memory import check_size
 from dwcvmm.pc.boot.loader import command_line
@@ -47,7 +48,13 @@ def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
 
 @campaign.command()
 @DIRECTORY
-@click.option("--guest", "guests", multiple=True, help="A tiny guest of guest-images/, by its name; may be repeated.")
+@click.option(
+    "--guest",
+    "guests",
+    type=GuestName(),
+    multiple=True,
+    help="A tiny guest, by its name (docs/guests.md); may be repeated.",
+)
 @click.option("--kernel", type=click.Path(path_type=Path), help="Instead: bzImage, ELF vmlinux or flat image.")
 @click.option("--initrd", type=click.Path(path_type=Path))
 @click.option("--append", type=Utf8Text(), default="", help="Added to the command line that Linux needs on this PC.")
@@ -132,10 +139,10 @@ def new(
 def _guests(
     names: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int
 ) -> list[GuestSpec]:
-    paths = [kernel] if kernel else [GUESTS / f"{name}.bin" for name in names]
+    paths = [kernel] if kernel else [guest_path(name) for name in names]
     for path in (*paths, *([initrd] if initrd else [])):
         if not path.is_file():
-            raise ConfigError(f"{path} is no file" + ("" if kernel else ": run guest-images/build.sh"))
+            raise ConfigError(f"{path} is no file")
     for text in (*map(str, paths), str(initrd), append):
         if not text.isprintable():  # the campaign's file can keep only text
             raise ConfigError(f"{text!r} is not printable text, as what a campaign keeps has to be")
@@ -186,6 +193,7 @@ def resume(directory: Path, jobs: int | None, limit: int | None, most_silent: in
 
 def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
     place = Directory(directory)
+    clopper_pearson(0, 1)  # without SciPy there are no bounds: that is said before all the faults, not after them
     cpus = len(os.sched_getaffinity(0))
     workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
     line = ProgressLine(PROGRESS_S_NO_TTY)

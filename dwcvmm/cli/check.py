@@ -9,7 +9,7 @@ import click
 
 from dwcvmm.cli import units
 from dwcvmm.cli.apart import check_apart
-from dwcvmm.cli.units import Duration
+from dwcvmm.cli.units import Duration, GuestName
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import Strategy, Tsc, default_strategy
 from dwcvmm.element.progress import Event
@@ -26,7 +26,7 @@ from dwcvmm.streams import show
 
 
 @click.command()
-@click.option("--guest", required=True, help="A tiny guest of guest-images/, by its name.")
+@click.option("--guest", type=GuestName(), required=True, help="A tiny guest, by its name (docs/guests.md).")
 @click.option("--elements", type=click.IntRange(1), default=10_000, show_default=True, help="Elements to commit.")
 @click.option(
     "--strategy",

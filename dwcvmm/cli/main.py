@@ -11,6 +11,7 @@ import click
 from dwcvmm.cli.bench import bench
 from dwcvmm.cli.campaign import campaign
 from dwcvmm.cli.check import check
+from dwcvmm.cli.completion import completion
 from dwcvmm.cli.ctl import ctl
 from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
@@ -38,6 +39,7 @@ cli.add_command(check)
 cli.add_command(campaign)
 cli.add_command(report)
 cli.add_command(diff)
+cli.add_command(completion)
 
 
 def main() -> None:
@@ -60,8 +62,8 @@ def _code_of_command() -> int:
         return ExitCode.CONFIG
     except (click.Abort, KeyboardInterrupt, BrokenPipeError):
         return ExitCode.INTERRUPTED
-    except SystemExit:  # click raises it when nobody reads stdout any more
-        return ExitCode.INTERRUPTED
+    except SystemExit as end:  # of click: a shell got its completions, or nobody reads stdout any more
+        return ExitCode.INTERRUPTED if end.code else ExitCode.OK
     except Exception as error:
         if os.environ.get(DEBUG):
             say(traceback.format_exc(), end="")

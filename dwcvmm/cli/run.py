@@ -6,7 +6,6 @@ import _thread
 import hashlib
 import os
 import signal
-import sys
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, NoReturn
 import click
 
 from dwcvmm.cli.apart import STDOUT, check_apart
+from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
+from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.console.output import Output
 from dwcvmm.console.places import STDIO, Log, Writer, file_of, open_console
@@ -27,6 +28,7 @@ from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -40,7 +42,7 @@ from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
 from dwcvmm.socketfile import SocketFile
-from dwcvmm.streams import say
+from dwcvmm.streams import say, show
 
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
@@ -163,16 +165,28 @@ def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | 
     return server
 
 
-@click.command()
+@click.command(cls=MachineCommand)
+@click.argument(ARGUMENT, required=False, expose_value=False, type=click.Path(), metavar="[MACHINE.toml]")
 @run_options
-def run(**given: Any) -> int:
-    """Run a guest until it ends. Its console is on stdout, everything else on stderr."""
+@click.option(f"--{PRINT}", is_flag=True, help="Print the whole machine as TOML, and do not run it.")
+def run(print_config: bool, **given: Any) -> int:
+    """Run a guest until it ends. Its console is on stdout, everything else on stderr.
+
+    A machine can be described in a file: its keys are these options. Options that may be repeated are added to those of
+    the file, others override them.
+    """
+    if print_config:
+        show(as_toml(click.get_current_context()))
+        return ExitCode.OK
     options = RunOptions(**given)
     if options.cache_flush and options.strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
-    if not (options.kernel or options.bios or options.disks):
-        raise click.UsageError("nothing to boot: --kernel or --disk")
-    kernel, bios = what_boots(options.kernel, options.bios, bool(options.disks))
+    if options.guest and options.kernel:
+        raise click.UsageError("one kernel: either --guest or --kernel")
+    if not (options.kernel or options.guest or options.bios or options.disks):
+        raise click.UsageError("nothing to boot: --kernel, --guest or --disk")
+    guest = guest_path(options.guest) if options.guest else options.kernel
+    kernel, bios = what_boots(guest, options.bios, bool(options.disks))
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None
@@ -201,7 +215,8 @@ def run(**given: Any) -> int:
     machine.observe(record)
     for remark in machine.remarks:
         say(f"dwcvmm: {remark}")
-    keeper = Keeper(machine.pc, divergence_file, sys.argv[1:]) if divergence_file else None
+    arguments = ["run", *arguments_of(click.get_current_context())]
+    keeper = Keeper(machine.pc, divergence_file, arguments) if divergence_file else None
     if keeper:
         machine.observe(keeper)
     if isinstance(console.output, Output):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DAY, MS, DiskText, Duration, FaultText, Size
+from dwcvmm.cli.units import DAY, MS, ConsoleText, DiskText, Duration, FaultText, GuestName, ModuleText, Size
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
@@ -22,6 +22,7 @@ class RunOptions:
     """As click gives them. Sizes in bytes, times in nanoseconds."""
 
     kernel: Path | None
+    guest: str | None
     bios: Path | None
     initrd: Path | None
     modules: tuple[str, ...]
@@ -63,6 +64,7 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="bzImage, multiboot, ELF, flat image (.bin) or BIOS. Default with a disk: SeaBIOS, which boots from it.",
     ),
+    click.option("--guest", type=GuestName(), help="A tiny guest, by its name, as the kernel (docs/guests.md)."),
     click.option(
         "--bios", type=click.Path(path_type=Path), help="A firmware that starts the bzImage --kernel: qboot.rom."
     ),
@@ -70,6 +72,7 @@ OPTIONS = (
     click.option(
         "--module",
         "modules",
+        type=ModuleText(),
         multiple=True,
         help="""A file and its arguments, for multiboot kernels. Quotes for a name with blanks: '"FILE" ARGUMENTS'.""",
     ),
@@ -172,6 +175,7 @@ OPTIONS = (
     ),
     click.option(
         "--console",
+        type=ConsoleText(),
         default="stdio",
         show_default=True,
         help="stdio, none, pty, unix:PATH (a socket), or a file for the output.",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from dwcvmm.console.places import UNIX, file_of
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
+from dwcvmm.experiments.tinyguests import guest_names
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.pc.boot.modules import QUOTES, split_module
 from dwcvmm.pc.devices.cmos import parse_date
 from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.units import parse_duration, parse_size
@@ -27,6 +32,7 @@ class Duration(click.ParamType[int]):
 
     def __init__(self, least_ns: int, most_ns: int, bare: str | None = None) -> None:
         self._least, self._most, self._bare = least_ns, most_ns, bare
+        self.bare_numbers = bare is not None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -41,6 +47,7 @@ class Size(click.ParamType[int]):
     """ "256M", "1G", "512" (MiB) -> bytes."""
 
     name = "size"
+    bare_numbers = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -77,7 +84,14 @@ class FaultText(click.ParamType[Fault]):
             self.fail(str(error), param, ctx)
 
 
-class DiskText(click.ParamType[DiskConfig]):
+class StartsWithFile:
+    """A text that starts with the name of a file, which shells complete."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+class DiskText(StartsWithFile, click.ParamType[DiskConfig]):
     """ "FILE,snapshot,format=raw" -> a disk. A comma in a file's name is written twice, as for QEMU."""
 
     name = "disk"
@@ -89,6 +103,48 @@ class DiskText(click.ParamType[DiskConfig]):
             return parse_disk(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+    def under(self, text: str, folder: Path) -> str:
+        before = str(folder / "x").removesuffix("x").replace(",", ",,")
+        return before + text if is_relative(text) else text
+
+
+class ModuleText(StartsWithFile, click.ParamType[str]):
+    """ "FILE ARGUMENTS", or '"FILE" ARGUMENTS': as they are. What they mean depends on which files there are."""
+
+    name = "module"
+
+    def under(self, text: str, folder: Path) -> str:
+        file, arguments = split_module(text, folder)
+        if not is_relative(file):
+            return text
+        file = str(folder / file)
+        quote = next((each for each in QUOTES if each not in file), "")
+        return f"{quote}{file}{quote}" + (f" {arguments}" if arguments else "")
+
+
+class GuestName(click.ParamType[str]):
+    """The name of a tiny guest, which a shell can complete. Whether there is one shows when it is looked for."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(each) for each in guest_names() if each.startswith(incomplete)]
+
+
+class ConsoleText(StartsWithFile, click.ParamType[str]):
+    """ "stdio", "none", "pty", "unix:PATH", or a file for the output."""
+
+    name = "console"
+
+    def under(self, text: str, folder: Path) -> str:
+        if text.startswith(UNIX):
+            return f"{UNIX}{folder / text.removeprefix(UNIX)}"
+        return str(folder / text) if file_of(text) else text
+
+
+def is_relative(name: str) -> bool:
+    return bool(name) and not Path(name).is_absolute()
 
 
 class DateText(click.ParamType[int]):

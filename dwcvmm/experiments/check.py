@@ -6,7 +6,6 @@ import operator
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from dwcvmm.element.divergence import Cause, Divergence
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.probing import set_parameters
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.machine import Machine
 from dwcvmm.pc.observer import Observer
@@ -27,7 +27,6 @@ from dwcvmm.results.figures import counted
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import host_facts, normalised, slice_facts
 
-GUESTS = Path("build/guests")
 MEMORY_BYTES = 32 << 20
 ROUNDS, ENDLESS = b"DWCR", 0x7FFFFFFF  # the mark before a guest's number of rounds
 BAR = 40
@@ -104,13 +103,10 @@ def check_guest(
     """Run the tiny guest `name`, again and again if it ends, until `elements` are committed. `on_elements` gets a
     function that tells, from any thread, how many are.
 
-    Raises ConfigError if it has not been built, or does not end as it should.
+    Raises ConfigError if there is no such guest, or it does not end as it should.
     """
-    path = GUESTS / f"{name}.bin"
-    try:
-        image = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
+    path = guest_path(name)
+    image = path.read_bytes()
     result: CheckResult | None = None
     started = time.monotonic()
     while result is None or result.elements < elements:

@@ -17,10 +17,10 @@ from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments import probe
 from dwcvmm.experiments.builds import Build, refusal, this_build
 from dwcvmm.experiments.guestprocess import call
+from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.results.jsonfile import NOT_JSON
 
 MOST_S = 600.0  # a probe takes a few seconds
-GUESTS = Path(__file__).parents[2] / "build" / "guests"
 US = 1e6
 WARM_UP = 50  # elements
 
@@ -83,22 +83,13 @@ def _ask(build: Build, spec: dict[str, Any]) -> Probed:
         raise refusal(build, code, str(error)) from error
 
 
-def guest(name: str) -> bytes:
-    """The image of a tiny guest. Raises ConfigError if it has not been built."""
-    path = GUESTS / f"{name}.bin"
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} is missing: run guest-images/build.sh") from error
-
-
 def specification(
     name: str, mark: bytes, parameters: Sequence[int], strategy: Strategy, chunk: int, **settings: Any
 ) -> dict[str, Any]:
     """A probe's (probe.py), of the guest `name` with parameters. `settings`: of the machine."""
     return {
         "kernel": f"{name}.bin",
-        "image": set_parameters(guest(name), mark, *parameters),
+        "image": set_parameters(guest_path(name).read_bytes(), mark, *parameters),
         "settings": {"strategy": strategy.value, **settings},
         "warm_up": WARM_UP,
         "chunk": chunk,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dwcvmm.core.enums import Cap
-from dwcvmm.core.failure import REMEDIES
+from dwcvmm.core.failure import REMEDIES, Interrupted
 from dwcvmm.core.kvmstructs import Cpuid, CpuidEntry, MsrList
 from dwcvmm.errors import HostError
 from dwcvmm.kvm.ioctl import ioctl
@@ -54,5 +54,12 @@ class System:
         return table.indices()
 
     def create_vm(self) -> Vm:
+        """Tried again after a signal, as the kernel starts threads here and gives up when one is pending: a thread
+        that owns another machine's vCPU is sent its kicks.
+        """
         vcpu_mmap_bytes = self.vcpu_mmap_bytes()
-        return Vm(ioctl(self.fd, "KVM_CREATE_VM", 0), vcpu_mmap_bytes)
+        while True:
+            try:
+                return Vm(ioctl(self.fd, "KVM_CREATE_VM", 0), vcpu_mmap_bytes)
+            except Interrupted:
+                continue

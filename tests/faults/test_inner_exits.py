@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Booted, StartGuest
 
-from dwcvmm.core.enums import DEVICE_BYTES, Phase
+from dwcvmm.core.enums import DEVICE_BYTES, NEVER, Phase
 from dwcvmm.element.config import EndAt, Strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.visits import Visitor
@@ -67,16 +67,19 @@ def test_a_register(boot: StartGuest, strategy: Strategy, run: str, target: str)
 @pytest.mark.parametrize("strategy", TWO_VMS)
 @pytest.mark.parametrize("run", RUNS)
 def test_a_printed_byte_never_leaves(boot: StartGuest, strategy: Strategy, run: str) -> None:
-    """Each element that prints is hit: a wrong byte stays in the replica's own serial port."""
-    golden = boot("spin", strategy, slice_ns=SLICE_NS)
-    check(golden, "spin")
+    """Each of the last elements, which print, is hit: a wrong byte stays in the replica's own serial port."""
+    golden = boot("pit", strategy, slice_ns=SLICE_NS)
+    check(golden, "pit")
     last = golden.machine.core.committed
     golden.machine.close()
-    for element in range(1, min(last, 8)):
-        booted = boot("spin", strategy, faults=[f"{element}:{run}:rsi:0"], slice_ns=SLICE_NS, hang_ns=500_000_000)
-        check(booted, "spin")
+    found = 0
+    for element in range(max(1, last - 4), last):
+        booted = boot("pit", strategy, faults=[f"{element}:{run}:rsi:0"], slice_ns=SLICE_NS, hang_ns=500_000_000)
+        check(booted, "pit")
         assert all(d.cause is Cause.INJECTED for d in booted.divergences)
+        found += len(booted.divergences)
         booted.machine.close()
+    assert found
 
 
 @pytest.mark.parametrize("strategy", TWO_VMS)
@@ -102,18 +105,21 @@ def test_a_wrong_byte_that_leaves_no_trace(boot: StartGuest) -> None:
 
 
 class RollBack(Visitor):
-    """Rolls back at each start of an element, which brings both replicas back through all that is logged."""
+    """Rolls back at the start of some elements, which brings both replicas back through all that is logged."""
+
+    visit_from = 0
 
     def __init__(self, booted: Booted) -> None:
         self._engine = booted.machine.engine
-        self.visit_from = 0
         self.replayed = 0
-
-    visit_from = 0
 
     def at_start(self) -> None:
         self.replayed += self._engine.core.log_count
         self._engine.rollback(to=Phase.START_VISITED)
+        # in time every place between two checkpoints; not for ever, as loops in ring 0 are slow where KVM emulates it
+        self.visit_from += 3
+        if self.visit_from > 150:
+            self.visit_from = NEVER
 
     def at_end(self) -> None:
         pass

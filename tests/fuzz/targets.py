@@ -22,6 +22,8 @@ from qcow2images import check_promises
 from test_bios import qboot_image
 from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
+from dwcvmm.cli.machinefile import read_machine
+from dwcvmm.cli.run import run
 from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
 from dwcvmm.control.commands import commands_of
 from dwcvmm.control.messages import Splitter, TooLongError
@@ -241,6 +243,12 @@ def control_socket(data: bytes) -> None:
                 assert len({"return", "error"} & msgspec.json.decode(answer, type=dict).keys()) == 1
 
 
+def machine_file(data: bytes) -> None:
+    """A machine in a file, as dwcvmm run reads it."""
+    with contextlib.suppress(ConfigError):
+        read_machine(_file(data), run)
+
+
 def results(data: bytes) -> None:
     """A kept divergence, a report."""
     path = _file(data)
@@ -260,6 +268,7 @@ TARGETS: dict[Callable[[bytes], None], int] = {
     virtio_block: 100_000,
     virtio_console: 75_000,
     virtio_rng: 75_000,
-    results: 60_000,
+    results: 40_000,
+    machine_file: 20_000,
     qcow2: 40_000,
 }

@@ -52,6 +52,15 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert not [name for name in named if not (ROOT / name).exists() and not list(ROOT.glob(f"{name}*"))]
 
 
+def test_every_decision_is_in_the_list() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"^(\d+)\. \[(.*)\]\((.*)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+    files = sorted(folder.glob("0*.md"))
+    assert listed
+    assert [f"# {number}. {title}" for number, title, _ in listed] == [f.read_text().splitlines()[0] for f in files]
+    assert [name for _, _, name in listed] == [file.name for file in files]
+
+
 def defines(file: Path, name: str) -> bool:
     """Whether a Python or C file defines a function, class, struct, enum or table of that name."""
     text = file.read_text()

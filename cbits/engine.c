@@ -1,8 +1,11 @@
 /* What Python asks of the engine besides running elements: runs of a replica into an element, requests from other threads, answers. */
 #include "engine.h"
 
+#include <linux/futex.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "assertion.h"
 #include "host.h"
@@ -97,6 +100,8 @@ void dwc_engine_request_attention(struct dwc_engine *e, int soon)
 	if (soon)
 		atomic_store(&e->requests.soon, 1);
 	atomic_store(&e->requests.attention, 1);
+	if (atomic_load(&e->requests.sleeping)) /* one side sees what the other has written before */
+		syscall(SYS_futex, &e->requests.attention, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 /* The guest has stood between two elements for that long, as the user wished: that is no guest time. The virtual clock has stood by

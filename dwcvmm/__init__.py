@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dwcvmm.faults.model import Fault
     from dwcvmm.guest.memory import GuestMemoryError
     from dwcvmm.machine import Machine
+    from dwcvmm.net.config import Forward, NetConfig
     from dwcvmm.pc.devices.disk import DiskConfig
     from dwcvmm.pc.observer import Observer
     from dwcvmm.pc.result import Outcome, Result
@@ -40,6 +41,7 @@ _WHERE = {
     "dwcvmm.faults.model": ("Fault",),
     "dwcvmm.guest.memory": ("GuestMemoryError",),
     "dwcvmm.machine": ("Machine",),
+    "dwcvmm.net.config": ("Forward", "NetConfig"),
     "dwcvmm.pc.devices.disk": ("DiskConfig",),
     "dwcvmm.pc.observer": ("Observer",),
     "dwcvmm.pc.result": ("Outcome", "Result"),
@@ -59,6 +61,7 @@ __all__ = [
     "Event",
     "ExitCode",
     "Fault",
+    "Forward",
     "GuestImageError",
     "GuestMemoryError",
     "HostError",
@@ -67,6 +70,7 @@ __all__ = [
     "KvmError",
     "Machine",
     "MachineStateError",
+    "NetConfig",
     "Observer",
     "Outcome",
     "Policy",

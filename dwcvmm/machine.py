@@ -24,6 +24,7 @@ from dwcvmm.errors import ConfigError, MachineStateError, as_error
 from dwcvmm.faults.model import Fault, parse
 from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.machinethread import MachineThread
+from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.boot.bios import installed_bios
 from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.devices.cmos import parse_date
@@ -58,6 +59,7 @@ class Machine:
     image: the kernel's content, if the caller has it; `kernel` is then only its name.
     bios: a firmware that starts the kernel. initrd: or the first module. modules: each "FILE ARGUMENTS".
     disks: each a file, "FILE,snapshot" as for --disk, or a DiskConfig. rng, virtio_console: more virtio devices.
+    nets: each a text as for --net, or a NetConfig; with one the guest's idle time passes in real time.
     append: added to the command line. default_append: put Linux's default arguments before it. legacy_pc: no ACPI,
     APICs. memory: bytes, or text such as "256M"; the host needs three times that.
     strategy: None: parallel with two CPUs, else sequential. flush: of strategy in-place only.
@@ -83,6 +85,7 @@ class Machine:
         disks: Sequence[FilePath | DiskConfig] = (),
         rng: bool = False,
         virtio_console: bool = False,
+        nets: Sequence[str | NetConfig] = (),
         append: str = "",
         default_append: bool = True,
         legacy_pc: bool = False,
@@ -125,7 +128,7 @@ class Machine:
             hang_ns=duration_ns(hang, LEAST_HANG_NS, MOST_HANG_NS),
             cpus=cpus,
         )
-        drives = tuple(map(_disk, disks))
+        drives, networks = tuple(map(_disk, disks)), tuple(map(_net, nets))
         first, firmware = what_boots(kernel, bios, bool(drives))
         check_bytes(console_in, console_out)
         self._console_out = ConsoleOut(console_out, keep_console)
@@ -143,7 +146,7 @@ class Machine:
                     faults=tuple(map(_fault, faults)),
                     close_after=close_after,
                     modules=tuple(modules),
-                    virtio=VirtioConfig(drives, rng, virtio_console),
+                    virtio=VirtioConfig(drives, rng, virtio_console, networks),
                     date_ns=parse_date(rtc),
                     bios=firmware,
                     image=image,
@@ -502,6 +505,10 @@ def _disk(disk: FilePath | DiskConfig) -> DiskConfig:
     if isinstance(disk, DiskConfig):
         return disk
     return parse_disk(disk) if isinstance(disk, str) else DiskConfig(Path(disk))
+
+
+def _net(net: str | NetConfig) -> NetConfig:
+    return net if isinstance(net, NetConfig) else parse_net(net)
 
 
 def _fault(fault: str | Fault) -> Fault:

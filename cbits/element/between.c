@@ -1,11 +1,14 @@
 /* Between two elements: the device that the last one ended for, requests from outside, idle time. */
 #include "element/between.h"
 
+#include <linux/futex.h>
 #include <linux/kvm.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine.h"
 #include "host.h"
@@ -25,6 +28,14 @@
 int dwc_is_stop_requested(const struct dwc_engine *e)
 {
 	return atomic_load(&e->requests.stop);
+}
+
+/* Wait, at most for `longest`. A request for attention ends it at once, a kick of this thread early, and a stop is seen by the caller. */
+static void await_attention(struct dwc_engine *e, const struct timespec *longest)
+{
+	atomic_store(&e->requests.sleeping, 1);
+	syscall(SYS_futex, &e->requests.attention, FUTEX_WAIT_PRIVATE, 0, longest, NULL, 0);
+	atomic_store(&e->requests.sleeping, 0);
 }
 
 /* After HLT only an interrupt lets the guest go on. The virtual clock jumps to the next timer interrupt. With the host's clock, or
@@ -52,7 +63,7 @@ static int idle(struct dwc_engine *e)
 		pause.tv_nsec = (long)(deadline - e->clock.guest_ns);
 	dwc_account(e, DWC_AT_IDLE);
 	from_ns = dwc_now_ns();
-	nanosleep(&pause, NULL); /* a kick of this thread ends it early */
+	await_attention(e, &pause);
 	dwc_account(e, DWC_AT_BETWEEN);
 	if (e->clock.host_base_ns)
 		e->clock.guest_ns = dwc_now_ns() - e->clock.host_base_ns;

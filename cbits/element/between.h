@@ -11,6 +11,7 @@ struct dwc_engine;
 struct dwc_requests {
 	atomic_int stop, attention;
 	atomic_int soon;           /* attention is asked for soon: an element without an end in sight is cut */
+	atomic_int sleeping;       /* the engine waits for attention, as the guest is idle */
 	uint64_t elements_limit;   /* stop after so many committed in all; 0: none */
 	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
 	int has_backlog;           /* input waits for room in the UART */

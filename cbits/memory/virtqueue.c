@@ -116,16 +116,28 @@ int dwc_queue_pop(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_chai
 	return DWC_QUEUE_REQUEST;
 }
 
-/* Return a request, with the number of bytes written from the first writable one on. Returns 0 or DWC_QUEUE_INVALID. */
-int dwc_queue_push(struct dwc_engine *e, struct dwc_virtqueue *q, uint16_t head, uint32_t written)
+/* The same as dwc_queue_push(), but the guest sees it only with dwc_queue_publish(). */
+int dwc_queue_stage(struct dwc_engine *e, struct dwc_virtqueue *q, uint16_t head, uint32_t written)
 {
 	uint32_t used[2] = { head, written };
-	uint16_t next = (uint16_t)(q->next_used + 1);
 
 	if (put(e, q->device, 4 + 8 * (uint64_t)(q->next_used % q->size), used, sizeof used))
 		return DWC_QUEUE_INVALID;
-	q->next_used = next;
-	return put(e, q->device, 2, &next, sizeof next);
+	q->next_used++;
+	return 0;
+}
+
+int dwc_queue_publish(struct dwc_engine *e, struct dwc_virtqueue *q)
+{
+	return put(e, q->device, 2, &q->next_used, sizeof q->next_used);
+}
+
+/* Return a request, with the number of bytes written from the first writable one on. Returns 0 or DWC_QUEUE_INVALID. */
+int dwc_queue_push(struct dwc_engine *e, struct dwc_virtqueue *q, uint16_t head, uint32_t written)
+{
+	int status = dwc_queue_stage(e, q, head, written);
+
+	return status ? status : dwc_queue_publish(e, q);
 }
 
 /* Whether the guest wants an interrupt for what was pushed since the last call (2.7.7.2, 2.7.10): DWC_QUEUE_REQUEST. Returns as

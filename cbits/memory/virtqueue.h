@@ -32,6 +32,8 @@ struct dwc_virtqueue {
 
 int dwc_queue_pop(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_chain *chain);
 int dwc_queue_push(struct dwc_engine *e, struct dwc_virtqueue *q, uint16_t head, uint32_t written);
+int dwc_queue_stage(struct dwc_engine *e, struct dwc_virtqueue *q, uint16_t head, uint32_t written);
+int dwc_queue_publish(struct dwc_engine *e, struct dwc_virtqueue *q);
 int dwc_queue_wants_interrupt(struct dwc_engine *e, struct dwc_virtqueue *q);
 int dwc_chain_read(struct dwc_engine *e, const struct dwc_chain *chain, uint64_t offset, uint8_t *out, uint64_t length);
 int dwc_chain_write(struct dwc_engine *e, const struct dwc_chain *chain, uint64_t offset, const uint8_t *data, uint64_t length);

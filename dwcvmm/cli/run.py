@@ -130,6 +130,7 @@ def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: by
         disks=options.disks,
         rng=options.rng,
         virtio_console=options.virtio_console,
+        nets=options.nets,
         append=options.append,
         default_append=not options.no_default_append,
         legacy_pc=options.legacy_pc,

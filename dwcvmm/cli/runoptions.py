@@ -9,10 +9,22 @@ from pathlib import Path
 import click
 
 from dwcvmm.cli import units
-from dwcvmm.cli.units import DAY, MS, ConsoleText, DiskText, Duration, FaultText, GuestName, ModuleText, Size
+from dwcvmm.cli.units import (
+    DAY,
+    MS,
+    ConsoleText,
+    DiskText,
+    Duration,
+    FaultText,
+    GuestName,
+    ModuleText,
+    NetText,
+    Size,
+)
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
+from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.results.divergencekeeper import OPTION
 
@@ -29,6 +41,7 @@ class RunOptions:
     disks: tuple[DiskConfig, ...]
     rng: bool
     virtio_console: bool
+    nets: tuple[NetConfig, ...]
     append: str
     no_default_append: bool
     legacy_pc: bool
@@ -89,6 +102,14 @@ OPTIONS = (
         is_flag=True,
         help="hvc0, beside the serial port on the console; takes the input. "
         "Never shows what was logged before its driver.",
+    ),
+    click.option(
+        "--net",
+        "nets",
+        type=NetText(),
+        multiple=True,
+        help="A network device: user (passt), tap=NAME or socket=PATH, then [,forward=tcp:ADDRESS:PORT:GUESTPORT]"
+        "[,mac=MAC][,mtu=BYTES]. forward is for user.",
     ),
     click.option("--append", default="", help="Added to the kernel's command line."),
     click.option(

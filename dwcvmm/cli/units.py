@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from dwcvmm.commas import double_commas
 from dwcvmm.console.places import UNIX, file_of
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EndAt, EngineConfig, Tsc
@@ -16,6 +17,7 @@ from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.tinyguests import guest_names
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.boot.modules import QUOTES, split_module
 from dwcvmm.pc.devices.cmos import parse_date
 from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
@@ -105,8 +107,7 @@ class DiskText(StartsWithFile, click.ParamType[DiskConfig]):
             self.fail(str(error), param, ctx)
 
     def under(self, text: str, folder: Path) -> str:
-        before = str(folder / "x").removesuffix("x").replace(",", ",,")
-        return before + text if is_relative(text) else text
+        return beginning(folder) + text if is_relative(text) else text
 
 
 class ModuleText(StartsWithFile, click.ParamType[str]):
@@ -143,8 +144,31 @@ class ConsoleText(StartsWithFile, click.ParamType[str]):
         return str(folder / text) if file_of(text) else text
 
 
+def beginning(folder: Path) -> str:
+    """What stands before the name of a file in it, in a text with commas."""
+    return double_commas(str(folder / "x").removesuffix("x"))
+
+
 def is_relative(name: str) -> bool:
     return bool(name) and not Path(name).is_absolute()
+
+
+class NetText(click.ParamType[NetConfig]):
+    """ "user,forward=tcp:127.0.0.1:8080:80" -> a network device and its backend."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NetConfig:
+        if isinstance(value, NetConfig):
+            return value
+        try:
+            return parse_net(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+    def under(self, text: str, folder: Path) -> str:
+        key, _, path = text.partition("=")
+        return f"{key}={beginning(folder)}{path}" if key == "socket" and is_relative(path) else text
 
 
 class DateText(click.ParamType[int]):

@@ -63,7 +63,7 @@ class Queue(Struct):
     is taken.
     """
 
-    __slots__ = ("_chain", "_memory", "enabled", "vector")
+    __slots__ = ("_chain", "enabled", "memory", "vector")
     ctype = "struct dwc_virtqueue *"
     size = Field()
     descriptors, driver, device = Field(), Field(), Field()  # guest physical addresses of the three parts
@@ -71,7 +71,7 @@ class Queue(Struct):
 
     def __init__(self, memory: DeviceMemory) -> None:
         super().__init__()
-        self._memory, self._chain = memory, Chain(memory)
+        self.memory, self._chain = memory, Chain(memory)
         self.reset()
 
     def reset(self) -> None:
@@ -80,13 +80,13 @@ class Queue(Struct):
 
     def pop(self) -> Chain | None:
         """The next request of the guest, or None. Raises QueueError."""
-        there = self._memory.call(lambda engine: int(lib.dwc_queue_pop(engine, self._c, self._chain._c)))
+        there = self.memory.call(lambda engine: int(lib.dwc_queue_pop(engine, self._c, self._chain._c)))
         return self._chain if there else None
 
     def push(self, chain: Chain, written: int) -> None:
         """Return a request, with the number of bytes written from the first writable one on. Raises QueueError."""
-        self._memory.call(lambda engine: int(lib.dwc_queue_push(engine, self._c, chain.head, written)))
+        self.memory.call(lambda engine: int(lib.dwc_queue_push(engine, self._c, chain.head, written)))
 
     def wants_interrupt(self) -> bool:
         """Whether the guest wants an interrupt for what was pushed since the last one. Raises QueueError."""
-        return self._memory.call(lambda engine: int(lib.dwc_queue_wants_interrupt(engine, self._c)))
+        return self.memory.call(lambda engine: int(lib.dwc_queue_wants_interrupt(engine, self._c)))

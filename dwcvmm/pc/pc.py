@@ -24,6 +24,7 @@ from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
+from dwcvmm.net.watcher import Watcher
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
@@ -128,6 +129,11 @@ class PC:
             lambda: self.outcome is not None,
         )
         made.callback(self.virtio.close)
+        self._networks: Watcher | None = None
+        if self.virtio.nets:
+            self._networks = Watcher([net.backend.fileno() for net in self.virtio.nets], self.request_attention)
+            made.callback(self._networks.close)
+        self.wait_when_idle(False)
         self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
         self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
@@ -182,6 +188,8 @@ class PC:
     def start(self) -> None:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
         self._memory_watch.start()
+        if self._networks:
+            self._networks.start()  # before this thread is bound to a CPU, as threads inherit that
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:
@@ -314,8 +322,10 @@ class PC:
         self.core.request_attention(soon)
 
     def wait_when_idle(self, wanted: bool) -> None:
-        """From any thread: let the guest's idle time pass in real time, since input may come meanwhile."""
-        self.core.wait_when_idle(wanted)
+        """From any thread: let the guest's idle time pass in real time, since input may come meanwhile. With a network
+        it always does.
+        """
+        self.core.wait_when_idle(wanted or bool(self.virtio.nets))
 
     def end(self, outcome: Outcome) -> None:
         """From any thread: stop the guest, with this outcome unless it has one already."""
@@ -327,6 +337,7 @@ class PC:
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
     def _feed(self) -> None:
+        self.virtio.attend_networks()
         with self._input_lock:
             if self.virtio.takes_input:
                 self.virtio.receive(bytes(self._input))

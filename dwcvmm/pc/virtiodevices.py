@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,15 +10,21 @@ from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.enums import VIRTIO_BYTES
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError
+from dwcvmm.net.config import NetConfig
+from dwcvmm.net.opening import open_backend
 from dwcvmm.pc import layout
 from dwcvmm.pc.devices.disk import Disk, DiskConfig, open_disk
 from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.net import RECEIVE as NET_RECEIVE
+from dwcvmm.pc.devices.virtio.net import Net
 from dwcvmm.pc.devices.virtio.pci import VirtioPci
 from dwcvmm.pc.devices.virtio.rng import Rng
 
 FIRST_SLOT = 1
+OUI = bytes.fromhex("525400")  # of virtual machines: locally administered
+FIRST_MAC = 0x123456  # as on QEMU
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,19 @@ class VirtioConfig:
     disks: tuple[DiskConfig, ...] = ()
     rng: bool = False
     console: bool = False
+    nets: tuple[NetConfig, ...] = ()
+
+
+def default_mac(config: NetConfig, index: int) -> bytes:
+    """The same in each run, so that runs can be repeated. Machines that share a bridge differ by their tap's name."""
+    if config.tap is None:
+        return OUI + (FIRST_MAC + index).to_bytes(3, "big")
+    return OUI + hashlib.sha256(config.tap.encode()).digest()[:3]
+
+
+def _follow_link(transport: VirtioPci) -> None:
+    if isinstance(transport.device, Net) and transport.device.follow_link():
+        transport.config_changed()
 
 
 class VirtioDevices:
@@ -47,7 +67,8 @@ class VirtioDevices:
         self._transports: list[VirtioPci] = []
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
-        if len(config.disks) + config.rng + config.console > layout.PCI_SLOTS - FIRST_SLOT:
+        self.nets: list[Net] = []
+        if len(config.disks) + config.rng + config.console + len(config.nets) > layout.PCI_SLOTS - FIRST_SLOT:
             raise ConfigError(f"more than {layout.PCI_SLOTS - FIRST_SLOT} virtio devices")
         try:
             for index, disk in enumerate(config.disks):
@@ -57,6 +78,9 @@ class VirtioDevices:
                 self._add(Rng())
             if config.console:
                 self._console = self._add(Console(on_output))
+            for index, net in enumerate(config.nets):
+                self.nets.append(Net(open_backend(net), net.mac or default_mac(net, index)))
+                self._add(self.nets[-1])
         except BaseException:
             self.close()
             raise
@@ -85,6 +109,7 @@ class VirtioDevices:
         for transport in self._transports:
             if transport.waiting:
                 transport.process()
+                _follow_link(transport)
 
     def read(self, slot: int, offset: int, size: int) -> int:
         """Read from the part of a device's memory that is in Python."""
@@ -114,7 +139,18 @@ class VirtioDevices:
             self._console.device.receive(data)
             self._console.notify(RECEIVE)
 
+    def attend_networks(self) -> None:
+        """Between elements, after something has happened to a network: frames have come, or it is gone."""
+        for transport in self._transports:
+            if isinstance(device := transport.device, Net):
+                device.backend.attend()
+                _follow_link(transport)
+                if transport.driver_ok:
+                    transport.notify(NET_RECEIVE)
+
     def close(self) -> None:
+        for net in self.nets:
+            net.backend.close()
         for disk in self._disks:
             disk.close()
         self._disks.clear()

@@ -17,7 +17,9 @@ from dwcvmm.element.hostprobe import HostKind, probe
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.kvm.system import System
+from dwcvmm.net.config import mac_text
 from dwcvmm.pc.devices.cmos import date_text
+from dwcvmm.pc.devices.virtio.net import Traffic
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results import reportfile
@@ -109,6 +111,23 @@ def scrub_facts(pc: PC) -> reportfile.Scrub:
     )
 
 
+def traffic(of: Traffic) -> reportfile.NetTraffic:
+    return reportfile.NetTraffic(frames=of.frames, bytes=of.bytes, dropped=of.dropped)
+
+
+def networks(pc: PC) -> list[reportfile.Network]:
+    return [
+        reportfile.Network(
+            backend=net.backend.name,
+            mac=mac_text(net.mac),
+            link_up=net.link_up,
+            received=traffic(net.received),
+            sent=traffic(net.sent),
+        )
+        for net in pc.virtio.nets
+    ]
+
+
 def normalised(pc: PC) -> dict[str, int]:
     """Differences that the comparison does not count (docs/state-table.md), by kind."""
     stats = pc.core.stats
@@ -179,6 +198,7 @@ def build_report(
         guest=guest_facts(pc),
         votes=vote_facts(pc),
         scrub=scrub_facts(pc),
+        networks=networks(pc),
         faults=[
             reportfile.FaultFacts(
                 fault=str(each.fault),

@@ -125,6 +125,24 @@ class Scrub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     checkpoint_repairs: int  # by rollbacks
 
 
+class NetTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Frames that have passed a network device in one direction."""
+
+    frames: int
+    bytes: int  # of them
+    dropped: int  # frames: no room in the socket or interface, no buffer that is large enough, no frame at all
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A network device (dwcvmm/pc/devices/virtio/net.py)."""
+
+    backend: str  # passt, tap, socket
+    mac: str
+    link_up: bool  # at the end
+    received: NetTraffic  # by the guest
+    sent: NetTraffic
+
+
 class HostFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kvm_module: str
     kernel: str
@@ -169,6 +187,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     guest: GuestFacts
     votes: Votes
     scrub: Scrub
+    networks: list[Network] = []
     faults: list[FaultFacts] = []
     penalty_percent: float | None = None  # over the wall time of --baseline
     date: str = ""  # of the end, UTC

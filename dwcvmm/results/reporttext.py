@@ -6,7 +6,7 @@ import msgspec
 
 from dwcvmm.results.figures import counted, seconds
 from dwcvmm.results.phasenames import NAMES
-from dwcvmm.results.reportfile import Report
+from dwcvmm.results.reportfile import NetTraffic, Report
 
 LEAST_SHARE = 0.01
 
@@ -19,6 +19,11 @@ def times(report: Report) -> str:
     parts = [f"{text.rpartition(': ')[2]} {seconds(shown[name])}" for name, text in NAMES.items() if name in shown]
     rest = sum(spent.values()) - sum(shown.values())
     return ", ".join([*parts, f"the rest {seconds(rest)}, without a name {seconds(unnamed)}"])
+
+
+def passed(traffic: NetTraffic) -> str:
+    dropped = f" ({traffic.dropped} more dropped)" if traffic.dropped else ""
+    return f"{traffic.frames} frames with {traffic.bytes} bytes{dropped}"
 
 
 def summarise(report: Report) -> str:
@@ -42,6 +47,9 @@ def summarise(report: Report) -> str:
             f"slices       {slices.ended} ended by {slices.progress}, TSC {slices.tsc}, "
             f"{slices.debug_exits / slices.ended:.1f} debug exits each, longest {slices.longest_element_us:.0f} us"
         )
+    for net in report.networks:
+        ways = f"{passed(net.received)} in, {passed(net.sent)} out"
+        lines.append(f"network      {net.backend}, {net.mac}: {ways}{'' if net.link_up else '; its link is down'}")
     for each in report.faults:
         seen = "repaired by the scrubber" if each.repaired else "not used" if each.latent else "no difference seen"
         became = f"found in element {each.detected_at}, undone" if each.detected_at is not None else seen

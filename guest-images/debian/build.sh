@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A Debian as debootstrap makes it, with its full kernel, gcc and the sources of Lua, on an ext4 file system that is a
-# whole disk. Leaves disk.img, vmlinuz and initrd.img in build/guests/debian (or in the directory given).
+# A Debian as debootstrap makes it, with its full kernel, gcc, the sources of Lua and an ssh server, on an ext4 file system that is a
+# whole disk. Leaves disk.img, vmlinuz, initrd.img, and the key of root's ssh, in build/guests/debian (or in the directory given).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib.sh"
@@ -12,10 +12,11 @@ if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here
 
 need debootstrap debootstrap
 need mke2fs e2fsprogs
+need ssh-keygen openssh-client
 if ! [ base.tar -nt "$here/build.sh" ]; then
   rm -rf tree
   say "debootstrap: some minutes"
-  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,dbus,gcc,libc6-dev,make "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
+  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,dbus,gcc,libc6-dev,make,openssh-server "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
     || { tail -3 debootstrap.log >&2; exit 4; }
   tar -C tree --one-file-system -cf base.tar .
   rm -rf tree
@@ -25,7 +26,11 @@ rm -rf tree && mkdir tree
 tar -C tree -xf base.tar
 mkdir -p tree/root/lua
 tar -C tree/root/lua --strip-components=1 -xf lua5.4_*.orig.tar.gz
+rm -f key key.pub
+ssh-keygen -q -t ed25519 -N "" -C dwcvmm -f key
 "$here/customise" tree
+mkdir -m 700 tree/root/.ssh
+cp key.pub tree/root/.ssh/authorized_keys
 cp tree/boot/vmlinuz-* vmlinuz
 cp tree/boot/initrd.img-* initrd.img
 truncate -s 2G new.img

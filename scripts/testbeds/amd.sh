@@ -17,7 +17,7 @@ testbed_prepare() {
   unpack_kernel "$cache/tree"
   cp "$cache/tree"/boot/vmlinuz-* "$cache/vmlinuz"
   make_initramfs "$cache/tree" "$root/scripts/testbeds/amd-init" "$cache/amd-initramfs" \
-    virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd
+    virtio_pci virtio_console 9pnet_virtio 9p overlay dummy tun kvm-amd
   rm -rf "$cache/tree"
 }
 

@@ -336,8 +336,8 @@ def test_ctl_for_people(guests: Path, tmp_path: Path) -> None:
             assert refused.returncode == ExitCode.GUEST_FAILED and words in refused.stderr, refused
         for usage in ([], ["inject"], ["stop", "now"], ["query-status", "a"]):
             assert run.ctl(*usage).returncode == ExitCode.USAGE
-        command = [*COMMAND, "ctl", str(run.path), "wait"]
-        waiting = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        waits = [*COMMAND, "ctl", str(run.path), "wait"]
+        waiting = subprocess.Popen(waits, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert waiting.stdout and run.process.stdout
         while not select.select([waiting.stdout], [], [], 0.1)[0]:  # until it is connected
             assert run.ctl("stop").returncode == run.ctl("cont").returncode == ExitCode.OK

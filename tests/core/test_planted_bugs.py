@@ -14,6 +14,7 @@ from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 NAMES = ("single_bit", "scrub", "points", "inner_exits")
 SINGLE_BIT, SCRUB, POINTS, INNER = (f"tests/faults/test_{name}.py" for name in NAMES)
+NET = "tests/unit/test_net.py"
 IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
@@ -29,6 +30,18 @@ class Bug:
 
 
 BUGS = {
+    "buffers of a frame that does not fit are lost": Bug(
+        "cbits/memory/frames.c",
+        "\t\tif (status != GIVEN)\n\t\t\t*q = before;\n",
+        "\t\tif (status != GIVEN)\n\t\t\tq->size = before.size;\n",
+        f"{NET}::test_a_frame_waits_for_all_its_buffers",
+    ),
+    "a frame is cut by a byte": Bug(
+        "cbits/memory/frames.c",
+        "\tlength = to->first.readable_bytes - DWC_NET_HEADER;",
+        "\tlength = to->first.readable_bytes - DWC_NET_HEADER - 1;",
+        f"{NET}::test_every_frame_leaves_once_and_in_order",
+    ),
     "a page of the logs is left out": Bug(
         "cbits/memory/pages.c",
         "bits = a->dirty[word] | b->dirty[word];",

@@ -11,7 +11,7 @@ from othercore import build_core, copy_tree, plant, run_tests_in, shared_by_work
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1")
 TESTS = (
-    *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform", "pci", "virtqueue")),
+    *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform", "pci", "virtqueue", "net")),
     *("tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults"),
 )
 # interrupts, spin: slow under shadow paging, and no code of their own. The others read time: with a core this slow both

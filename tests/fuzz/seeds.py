@@ -55,6 +55,28 @@ def operations() -> bytes:
     return b"".join(RECORD.pack(*step) for step in steps)
 
 
+def frames() -> bytes:
+    """Buffers for two frames, which come; one that is sent; and a length that cannot be. A bit of a descriptor's
+    flags that means nothing leads to the right queue.
+    """
+    to_write, to_read = 18, 16
+    steps = [
+        (0, to_write, 0, 2048 << 32 | 0x200000 << 8),
+        (0, to_write, 1, 2048 << 32 | 0x201000 << 8),
+        (2, 0, 0, 0),
+        (2, 0, 0, 1),
+        (7, 1, 60, 1),
+        (7, 1, 1500, 2),
+        (3, 0, 0, 0),
+        (0, to_read, 0, 100 << 32 | 0x202000 << 8),
+        (2, 1, 0, 0),
+        (3, 1, 0, 0),
+        (7, 0, 10, 0),
+        (3, 0, 0, 0),
+    ]
+    return b"".join(RECORD.pack(*step) for step in steps)
+
+
 def requests() -> bytes:
     """An item read by DMA: what is wanted at 0x1000, and the request's address at port 0x518."""
     steps = [
@@ -80,12 +102,14 @@ SEEDS: dict[str, list[bytes]] = {
     "virtio_block": [operations()],
     "virtio_console": [operations()],
     "virtio_rng": [operations()],
+    "virtio_net": [operations(), frames()],
     "registers": [operations()],
     "texts": [
         *(b"\0disk.img,snapshot,format=raw", b"\x015000:e2:rax:3", b"\x017+3:e1:ram+0x400000:2,5", b"\x02256M"),
         *(b"\x03200us", b"\x0410", b"\x05utc=2026-11-29T08:00:00"),
+        *(b"\x06user,forward=tcp:127.0.0.1:8080:80,mtu=1500", b"\x06tap=tap0,mac=52:54:00:12:34:56"),
         # more digits than Python makes an integer of
-        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(6) for prefix in (b"", b"1:e2:rax:", b"utc=")),
+        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(7) for prefix in (b"", b"1:e2:rax:", b"utc=")),
     ],
     "control_socket": [
         b"\xff" + b'{"execute": "x-dwc-inject", "arguments": {"fault": "5000:e2:rax:3"}, "id": [1, "a\\"}"]}\n' * 2,

@@ -5,6 +5,7 @@ tests/unit/test_fuzz_targets.py a little.
 
 from __future__ import annotations
 
+import socket
 import struct
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.machinefile import read_machine
 from dwcvmm.cli.run import run
-from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, Size
+from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, NetText, Size
 from dwcvmm.control.commands import commands_of
 from dwcvmm.control.messages import Splitter, TooLongError
 from dwcvmm.control.qmp import Conversation
@@ -34,6 +35,8 @@ from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.faults.model import parse
 from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.net.backend import LENGTH
+from dwcvmm.net.stream import StreamBackend
 from dwcvmm.pc import layout
 from dwcvmm.pc.boot.loader import GuestFiles, command_line, load_guest
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, BusDevice, CoreDevices
@@ -46,6 +49,7 @@ from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
+from dwcvmm.pc.devices.virtio.net import Net
 from dwcvmm.pc.devices.virtio.rng import Rng
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.results import divergencefile, reportfile
@@ -132,8 +136,10 @@ def _access(device: BusDevice, writes: bool, at: int, size: int, value: int) -> 
         assert device.read(at, size) >= 0, "a register is never negative"
 
 
-def _virtio(device: VirtioDevice, data: bytes) -> None:
-    """A guest writes rings and registers, and notifies, in any order."""
+def _virtio(
+    device: VirtioDevice, data: bytes, from_outside: Callable[[int, int, int], None] = lambda *numbers: None
+) -> None:
+    """A guest writes rings and registers, and notifies, in any order. `from_outside`: something comes, by numbers."""
     driver = Driver(device)
     queues = len(driver.available)
     for what, small, at, value in _records(data):
@@ -154,6 +160,9 @@ def _virtio(device: VirtioDevice, data: bytes) -> None:
         elif isinstance(device, Console):
             device.receive(value.to_bytes(8, "little"))
             driver.transport.notify(RECEIVE)
+        else:
+            from_outside(small, at, value)
+            driver.transport.notify(RECEIVE)
     driver.transport.process()
     assert len(driver.ram) == 4 << 20, "the device stays in RAM"
     driver.ram = bytearray()  # else hundreds of them wait for the garbage collector, and hide what an input takes
@@ -173,6 +182,27 @@ def virtio_console(data: bytes) -> None:
 
 def virtio_rng(data: bytes) -> None:
     _virtio(Rng(), data)
+
+
+def virtio_net(data: bytes) -> None:
+    """Also what comes by the socket: frames, mostly, and lengths that cannot be."""
+    ours, far = socket.socketpair()
+    backend = StreamBackend(ours, "fuzz", 1500)
+    far.setblocking(False)
+
+    def come(small: int, at: int, value: int) -> None:
+        length = at % 2000
+        with contextlib.suppress(OSError):  # it is full, or was closed for a wrong length
+            far.send(LENGTH.pack(length if small else value & 0xFFFFFFFF) + (value & 0xFF).to_bytes() * length)
+        with contextlib.suppress(OSError):
+            far.recv(1 << 18)
+
+    try:
+        _virtio(net := Net(backend, b"\x02net00"), data, come)
+        net.follow_link()
+    finally:
+        backend.close()
+        far.close()
 
 
 def registers(data: bytes) -> None:
@@ -209,7 +239,7 @@ def texts(data: bytes) -> None:
     """What stands on a command line."""
     text = data[1:].decode(errors="replace")
     durations = (Duration(1, 10**12), Duration(1, 10**12, bare="s"))
-    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText())
+    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText(), NetText())
     with contextlib.suppress(click.BadParameter, ConfigError):
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
@@ -259,7 +289,7 @@ def results(data: bytes) -> None:
 
 # how often each is run of a million times
 TARGETS: dict[Callable[[bytes], None], int] = {
-    kernel: 180_000,
+    kernel: 155_000,
     control_socket: 60_000,
     firmware_dma: 10_000,
     texts: 150_000,
@@ -267,7 +297,8 @@ TARGETS: dict[Callable[[bytes], None], int] = {
     registers: 150_000,
     virtio_block: 100_000,
     virtio_console: 75_000,
-    virtio_rng: 75_000,
+    virtio_rng: 25_000,
+    virtio_net: 75_000,
     results: 40_000,
     machine_file: 20_000,
     qcow2: 40_000,

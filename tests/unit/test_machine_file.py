@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dwcvmm.cli.machinefile import as_toml, read_machine
 from dwcvmm.cli.machinekeys import PRINT, as_arguments, machine_options
 from dwcvmm.cli.run import run
+from dwcvmm.commas import double_commas
 from dwcvmm.element.config import Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import parse
@@ -34,6 +35,8 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {  # by the name of an option's type
     "fault": st.sampled_from(["1000:e2:rax:3", "120+end:e1:ram+0x400000:0,7"]),
     "disk": NAMES.map(lambda name: name.replace(",", ",,") + ",snapshot"),
     "module": NAMES,
+    "network": st.sampled_from(["user,forward=tcp:127.0.0.1:8080:80", "tap=tap0"])
+    | NAMES.map(lambda name: f"socket={double_commas(name)},mtu=1500"),
     "console": st.sampled_from(["stdio", "none"]) | NAMES,
     "path": NAMES,
     "text": NAMES,
@@ -79,7 +82,7 @@ def test_what_is_printed_is_the_same_machine(tmp_path_factory: pytest.TempPathFa
     absolute = parsed(as_arguments(OPTIONS, read_machine(file, run)))
     assert machine(again) == machine(absolute)
     for name, value in machine(context).items():
-        if name not in ("modules", "console", "disks") and not isinstance(value, Path):
+        if name not in ("modules", "console", "disks", "nets") and not isinstance(value, Path):
             assert again.params[name] == value, name
     assert [Path.cwd() / disk.path for disk in context.params["disks"]] == [d.path for d in again.params["disks"]]
 

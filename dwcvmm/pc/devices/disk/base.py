@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dwcvmm.commas import split_at_commas
 from dwcvmm.errors import ConfigError
 
 SECTOR = 512
@@ -45,7 +46,7 @@ class DiskConfig:
 
 def parse_disk(text: str) -> DiskConfig:
     """ "FILE,snapshot,format=raw". A comma in a file's name is written twice, as for QEMU. Raises ConfigError."""
-    path, *options = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
+    path, *options = split_at_commas(text)
     kind = None
     for option in options:
         if option.startswith("format=") and option[7:] in FORMATS:

@@ -18,6 +18,7 @@ class VirtioDevice:
     def __init__(self) -> None:
         # whether the run is over: a request can ask for more work than there is time for
         self.ended: Callable[[], bool] = lambda: False
+        self.driver_features = 0  # what the driver has taken of those offered; 0 until it has
 
     @property
     def features(self) -> int:

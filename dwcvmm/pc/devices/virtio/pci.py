@@ -44,6 +44,7 @@ class VirtioPci:
         self._config_vector = NO_VECTOR
         for queue in self.queues:
             queue.reset()
+        self.device.driver_features = 0
         self.device.reset()
         self._function.change(status=0, isr=0, waiting=0)
 
@@ -63,6 +64,12 @@ class VirtioPci:
     def notify(self, index: int) -> None:
         """Let a queue be processed, as the guest does by its doorbell."""
         self._function.change(waiting=self._function.waiting | 1 << index)
+
+    def config_changed(self) -> None:
+        """Tell the driver that the device's own configuration is another one (2.5, 4.1.4.3.1)."""
+        self._generation = (self._generation + 1) & 0xFF
+        if self.driver_ok:
+            self._interrupt(self._config_vector, ISR_CONFIG)
 
     def send_pending(self) -> None:
         """Send messages that the guest has held back and lets through now."""
@@ -171,4 +178,5 @@ class VirtioPci:
             else:
                 for queue in self.queues:
                     queue.event_index = bool(self._driver_features & EVENT_IDX)
+                self.device.driver_features = self._driver_features
         self._function.change(status=value & 0xFF | self._status & NEEDS_RESET)

@@ -17,6 +17,7 @@ from dwcvmm.cli.diff import diff
 from dwcvmm.cli.doctor import doctor
 from dwcvmm.cli.report import report
 from dwcvmm.cli.run import run
+from dwcvmm.cli.top import top
 from dwcvmm.errors import DwcVmmError, ExitCode, as_error
 from dwcvmm.streams import complete_descriptors, give_up_streams, say
 
@@ -31,6 +32,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(ctl)
+cli.add_command(top)
 cli.add_command(doctor)
 cli.add_command(bench)
 cli.add_command(check)

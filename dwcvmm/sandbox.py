@@ -1,11 +1,11 @@
 """The sandbox: a seccomp filter, by libseccomp, that limits system calls once the guest runs.
 
 All files are open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
-no memory made executable. Connections can be accepted at the control socket, and at no other. So an attacker who has
-taken over the VMM from inside the guest has only the open descriptors, and what they are used for. Requests of ioctl(2)
-are allowed one by one: those that are not include TIOCSTI, which types into the user's shell, and KVM's requests that
-make VMs, devices and events. A call that is not allowed fails with EPERM, so if the list lacks a call that the VMM
-needs there is a message, not a dead guest.
+no memory made executable. Connections can be accepted at the sockets of control and console, and at no other. So an
+attacker who has taken over the VMM from inside the guest has only the open descriptors, and what they are used for.
+Requests of ioctl(2) are allowed one by one: those that are not include TIOCSTI, which types into the user's shell, and
+KVM's requests that make VMs, devices and events. A call that is not allowed fails with EPERM, so if the list lacks a
+call that the VMM needs there is a message, not a dead guest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import termios
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from dwcvmm.core.kvmstructs import ioctl_number
@@ -74,10 +75,10 @@ class When:
     mask: int = ALL_BITS
 
 
-def _conditions(listening: int | None = None) -> list[tuple[str, When]]:
-    """Calls that are allowed only in certain forms, one form a line. `listening`: a descriptor to accept from."""
+def _conditions(listening: Collection[int] = ()) -> list[tuple[str, When]]:
+    """Calls that are allowed only in certain forms, one form a line. `listening`: descriptors to accept from."""
     return [
-        *(("accept4", When(0, fd)) for fd in [listening] if fd is not None),
+        *(("accept4", When(0, fd)) for fd in listening),
         *(("ioctl", When(1, request, REQUEST)) for request in REQUESTS.values()),
         *(("fcntl", When(1, command, REQUEST)) for command in FCNTL),
         ("mmap", When(2, 0, PROT_EXEC)),
@@ -117,13 +118,13 @@ def _library() -> ctypes.CDLL:
 
 class Sandbox:
     """Make it before the guest runs, since it loads a library. `enter` can be called once and cannot be undone.
-    `listening`: the descriptor of a socket whose connections can be accepted, by accept4(2); they are read and written
-    as files.
+    `listening`: descriptors of sockets whose connections can be accepted, by accept4(2); they are read and written as
+    files.
 
     Raises ConfigError without libseccomp, HostError if the kernel refuses.
     """
 
-    def __init__(self, listening: int | None = None) -> None:
+    def __init__(self, listening: Collection[int] = ()) -> None:
         self._library = _library()
         self._context = self._library.seccomp_init(REFUSE)
         if not self._context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from dwcvmm.experiments.bench_elements import Plan, document, measure
 from dwcvmm.experiments.bench_runs import Guest
 from dwcvmm.experiments.benchtables import elements_table, runs_text
 from dwcvmm.experiments.probing import by, here
+from dwcvmm.progressline import progress
 from dwcvmm.results.benchfile import OFF, Run
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
@@ -169,7 +171,12 @@ def _runs(
     builds = both_builds(other_path) if other_path else None
     file = OutputFile(json_path) if json_path else None
 
+    most = len(columns) * rounds * (2 if builds else 1)
+    began = [time.monotonic()]  # each run so far
+
     def after_run(run: Run, runs: list[Run]) -> None:
+        line.clear()
+        began.append(time.monotonic())
         said = "; ".join(run.wrong) or (f"{run.report.wall_s:.2f} s" if run.report else "")
         say(f"round {run.round + 1} of {rounds}, {run.strategy}{', other build' if run.other else ''}: {said}")
         if file:  # after each run, so that results survive if this process is ended
@@ -178,7 +185,8 @@ def _runs(
     with guestprocess.terminated_like_interrupted(), tempfile.TemporaryDirectory() as scratch:
         execute = partial(guestprocess.execute, scratch=Path(scratch), timeout_s=timeout_ns / 1e9)
         by_other = partial(execute, other=builds[1]) if builds else None
-        runs = bench_runs.measure(guest, columns, rounds, execute, after_run, by_other)
+        with progress(lambda: f"run {len(began)} of {most}: {time.monotonic() - began[-1]:.0f} s") as line:
+            runs = bench_runs.measure(guest, columns, rounds, execute, after_run, by_other)
     compared = against_build.of_runs(builds, rounds, runs) if builds else None
     result = bench_runs.document(guest, columns, rounds, runs, compared)
     show_result(result, runs_text(result), file)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.faults.model import Run
 from dwcvmm.guest.memory import check_size
 from dwcvmm.pc.boot.loader import command_line
+from dwcvmm.progressline import ProgressLine
 from dwcvmm.results.jsonfile import write_json
 from dwcvmm.results.origin import origin
 from dwcvmm.results.reportbuilder import this_host
@@ -33,7 +32,7 @@ from dwcvmm.streams import say, show
 
 TINY_BYTES = 16 << 20
 PROTECTED = [strategy.value for strategy in Strategy if strategy is not Strategy.OFF]
-PROGRESS_S, PROGRESS_S_NO_TTY = 1.0, 30.0
+PROGRESS_S_NO_TTY = 30.0
 DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 
 
@@ -197,33 +196,21 @@ def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: 
     clopper_pearson(0, 1)  # without SciPy there are no bounds: that is said before all the faults, not after them
     cpus = len(os.sched_getaffinity(0))
     workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
-    line = ProgressLine()
+    line = ProgressLine(PROGRESS_S_NO_TTY)
     try:
-        progress = execute(place, workers, line, most_silent, most_errors, limit)
+        progress = execute(place, workers, lambda now: line(lambda: _line(now)), most_silent, most_errors, limit)
     except KeyboardInterrupt:
         say(f"\ninterrupted: go on with dwcvmm campaign resume {directory}")
         return ExitCode.INTERRUPTED
-    line(progress, last=True)
+    line(lambda: _line(progress), last=True)
     show(as_text(summarise(place)))
     return ExitCode.GUEST_FAILED if progress.counts[Class.SILENT] else ExitCode.OK
 
 
-class ProgressLine:
-    """Progress on stderr: one line that changes on a terminal, else a line from time to time."""
-
-    def __init__(self) -> None:
-        self._tty = sys.stderr.isatty()
-        self._shown = time.monotonic()
-
-    def __call__(self, progress: Progress, last: bool = False) -> None:
-        now = time.monotonic()
-        if not last and now - self._shown < (PROGRESS_S if self._tty else PROGRESS_S_NO_TTY):
-            return
-        self._shown = now
-        left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
-        counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
-        line = f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
-        say(f"\r\x1b[K{line}" if self._tty else line, end="\n" if last or not self._tty else "")
+def _line(progress: Progress) -> str:
+    left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
+    counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
+    return f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
 
 
 @campaign.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from dwcvmm.experiments.check import check_guest, picture
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_SLICE_NS
 from dwcvmm.page import pictures
 from dwcvmm.page.style import check_picture_path, save
+from dwcvmm.progressline import progress as progress_line
 from dwcvmm.results.events import EventLog
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.outputfile import OutputFile
@@ -49,8 +51,11 @@ def check(
     check_apart({"--json": json_path, "--picture": picture_path, "--events": events}, {})
     file = OutputFile(json_path) if json_path else None
     log = EventLog(events)
+    committed: list[Callable[[], int]] = [lambda: 0]  # the last one tells how many are
     try:
-        result = interruptible(lambda: check_guest(guest, elements, log, kind, slice_ns, event, Tsc(tsc)))
+        with progress_line(lambda: f"{guest}: {committed[-1]()} of {elements} elements"):
+            options = (guest, elements, log, kind, slice_ns, event, Tsc(tsc), committed.append)
+            result = interruptible(lambda: check_guest(*options))
     finally:
         log.close()
     show(picture(result))

@@ -19,16 +19,6 @@ from dwcvmm.results.statustext import describe
 from dwcvmm.streams import say, show
 
 LISTENS_NOT = "the guest does not listen to its power button: nothing will follow"
-WORDS = """\b
-status            what it does, in figures (--json: all of them)
-stop, cont        let the guest stand between two elements, with its clock; go on
-powerdown         press the power button
-reset             end as after a reset by the guest
-quit              end the run
-inject FAULT      flip bits, as run --fault does: 5000:e2:rax:3
-report [FILE]     the report as it would be now, as JSON
-wait              show what happens, until the run has ended
-QMP [NAME=VALUE]  any command of QMP: query-commands shows them"""
 
 
 def _status(client: Client, as_json: bool) -> None:
@@ -115,13 +105,27 @@ COMMANDS: dict[str, tuple[Callable[..., None], int, int]] = {
 }
 
 
-@click.command(epilog=f"Commands:\n\n{WORDS}\n\nExit codes: 0, 1 the machine refuses, 2 usage, 4 no machine listens.")
+@click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("command")
 @click.argument("arguments", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Status and events as JSON.")
 def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> int:
-    """Control the machine whose control socket is PATH (run --control)."""
+    """Control the machine whose control socket is PATH (run --control). COMMAND is one of these:
+
+    \b
+    status            what it does, in figures (--json: all of them)
+    stop, cont        let the guest stand between two elements, with its clock; go on
+    powerdown         press the power button
+    reset             end as after a reset by the guest
+    quit              end the run
+    inject FAULT      flip bits, as run --fault does: 5000:e2:rax:3
+    report [FILE]     the report as it would be now, as JSON
+    wait              show what happens, until the run has ended
+    QMP [NAME=VALUE]  any command of QMP: query-commands shows them
+
+    It exits with 1 if the machine refuses, and with 4 if no machine listens there.
+    """
     do, least, most = COMMANDS.get(command, (None, 0, 0))
     if do and not least <= len(arguments) <= most:
         raise click.UsageError(f"{command} takes {least if least == most else f'{least} or {most}'} arguments")

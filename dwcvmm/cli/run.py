@@ -18,18 +18,17 @@ from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_to
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.console.output import Output
+from dwcvmm.console.places import STDIO, Log, Writer, file_of, open_console
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
 from dwcvmm.control import commands, qmp
 from dwcvmm.control.machinecontrol import MachineControl
 from dwcvmm.control.server import Server
-from dwcvmm.control.socketfile import SocketFile
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
-from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, HostError, as_error
+from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
-from dwcvmm.files import open_output
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -42,7 +41,8 @@ from dwcvmm.results.events import EventLog
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
-from dwcvmm.streams import say, show, writable
+from dwcvmm.socketfile import SocketFile
+from dwcvmm.streams import say, show
 
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
@@ -56,17 +56,6 @@ EXIT_CODES = {
 }
 NOT_STARTED = "the time was over before the guest started: its memory, a file or a pipe was waited for"
 NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
-
-
-def open_console(name: str) -> tuple[int | None, int | None]:
-    """(output, input) file descriptors; `name` is stdio, none, or a file for the output."""
-    if name == "none":
-        return None, None
-    if name != "stdio":
-        return open_output(Path(name), "the console", os.O_TRUNC), None
-    if not writable(1):
-        raise HostError("stdout is closed, and the guest's console goes there", "use --console none, or --console FILE")
-    return 1, 0
 
 
 def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
@@ -108,13 +97,14 @@ class Record(Observer):
 
 def check_files(options: RunOptions, kernel: Path, bios: Path | None) -> None:
     """Raises ConfigError if one file would overwrite another."""
-    console = {"stdio": STDOUT, "none": None}.get(options.console, Path(options.console))
+    console = STDOUT if options.console == STDIO else file_of(options.console)
     check_apart(
         {
             "--report": options.report,
             OPTION: options.keep_divergence,
             "--events": options.events,
             "--console": console,
+            "--log": options.log,
         },
         {"--kernel": kernel, "--bios": bios, "--initrd": options.initrd, "--baseline": options.baseline},
         options.disks,
@@ -130,7 +120,7 @@ def say_of_kernel(options: RunOptions, kernel: Path, image: bytes) -> None:
         say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
 
 
-def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: bytes, output: Output) -> Machine:
+def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: bytes, output: Writer) -> Machine:
     return Machine(
         kernel,
         image=image,
@@ -212,11 +202,14 @@ def run(print_config: bool, **given: Any) -> int:
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
     socket_file = SocketFile(options.control) if options.control else None
-    sandbox = None if options.no_sandbox else Sandbox(socket_file.socket.fileno() if socket_file else None)
     if not options.quiet:
         say_of_kernel(options, kernel, image)
-    output_fd, input_fd = open_console(options.console)
-    output = Output(output_fd, "stdout" if options.console == "stdio" else options.console, ending)
+    console = open_console(options.console, ending)
+    output = Log(console.output, options.log, ending) if options.log else console.output
+    if console.where:
+        say(f"console      {console.where}")
+    sockets = [each for each in (socket_file and socket_file.socket, console.listening) if each]
+    sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
     machine = make_machine(options, kernel, bios, image, output)
     record = Record(machine, log, sandbox, options.quiet)
@@ -227,8 +220,10 @@ def run(print_config: bool, **given: Any) -> int:
     keeper = Keeper(machine.pc, divergence_file, arguments) if divergence_file else None
     if keeper:
         machine.observe(keeper)
-    output.on_closed = machine.stop
-    session = Session(machine, input_fd, deadline, ending, watchdog, always_waits=bool(socket_file))
+    if isinstance(console.output, Output):
+        console.output.on_closed = machine.stop
+    always_waits = bool(socket_file) or console.is_remote
+    session = Session(machine, console.input, deadline, ending, watchdog, always_waits)
     server = serve_control(machine, socket_file, base) if socket_file else None
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened

@@ -65,6 +65,7 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    log: Path | None
     control: Path | None
     no_sandbox: bool
     quiet: bool
@@ -198,8 +199,9 @@ OPTIONS = (
         type=ConsoleText(),
         default="stdio",
         show_default=True,
-        help="stdio, none, or a file for the output.",
+        help="stdio, none, pty, unix:PATH (a socket), or a file for the output.",
     ),
+    click.option("--log", type=click.Path(path_type=Path), help="A file for a copy of what the console shows."),
     click.option(
         "--control",
         type=click.Path(path_type=Path),

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dwcvmm.commas import double_commas
+from dwcvmm.console.places import UNIX, file_of
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
@@ -133,12 +134,14 @@ class GuestName(click.ParamType[str]):
 
 
 class ConsoleText(StartsWithFile, click.ParamType[str]):
-    """ "stdio", "none", or a file for the output."""
+    """ "stdio", "none", "pty", "unix:PATH", or a file for the output."""
 
     name = "console"
 
     def under(self, text: str, folder: Path) -> str:
-        return text if text in ("stdio", "none") else str(folder / text)
+        if text.startswith(UNIX):
+            return f"{UNIX}{folder / text.removeprefix(UNIX)}"
+        return str(folder / text) if file_of(text) else text
 
 
 def beginning(folder: Path) -> str:

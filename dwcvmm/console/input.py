@@ -11,6 +11,8 @@ PIECE = 4096  # bytes that are read at a time
 class Input:
     """Input from a file descriptor. Without one it has ended already."""
 
+    look_again_s: float | None = None  # a descriptor tells when there is something to read
+
     def __init__(self, fd: int | None) -> None:
         self.fd = fd
         self.ended = fd is None
@@ -30,6 +32,10 @@ class Input:
             except PermissionError:  # epoll refuses files that are always readable
                 self._can_be_watched = False
         return wanted and not self._can_be_watched
+
+    def has_come(self, ready: set[int]) -> bool:
+        """Whether one of these descriptors is its own."""
+        return self.fd in ready
 
     def read(self) -> bytes:
         """The bytes that have come. Empty at the end, or if another reader was quicker."""

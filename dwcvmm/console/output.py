@@ -9,12 +9,12 @@ from dwcvmm.streams import write_all
 
 
 class Output:
-    """Output to a file descriptor, or None. `over`: whether to stop waiting for a slow reader. `on_closed` is called
-    when the reader is gone.
+    """Output to a file descriptor, or None. `name`, `what`: of it, for errors. `over`: whether to stop waiting for a
+    slow reader. `on_closed` is called when the reader is gone.
     """
 
-    def __init__(self, fd: int | None, name: str, over: Callable[[], bool]) -> None:
-        self._fd, self._name, self._over = fd, name, over
+    def __init__(self, fd: int | None, name: str, over: Callable[[], bool], what: str = "the console") -> None:
+        self._fd, self._name, self._over, self._what = fd, name, over, what
         self.on_closed: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
@@ -28,4 +28,4 @@ class Output:
             if self.on_closed:
                 self.on_closed()
         except OSError as error:
-            raise write_failure("the console", self._name, error) from error
+            raise write_failure(self._what, self._name, error) from error

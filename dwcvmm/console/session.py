@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
+from dwcvmm.console.remote import Remote
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
 from dwcvmm.errors import ExitCode, MachineStateError
@@ -57,7 +58,7 @@ class Ending:
 
 
 class Session(Observer):
-    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `input_fd` None: there is no input.
+    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `source`: its input.
     `always_waits`: the guest's idle time passes in real time even when the input has ended.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
@@ -66,7 +67,7 @@ class Session(Observer):
     def __init__(
         self,
         machine: Machine,
-        input_fd: int | None,
+        source: Input | Remote,
         deadline: float | None,
         ending: Ending,
         watchdog: Watchdog,
@@ -76,9 +77,9 @@ class Session(Observer):
         self._always_waits = always_waits
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
-        self._input = Input(input_fd)
+        self._input = source
         self._status: Status | None = None  # when it was last asked for
-        self._terminal = Terminal(input_fd) if input_fd is not None else None
+        self._terminal = Terminal(source.fd) if isinstance(source, Input) and source.fd is not None else None
         self._keys = KeyParser()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -215,13 +216,14 @@ class Session(Observer):
                 self._input_full = True  # set before looking, so that input taken meanwhile wakes this thread up
                 self._input_full = not self.interactive and self.machine.input_backlog >= INPUT_AHEAD
                 at_hand = self._input.watch(selector, not self._input_full)
-                events = {key.fd for key, _ in selector.select(0 if at_hand else remaining)}
+                patience = [each for each in (remaining, self._input.look_again_s) if each is not None]
+                events = {key.fd for key, _ in selector.select(0 if at_hand else min(patience, default=None))}
                 if self._wake_read in events:
                     os.read(self._wake_read, 4096)
                 if self._to_say_so:
                     self._to_say_so = False
                     say("dwcvmm: the power button was pressed; a second SIGTERM ends the guest at once")
-                if at_hand or self._input.fd in events:
+                if at_hand or self._input.has_come(events):
                     self._read_input()
 
     def input_taken(self) -> None:

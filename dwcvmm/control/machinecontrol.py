@@ -20,7 +20,7 @@ from dwcvmm.results.reportfile import Report
 from dwcvmm.results.status import Status
 
 T = TypeVar("T")
-STANDS_S = 2.0  # that the guest has to stand; a long element is cut after some milliseconds
+STANDS_S = 5.0  # that the guest has to stand; a long element is cut after some milliseconds
 LATER = "the machine waits for something else, such as a disk or whoever reads its console"
 BY_QUIT, BY_RESET = "host-qmp-quit", "host-qmp-system-reset"
 # QEMU's ShutdownCause

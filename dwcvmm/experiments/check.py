@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -91,10 +92,16 @@ def endless(image: bytes) -> bytes:
     return set_parameters(image, ROUNDS, ENDLESS) if ROUNDS in image else image
 
 
+def _committed(machine: Machine, before: int) -> int:
+    return before + machine.elements
+
+
 def check_guest(
-    name: str, elements: int, events: EventLog, strategy: Strategy, slice_ns: int, progress: Event | None, tsc: Tsc
-) -> CheckResult:
-    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed.
+    name: str, elements: int, events: EventLog, strategy: Strategy, slice_ns: int, progress: Event | None, tsc: Tsc,
+    on_elements: Callable[[Callable[[], int]], None] = lambda committed: None,
+) -> CheckResult:  # fmt: skip
+    """Run the tiny guest `name`, again and again if it ends, until `elements` are committed. `on_elements` gets a
+    function that tells, from any thread, how many are.
 
     Raises ConfigError if there is no such guest, or it does not end as it should.
     """
@@ -114,7 +121,9 @@ def check_guest(
             rtc="fixed",
             observer=_Log(events),
         ) as machine:
-            ended = machine.run(until_element=elements - (result.elements if result else 0))
+            before = result.elements if result else 0
+            on_elements(partial(_committed, machine, before))
+            ended = machine.run(until_element=elements - before)
             found = result_of(name, machine.pc)
             result = together(result, found) if result else found
         if ended.outcome not in (None, Outcome.POWEROFF) or ended.exit_code:

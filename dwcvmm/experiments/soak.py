@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ import msgspec
 
 from dwcvmm.errors import DwcVmmError, ExitCode
 from dwcvmm.experiments.soakplan import HOSTS, Piece, choose_hosts, plan
+from dwcvmm.progressline import progress
 from dwcvmm.results.complaints import complaints
 from dwcvmm.results.jsonfile import NOT_JSON, write_json
 from dwcvmm.results.reportfile import Report, load
@@ -205,13 +207,17 @@ def show_missing(elements: int, only: str | None, local: str) -> None:
             click.echo(" ".join((host.name, host.kind, host.pmu or "-", *names)))
 
 
+def _doing(number: int, names: Sequence[str], since: float) -> str:
+    return f"piece {number} of {len(names)}, {names[number - 1]}: {time.monotonic() - since:.0f} s"
+
+
 @cli.command("run")
 @click.argument("names", nargs=-1, required=True)
 def run_pieces(names: tuple[str, ...]) -> None:
     """Run pieces on this machine, one after another."""
-    for name in names:
+    for number, name in enumerate(names, 1):
         click.echo(MARK + name)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, progress(partial(_doing, number, names, time.monotonic())):
             result = execute(Piece.from_name(name), RESULTS / f"{name}.ndjson", Path(scratch))
         click.echo(MARK + msgspec.json.encode(result).decode())
 

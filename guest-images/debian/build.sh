@@ -16,7 +16,7 @@ need ssh-keygen openssh-client
 if ! [ base.tar -nt "$here/build.sh" ]; then
   rm -rf tree
   say "debootstrap: some minutes"
-  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,gcc,libc6-dev,make,openssh-server "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
+  debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,dbus,gcc,libc6-dev,make,openssh-server "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
     || { tail -3 debootstrap.log >&2; exit 4; }
   tar -C tree --one-file-system -cf base.tar .
   rm -rf tree

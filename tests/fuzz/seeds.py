@@ -111,15 +111,15 @@ SEEDS: dict[str, list[bytes]] = {
         # more digits than Python makes an integer of
         *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(7) for prefix in (b"", b"1:e2:rax:", b"utc=")),
     ],
-    "machine_file": [
-        b'kernel = "k"\nmemory = 512\nrng = true\ndisk = ["a,snapshot", "b"]\nmodule = [\n  "m x",\n]\n',
-        b"timeout = 1.5\nclock-divisor = 0x10\nrtc = 'fixed'\nstrategy = \"off\"\nfault = ['5000:e2:rax:3']\n",
-        b"[table]\na.b = 1979-05-27T07:32:00Z\n[[c]]\n",
-    ],
     "control_socket": [
         b"\xff" + b'{"execute": "x-dwc-inject", "arguments": {"fault": "5000:e2:rax:3"}, "id": [1, "a\\"}"]}\n' * 2,
         b"\x03" + b'{"execute": "stop"}{"execute": "query-commands", "id": 1.5e300}',
         b"\x00" + b'{\n"execute": "query-status",\n"id": {"a": [null, true, "\\ud83d\\ude00"]}}\n[]\n"\n}{\n\n',
+    ],
+    "machine_file": [
+        b'kernel = "k"\nmemory = 512\nrng = true\ndisk = ["a,snapshot", "b"]\nmodule = [\n  "m x",\n]\n',
+        b"timeout = 1.5\nclock-divisor = 0x10\nrtc = 'fixed'\nstrategy = \"off\"\nfault = ['5000:e2:rax:3']\n",
+        b"[table]\na.b = 1979-05-27T07:32:00Z\n[[c]]\n",
     ],
     "results": [b"dwcvmm-divergence/1\n", b'{"schema": "dwcvmm-report/1"}'],
 }

@@ -244,12 +244,6 @@ def texts(data: bytes) -> None:
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
 
-def machine_file(data: bytes) -> None:
-    """A machine in a file, as dwcvmm run reads it."""
-    with contextlib.suppress(ConfigError):
-        read_machine(_file(data), run)
-
-
 class _Silent:
     """A machine of which whatever is asked is done."""
 
@@ -277,6 +271,12 @@ def control_socket(data: bytes) -> None:
                 answer = conversation.answer(text)
                 assert answer.endswith(b"\r\n") and answer.count(b"\n") == 1
                 assert len({"return", "error"} & msgspec.json.decode(answer, type=dict).keys()) == 1
+
+
+def machine_file(data: bytes) -> None:
+    """A machine in a file, as dwcvmm run reads it."""
+    with contextlib.suppress(ConfigError):
+        read_machine(_file(data), run)
 
 
 def results(data: bytes) -> None:

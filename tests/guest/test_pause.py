@@ -42,25 +42,25 @@ def test_a_paused_guest_stands_still(strategy: str, clock: str, image: bytes) ->
     """Nothing counts its instructions: an element ends by its time limit alone."""
     with runs(image, strategy=strategy, clock=clock, progress=Event.NONE) as (machine, running):
         time.sleep(0.2)
-        for _ in range(3):
+        for _ in range(2):
             asked = time.monotonic()
             machine.pause()
             assert machine.wait_paused(REACTS_S)
             assert machine.paused
             assert time.monotonic() - asked < REACTS_S
             before = (machine.elements, machine.pc.core.guest_ns, round(machine.seconds, 2))
-            time.sleep(0.3)
+            time.sleep(0.6)
             assert (machine.elements, machine.pc.core.guest_ns, round(machine.seconds, 2)) == before
             machine.resume()
             went_on = time.monotonic()
             while machine.paused:
                 assert time.monotonic() - went_on < REACTS_S
                 time.sleep(0.001)
-            assert machine.pc.core.guest_ns - before[1] < (time.monotonic() - went_on + 0.1) * 1e9
+            assert machine.pc.core.guest_ns - before[1] < (time.monotonic() - went_on + 0.4) * 1e9, "busy"
             time.sleep(0.05)
         assert not running.done()
         spent = sum(machine.pc.core.spent_ns(activity) for activity in Activity) / 1e9
-        assert spent < machine.seconds + 0.1, "the account has no time of it"
+        assert spent < machine.seconds + 0.4, "the account has no time of it"
     assert not machine.result().divergences
 
 

@@ -29,8 +29,8 @@ from dwcvmm.control.commands import commands_of, version_facts
 from dwcvmm.control.messages import MOST_BYTES, Splitter, TooLongError
 from dwcvmm.control.qmp import Conversation, RefusedError
 from dwcvmm.control.server import MOST_CLIENTS, MOST_UNREAD, Server
-from dwcvmm.control.socketfile import SocketFile
 from dwcvmm.errors import ConfigError, HostError
+from dwcvmm.socketfile import SocketFile
 
 LIMIT_S = 20.0
 JSON = st.recursive(
@@ -490,10 +490,10 @@ def test_names_that_cannot_be_used(tmp_path: Path, name: str, words: str) -> Non
 HOLD = """
 import sys, time
 from pathlib import Path
-from dwcvmm.control.socketfile import SocketFile
+from dwcvmm.socketfile import SocketFile
 from dwcvmm.sandbox import Sandbox
 file = SocketFile(Path(sys.argv[1]))
-Sandbox(file.socket.fileno()).enter()
+Sandbox([file.socket.fileno()]).enter()
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -534,7 +534,7 @@ def test_the_sandbox_lets_connections_be_accepted_there_alone(tmp_path: Path) ->
     code = """
 import socket, sys
 from pathlib import Path
-from dwcvmm.control.socketfile import SocketFile
+from dwcvmm.socketfile import SocketFile
 from dwcvmm.sandbox import Sandbox
 ours, other = SocketFile(Path(sys.argv[1])), socket.socket(socket.AF_UNIX)
 other.bind(sys.argv[2])
@@ -542,7 +542,7 @@ other.listen()
 clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
 clients[0].connect(sys.argv[1])
 clients[1].connect(sys.argv[2])
-Sandbox(ours.socket.fileno()).enter()
+Sandbox([ours.socket.fileno()]).enter()
 ours.socket.accept()[0].setblocking(False)
 try:
     other.accept()

@@ -1,5 +1,5 @@
-"""The control socket in the file system: made for its owner alone, in place of one that nobody listens at any more, and
-removed when this process ends, however it does.
+"""A socket in the file system: made for its owner alone, in place of one that nobody listens at any more, and removed
+when this process ends, however it does.
 """
 
 from __future__ import annotations
@@ -122,5 +122,5 @@ def _start_remover(path: Path) -> tuple[int, int]:
         ready = shell.readline() == b"ready\n"
     if not ready:
         os.close(ours)
-        raise HostError("/bin/sh, which removes the control socket at the end, did not start")
+        raise HostError("/bin/sh, which removes a socket's file at the end, did not start")
     return ours, process

@@ -7,7 +7,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from dwcvmm.net.config import Forward, NetConfig, parse_net
 from dwcvmm.net.opening import open_backend
 from dwcvmm.net.stream import StreamBackend
 from dwcvmm.net.tap import HEADER_BYTES
-from dwcvmm.net.watcher import Watcher
 from dwcvmm.pc.virtiodevices import default_mac
 
 MAC = bytes.fromhex("525400abcdef")
@@ -139,30 +137,6 @@ def test_a_tap_that_cannot_be_had() -> None:
     with pytest.raises((HostError, ConfigError)) as caught:
         open_backend(NetConfig(tap="lo"))
     assert str(caught.value)
-
-
-def test_watcher_tells_of_changes_only() -> None:
-    """Bytes that nobody reads are told once, and the other side's end."""
-    ours, far = socket.socketpair()
-    ours.setblocking(False)
-    events: list[None] = []
-    watcher = Watcher([ours.fileno()], lambda: events.append(None))
-    watcher.start()
-    wait_for(lambda: len(events) == 1)  # it is writable
-    far.send(b"x")
-    wait_for(lambda: len(events) == 2)
-    time.sleep(0.1)
-    assert len(events) == 2
-    far.close()
-    wait_for(lambda: len(events) > 2)
-    watcher.close()
-    ours.close()
-
-
-def test_a_watcher_that_was_never_started_is_closed() -> None:
-    ours, far = socket.socketpair()
-    with ours, far:
-        Watcher([ours.fileno()], lambda: None).close()
 
 
 def test_a_stream_in_pieces() -> None:

@@ -31,7 +31,9 @@ def write_all(fd: int, data: bytes, over: Callable[[], bool] = lambda: False) ->
             return False
         try:
             left = left[os.write(fd, left[:piece]) :]
-        except BlockingIOError:
+        except BlockingIOError:  # somebody else was quicker, or a pseudoterminal has no reader
+            if over():
+                return False
             time.sleep(PAUSE_S)
     return True
 

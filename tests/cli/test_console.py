@@ -151,7 +151,8 @@ def test_the_end_does_not_wait_for_who_does_not_read(tmp_path: Path) -> None:
     path = tmp_path / "console"
     with running(CHATTER, tmp_path, "--console", f"unix:{path}", "--strategy", "sequential") as process:
         client = connected(path)
-        time.sleep(1)
+        assert b"." in read_until(client.fileno(), b"."), "it runs"
+        time.sleep(0.5)
         end(process, tmp_path)
         client.close()
 

@@ -96,6 +96,11 @@ class VirtioDevices:
         return transport
 
     @property
+    def sockets(self) -> list[int]:
+        """Descriptors that the disks receive and send by."""
+        return [disk.socket for disk in self._disks if disk.socket is not None]
+
+    @property
     def remarks(self) -> list[str]:
         """What to tell the user about the disks."""
         return [remark for disk in self._disks for remark in disk.remarks]

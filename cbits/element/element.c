@@ -20,21 +20,14 @@ static int is_visited(const struct dwc_engine *e)
 	return e->stats.committed >= e->requests.visit_from;
 }
 
-/* Whether runs can be cut for a caller that waits. Not if a fault was injected: the cut would undo it. */
-static void let_be_cut(struct dwc_engine *e, int may)
-{
-	e->replicas[0].may_be_cut = e->replicas[1].may_be_cut = may;
-}
-
 /* Run until the element is over or cut; in place until e1 is. */
 static int run(struct dwc_engine *e, int (*as_strategy)(struct dwc_engine *))
 {
 	int stop;
 
 	dwc_set_phase(e, DWC_PHASE_RUNNING);
-	let_be_cut(e, as_strategy == e->ops->run && !is_visited(e));
 	stop = as_strategy(e);
-	let_be_cut(e, 0);
+	e->replicas[0].may_be_cut = e->replicas[1].may_be_cut = 0;
 	if (stop > 0) {
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 		dwc_account_discard(e);
@@ -71,8 +64,11 @@ static int begin(struct dwc_engine *e)
 		e->waiting = 0;
 		return DWC_STOP_WAITING;
 	}
-	if (!is_visited(e))
+	if (!is_visited(e)) {
+		/* for a caller that waits. Not behind a visit, which may have injected a fault: the cut would undo it */
+		e->replicas[0].may_be_cut = e->replicas[1].may_be_cut = 1;
 		return run(e, e->ops->run);
+	}
 	dwc_set_phase(e, DWC_PHASE_START_VISITED);
 	return DWC_STOP_ELEMENT_START;
 }

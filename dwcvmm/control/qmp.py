@@ -83,7 +83,8 @@ class Conversation:
         try:
             message = _parsed(text)
             if "id" in message:
-                answer["id"] = msgspec.Raw(msgspec.json.decode(text, type=dict[str, msgspec.Raw])["id"])
+                identity = bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])["id"])
+                answer["id"] = msgspec.Raw(identity.replace(b"\n", b" "))  # between its values: an answer is a line
             answer["return"] = self._execute(message)
         except DwcVmmError as error:
             answer["error"] = _described(error)

@@ -114,6 +114,7 @@ SEEDS: dict[str, list[bytes]] = {
     "control_socket": [
         b"\xff" + b'{"execute": "x-dwc-inject", "arguments": {"fault": "5000:e2:rax:3"}, "id": [1, "a\\"}"]}\n' * 2,
         b"\x03" + b'{"execute": "stop"}{"execute": "query-commands", "id": 1.5e300}',
+        b"\x10" + b'{"execute": "query-version", "id": [\n1,\n{"a":\n2}]}\n',
         b"\x00" + b'{\n"execute": "query-status",\n"id": {"a": [null, true, "\\ud83d\\ude00"]}}\n[]\n"\n}{\n\n',
     ],
     "machine_file": [

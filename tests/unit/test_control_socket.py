@@ -163,6 +163,10 @@ def test_messages_that_are_too_long() -> None:
 # answers
 
 
+def test_an_answer_is_a_line_however_its_id_is_laid_out() -> None:
+    assert answer_of(negotiated(), b'{"execute": "query-status", "id": [\n1,\r\n "a\\n"]}')["id"] == [1, "a\n"]
+
+
 @given(JSON, st.sampled_from(("query-status", "foo", "x-dwc-inject")))
 def test_an_id_is_returned_as_it_is(identity: Any, command: str) -> None:
     answer = answer_of(negotiated(), {"execute": command, "id": identity})

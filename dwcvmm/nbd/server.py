@@ -1,4 +1,5 @@
 """qemu-nbd as a server for one image and one client, this process. It ends with the connection, also if we are killed.
+The image is a file in a format of QEMU's, or at another NBD server, to which it connects anew when it can.
 
 The connection is there before it starts: it gets a listening socket whose queue we are in already (socket activation,
 sd_listen_fds(3)). So nobody else can be its client, no name is left behind, and if we end meanwhile it finds that out.
@@ -18,33 +19,37 @@ from typing import BinaryIO
 
 from dwcvmm.commas import double_commas
 from dwcvmm.errors import HostError
+from dwcvmm.nbd.address import NbdAddress
 
 PROGRAM = "qemu-nbd"
 FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 ACTIVATE = 'LISTEN_PID=$$ exec "$@"'  # which must name the process itself
+RECONNECT_S = 10  # that requests wait for a server that comes back
 END_S = 10.0  # that it has to write what it keeps, and to end
 MOST_SAID = 4096  # bytes
 
 
 class QemuNbd:
-    """Serves `image`, of a format that QEMU can write. `socket`: the connection to it.
+    """Serves `image`, in the form of QEMU's --image-opts (`file_image`, `remote_image`), at `socket`.
+    `durable`: each write is durable when it is answered. `remedy`: what helps beside its installation.
 
     Raises HostError if it is missing or cannot be started. What is wrong with the image is known once the connection
     is used: it breaks, and `reason` says why.
     """
 
-    def __init__(self, image: Path, format_: str) -> None:
+    def __init__(self, image: str, writes: bool = True, durable: bool = False, remedy: str = "") -> None:
         program = shutil.which(PROGRAM)
         if not program:
-            remedy = "install it (Debian: qemu-utils), or add ,snapshot or ,readonly"
-            raise HostError(f"there is no {PROGRAM} on this host, by which images in {format_} are written", remedy)
+            raise HostError(f"there is no {PROGRAM} on this host", f"install it (Debian: qemu-utils), {remedy}")
         self._said: BinaryIO | None = None
         self._process: int | None = None
         try:
             self._said = tempfile.TemporaryFile(prefix="dwcvmm-nbd-")  # noqa: SIM115
             listening, self.socket = _connected_pair()
             with listening:
-                command = [program, *_options(image, format_)]
+                cache = "--cache=writethrough" if durable else "--cache=writeback"
+                options = ["--discard=unmap", cache, *(() if writes else ("--read-only",))]
+                command = [program, *options, "--image-opts", image]
                 self._pid = _start(command, listening.fileno(), self._said.fileno())
             self._process = os.pidfd_open(self._pid)
         except OSError as error:
@@ -83,11 +88,19 @@ class QemuNbd:
             self._said = None
 
 
-def _options(image: Path, format_: str) -> list[str]:
-    """The image is named in a way in which no part of its name means anything but a file."""
-    driver = "host_device" if image.is_block_device() else "file"
-    options = f"driver={format_},file.driver={driver},file.filename={double_commas(str(image.absolute()))}"
-    return ["--image-opts", "--discard=unmap", "--cache=writeback", options]
+def file_image(file: Path, format_: str) -> str:
+    """An image in a format that QEMU can write. No part of its name means anything but a file."""
+    driver = "host_device" if file.is_block_device() else "file"
+    return f"driver={format_},file.driver={driver},file.filename={double_commas(str(file.absolute()))}"
+
+
+def remote_image(address: NbdAddress) -> str:
+    """An export of another server, to which qemu-nbd connects again."""
+    if address.path is None:
+        server = f"server.type=inet,server.host={double_commas(address.host)},server.port={address.port}"
+    else:
+        server = f"server.type=unix,server.path={double_commas(address.path)}"
+    return f"driver=nbd,{server},export={double_commas(address.export)},reconnect-delay={RECONNECT_S}"
 
 
 def _connected_pair() -> tuple[socket.socket, socket.socket]:

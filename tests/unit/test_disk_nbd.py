@@ -364,7 +364,8 @@ def test_addresses() -> None:
     assert str(config.path) == "nbd+unix:///?socket=/run/a,b"
     assert config.snapshot
     for wrong in (
-        "nbd+unix:///", "nbd+unix:///?socket=", "nbd+unix://h/?socket=/x", "nbd+unix:///?socket=/x&a=b", "nbd:///",
+        "nbd+unix:///", "nbd+unix:///?socket=", "nbd+unix:///?socket=x", "nbd+unix://h/?socket=/x", "nbd+unix:///?socket=/x&a=b",
+        "nbd:///",
         "nbds://h/", "nbd+vsock://1/", "nbd://h:99999/", "nbd://h/%ff", "nbd://[::1/", "nbd://h/?socket=/x",
         "nbd+unix:///?socket", "nbd+unix:///?socket=/x,format=raw",
     ):  # fmt: skip
@@ -409,6 +410,39 @@ def test_a_server_that_is_named(tmp_path: Path, qemu_nbd: str) -> None:
         assert guest.write(0, b"x" * 512) == IO_ERROR
         guest.check(0, 8)
         guest.close()
+
+
+def test_a_server_that_comes_back(tmp_path: Path, qemu_nbd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that a request waits, and after it. What was written before is there, though never flushed."""
+    raw, socket = tmp_path / "raw", tmp_path / "a,b"
+    raw.write_bytes(b"r" * 4096)
+    monkeypatch.setattr(server, "RECONNECT_S", 2)
+    config = parse_disk(f"nbd+unix:///?socket={tmp_path}/a,,b,reconnect")
+    with pytest.raises(HostError, match="start an NBD server"):
+        open_disk(config)
+    with serving(qemu_nbd, raw, socket):
+        guest = Guest(config)
+        assert guest.write(0, b"1" * 512) == OK
+    assert raw.read_bytes() == guest.model
+    started = time.monotonic()
+    assert guest.write(1, b"2" * 512) == IO_ERROR
+    assert time.monotonic() - started > 1
+    socket.unlink()
+    with serving(qemu_nbd, raw, socket):
+        assert wait_until(lambda: guest.write(1, b"3" * 512) == OK)
+        guest.check(0, 8)
+    socket.unlink()
+    again = subprocess.Popen(
+        ["sh", "-c", f"sleep 0.5; exec {qemu_nbd} --persistent --format=raw --socket='{socket}' '{raw}'"]
+    )
+    try:
+        assert guest.write(2, b"4" * 512) == OK, "it has waited"
+        guest.check(0, 8)
+    finally:
+        again.kill()
+        again.wait()
+    guest.close()
+    assert raw.read_bytes() == guest.model
 
 
 def test_a_server_at_a_port(tmp_path: Path, qemu_nbd: str) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,16 +46,10 @@ from dwcvmm.pc.devices.virtio.block import (
 )
 from dwcvmm.pc.devices.virtio.pci import VERSION_1
 
+pytestmark = pytest.mark.usefixtures("nbd")
+
 SECTORS = 2048
 FEATURES = VERSION_1 | FLUSH | DISCARD | WRITE_ZEROES
-
-
-@pytest.fixture(autouse=True)
-def libnbd(qemu_img: str, qemu_nbd: str) -> None:
-    try:
-        library.library()
-    except HostError as error:
-        pytest.skip(str(error))
 
 
 def make(path: Path, *options: str, sectors: int = SECTORS) -> Path:
@@ -467,6 +464,45 @@ def test_a_server_at_a_port(tmp_path: Path, qemu_nbd: str) -> None:
         finally:
             process.kill()
     assert raw.read_bytes() == b"r" * 3584 + b"p" * 512
+
+
+GREETING = b"NBDMAGICIHAVEOPT" + bytes([0, 3])
+REPLY = struct.pack(">QI", 0x3E889045565A9, 7)  # to NBD_OPT_GO
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([b"", b"NBDMAGIC", GREETING, GREETING + REPLY]), st.binary(max_size=200))
+def test_a_server_that_says_anything(said: bytes, more: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(said + more)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(OSError):
+            client.NbdClient(ours)
+
+
+def test_a_server_that_answers_byte_by_byte_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.5)
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def trickle() -> None:
+        for byte in GREETING * 100:
+            if over.wait(0.1):
+                return
+            theirs.send(bytes([byte]))
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"not answered for 0\.5 s"):
+            client.NbdClient(ours)
+        assert time.monotonic() - started < 1.5
+    finally:
+        over.set()
+        thread.join()
+        theirs.close()
 
 
 def test_what_is_missing_is_named(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

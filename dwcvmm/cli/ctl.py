@@ -33,8 +33,9 @@ def _status(client: Client, as_json: bool) -> None:
 
 
 def _power_down(client: Client, as_json: bool) -> None:
+    listens = client.execute("x-dwc-status").get("power_button")
     client.execute("system_powerdown")
-    if not client.execute("x-dwc-status").get("power_button"):
+    if not listens:
         raise RefusedError(LISTENS_NOT)
 
 

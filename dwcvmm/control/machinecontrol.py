@@ -21,6 +21,7 @@ from dwcvmm.results.status import Status
 
 T = TypeVar("T")
 STANDS_S = 5.0  # that the guest has to stand; a long element is cut after some milliseconds
+LOOK_S = 0.001
 LATER = "the machine waits for something else, such as a disk or whoever reads its console"
 BY_QUIT, BY_RESET = "host-qmp-quit", "host-qmp-system-reset"
 # QEMU's ShutdownCause
@@ -76,6 +77,9 @@ class MachineControl(Observer):
     def cont(self) -> None:
         self._check_runs()
         self._machine.resume()
+        until = time.monotonic() + STANDS_S
+        while self._machine.paused and time.monotonic() < until:  # so that a stop behind it is one
+            time.sleep(LOOK_S)
 
     def power_down(self) -> None:
         self._check_runs()

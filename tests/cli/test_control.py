@@ -241,7 +241,7 @@ def noise(random_: random.Random) -> bytes:
         message["arguments"] = random_.choice(({}, [], {"fault": "x"}, {"fault": "9:e2:rax:1"}, {"a": {}}, 5))
     line = bytearray(json.dumps(message).encode())
     for _ in range(random_.choice((0, 0, 1, 2, 20))):
-        at = random_.randrange(len(line))
+        at = random_.randrange(len(line) + 1)
         line[at : at + random_.randrange(3)] = random_.randbytes(random_.randrange(3))
     return bytes(line) + random_.choice((b"\n", b"\r\n", b"", b"\n\n"))
 

@@ -48,6 +48,19 @@ BUGS = {
         "bits = (a->dirty[word] | b->dirty[word]) & (word == 0x400 / 64 ? ~1ull : ~0ull);",
         f"{SINGLE_BIT}::test_dirty_page",
     ),
+    "reading the status of the power button clears it": Bug(
+        "cbits/pc/power.c",
+        "\t\tdwc_answer(a, a->at, both);\n\t}\n\treturn 1;",
+        "\t\tdwc_answer(a, a->at, both);\n\t\tp->events = 0;\n\t}\n\treturn 1;",
+        "tests/unit/test_platform.py::test_the_power_button_is_a_level",
+    ),
+    "an element with a fault is cut for a pause": Bug(
+        "cbits/element/element.c",
+        "as_strategy == e->ops->run && !is_visited(e)",
+        "as_strategy == e->ops->run",
+        "tests/guest/test_pause.py::test_an_element_with_a_fault_is_not_cut",
+        "sequential",
+    ),
     "time in Python counts as the device's": Bug(
         "cbits/element/element.c",
         "\tdwc_account(e, DWC_AT_PYTHON);\n",

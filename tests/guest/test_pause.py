@@ -15,6 +15,7 @@ from conftest import needs_kvm
 
 from dwcvmm import ConfigError, Machine, MachineStateError, Outcome
 from dwcvmm.core.enums import Activity
+from dwcvmm.element.hostprobe import kvm_module
 from dwcvmm.element.progress import Event
 from dwcvmm.pc.result import Result
 
@@ -108,3 +109,19 @@ def test_work_between_elements(paused: bool) -> None:
         assert machine.outcome is Outcome.ERROR
         with pytest.raises(MachineStateError, match="has ended"):
             machine.between(refuse)
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_an_element_with_a_fault_is_not_cut(strategy: str) -> None:
+    """The cut would undo the fault, before any comparison. The element is a loop of some tenths of a second."""
+    turns = 300_000 if kvm_module() == "kvm_pvm" else 50_000_000
+    loop = b"\xb9" + turns.to_bytes(4, "little") + b"\xff\xc9\x75\xfc\xe6\x80"  # mov ecx; dec ecx; jnz; out 0x80, al
+    image = loop + b"\x30\xc0\xe6\xf4\xeb\xfe"  # status 0
+    with runs(image, strategy=strategy, progress=Event.NONE, faults=["0:e1:rbx:3"]) as (machine, running):
+        for _ in range(40):
+            time.sleep(0.01)
+            machine.pause()
+            machine.resume()
+        result = running.result(60)
+    assert result.ok
+    assert [injection.detected_at for injection in result.injections] == [0]

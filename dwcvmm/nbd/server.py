@@ -43,16 +43,18 @@ class QemuNbd:
             raise HostError(f"there is no {PROGRAM} on this host", f"install it (Debian: qemu-utils), {remedy}")
         self._said: BinaryIO | None = None
         self._process: int | None = None
+        self.socket = socket.socket(socket.AF_UNIX)
         try:
             self._said = tempfile.TemporaryFile(prefix="dwcvmm-nbd-")  # noqa: SIM115
-            listening, self.socket = _connected_pair()
-            with listening:
+            with socket.socket(socket.AF_UNIX) as listening:
+                _connect_unnamed(self.socket, listening)
                 cache = "--cache=writethrough" if durable else "--cache=writeback"
                 options = ["--discard=unmap", cache, *(() if writes else ("--read-only",))]
                 command = [program, *options, "--image-opts", image]
                 self._pid = _start(command, listening.fileno(), self._said.fileno())
             self._process = os.pidfd_open(self._pid)
         except OSError as error:
+            self.socket.close()
             self._close_files()
             raise HostError(f"{PROGRAM} cannot be started: {error.strerror or error}") from error
 
@@ -103,24 +105,17 @@ def remote_image(address: NbdAddress) -> str:
     return f"driver=nbd,{server},export={double_commas(address.export)},reconnect-delay={RECONNECT_S}"
 
 
-def _connected_pair() -> tuple[socket.socket, socket.socket]:
-    """A socket that listens at no name, and one that waits in its queue. Raises OSError."""
-    listening, ours = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    try:
-        with tempfile.TemporaryDirectory(prefix="dwcvmm-nbd-") as folder:  # of this user alone
-            directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                name = f"/proc/self/fd/{directory}/socket"  # short, whatever the folder's name
-                listening.bind(name)
-                listening.listen(1)
-                ours.connect(name)
-            finally:
-                os.close(directory)
-    except BaseException:
-        listening.close()
-        ours.close()
-        raise
-    return listening, ours
+def _connect_unnamed(ours: socket.socket, listening: socket.socket) -> None:
+    """Connect to a socket that listens, and whose name is removed again. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix="dwcvmm-nbd-") as folder:  # of this user alone
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            name = f"/proc/self/fd/{directory}/socket"  # short, whatever the folder's name
+            listening.bind(name)
+            listening.listen(1)
+            ours.connect(name)
+        finally:
+            os.close(directory)
 
 
 def _start(command: list[str], listening: int, said: int) -> int:

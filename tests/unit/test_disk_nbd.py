@@ -409,37 +409,42 @@ def test_a_server_that_is_named(tmp_path: Path, qemu_nbd: str) -> None:
         guest.close()
 
 
-def test_a_server_that_comes_back(tmp_path: Path, qemu_nbd: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the time that a request waits, and after it. What was written before is there, though never flushed."""
-    raw, socket = tmp_path / "raw", tmp_path / "a,b"
-    raw.write_bytes(b"r" * 4096)
+def test_a_server_that_comes_back(image: Path, tmp_path: Path, qemu_nbd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that a request waits, and after it. What was written before is there, though never flushed: a
+    qcow2 image, as its tables are lost with a server that still keeps them.
+    """
+    socket = tmp_path / "a,b"
     monkeypatch.setattr(server, "RECONNECT_S", 2)
     config = parse_disk(f"nbd+unix:///?socket={tmp_path}/a,,b,reconnect")
+
+    def content() -> bytes:
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, tmp_path / "raw"], check=True)
+        return (tmp_path / "raw").read_bytes()
+
     with pytest.raises(HostError, match="start an NBD server"):
         open_disk(config)
-    with serving(qemu_nbd, raw, socket):
+    with serving(qemu_nbd, image, socket, "--format=qcow2"):
         guest = Guest(config)
         assert guest.write(0, b"1" * 512) == OK
-    assert raw.read_bytes() == guest.model
+    assert content() == guest.model
     started = time.monotonic()
     assert guest.write(1, b"2" * 512) == IO_ERROR
     assert time.monotonic() - started > 1
     socket.unlink()
-    with serving(qemu_nbd, raw, socket):
-        assert wait_until(lambda: guest.write(1, b"3" * 512) == OK)
-        guest.check(0, 8)
+    with serving(qemu_nbd, image, socket, "--format=qcow2"):
+        assert wait_until(lambda: guest.write(1024, b"3" * 512) == OK)
+        guest.check(0, SECTORS)
+    assert content() == guest.model
     socket.unlink()
-    again = subprocess.Popen(
-        ["sh", "-c", f"sleep 0.5; exec {qemu_nbd} --persistent --format=raw --socket='{socket}' '{raw}'"]
-    )
-    try:
-        assert guest.write(2, b"4" * 512) == OK, "it has waited"
-        guest.check(0, 8)
-    finally:
-        again.kill()
-        again.wait()
+    later = f"sleep 0.5; exec {qemu_nbd} --persistent --format=qcow2 --socket='{socket}' '{image}'"
+    with subprocess.Popen(["sh", "-c", later]) as again:
+        try:
+            assert guest.write(1536, b"4" * 512) == OK, "it has waited"
+            guest.check(0, SECTORS)
+        finally:
+            again.kill()
     guest.close()
-    assert raw.read_bytes() == guest.model
+    assert content() == guest.model
 
 
 def test_a_server_at_a_port(tmp_path: Path, qemu_nbd: str) -> None:

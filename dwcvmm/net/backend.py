@@ -24,6 +24,10 @@ class Backend(Protocol):
     def connected(self) -> bool:
         """False once the other side is gone, for good."""
 
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether `send` has kept something."""
+
     def send(self, frames: memoryview) -> Drops:
         """Send frames, each behind its length, and with `offloads` its header. What there is no room for is dropped."""
 

@@ -32,6 +32,10 @@ class StreamBackend:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @property
+    def waits_for_room(self) -> bool:
+        return bool(self._backlog)
+
     def send(self, frames: memoryview) -> Drops:
         self._flush()
         sent = 0 if self._backlog else self._write(frames)

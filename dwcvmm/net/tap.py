@@ -29,6 +29,7 @@ class TapBackend:
     """
 
     offloads = True
+    waits_for_room = False
 
     def __init__(self, fd: int, mtu: int | None) -> None:
         self.name, self.mtu, self.connected = "tap", mtu, True

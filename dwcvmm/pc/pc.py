@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import select
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,7 +37,6 @@ from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
-NETWORK_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET  # frames, room again, its end
 INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
 POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
@@ -131,7 +129,7 @@ class PC:
         )
         made.callback(self.virtio.close)
         if self.virtio.nets:
-            self._watch_networks(made)
+            self.core.watch(self.virtio.news.fileno())
         self.wait_when_idle(False)
         self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
         self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
@@ -145,16 +143,6 @@ class PC:
         self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
         self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
         self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
-
-    def _watch_networks(self, made: ExitStack) -> None:
-        """Let the core look between two elements whether frames have come, and wait for them while the guest is idle.
-        It is told of changes, so that frames which the guest has no room for yet do not keep it busy.
-        """
-        watched = select.epoll()
-        made.callback(watched.close)
-        for net in self.virtio.nets:
-            watched.register(net.backend.fileno(), NETWORK_EVENTS)
-        self.core.watch(watched.fileno())
 
     def _now_ns(self) -> int:
         return self.core.guest_ns

@@ -19,7 +19,9 @@ from othercore import WITHOUT_PLUGINS, locked
 from dwcvmm.element.config import EndAt, EngineConfig, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.errors import HostError
 from dwcvmm.faults.model import parse
+from dwcvmm.nbd.library import library
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.virtiodevices import VirtioConfig
@@ -95,6 +97,15 @@ def qemu_io() -> str:
 @pytest.fixture
 def qemu_nbd() -> str:
     return find_program("qemu-nbd", "qemu-utils")
+
+
+@pytest.fixture
+def nbd(qemu_img: str, qemu_nbd: str) -> None:
+    """What disks at NBD servers need."""
+    try:
+        library()
+    except HostError as error:
+        pytest.skip(str(error))
 
 
 @pytest.hookimpl(trylast=True)

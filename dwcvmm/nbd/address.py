@@ -11,12 +11,12 @@ from dwcvmm.errors import ConfigError, HostError
 
 PORT = 10809
 CONNECT_S = 10.0
-FORMS = "nbd+unix:///EXPORT?socket=PATH or nbd://HOST:PORT/EXPORT"
+FORMS = "nbd+unix:///EXPORT?socket=/PATH or nbd://HOST:PORT/EXPORT"
 
 
 @dataclass(frozen=True)
 class NbdAddress:
-    """`path`: of a Unix socket; else host and port."""
+    """`path`: of a Unix socket, absolute; else host and port."""
 
     uri: str
     export: str
@@ -55,8 +55,9 @@ def parse_uri(text: str) -> NbdAddress:
         parts = urlsplit(text)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         export = unquote(parts.path.removeprefix("/"), errors="strict")
-        if parts.scheme == "nbd+unix" and not parts.netloc and list(options) == ["socket"] and options["socket"]:
-            return NbdAddress(text, export, path=options["socket"])
+        path = options.pop("socket", "") if parts.scheme == "nbd+unix" else ""
+        if path.startswith("/") and not parts.netloc and not options:
+            return NbdAddress(text, export, path=path)
         if parts.scheme == "nbd" and parts.hostname and not options:
             return NbdAddress(text, export, host=parts.hostname, port=parts.port or PORT)
     except ValueError as error:

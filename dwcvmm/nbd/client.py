@@ -116,11 +116,12 @@ class NbdClient:
             events = (select.POLLIN if direction & READ else 0) | (select.POLLOUT if direction & WRITE else 0)
             poll = select.poll()
             poll.register(self._call("aio_get_fd"), events)
-            ready = poll.poll(max(0.0, end - time.monotonic()) * 1000)
+            left = end - time.monotonic()
+            ready = poll.poll(left * 1000) if left > 0 else []
             if not ready:
                 self._broken = f"the server has not answered for {seconds:g} s"
                 raise OSError(errno.ETIMEDOUT, self._broken)
-            if ready[0][1] & select.POLLOUT and direction & WRITE:
-                self._call("aio_notify_write")
-            else:  # also for what poll(2) tells unasked: the end of the connection
+            if direction & READ and ready[0][1] & ~select.POLLOUT:  # also for the end of the connection
                 self._call("aio_notify_read")
+            else:
+                self._call("aio_notify_write")

@@ -50,6 +50,7 @@ from dwcvmm.pc.devices.virtio.block import Block
 from dwcvmm.pc.devices.virtio.console import RECEIVE, Console
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.net import Net
+from dwcvmm.pc.devices.virtio.pci import VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.results import divergencefile, reportfile
@@ -140,7 +141,7 @@ def _virtio(
     device: VirtioDevice, data: bytes, from_outside: Callable[[int, int, int], None] = lambda *numbers: None
 ) -> None:
     """A guest writes rings and registers, and notifies, in any order. `from_outside`: something comes, by numbers."""
-    driver = Driver(device)
+    driver = Driver(device, VERSION_1 | device.features)
     queues = len(driver.available)
     for what, small, at, value in _records(data):
         size, queue = SIZES[small % 4], small % queues

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import COMMAND, ROOT, Booted, StartGuest, needs_kvm
-from nbdservers import servers_of
+from nbdservers import servers_of, serving
 
 from dwcvmm.core.enums import Copy
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
-from dwcvmm.errors import ExitCode, HostError
-from dwcvmm.nbd.library import library
+from dwcvmm.errors import ExitCode
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
@@ -43,12 +42,8 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def overlay(tmp_path: Path, qemu_img: str, qemu_nbd: str) -> Path:
+def overlay(tmp_path: Path, qemu_img: str, nbd: None) -> Path:
     """A qcow2 image with a backing file."""
-    try:
-        library()
-    except HostError as error:
-        pytest.skip(str(error))
     base, path = tmp_path / "base.img", tmp_path / "disk.qcow2"
     base.write_bytes(b"b" * ROUNDS * BYTES)
     subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, path], check=True)
@@ -154,17 +149,27 @@ def test_qcow2_is_written_and_no_fault_reaches_it(boot: StartGuest, strategy: St
     assert overlay.with_name("base.img").read_bytes() == b"b" * ROUNDS * BYTES
 
 
-def command(guests: Path, overlay: Path, strategy: Strategy) -> list[str]:
-    options = ("--kernel", guests / "disk.bin", "--memory", "16M", "--strategy", strategy.value)
-    return [*COMMAND, "run", *map(str, options), "--disk", f"{overlay},format=qcow2"]
+def run_confined(guests: Path, disk: str, strategy: Strategy) -> None:
+    options = ("--kernel", guests / "disk.bin", "--memory", "16M", "--strategy", strategy.value, "--disk", disk)
+    done = subprocess.run([*COMMAND, "run", *map(str, options)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == ExitCode.OK, done.stderr
 
 
 @needs_kvm
 @pytest.mark.parametrize("strategy", [Strategy.OFF, *PROTECTED])
 def test_qcow2_is_written_from_the_sandbox(guests: Path, overlay: Path, strategy: Strategy) -> None:
-    done = subprocess.run(command(guests, overlay, strategy), capture_output=True, text=True, timeout=60)
-    assert done.returncode == ExitCode.OK, done.stderr
+    run_confined(guests, f"{overlay},format=qcow2", strategy)
     assert content(overlay) == what_the_guest_writes()
+
+
+@needs_kvm
+@pytest.mark.parametrize("options", ["", ",reconnect"])
+@pytest.mark.usefixtures("nbd")
+def test_a_server_is_written_to_from_the_sandbox(guests: Path, image: Path, qemu_nbd: str, options: str) -> None:
+    socket = image.with_name("socket")
+    with serving(qemu_nbd, image, socket):
+        run_confined(guests, f"nbd+unix:///?socket={socket}{options}", Strategy.SEQUENTIAL)
+    assert image.read_bytes() == what_the_guest_writes()
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

@@ -7,8 +7,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,16 +46,10 @@ from dwcvmm.pc.devices.virtio.block import (
 )
 from dwcvmm.pc.devices.virtio.pci import VERSION_1
 
+pytestmark = pytest.mark.usefixtures("nbd")
+
 SECTORS = 2048
 FEATURES = VERSION_1 | FLUSH | DISCARD | WRITE_ZEROES
-
-
-@pytest.fixture(autouse=True)
-def libnbd(qemu_img: str, qemu_nbd: str) -> None:
-    try:
-        library.library()
-    except HostError as error:
-        pytest.skip(str(error))
 
 
 def make(path: Path, *options: str, sectors: int = SECTORS) -> Path:
@@ -364,7 +361,8 @@ def test_addresses() -> None:
     assert str(config.path) == "nbd+unix:///?socket=/run/a,b"
     assert config.snapshot
     for wrong in (
-        "nbd+unix:///", "nbd+unix:///?socket=", "nbd+unix://h/?socket=/x", "nbd+unix:///?socket=/x&a=b", "nbd:///",
+        "nbd+unix:///", "nbd+unix:///?socket=", "nbd+unix:///?socket=x", "nbd+unix://h/?socket=/x", "nbd+unix:///?socket=/x&a=b",
+        "nbd:///",
         "nbds://h/", "nbd+vsock://1/", "nbd://h:99999/", "nbd://h/%ff", "nbd://[::1/", "nbd://h/?socket=/x",
         "nbd+unix:///?socket", "nbd+unix:///?socket=/x,format=raw",
     ):  # fmt: skip
@@ -411,6 +409,44 @@ def test_a_server_that_is_named(tmp_path: Path, qemu_nbd: str) -> None:
         guest.close()
 
 
+def test_a_server_that_comes_back(image: Path, tmp_path: Path, qemu_nbd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that a request waits, and after it. What was written before is there, though never flushed: a
+    qcow2 image, as its tables are lost with a server that still keeps them.
+    """
+    socket = tmp_path / "a,b"
+    monkeypatch.setattr(server, "RECONNECT_S", 2)
+    config = parse_disk(f"nbd+unix:///?socket={tmp_path}/a,,b,reconnect")
+
+    def content() -> bytes:
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, tmp_path / "raw"], check=True)
+        return (tmp_path / "raw").read_bytes()
+
+    with pytest.raises(HostError, match="start an NBD server"):
+        open_disk(config)
+    with serving(qemu_nbd, image, socket, "--format=qcow2"):
+        guest = Guest(config)
+        assert guest.write(0, b"1" * 512) == OK
+    assert content() == guest.model
+    started = time.monotonic()
+    assert guest.write(1, b"2" * 512) == IO_ERROR
+    assert time.monotonic() - started > 1
+    socket.unlink()
+    with serving(qemu_nbd, image, socket, "--format=qcow2"):
+        assert wait_until(lambda: guest.write(1024, b"3" * 512) == OK)
+        guest.check(0, SECTORS)
+    assert content() == guest.model
+    socket.unlink()
+    later = f"sleep 0.5; exec {qemu_nbd} --persistent --format=qcow2 --socket='{socket}' '{image}'"
+    with subprocess.Popen(["sh", "-c", later]) as again:
+        try:
+            assert guest.write(1536, b"4" * 512) == OK, "it has waited"
+            guest.check(0, SECTORS)
+        finally:
+            again.kill()
+    guest.close()
+    assert content() == guest.model
+
+
 def test_a_server_at_a_port(tmp_path: Path, qemu_nbd: str) -> None:
     raw = tmp_path / "raw"
     raw.write_bytes(b"r" * 4096)
@@ -433,6 +469,45 @@ def test_a_server_at_a_port(tmp_path: Path, qemu_nbd: str) -> None:
         finally:
             process.kill()
     assert raw.read_bytes() == b"r" * 3584 + b"p" * 512
+
+
+GREETING = b"NBDMAGICIHAVEOPT" + bytes([0, 3])
+REPLY = struct.pack(">QI", 0x3E889045565A9, 7)  # to NBD_OPT_GO
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([b"", b"NBDMAGIC", GREETING, GREETING + REPLY]), st.binary(max_size=200))
+def test_a_server_that_says_anything(said: bytes, more: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(said + more)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(OSError):
+            client.NbdClient(ours)
+
+
+def test_a_server_that_answers_byte_by_byte_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.5)
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def trickle() -> None:
+        for byte in GREETING * 100:
+            if over.wait(0.1):
+                return
+            theirs.send(bytes([byte]))
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"not answered for 0\.5 s"):
+            client.NbdClient(ours)
+        assert time.monotonic() - started < 1.5
+    finally:
+        over.set()
+        thread.join()
+        theirs.close()
 
 
 def test_what_is_missing_is_named(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,14 +97,14 @@ def test_files_are_relative_to_that_of_the_machine(tmp_path: Path) -> None:
     lines = (
         'kernel = "k"',
         'initrd = "/boot/i"',
-        'disk = ["a,,b.img,snapshot", "/c"]',
+        'disk = ["a,,b.img,snapshot", "/c", "nbd+unix:///x?socket=/s,reconnect"]',
         """module = ["m x=1", "with blank y", '"q r" z', "/m"]""",
         'console = "log"',
     )
     values = parsed([str(written(tmp_path, "\n".join(lines)))]).params
     assert values["kernel"] == tmp_path / "k"
     assert values["initrd"] == Path("/boot/i")
-    assert values["disks"] == (parse_disk(f"{tmp_path}/a,,b.img,snapshot"), parse_disk("/c"))
+    assert values["disks"] == (parse_disk(f"{tmp_path}/a,,b.img,snapshot"), parse_disk("/c"), parse_disk("nbd+unix:///x?socket=/s,reconnect"))
     assert values["console"] == str(tmp_path / "log")
     quoted = (f'"{tmp_path}/m" x=1', f'"{tmp_path}/with blank" y', f'"{tmp_path}/q r" z', "/m")
     assert values["modules"] == quoted

@@ -45,12 +45,15 @@ class Disk(Protocol):
 
 @dataclass(frozen=True)
 class DiskConfig:
-    """An image as the user named it. `snapshot`: the guest may write, but the image stays as it is."""
+    """An image as the user named it. `snapshot`: the guest may write, but the image stays as it is. `reconnect`: a
+    server that ends is waited for and tried again.
+    """
 
     path: Path | NbdAddress
     read_only: bool = False
     snapshot: bool = False
     format: str | None = None  # of FORMATS; None: by its content
+    reconnect: bool = False
 
     @property
     def writes(self) -> bool:
@@ -69,11 +72,14 @@ def parse_disk(text: str) -> DiskConfig:
     for option in options:
         if option.startswith("format=") and option[7:] in FORMATS:
             kind = option[7:]
-        elif option not in ("readonly", "snapshot"):
-            raise ConfigError(f"{option!r}: a disk can be readonly, snapshot, format=raw or format=qcow2")
+        elif option not in ("readonly", "snapshot", "reconnect"):
+            known = "readonly, snapshot, format=raw, format=qcow2, or, at a server, reconnect"
+            raise ConfigError(f"{option!r}: a disk can be {known}")
     if kind and isinstance(path, NbdAddress):
         raise ConfigError(f"{name}: a server gives a disk's content, so it has no format")
-    return DiskConfig(path, "readonly" in options, "snapshot" in options, kind)
+    if "reconnect" in options and not isinstance(path, NbdAddress):
+        raise ConfigError(f"{name}: reconnect is for a disk at an NBD server")
+    return DiskConfig(path, "readonly" in options, "snapshot" in options, kind, "reconnect" in options)
 
 
 class DiskError(ConfigError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from dwcvmm.nbd.address import NbdAddress
 from dwcvmm.nbd.client import NbdClient
 from dwcvmm.nbd.library import library
-from dwcvmm.nbd.server import QemuNbd
+from dwcvmm.nbd.server import QemuNbd, file_image, remote_image
 from dwcvmm.pc.devices.disk.base import SECTOR, DiskError
 
 
@@ -51,11 +51,20 @@ class NbdDisk:
             self._server.close()
 
 
-def open_address(address: NbdAddress, writes: bool) -> NbdDisk:
-    """Raises HostError without a server, or DiskError if it does not have such a disk."""
+def open_address(address: NbdAddress, writes: bool, reconnect: bool) -> NbdDisk:
+    """Raises HostError without a server, or DiskError if it does not have such a disk.
+
+    `reconnect`: by a qemu-nbd in between, as the sandbox lets us make no connection. What a server had in its cache
+    when it ended is lost, and a flush at the next one would not tell; so each write is durable.
+    """
     library()
+    connected = address.connect()
+    if reconnect:
+        connected.close()
+        remedy = "or leave ,reconnect out"
+        return _open_served(QemuNbd(remote_image(address), writes, durable=True, remedy=remedy), address, writes)
     try:
-        client = NbdClient(address.connect(), address.export)
+        client = NbdClient(connected, address.export)
     except OSError as error:
         raise DiskError(address, str(error.strerror)) from error
     try:
@@ -65,21 +74,24 @@ def open_address(address: NbdAddress, writes: bool) -> NbdDisk:
         raise
 
 
-def open_by_qemu(image: Path, format_: str) -> NbdDisk:
-    """Raises HostError without qemu-nbd or libnbd, or DiskError with qemu-nbd's reason."""
+def open_image(image: Path, format_: str) -> NbdDisk:
+    """An image that is written by qemu-nbd. Raises HostError without it or libnbd, or DiskError with its reason."""
     library()
-    server = QemuNbd(image, format_)
+    return _open_served(QemuNbd(file_image(image, format_), remedy="or add ,snapshot or ,readonly"), image, True)
+
+
+def _open_served(server: QemuNbd, name: Path | NbdAddress, writes: bool) -> NbdDisk:
     try:
         client = NbdClient(server.socket)
     except OSError as error:
         reason = server.reason()
         server.close()
-        raise DiskError(image, f"{reason} (qemu-nbd)") from error
+        raise DiskError(name, f"{reason} (qemu-nbd)") from error
     except BaseException:
         server.close()
         raise
     try:
-        return NbdDisk(client, image, True, server)
+        return NbdDisk(client, name, writes, server)
     except BaseException:
         client.close()
         server.close()

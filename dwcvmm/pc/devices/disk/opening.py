@@ -12,7 +12,7 @@ from dwcvmm.pc.devices.disk.base import Disk, DiskConfig, DiskError
 from dwcvmm.pc.devices.disk.changes import Changes
 from dwcvmm.pc.devices.disk.formats import HEAD_BYTES, QCOW2, TAIL_BYTES, foreign
 from dwcvmm.pc.devices.disk.imagefile import ImageFile
-from dwcvmm.pc.devices.disk.nbd import open_address, open_by_qemu
+from dwcvmm.pc.devices.disk.nbd import open_address, open_image
 from dwcvmm.pc.devices.disk.qcow2 import Qcow2Disk
 from dwcvmm.pc.devices.disk.qcow2header import HEADER_BYTES
 from dwcvmm.pc.devices.disk.raw import RawDisk
@@ -32,7 +32,7 @@ def detect_format(file: ImageFile) -> str:
 def open_disk(config: DiskConfig) -> Disk:
     """Open an image. Raises ConfigError (missing, in use, wrong kind) or HostError (the host lacks something)."""
     if isinstance(config.path, NbdAddress):
-        disk: Disk = open_address(config.path, config.writes)
+        disk: Disk = open_address(config.path, config.writes, config.reconnect)
     else:
         disk = _open_file(config.path, config)
     try:
@@ -58,7 +58,7 @@ def _open_file(path: Path, config: DiskConfig) -> Disk:
         file.close()
         raise
     file.close()  # qemu-nbd locks it
-    return open_by_qemu(path, "qcow2")
+    return open_image(path, "qcow2")
 
 
 def check_alone(file: ImageFile) -> None:

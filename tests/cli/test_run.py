@@ -23,7 +23,7 @@ from dwcvmm.results.reportfile import load
 
 
 def dwcvmm(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL} | options
+    options = {"capture_output": True, "text": True, "timeout": 110, "stdin": subprocess.DEVNULL} | options
     return subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, **options)
 
 

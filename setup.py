@@ -14,6 +14,8 @@ class BuildWithGuests(build_py):
     """Adds the tiny guests to a package that is not imported from the sources themselves."""
 
     def run(self) -> None:
+        # what has been removed since an earlier build in this folder would be packed, too
+        shutil.rmtree(Path(self.build_lib, "dwcvmm"), ignore_errors=True)
         super().run()
         if not self.editable_mode:
             if not shutil.which("nasm"):

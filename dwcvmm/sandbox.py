@@ -63,6 +63,8 @@ SIGNALS = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigpendin
 WAITING = "poll ppoll select pselect6 epoll_wait epoll_pwait epoll_ctl epoll_create1 pipe2 nanosleep clock_nanosleep"
 TIME = "clock_gettime clock_getres gettimeofday time timer_create timer_settime timer_delete setitimer"
 OURSELVES = "getpid gettid getuid geteuid getgid getegid uname getrandom getrusage sysinfo times getcpu"
+# FALLOC_FL_KEEP_SIZE with PUNCH_HOLE, ZERO_RANGE: what disks are asked to discard and to clear
+HOLE, ZEROS = 3, 17
 ALLOWED = " ".join((FILES, ABOUT_FILES, MEMORY, THREADS, SIGNALS, WAITING, TIME, OURSELVES)).split()
 
 
@@ -81,6 +83,7 @@ def _conditions(listening: Collection[int] = ()) -> list[tuple[str, When]]:
         *(("accept4", When(0, fd)) for fd in listening),
         *(("ioctl", When(1, request, REQUEST)) for request in REQUESTS.values()),
         *(("fcntl", When(1, command, REQUEST)) for command in FCNTL),
+        *(("fallocate", When(1, mode, REQUEST)) for mode in (HOLE, ZEROS)),
         ("mmap", When(2, 0, PROT_EXEC)),
         ("mprotect", When(2, 0, PROT_EXEC)),
         ("clone", When(0, CLONE_THREAD, CLONE_THREAD)),
@@ -136,15 +139,22 @@ class Sandbox:
             self._rule(ALLOW, name, when)
         self._rule(NOT_THERE, "clone3")  # a filter cannot see its flags; the C library then uses clone
 
+    def allow_traffic(self, connected: Collection[int]) -> None:
+        """Before `enter`: descriptors of connected sockets that libraries use by recv(2) and send(2)."""
+        for fd in connected:
+            for name in ("recvfrom", "sendto"):
+                self._rule(ALLOW, name, When(0, fd), When(4, 0))
+
     def enter(self) -> None:
         """Apply the filter to all threads of the process, and set no_new_privs (seccomp(2), prctl(2))."""
         self._check(self._library.seccomp_load(self._context))
         self._library.seccomp_release(self._context)
 
-    def _rule(self, action: int, name: str, when: When | None = None) -> None:
+    def _rule(self, action: int, name: str, *when: When) -> None:
         number = self._library.seccomp_syscall_resolve_name(name.encode())
-        comparison = _Comparison(when.argument, MASKED_EQUAL, when.mask, when.value) if when else None
-        status = self._library.seccomp_rule_add_array(self._context, action, number, int(bool(when)), comparison)
+        each = [_Comparison(one.argument, MASKED_EQUAL, one.mask, one.value) for one in when]
+        comparisons = (_Comparison * len(each))(*each)
+        status = self._library.seccomp_rule_add_array(self._context, action, number, len(each), comparisons)
         self._check(status, name)
 
     @staticmethod

@@ -113,3 +113,10 @@ prepare_python() {
     || { tail -20 "$root/build/pip.log" >&2; exit 4; }
   echo "$stamp" >"$root/.venv/dwcvmm-stamp"
 }
+
+# python_programs EXTRA: put the programs of the virtual environment on the PATH. Tests name theirs by DWCVMM_TESTS_PYTHON:
+# to prepare it anew would replace the core while other tests use it.
+python_programs() {
+  [ -n "${DWCVMM_TESTS_PYTHON:-}" ] || prepare_python "$1"
+  PATH="$(dirname "${DWCVMM_TESTS_PYTHON:-$root/.venv/bin/python}"):$PATH"
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,9 @@ class Installed:
         return run(command, self.folder, {"PATH": path, "HOME": str(self.folder), "LANG": "C.UTF-8"} | more)
 
 
-def run(command: tuple[str | Path, ...], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    command: tuple[str | Path, ...], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
     )
@@ -40,7 +43,8 @@ def pip_install(python: str | Path, wheel: Path, *options: str) -> None:
 
 def install(folder: Path) -> Installed:
     """Make the packages, and install the wheel."""
-    made = run((ROOT / "scripts" / "package", folder / "dist"), ROOT, dict(os.environ))
+    environment = os.environ | {"DWCVMM_TESTS_PYTHON": sys.executable}
+    made = run((ROOT / "scripts" / "package", folder / "dist"), ROOT, environment)
     assert made.returncode == 0, made.stderr
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     [sdist], [wheel] = ((folder / "dist").glob(pattern) for pattern in ("*.tar.gz", "*.whl"))

@@ -3,9 +3,11 @@
 
 #include <linux/futex.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,15 +26,37 @@
 
 #define IDLE_SLICE_NS 5000000ull
 #define DRAIN_ELEMENTS 256
+#define NEWS_AT_ONCE 16
 
 int dwc_is_stop_requested(const struct dwc_engine *e)
 {
 	return atomic_load(&e->requests.stop);
 }
 
-/* Wait, at most for `longest`. A request for attention ends it at once, a kick of this thread early, and a stop is seen by the caller. */
+/* Let news of an epoll descriptor be requests for attention: its descriptors must be edge-triggered. */
+void dwc_engine_watch(struct dwc_engine *e, int fd)
+{
+	e->requests.watches = 1;
+	e->requests.watched = fd;
+}
+
+static int networks_have_news(const struct dwc_engine *e)
+{
+	struct epoll_event events[NEWS_AT_ONCE];
+
+	return e->requests.watches && epoll_wait(e->requests.watched, events, NEWS_AT_ONCE, 0) > 0;
+}
+
+/* Wait, at most for `longest`. Without networks a request for attention ends it at once; with them their news do, since one system call
+ * does not wait for both. A kick of this thread ends it early, and a stop is seen by the caller. */
 static void await_attention(struct dwc_engine *e, const struct timespec *longest)
 {
+	struct pollfd news = { .fd = e->requests.watched, .events = POLLIN };
+
+	if (e->requests.watches) {
+		ppoll(&news, 1, longest, NULL);
+		return;
+	}
 	atomic_store(&e->requests.sleeping, 1);
 	syscall(SYS_futex, &e->requests.attention, FUTEX_WAIT_PRIVATE, 0, longest, NULL, 0);
 	atomic_store(&e->requests.sleeping, 0);
@@ -77,7 +101,7 @@ static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count)) {
+	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count) || networks_have_news(e)) {
 		atomic_store(&e->requests.soon, 0);
 		return DWC_STOP_ATTENTION;
 	}

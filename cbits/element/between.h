@@ -12,6 +12,7 @@ struct dwc_requests {
 	atomic_int stop, attention;
 	atomic_int soon;           /* attention is asked for soon: an element without an end in sight is cut */
 	atomic_int sleeping;       /* the engine waits for attention, as the guest is idle */
+	int watches, watched;      /* whether there is an epoll descriptor of networks, and which: their news are a request for attention */
 	uint64_t elements_limit;   /* stop after so many committed in all; 0: none */
 	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
 	int has_backlog;           /* input waits for room in the UART */
@@ -19,6 +20,7 @@ struct dwc_requests {
 
 int dwc_is_stop_requested(const struct dwc_engine *e);
 int dwc_between_elements(struct dwc_engine *e);
+void dwc_engine_watch(struct dwc_engine *e, int fd);
 int dwc_act(struct dwc_engine *e);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "status.h"
 
-#define NUM_BUFFERS 10 /* of struct virtio_net_hdr; all other fields are 0, as no offload is offered */
+#define NUM_BUFFERS 10 /* of struct virtio_net_hdr; all other fields are 0 for the guest, which gets frames as they are on a wire */
 
 static void put_length(uint8_t *at, uint64_t length)
 {
@@ -32,8 +32,8 @@ static void count(struct dwc_frames *frames, int passed, uint64_t length)
 
 static int take_one(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_frames *to)
 {
+	uint64_t length, kept = to->with_header ? DWC_NET_HEADER : 0;
 	uint8_t *at = to->data + to->length;
-	uint64_t length;
 	int status = dwc_queue_pop(e, q, &to->first), fits;
 
 	if (status != DWC_QUEUE_REQUEST)
@@ -42,13 +42,13 @@ static int take_one(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_fr
 		return DWC_QUEUE_INVALID;
 	length = to->first.readable_bytes - DWC_NET_HEADER;
 	fits = length >= DWC_FRAME_LEAST && length <= DWC_FRAME_MOST;
-	if (fits && (status = dwc_chain_read(e, &to->first, DWC_NET_HEADER, at + DWC_FRAME_PREFIX, length)) != 0)
+	if (fits && (status = dwc_chain_read(e, &to->first, DWC_NET_HEADER - kept, at + DWC_FRAME_PREFIX, kept + length)) != 0)
 		return status;
 	if ((status = dwc_queue_push(e, q, to->first.head, 0)))
 		return status;
 	if (fits) {
-		put_length(at, length);
-		to->length += DWC_FRAME_PREFIX + length;
+		put_length(at, kept + length);
+		to->length += DWC_FRAME_PREFIX + kept + length;
 	}
 	count(to, fits, length);
 	return DWC_QUEUE_REQUEST;
@@ -57,7 +57,7 @@ static int take_one(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_fr
 /* Take frames from the guest. Returns DWC_QUEUE_REQUEST if there is no room for one more, or else as dwc_queue_pop(). */
 int dwc_frames_take(struct dwc_engine *e, struct dwc_virtqueue *q, struct dwc_frames *to)
 {
-	while (to->length + DWC_FRAME_PREFIX + DWC_FRAME_MOST <= to->room) {
+	while (to->length + DWC_FRAME_PREFIX + DWC_NET_HEADER + DWC_FRAME_MOST <= to->room) {
 		struct dwc_virtqueue before = *q;
 		int status = take_one(e, q, to);
 

@@ -18,6 +18,7 @@ struct dwc_frames {
 	uint64_t done;         /* of them, on the way to the guest */
 	uint64_t count, bytes;   /* frames that have passed, and what they are together */
 	uint64_t dropped;        /* frames that no side can take */
+	int with_header;       /* the guest's struct virtio_net_hdr stays in front of each frame that it sends */
 	int broken;            /* a length that cannot be: nothing behind it can be read */
 	struct dwc_chain first, further; /* buffers of the frame that is being moved */
 };

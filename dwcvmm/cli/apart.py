@@ -42,7 +42,7 @@ def check_apart(
     uses = [_Use(option, path, writes=True) for option, path in written.items() if path]
     uses += [_Use(option, path, writes=False) for option, path in read.items() if path]
     uses += [_Use("--module", Path(split_module(text)[0]), writes=False) for text in modules]
-    uses += [_Use("--disk", disk.path, disk.writes, disk=True) for disk in disks]
+    uses += [_Use("--disk", disk.path, disk.writes, disk=True) for disk in disks if isinstance(disk.path, Path)]
     for one, other in combinations(_known([*uses, _Use("", STDERR, writes=True)]), 2):
         if one[0] == other[0]:
             _check(one[1], other[1])

@@ -21,7 +21,6 @@ from dwcvmm.streams import say, show
 LISTENS_NOT = "the guest does not listen to its power button: nothing will follow"
 
 
-
 def _status(client: Client, as_json: bool) -> None:
     answer = client.execute("x-dwc-status")
     if as_json:

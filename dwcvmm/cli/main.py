@@ -5,41 +5,38 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib import import_module
 
 import click
 
-from dwcvmm.cli.bench import bench
-from dwcvmm.cli.campaign import campaign
-from dwcvmm.cli.check import check
-from dwcvmm.cli.completion import completion
-from dwcvmm.cli.ctl import ctl
-from dwcvmm.cli.diff import diff
-from dwcvmm.cli.doctor import doctor
-from dwcvmm.cli.report import report
-from dwcvmm.cli.run import run
-from dwcvmm.cli.top import top
 from dwcvmm.errors import DwcVmmError, ExitCode, as_error
 from dwcvmm.streams import complete_descriptors, give_up_streams, say
 
 DEBUG = "DWCVMM_DEBUG"  # environment variable: show errors with their traceback
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = ("run", "ctl", "top", "doctor", "bench", "check", "campaign", "report", "diff", "completion")
+
+
+class Commands(click.Group):
+    """Each command is in a module of its name, which is imported for it alone: a start costs what its command needs,
+    and Ctrl-C while modules are read ends as it does later.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"dwcvmm.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dwcvmm")
 def cli() -> None:
     """Run unmodified guests under double execution with comparison."""
-
-
-cli.add_command(run)
-cli.add_command(ctl)
-cli.add_command(top)
-cli.add_command(doctor)
-cli.add_command(bench)
-cli.add_command(check)
-cli.add_command(campaign)
-cli.add_command(report)
-cli.add_command(diff)
-cli.add_command(completion)
 
 
 def main() -> None:

@@ -212,6 +212,8 @@ def run(print_config: bool, **given: Any) -> int:
     sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
     machine = make_machine(options, kernel, bios, image, output)
+    if sandbox:
+        sandbox.allow_traffic(machine.pc.virtio.sockets)
     record = Record(machine, log, sandbox, options.quiet)
     machine.observe(record)
     for remark in machine.remarks:

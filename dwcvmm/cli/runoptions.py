@@ -94,7 +94,7 @@ OPTIONS = (
         "disks",
         type=DiskText(),
         multiple=True,
-        help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2]. The first is /dev/vda.",
+        help="An image: FILE[,readonly][,snapshot][,format=raw|qcow2], or an NBD URI for FILE. The first is /dev/vda.",
     ),
     click.option("--rng", is_flag=True, help="Add a virtio device with random numbers from the host."),
     click.option(

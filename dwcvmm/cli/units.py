@@ -17,6 +17,7 @@ from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.tinyguests import guest_names
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.nbd.address import is_uri
 from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.boot.modules import QUOTES, split_module
 from dwcvmm.pc.devices.cmos import parse_date
@@ -107,7 +108,7 @@ class DiskText(StartsWithFile, click.ParamType[DiskConfig]):
             self.fail(str(error), param, ctx)
 
     def under(self, text: str, folder: Path) -> str:
-        return beginning(folder) + text if is_relative(text) else text
+        return beginning(folder) + text if is_relative(text) and not is_uri(text) else text
 
 
 class ModuleText(StartsWithFile, click.ParamType[str]):

@@ -218,6 +218,12 @@ class Core(View):
         """The guest has stood between two elements for that long: the guest clock does not count it."""
         lib.dwc_engine_stood(self._c, ns)
 
+    def watch(self, epoll_fd: int) -> None:
+        """Before the first run: let news of an epoll descriptor count as requests for attention. Its descriptors are
+        edge-triggered, and it stays open as long as elements are run.
+        """
+        lib.dwc_engine_watch(self._c, epoll_fd)
+
     def wait_when_idle(self, wanted: bool) -> None:
         """From any thread: let the guest's idle time pass in real time, even with a virtual clock."""
         self._c.clock.idle_waits = wanted

@@ -14,16 +14,18 @@ MOST: int = lib.DWC_FRAME_MOST
 
 
 class Frames(View):
-    """A buffer for frames in one direction: `room` bytes, more than one frame and its length take."""
+    """A buffer for frames in one direction: `room` bytes, more than one frame and its length take. `with_header`: what
+    the guest sends keeps its struct virtio_net_hdr, and the length in front counts that, too.
+    """
 
     __slots__ = ("_buffer",)
     count, bytes = Number("count"), Number("bytes")  # frames that have passed, and what they are together
     dropped = Number("dropped")  # frames that are too short or too long, or that the guest has no buffer for
     broken = Flag("broken")  # a length that cannot be: nothing behind it can be read
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, with_header: bool = False) -> None:
         data = ffi.new("uint8_t[]", room)
-        super().__init__(ffi.new("struct dwc_frames *", {"data": data, "room": room}), data)
+        super().__init__(ffi.new("struct dwc_frames *", {"data": data, "room": room, "with_header": with_header}), data)
         self._buffer = memoryview(ffi.buffer(data))
 
     # from the guest

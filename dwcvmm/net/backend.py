@@ -15,6 +15,7 @@ class Backend(Protocol):
 
     name: str  # for reports
     mtu: int | None  # bytes; None: the guest is not told
+    offloads: bool  # it takes frames behind a struct virtio_net_hdr: computes their checksums, and cuts them
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when frames have come, and writable when there is room again."""
@@ -23,8 +24,12 @@ class Backend(Protocol):
     def connected(self) -> bool:
         """False once the other side is gone, for good."""
 
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether `send` has kept something."""
+
     def send(self, frames: memoryview) -> Drops:
-        """Send frames, each behind its length. What there is no room for is dropped."""
+        """Send frames, each behind its length, and with `offloads` its header. What there is no room for is dropped."""
 
     def receive(self, space: memoryview) -> int:
         """Put what has come into `space`, each frame behind its length; the last one may be there in part. Returns the

@@ -18,6 +18,8 @@ SOCKET_BYTES = 1 << 20  # of a socket's buffer: asked for; the host may give les
 class StreamBackend:
     """Takes over a connected socket. It is used by read(2) and write(2) only, which a sandbox allows for files."""
 
+    offloads = False
+
     def __init__(self, connection: socket.socket, name: str, mtu: int | None) -> None:
         self.name, self.mtu, self.connected = name, mtu, True
         self._socket = connection
@@ -29,6 +31,10 @@ class StreamBackend:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    @property
+    def waits_for_room(self) -> bool:
+        return bool(self._backlog)
 
     def send(self, frames: memoryview) -> Drops:
         self._flush()

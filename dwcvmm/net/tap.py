@@ -14,7 +14,9 @@ from dwcvmm.net.config import NetConfig
 
 DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA  # <linux/if_tun.h>
-IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+TUNSETVNETHDRSZ = 0x400454D8
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+HEADER_BYTES = 12  # struct virtio_net_hdr with num_buffers
 SIOCGIFMTU = 0x8921
 IFREQ = struct.Struct("16sH22x")
 MOST = 1 << 16  # bytes of a frame; a read into less would cut it
@@ -22,13 +24,17 @@ GONE = (errno.EBADFD, errno.ENODEV, errno.ENXIO)  # the interface was removed
 
 
 class TapBackend:
-    """An open queue of a tap interface: a read or a write is a frame. While the interface is down what is sent is
-    dropped.
+    """An open queue of a tap interface: a read or a write is a frame behind its header. While the interface is down,
+    what is sent is dropped. What comes is as on a wire: TUNSETOFFLOAD is never called, so headers say nothing.
     """
+
+    offloads = True
+    waits_for_room = False
 
     def __init__(self, fd: int, mtu: int | None) -> None:
         self.name, self.mtu, self.connected = "tap", mtu, True
         self._fd = fd
+        self._header = bytearray(HEADER_BYTES)
 
     def fileno(self) -> int:
         return self._fd
@@ -38,16 +44,16 @@ class TapBackend:
         for frame in split(frames):
             try:
                 os.write(self._fd, frame)
-            except OSError as error:
+            except OSError as error:  # also for a header that cannot be
                 self._note(error)
-                drops.add(len(frame))
+                drops.add(len(frame) - HEADER_BYTES)
         return drops
 
     def receive(self, space: memoryview) -> int:
         done = 0
         while self.connected and len(space) - done >= LENGTH.size + MOST:
             try:
-                count = os.readv(self._fd, [space[done + LENGTH.size :]])
+                count = os.readv(self._fd, [self._header, space[done + LENGTH.size :]]) - HEADER_BYTES
             except OSError as error:
                 self._note(error)
                 break
@@ -78,7 +84,8 @@ def open_tap(config: NetConfig) -> TapBackend:
             raise HostError(f"there is no {DEVICE}", "load the kernel's module: modprobe tun") from error
         raise HostError(f"{DEVICE}: {error.strerror}", make) from error
     try:
-        fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", HEADER_BYTES))
         return TapBackend(fd, config.mtu or _mtu(name))
     except OSError as error:
         os.close(fd)

@@ -24,7 +24,6 @@ from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
-from dwcvmm.net.watcher import Watcher
 from dwcvmm.pc import acpi, hostmemory, layout
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
@@ -129,10 +128,8 @@ class PC:
             lambda: self.outcome is not None,
         )
         made.callback(self.virtio.close)
-        self._networks: Watcher | None = None
         if self.virtio.nets:
-            self._networks = Watcher([net.backend.fileno() for net in self.virtio.nets], self.request_attention)
-            made.callback(self._networks.close)
+            self.core.watch(self.virtio.news.fileno())
         self.wait_when_idle(False)
         self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
         self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
@@ -188,8 +185,6 @@ class PC:
     def start(self) -> None:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
         self._memory_watch.start()
-        if self._networks:
-            self._networks.start()  # before this thread is bound to a CPU, as threads inherit that
         self.engine.start()
 
     def run(self, elements: int = 0) -> Outcome | None:

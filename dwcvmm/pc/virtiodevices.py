@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from dwcvmm.pc.devices.virtio.pci import VirtioPci
 from dwcvmm.pc.devices.virtio.rng import Rng
 
 FIRST_SLOT = 1
+# of changes, so that frames which the guest has no room for yet do not keep it busy
+FRAMES_OR_END = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 OUI = bytes.fromhex("525400")  # of virtual machines: locally administered
 FIRST_MAC = 0x123456  # as on QEMU
 
@@ -40,11 +43,6 @@ def default_mac(config: NetConfig, index: int) -> bytes:
     if config.tap is None:
         return OUI + (FIRST_MAC + index).to_bytes(3, "big")
     return OUI + hashlib.sha256(config.tap.encode()).digest()[:3]
-
-
-def _follow_link(transport: VirtioPci) -> None:
-    if isinstance(transport.device, Net) and transport.device.follow_link():
-        transport.config_changed()
 
 
 class VirtioDevices:
@@ -68,6 +66,8 @@ class VirtioDevices:
         self._disks: list[Disk] = []
         self._console: VirtioPci | None = None
         self.nets: list[Net] = []
+        self.news = select.epoll()  # of their backends
+        self._waiting_for_room: set[Net] = set()
         if len(config.disks) + config.rng + config.console + len(config.nets) > layout.PCI_SLOTS - FIRST_SLOT:
             raise ConfigError(f"more than {layout.PCI_SLOTS - FIRST_SLOT} virtio devices")
         try:
@@ -80,6 +80,7 @@ class VirtioDevices:
                 self._console = self._add(Console(on_output))
             for index, net in enumerate(config.nets):
                 self.nets.append(Net(open_backend(net), net.mac or default_mac(net, index)))
+                self.news.register(self.nets[-1].backend.fileno(), FRAMES_OR_END)
                 self._add(self.nets[-1])
         except BaseException:
             self.close()
@@ -93,6 +94,11 @@ class VirtioDevices:
         transport = VirtioPci(device, self._memory, self._pc.virtio(slot), self._pc.send_msi)
         self._transports.append(transport)
         return transport
+
+    @property
+    def sockets(self) -> list[int]:
+        """Descriptors that the disks receive and send by."""
+        return [disk.socket for disk in self._disks if disk.socket is not None]
 
     @property
     def remarks(self) -> list[str]:
@@ -109,7 +115,7 @@ class VirtioDevices:
         for transport in self._transports:
             if transport.waiting:
                 transport.process()
-                _follow_link(transport)
+                self._follow(transport)
 
     def read(self, slot: int, offset: int, size: int) -> int:
         """Read from the part of a device's memory that is in Python."""
@@ -144,11 +150,27 @@ class VirtioDevices:
         for transport in self._transports:
             if isinstance(device := transport.device, Net):
                 device.backend.attend()
-                _follow_link(transport)
+                self._follow(transport)
                 if transport.driver_ok:
                     transport.notify(NET_RECEIVE)
 
+    def _follow(self, transport: VirtioPci) -> None:
+        """After a device has used its backend. Room in a socket is news each time that something was read there: it is
+        asked for only while something waits.
+        """
+        device = transport.device
+        if not isinstance(device, Net):
+            return
+        if device.follow_link():
+            transport.config_changed()
+        waits = device.backend.waits_for_room and device.backend.connected
+        if waits != (device in self._waiting_for_room):
+            self._waiting_for_room ^= {device}
+            if device.backend.connected:
+                self.news.modify(device.backend.fileno(), FRAMES_OR_END | (select.EPOLLOUT if waits else 0))
+
     def close(self) -> None:
+        self.news.close()
         for net in self.nets:
             net.backend.close()
         for disk in self._disks:

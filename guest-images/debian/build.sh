@@ -29,7 +29,7 @@ tar -C tree/root/lua --strip-components=1 -xf lua5.4_*.orig.tar.gz
 rm -f key key.pub
 ssh-keygen -q -t ed25519 -N "" -C dwcvmm -f key
 "$here/customise" tree
-mkdir -m 700 tree/root/.ssh
+mkdir -p -m 700 tree/root/.ssh
 cp key.pub tree/root/.ssh/authorized_keys
 cp tree/boot/vmlinuz-* vmlinuz
 cp tree/boot/initrd.img-* initrd.img

@@ -362,7 +362,7 @@ def test_a_checkout_without_an_interpreter_is_run_by_this_one(guests: Path, tmp_
     assert (build.path, build.facts().commit) == (tmp_path, "")
     run, _ = guestprocess.execute(Guest(guests / "fpu.bin", memory="16M"), "off", 0, tmp_path, 30, build)
     assert run.other and run.report and not run.wrong
-    (tmp_path / "dwcvmm" / "results" / "reportfile.py").write_text("raise SystemExit('imported from the copy')")
+    (tmp_path / "dwcvmm" / "results" / "reportfile.py").write_text("raise ImportError('imported from the copy')")
     run, _ = guestprocess.execute(Guest(guests / "fpu.bin", memory="16M"), "off", 0, tmp_path, 30, build)
     assert "imported from the copy" in run.wrong[0]
 

@@ -35,6 +35,7 @@ REFUSED = {
     "mount": "os.chroot('/')",
     "control of a device": "__import__('fcntl').ioctl(0, 0x1268)",  # BLKSSZGET
     "signals by a descriptor": "__import__('fcntl').fcntl(0, __import__('fcntl').F_SETOWN, os.getppid())",
+    "room in a file": "os.posix_fallocate(1, 0, 1)",
     "CPUs of others": "os.sched_setaffinity(os.getppid(), {0})",
 }
 ALLOWED = {
@@ -55,6 +56,34 @@ def confined(line: str) -> subprocess.CompletedProcess[str]:
 def test_refused(what: str) -> None:
     done = confined(REFUSED[what])
     assert done.returncode == 1 and "PermissionError" in done.stderr, (done.returncode, done.stderr)
+
+
+TRAFFIC = """
+import os, socket
+from dwcvmm.sandbox import Sandbox
+ours, theirs = socket.socketpair()
+others, _ = socket.socketpair()
+sandbox = Sandbox()
+sandbox.allow_traffic([ours.fileno()])
+sandbox.enter()
+os.write(theirs.fileno(), b"in")
+assert ours.recv(9) == b"in"
+assert ours.send(b"out") == 3
+def refused(call):
+    try:
+        call()
+    except PermissionError:
+        return True
+assert refused(lambda: others.recv(9, socket.MSG_DONTWAIT)) and refused(lambda: others.send(b"x"))
+assert refused(lambda: ours.sendto(b"x", "/tmp/dwcvmm-socket")), "to somebody else"
+assert refused(lambda: ours.sendmsg([b"x"])), "with descriptors"
+print("held")
+"""
+
+
+def test_a_disks_socket_receives_and_sends_and_no_other() -> None:
+    done = subprocess.run([sys.executable, "-c", TRAFFIC], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "held\n", done.stderr
 
 
 WALK_REQUESTS = """

@@ -21,9 +21,9 @@ MOST_EXPOSURE = "30"  # of 100: what passt and a tap device need remains
 TOKEN = (ROOT / "guest-images" / "ports" / "token").read_text()
 PYTHON = Path("/usr/bin/python3")  # of the distribution: not in somebody's home
 MACHINES = {
-    "ends": 'guest = "ports"\nfault = ["3:e2:rbx:3"]\n',
+    "ends": 'guest = "ports"\nnet = ["user"]\nfault = ["3:e2:rbx:3"]\n',
     "bad": 'guest = "port"\n',
-    "stays": 'guest = "spin"\nreport = "/var/lib/dwcvmm/stays/r.json"\n',
+    "stays": 'guest = "spin"\nreport = "/var/lib/dwcvmm/stays/r.json"\ncontrol = "/run/dwcvmm/stays/control"\n',
 }
 SESSION = """
 for i in ends bad; do systemctl start dwcvmm@$i; done
@@ -31,6 +31,7 @@ systemctl start dwcvmm@stays
 until journalctl -u dwcvmm@stays | grep -q tick && systemctl is-failed -q dwcvmm@bad; do sleep 0.2; done
 while systemctl is-active -q dwcvmm@ends; do sleep 0.2; done
 systemctl is-active dwcvmm@stays >/out/before
+dwcvmm ctl /run/dwcvmm/stays/control query-status >/out/status
 systemctl stop dwcvmm@stays
 for i in ends bad stays; do
   systemctl show -P Result -P ExecMainStatus -P NRestarts dwcvmm@$i >/out/$i
@@ -79,6 +80,7 @@ def test_the_unit_exposes_little(installed: Installed, unit: Path) -> None:
 def container(installed: Installed, tmp_path: Path) -> Iterator[Path]:
     """The root of this system, with the wheel in /usr/local and machines in /etc/dwcvmm. Changes are forgotten."""
     find_program("systemd-nspawn", "systemd-container")
+    find_program("passt", "passt")
     if os.getuid():
         pytest.skip("only root can start a container")
     if subprocess.run([PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]).returncode:
@@ -136,9 +138,11 @@ def test_machines_are_services(container: Path, tmp_path: Path) -> None:
     said = {name: (out / f"{name}.log").read_text() for name in MACHINES}
     assert TOKEN in said["ends"]
     assert "found in element 3, undone" in said["ends"]
+    assert "network      passt" in said["ends"]
     assert "there is no tiny guest 'port': ports?" in said["bad"]
     assert (out / "ends").read_text().split() == ["success", "0", "0"]
     assert set((out / "bad").read_text().split()) == {"exit-code", "0", str(int(ExitCode.CONFIG))}, "not started again"
     assert (out / "before").read_text() == "active\n"
+    assert "running" in (out / "status").read_text()
     assert (out / "stays").read_text().split()[0] == "success"
     assert '"outcome": "interrupted"' in (out / "r.json").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.faults.injector import Became
 from dwcvmm.net.backend import LENGTH
 from dwcvmm.net.config import NetConfig
+from dwcvmm.net.stream import StreamBackend
 from dwcvmm.pc.devices.virtio.net import TRANSMIT
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
@@ -158,6 +160,21 @@ def test_what_flips_before_a_frame_is_read_is_mended(
     virtio.process = flip_and_process  # type: ignore[method-assign]
     check(booted, peer)
     assert core.stats.scrub_repairs[copy] >= ROUNDS
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OFF, *PROTECTED])
+def test_what_waits_for_room_leaves_once_there_is_some(
+    boot: StartGuest, peer: Peer, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the guest does nothing more: it sleeps for an answer to the frame that is still in its device."""
+    write, calls = StreamBackend._write, itertools.count()
+    monkeypatch.setattr(StreamBackend, "_write", lambda self, data: write(self, data[: (100, None)[next(calls) % 2]]))
+    booted = boot("frames", strategy, virtio=peer.virtio)
+    limit = threading.Timer(60, booted.machine.end, (Outcome.TIMEOUT,))
+    limit.start()
+    check(booted, peer)
+    limit.cancel()
+    assert next(calls) == 2 * ROUNDS
 
 
 @pytest.mark.parametrize("strategy", PROTECTED)

@@ -23,8 +23,10 @@ from dwcvmm.pc.devices.virtio.net import (
     ACK_OK,
     CLASS_MAC,
     CONTROL,
+    CSUM,
     CTRL_MAC_ADDR,
     CTRL_VQ,
+    HOST_TSO4,
     MAC,
     MAC_ADDR_SET,
     MRG_RXBUF,
@@ -296,6 +298,21 @@ def test_more_requests_than_room(make: Make, queue: int) -> None:
     wire.arrive(FRAME)
     wire.driver.kick(queue)
     assert wire.needs_reset
+
+
+def test_a_backend_with_offloads_gets_headers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not make().net.features & CSUM
+    monkeypatch.setattr(StreamBackend, "offloads", True)
+    wire = make(VERSION_1 | CSUM | HOST_TSO4)
+    assert wire.driver.read_common(STATUS, 1) & 8, "the features were taken"
+    header = bytes(range(HEADER))
+    wire.send(header, FRAME)
+    wire.send(header + bytes(MOST))
+    assert wire.left == [header + FRAME, header + bytes(MOST)]
+    assert (wire.net.sent.frames, wire.net.sent.bytes) == (2, 60 + MOST)
+    wire.offer_buffers(200)
+    wire.arrive(FRAME)
+    assert wire.driver.ram[BUFFERS : BUFFERS + 72] == bytes(10) + b"\1\0" + FRAME, "as on a wire"
 
 
 def test_what_was_taken_before_an_invalid_request_leaves(make: Make) -> None:

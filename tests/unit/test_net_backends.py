@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from dwcvmm.net.backend import LENGTH, Backend
 from dwcvmm.net.config import Forward, NetConfig, parse_net
 from dwcvmm.net.opening import open_backend
 from dwcvmm.net.stream import StreamBackend
-from dwcvmm.net.watcher import Watcher
+from dwcvmm.net.tap import HEADER_BYTES
 from dwcvmm.pc.virtiodevices import default_mac
 
 MAC = bytes.fromhex("525400abcdef")
@@ -138,30 +139,6 @@ def test_a_tap_that_cannot_be_had() -> None:
     assert str(caught.value)
 
 
-def test_watcher_tells_of_changes_only() -> None:
-    """Bytes that nobody reads are told once, and the other side's end."""
-    ours, far = socket.socketpair()
-    ours.setblocking(False)
-    events: list[None] = []
-    watcher = Watcher([ours.fileno()], lambda: events.append(None))
-    watcher.start()
-    wait_for(lambda: len(events) == 1)  # it is writable
-    far.send(b"x")
-    wait_for(lambda: len(events) == 2)
-    time.sleep(0.1)
-    assert len(events) == 2
-    far.close()
-    wait_for(lambda: len(events) > 2)
-    watcher.close()
-    ours.close()
-
-
-def test_a_watcher_that_was_never_started_is_closed() -> None:
-    ours, far = socket.socketpair()
-    with ours, far:
-        Watcher([ours.fileno()], lambda: None).close()
-
-
 def test_a_stream_in_pieces() -> None:
     """What was begun is ended once there is room, and what comes after the other side's end is dropped."""
     ours, far = socket.socketpair()
@@ -184,27 +161,66 @@ def test_a_stream_in_pieces() -> None:
     backend.close()
 
 
-def test_a_tap_interface_carries_frames() -> None:
-    """A frame that is sent arrives at the host's side of the interface, and one that the host sends comes out."""
-    ip = find_program("ip", "iproute2")
-    name = f"dwct{os.getpid() % 100000}"
+@pytest.fixture
+def tap() -> Iterator[str]:
+    """An interface that is up, with the address 10.199.0.1, for this test alone."""
+    ip, name = find_program("ip", "iproute2"), f"dwct{os.getpid() % 100000}"
     if not Path("/dev/net/tun").exists() or subprocess.run([ip, "tuntap", "add", name, "mode", "tap"]).returncode:
         pytest.skip("this user cannot make tap interfaces here")
     try:
+        subprocess.run([ip, "address", "add", "10.199.0.1/24", "dev", name], check=True)
         subprocess.run([ip, "link", "set", name, "up", "mtu", "1400"], check=True)
-        backend = open_backend(NetConfig(tap=name))
-        assert (backend.name, backend.mtu) == ("tap", 1400)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as host:
-            host.bind((name, 0x88B5))
-            host.settimeout(10)
-            frame = bytes.fromhex("ffffffffffff525400abcdef88b5") + os.urandom(100)
-            assert backend.send(memoryview(LENGTH.pack(len(frame)) + frame)).frames == 0
-            assert host.recv(2000) == frame
-            answer = MAC + bytes(6) + b"\x88\xb5" + os.urandom(300)
-            host.send(answer)
-            assert answer in received(backend, answer)
-        with pytest.raises(HostError, match="another program has it"):
-            open_backend(NetConfig(tap=name))
-        backend.close()
+        yield name
     finally:
         subprocess.run([ip, "link", "del", name])
+
+
+def of_guest(frame: bytes, header: bytes = bytes(HEADER_BYTES)) -> memoryview:
+    return memoryview(LENGTH.pack(len(header + frame)) + header + frame)
+
+
+def test_a_tap_interface_carries_frames(tap: str) -> None:
+    """A frame that is sent arrives at the host's side of the interface, and one that the host sends comes out."""
+    backend = open_backend(NetConfig(tap=tap))
+    assert (backend.name, backend.mtu) == ("tap", 1400)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as host:
+        host.bind((tap, 0x88B5))
+        host.settimeout(10)
+        frame = bytes.fromhex("ffffffffffff525400abcdef88b5") + os.urandom(100)
+        assert backend.send(of_guest(frame)).frames == 0
+        assert host.recv(2000) == frame
+        drops = backend.send(of_guest(frame, b"\1\xff" + bytes(10)))
+        assert (drops.frames, drops.bytes) == (1, len(frame)), "a header that cannot be"
+        answer = MAC + bytes(6) + b"\x88\xb5" + os.urandom(300)
+        host.send(answer)
+        assert answer in received(backend, answer)
+    with pytest.raises(HostError, match="another program has it"):
+        open_backend(NetConfig(tap=tap))
+    backend.close()
+
+
+def test_the_host_computes_checksums_of_what_a_tap_gets(tap: str) -> None:
+    """The guest leaves the sum of UDP's pseudo-header, and says where the rest of it belongs (virtio 1.2, 5.1.6.2)."""
+    backend = open_backend(NetConfig(tap=tap))
+    assert backend.offloads
+    words = b"words of a guest"
+    pseudo = bytes((10, 199, 0, 2, 10, 199, 0, 1, 0, 17)) + (8 + len(words)).to_bytes(2, "big")
+    partial = sum(struct.unpack(">6H", pseudo))
+    partial = (partial & 0xFFFF) + (partial >> 16)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.bind(("10.199.0.1", 0))
+        host.settimeout(10)
+        udp = struct.pack(">HHHH", 9, host.getsockname()[1], 8 + len(words), partial) + words
+        address = bytes.fromhex(Path(f"/sys/class/net/{tap}/address").read_text().strip().replace(":", ""))
+        frame = address + MAC + b"\x08\x00" + ip_header(len(udp), pseudo[:8]) + udp
+        assert backend.send(of_guest(frame, struct.pack("<BBHHHHH", 1, 0, 0, 0, 34, 6, 0))).frames == 0
+        assert host.recv(2000) == words
+    backend.close()
+
+
+def ip_header(length: int, addresses: bytes) -> bytes:
+    """20 bytes, with their checksum."""
+    head = struct.pack(">BBHHHBB", 0x45, 0, 20 + length, 1, 0, 64, 17)
+    total = sum(struct.unpack(">9H", head + addresses))
+    total = (total & 0xFFFF) + (total >> 16)
+    return head + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + addresses

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +20,8 @@ SOURCES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "t
 
 
 def site(out: Path, source: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ROOT / "scripts" / "site", out, source], capture_output=True, text=True)
+    environment = os.environ | {"DWCVMM_TESTS_PYTHON": sys.executable}
+    return subprocess.run([ROOT / "scripts" / "site", out, source], env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

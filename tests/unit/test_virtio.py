@@ -16,7 +16,26 @@ from virtiodriver import BAR, BUFFERS, INDIRECT, NEXT, QUEUE_SIZE, RAM_BYTES, RI
 
 from dwcvmm.core.enums import NEEDS_RESET, VirtioPart
 from dwcvmm.pc.devices.disk import DiskConfig, open_disk
-from dwcvmm.pc.devices.virtio.block import DO_FLUSH, GET_ID, HEADER, IN, IO_ERROR, OK, OUT, UNSUPPORTED, Block
+from dwcvmm.pc.devices.virtio.block import (
+    DISCARD,
+    DO_DISCARD,
+    DO_FLUSH,
+    DO_ZERO,
+    FLUSH,
+    GET_ID,
+    HEADER,
+    IN,
+    IO_ERROR,
+    MOST_RANGES,
+    MOST_SECTORS,
+    OK,
+    OUT,
+    RANGE,
+    UNMAP,
+    UNSUPPORTED,
+    WRITE_ZEROES,
+    Block,
+)
 from dwcvmm.pc.devices.virtio.console import RECEIVE, TRANSMIT, Console
 from dwcvmm.pc.devices.virtio.pci import EVENT_IDX, INDIRECT_DESC, VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
@@ -55,6 +74,108 @@ def test_blocks_are_read_and_written(image: Path) -> None:
     used, parts = driver.request([(HEADER.pack(GET_ID, 0, 0), False), (bytes(20), True), (b"\xff", True)])
     assert (used, parts[1].rstrip(b"\0"), parts[2][0]) == (21, b"serial", OK)
     assert driver.request([(HEADER.pack(99, 0, 0), False), (b"\xff", True)])[1][1] == bytes([UNSUPPORTED])
+
+
+def clear(driver: Driver, kind: int, *ranges: tuple[int, int, int], more: bytes = b"") -> int:
+    data = b"".join(RANGE.pack(*each) for each in ranges) + more
+    return driver.request([(HEADER.pack(kind, 0, 0), False), (data, False), (b"\xff", True)])[1][2][0]
+
+
+ALL = VERSION_1 | FLUSH | DISCARD | WRITE_ZEROES
+
+
+def test_ranges_become_zeros(image: Path) -> None:
+    driver = Driver(Block(open_disk(DiskConfig(image)), ""), ALL)
+    expected = bytearray(image.read_bytes())
+    assert clear(driver, DO_ZERO, (1, 2, 0), (10, 1, UNMAP), (5, 0, 0)) == OK
+    assert clear(driver, DO_DISCARD, (20, 3, 0)) == OK
+    for sector, sectors in ((1, 2), (10, 1), (20, 3)):
+        expected[sector * 512 : (sector + sectors) * 512] = bytes(sectors * 512)
+    assert image.read_bytes() == expected
+    assert clear(driver, DO_ZERO, *[(n, 1, 0) for n in range(MOST_RANGES)]) == OK
+    assert clear(driver, DO_ZERO, (0, SECTORS, UNMAP)) == OK
+    assert image.read_bytes() == bytes(SECTORS * 512)
+
+
+def test_zeros_where_the_file_system_has_no_such_operation(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dwcvmm.pc.devices.disk import imagefile
+
+    def without(fd: int, mode: int, at: int, length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(imagefile, "_fallocate", without)
+    disk = open_disk(DiskConfig(image))
+    assert not disk.can_discard
+    driver = Driver(Block(disk, ""), ALL & ~DISCARD)
+    assert clear(driver, DO_ZERO, (1, 2, 0), (4, 1, UNMAP)) == OK
+    assert clear(driver, DO_DISCARD, (7, 1, 0)) == UNSUPPORTED
+    content = image.read_bytes()
+    assert content[512:1536] == bytes(1024) and content[2048:2560] == bytes(512) and content[3584:4096] == b"\7" * 512
+
+
+@pytest.mark.parametrize("kind", [DO_DISCARD, DO_ZERO])
+@pytest.mark.parametrize(
+    ("ranges", "more", "status"),
+    [
+        ([(0, SECTORS + 1, 0)], b"", IO_ERROR),
+        ([(SECTORS, 1, 0)], b"", IO_ERROR),
+        ([(1 << 63, 1, 0)], b"", IO_ERROR),
+        ([((1 << 64) - 1, 1, 0)], b"", IO_ERROR),
+        ([(0, MOST_SECTORS + 1, 0)], b"", IO_ERROR),
+        ([(0, 0xFFFFFFFF, 0)], b"", IO_ERROR),
+        ([(0, 1, 0), (SECTORS - 1, 2, 0)], b"", IO_ERROR),
+        ([(0, 1, 0)], b"part", IO_ERROR),
+        ([(0, 1, 2)], b"", UNSUPPORTED),
+        ([(0, 1, 0), (1, 1, 1 << 31)], b"", UNSUPPORTED),
+        ([(n, 1, 0) for n in range(MOST_RANGES + 1)], b"", UNSUPPORTED),
+        ([], b"x" * (1 << 20), UNSUPPORTED),
+    ],
+)
+def test_hostile_ranges_change_nothing(
+    image: Path, kind: int, ranges: list[tuple[int, int, int]], more: bytes, status: int
+) -> None:
+    before = image.read_bytes()
+    driver = Driver(Block(open_disk(DiskConfig(image)), ""), ALL)
+    assert clear(driver, kind, *ranges, more=more) == status
+    assert image.read_bytes() == before
+    assert read(driver, 3)[2] == OK
+
+
+def test_what_was_not_offered_or_taken_is_not_done(image: Path) -> None:
+    before = image.read_bytes()
+    for config in (DiskConfig(image), DiskConfig(image, snapshot=True), DiskConfig(image, read_only=True)):
+        disk = open_disk(config)
+        driver = Driver(Block(disk, ""), VERSION_1)
+        assert clear(driver, DO_DISCARD, (0, 1, 0)) == clear(driver, DO_ZERO, (0, 1, 0)) == UNSUPPORTED
+        driver = Driver(Block(disk, ""), ALL)
+        assert bool(driver.read_common(STATUS, 1) & 8) == config.writes, "offered only where the image is written to"
+        disk.close()
+    driver = Driver(Block(open_disk(DiskConfig(image)), ""), ALL)
+    assert clear(driver, DO_DISCARD, (0, 1, UNMAP)) == UNSUPPORTED, "5.2.6.2: not of a discard"
+    assert image.read_bytes() == before
+
+
+def test_limits_of_ranges_are_in_the_configuration(image: Path) -> None:
+    for snapshot, limits in ((False, (MOST_SECTORS, MOST_RANGES, 1)), (True, (0, 0, 0))):
+        disk = open_disk(DiskConfig(image, snapshot=snapshot))
+        config = Block(disk, "").config
+        disk.close()
+        assert len(config) == 60
+        assert struct.unpack_from("<III", config, 36) == limits  # max_discard_sectors
+        assert struct.unpack_from("<IIB", config, 48) == limits  # max_write_zeroes_sectors
+        assert struct.unpack_from("<I", config, 20) == (512,)
+
+
+def test_a_driver_without_flush_has_what_it_wrote_durable(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for features, expected in ((VERSION_1 | WRITE_ZEROES, 2), (ALL, 0)):
+        disk = open_disk(DiskConfig(image))
+        flushes: list[None] = []
+        monkeypatch.setattr(disk, "flush", lambda flushes=flushes: flushes.append(None))
+        driver = Driver(Block(disk, ""), features)
+        assert write(driver, 0, bytes(512)) == clear(driver, DO_ZERO, (0, 1, 0)) == OK
+        assert read(driver, 0)[2] == OK
+        assert len(flushes) == expected
+        disk.close()
 
 
 def test_how_a_request_is_cut_does_not_matter(image: Path) -> None:

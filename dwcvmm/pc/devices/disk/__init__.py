@@ -1,4 +1,4 @@
-"""Disk images: raw files, qcow2 (read only), and a layer for writes that are lost at the end."""
+"""Disks: raw files, qcow2, NBD servers, and a layer for writes that are lost at the end."""
 
 from dwcvmm.pc.devices.disk.base import FORMATS, SECTOR, Disk, DiskConfig, parse_disk
 from dwcvmm.pc.devices.disk.opening import open_disk

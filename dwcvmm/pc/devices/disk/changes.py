@@ -14,11 +14,12 @@ BLOCK = 4096  # bytes
 class Changes:
     """A layer of writes over a disk that is only read. Raises HostError if there is no space for it."""
 
-    read_only = False
+    read_only = can_discard = can_zero = False
 
     def __init__(self, base: Disk) -> None:
         self._base = base
         self.size_bytes, self.remarks = base.size_bytes, base.remarks
+        self.socket = base.socket
         try:
             self._file = tempfile.TemporaryFile(prefix="dwcvmm-disk-")  # noqa: SIM115
         except OSError as error:
@@ -43,6 +44,12 @@ class Changes:
 
     def _put(self, at: int, data: bytes) -> None:
         write_exactly(self._file.fileno(), at, data)
+
+    def discard(self, at: int, length: int) -> None:
+        pass
+
+    def zero(self, at: int, length: int, unmap: bool) -> None:
+        self.write(at, bytes(length))
 
     def flush(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -14,6 +15,13 @@ from dwcvmm.pc.devices.disk.base import DiskError
 from dwcvmm.pc.devices.disk.locks import InUseError, lock
 
 BLKROGET = 0x125E  # <linux/fs.h>
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # FALLOC_FL_*
+HOLE, ZEROS = PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE | KEEP_SIZE
+# no such operation on this file system or device; or not at these places of a device with larger blocks
+NOT_HERE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+PIECE = 1 << 20  # bytes of zeros that are written at a time
+_C_LIBRARY = ctypes.CDLL(None, use_errno=True)
+_C_LIBRARY.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 KINDS = {
     stat.S_IFIFO: "a pipe: a disk is read at any place, so write it to a file first",
     stat.S_IFCHR: "a character device: a disk is a file or a block device",
@@ -43,6 +51,13 @@ def write_exactly(fd: int, at: int, data: bytes) -> None:
     _exactly(lambda done: os.pwrite(fd, data[done:], at + done), len(data))
 
 
+def _fallocate(fd: int, mode: int, at: int, length: int) -> None:
+    """fallocate(2), which Python does not have."""
+    if _C_LIBRARY.fallocate64(fd, mode, at, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 class ImageFile:
     """A regular file or a block device. Raises DiskError before anything of the file has been read or written."""
 
@@ -68,6 +83,7 @@ class ImageFile:
             self.size_bytes = status.st_size if is_file else os.lseek(self.fd, 0, os.SEEK_END)
             if not self.size_bytes:
                 raise DiskError(path, "is empty")
+            self.has_holes = writes and is_file and self._can_punch()
         except InUseError as error:
             self.close()
             raise DiskError(path, str(error)) from error
@@ -109,6 +125,32 @@ class ImageFile:
     def write(self, at: int, data: bytes) -> None:
         """Write all of `data`. Raises OSError; a part may have been written then."""
         write_exactly(self.fd, at, data)
+
+    def _can_punch(self) -> bool:
+        """Try it behind the end, where nothing is."""
+        try:
+            _fallocate(self.fd, HOLE, self.size_bytes, PIECE)
+        except OSError:
+            return False
+        return True
+
+    def punch(self, at: int, length: int) -> None:
+        """Free the room of this part, where zeros are read then. Raises OSError."""
+        if length:
+            _fallocate(self.fd, HOLE, at, length)
+
+    def zero(self, at: int, length: int, unmap: bool) -> None:
+        """Make zeros of this part, which has room in the file system afterwards unless it may `unmap`."""
+        if not length:
+            return
+        for mode in (HOLE, ZEROS) if unmap else (ZEROS,):
+            try:
+                return _fallocate(self.fd, mode, at, length)
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+        for done in range(0, length, PIECE):
+            self.write(at + done, bytes(min(PIECE, length - done)))
 
     def sync(self) -> None:
         os.fdatasync(self.fd)

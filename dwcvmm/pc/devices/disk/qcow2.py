@@ -1,4 +1,4 @@
-"""qcow2, through dissect.hypervisor, which reads only (docs/decisions/0004-disk-images.md)."""
+"""qcow2 that is only read, through dissect.hypervisor, which reads only (docs/decisions/0004-disk-images.md)."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class Qcow2Disk:
     """A qcow2 image. Raises DiskError if it cannot be read, or if a package is missing."""
 
     read_only = True
+    can_discard = can_zero = False
+    socket = None
 
     def __init__(self, file: ImageFile) -> None:
         self._file = file
@@ -107,7 +109,13 @@ class Qcow2Disk:
         return data
 
     def write(self, at: int, data: bytes) -> None:
-        raise OSError(errno.EROFS, "qcow2 images are read only")
+        raise OSError(errno.EROFS, "this image is only read")
+
+    def discard(self, at: int, length: int) -> None:
+        self.write(at, b"")
+
+    def zero(self, at: int, length: int, unmap: bool) -> None:
+        self.write(at, b"")
 
     def flush(self) -> None:
         pass

@@ -14,10 +14,12 @@ class RawDisk:
         self.read_only = not file.writes
         self._file_bytes = file.size_bytes  # a short read before this offset is an error
         self.size_bytes = whole_sectors(file.size_bytes)
+        self.can_discard, self.can_zero = file.has_holes, file.writes
+        self.socket = None
         self.remarks = file.remarks + about_tail(file.path, file.size_bytes, file.writes)
 
     def read(self, at: int, length: int) -> bytes:
-        return self._file.read(at, min(length, max(0, self._file_bytes - at))).ljust(length, b"\0")
+        return self._file.read(at, self._inside(at, length)).ljust(length, b"\0")
 
     def write(self, at: int, data: bytes) -> None:
         self._file.write(at, data)
@@ -25,6 +27,16 @@ class RawDisk:
 
     def flush(self) -> None:
         self._file.sync()
+
+    def discard(self, at: int, length: int) -> None:
+        self._file.punch(at, self._inside(at, length))
+
+    def zero(self, at: int, length: int, unmap: bool) -> None:
+        self._file.zero(at, self._inside(at, length), unmap)
+
+    def _inside(self, at: int, length: int) -> int:
+        """How many of these bytes are in the file. Behind it are zeros."""
+        return min(length, max(0, self._file_bytes - at))
 
     def close(self) -> None:
         self._file.close()

@@ -9,13 +9,19 @@ from dwcvmm.core.virtqueue import Chain, QueueError
 from dwcvmm.pc.devices.disk import SECTOR, Disk
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 
-SEG_MAX, READ_ONLY, BLOCK_SIZE, FLUSH = 1 << 2, 1 << 5, 1 << 6, 1 << 9  # features
-IN, OUT, DO_FLUSH, GET_ID = 0, 1, 4, 8  # request types
+SEG_MAX, READ_ONLY, BLOCK_SIZE, FLUSH, DISCARD, WRITE_ZEROES = (1 << bit for bit in (2, 5, 6, 9, 13, 14))  # features
+IN, OUT, DO_FLUSH, GET_ID, DO_DISCARD, DO_ZERO = 0, 1, 4, 8, 11, 13  # request types
 OK, IO_ERROR, UNSUPPORTED = 0, 1, 2  # status
 HEADER = struct.Struct("<IIQ")  # type, reserved, sector
 SEGMENTS = 126
 ID_BYTES = 20
 PIECE = 1 << 20  # bytes: how much of a request is in the VMM's memory at a time
+RANGE = struct.Struct("<QII")  # of struct virtio_blk_discard_write_zeroes: sector, number of sectors, flags
+UNMAP = 1
+MOST_RANGES = 32  # in a request
+MOST_SECTORS = 1 << 22  # in a range: 2 GiB
+CLEARED = 32 << 20  # bytes of a range at a time: a server that writes zeros for it answers in time
+CONFIG = struct.Struct("<QII4xI8xB3xIIIIIB3x")  # struct virtio_blk_config
 
 
 class Block(VirtioDevice):
@@ -30,12 +36,24 @@ class Block(VirtioDevice):
 
     @property
     def features(self) -> int:
-        return SEG_MAX | BLOCK_SIZE | FLUSH | (READ_ONLY if self._disk.read_only else 0)
+        disk = self._disk
+        return (
+            SEG_MAX
+            | BLOCK_SIZE
+            | FLUSH
+            | READ_ONLY * disk.read_only
+            | DISCARD * disk.can_discard
+            | WRITE_ZEROES * disk.can_zero
+        )
 
     @property
     def config(self) -> bytes:
-        """struct virtio_blk_config: capacity in sectors, size_max (none), seg_max, geometry (none), blk_size."""
-        return struct.pack("<QII4xI", self._disk.size_bytes // SECTOR, 0, SEGMENTS, SECTOR).ljust(60, b"\0")
+        """Capacity in sectors, size_max (none), seg_max, blk_size, writeback (as FLUSH says); limits of both kinds of
+        ranges: their sectors, their number in a request, the alignment of a discard, whether zeros may be unmapped.
+        """
+        discard = (MOST_SECTORS, MOST_RANGES, 1) if self._disk.can_discard else (0, 0, 0)
+        zero = (MOST_SECTORS, MOST_RANGES, 1) if self._disk.can_zero else (0, 0, 0)
+        return CONFIG.pack(self._disk.size_bytes // SECTOR, 0, SEGMENTS, SECTOR, 0, *discard, *zero)
 
     def serve(self, chain: Chain) -> int:
         room = chain.writable_bytes
@@ -48,6 +66,9 @@ class Block(VirtioDevice):
                 written = self._read(chain, sector * SECTOR, room - 1)
             elif kind == OUT:
                 self._write(chain, sector * SECTOR, chain.readable_bytes - HEADER.size)
+                self._stable()
+            elif kind in (DO_DISCARD, DO_ZERO):
+                status = self._clear(chain, kind)
             elif kind == DO_FLUSH:
                 self._disk.flush()
             elif kind == GET_ID:
@@ -60,11 +81,46 @@ class Block(VirtioDevice):
         chain.write(room - 1, bytes([status]))
         return room if written == room - 1 else written
 
-    def _pieces(self, at: int, length: int) -> Iterator[int]:
-        """The start of each piece of a request. If the run ends in between, only a part of it is in the image."""
+    def _stable(self) -> None:
+        """A driver without FLUSH has no other way to make what it has written durable (5.2.6.2)."""
+        if not self.driver_features & FLUSH:
+            self._disk.flush()
+
+    def _clear(self, chain: Chain, kind: int) -> int:
+        """Discard ranges, or write zeros to them: all that are asked for, or none. Returns the status (5.2.6.2)."""
+        length = chain.readable_bytes - HEADER.size
+        feature, flags = (DISCARD, 0) if kind == DO_DISCARD else (WRITE_ZEROES, UNMAP)
+        if not self.driver_features & feature or length > MOST_RANGES * RANGE.size:
+            return UNSUPPORTED
+        if length % RANGE.size:
+            raise OSError("a part of a range")
+        ranges = list(RANGE.iter_unpack(chain.read(HEADER.size, length)))
+        if any(set_flags & ~flags for _, _, set_flags in ranges):
+            return UNSUPPORTED
+        if any(sectors > MOST_SECTORS for _, sectors, _ in ranges):
+            raise OSError("a range that is too long")
+        for sector, sectors, _ in ranges:
+            self._check(sector * SECTOR, sectors * SECTOR)
+        for sector, sectors, set_flags in ranges:
+            at, size = sector * SECTOR, sectors * SECTOR
+            for done in self._pieces(at, size, CLEARED):
+                part = min(CLEARED, size - done)
+                if kind == DO_DISCARD:
+                    self._disk.discard(at + done, part)
+                else:
+                    self._disk.zero(at + done, part, bool(set_flags & UNMAP))
+        if kind == DO_ZERO:
+            self._stable()
+        return OK
+
+    def _check(self, at: int, length: int) -> None:
         if length % SECTOR or at + length > self._disk.size_bytes:
             raise OSError("a request beyond the disk, or not of whole sectors")
-        for done in range(0, length, PIECE):
+
+    def _pieces(self, at: int, length: int, piece: int = PIECE) -> Iterator[int]:
+        """The start of each piece of a request. If the run ends in between, only a part of it is in the image."""
+        self._check(at, length)
+        for done in range(0, length, piece):
             if self.ended():
                 raise OSError("the run is over")
             yield done

@@ -1,5 +1,5 @@
-"""virtio-net (virtio 1.2, 5.1): a queue to receive, one to transmit, one for control. No offloads: checksums are the
-guest's.
+"""virtio-net (virtio 1.2, 5.1): a queue to receive, one to transmit, one for control. If the backend can, it computes
+checksums of what the guest sends, and cuts it into segments; what the guest receives is as on a wire.
 
 Frames are moved while the guest stands at a checkpoint: what is sent has been compared, and what has come is written to
 all copies of guest memory.
@@ -16,6 +16,7 @@ from dwcvmm.net.backend import Backend, Drops
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 
 MTU, MAC, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_MAC_ADDR = 1 << 3, 1 << 5, 1 << 15, 1 << 16, 1 << 17, 1 << 23  # features
+CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN = 1 << 0, 1 << 11, 1 << 12, 1 << 13
 RECEIVE, TRANSMIT, CONTROL = 0, 1, 2  # queues
 LINK_UP = 1  # of the configuration's status
 CLASS_MAC, MAC_ADDR_SET = 1, 1  # a command, and its class
@@ -45,11 +46,12 @@ class Net(VirtioDevice):
         self.backend, self._own_mac, self.mac = backend, mac, mac
         self._not_sent = Drops()
         self.link_up = backend.connected
-        self._incoming, self._outgoing = Frames(AHEAD), Frames(ROOM)
+        self._incoming, self._outgoing = Frames(AHEAD), Frames(ROOM, backend.offloads)
 
     @property
     def features(self) -> int:
-        return MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_MAC_ADDR | (MTU if self.backend.mtu else 0)
+        offloads = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN if self.backend.offloads else 0
+        return MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_MAC_ADDR | (MTU if self.backend.mtu else 0) | offloads
 
     @property
     def config(self) -> bytes:

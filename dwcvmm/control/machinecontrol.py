@@ -83,8 +83,8 @@ class MachineControl(Observer):
 
     def power_down(self) -> None:
         self._check_runs()
+        self._tell("POWERDOWN")  # before what the guest does then
         self._machine.power_button()
-        self._tell("POWERDOWN")
 
     def reset(self) -> None:
         """The machine's way to restart is to end with Outcome.REBOOT."""

@@ -126,7 +126,7 @@ static void disown(struct dwc_replica *r)
 		timer_delete(r->own.timer);
 	r->own.has_timer = r->tid = 0;
 	dwc_counter_close(r);
-	if (kicked == r)
+	if (kicked && kicked->engine == r->engine) /* this one, or the other one that took turns with it */
 		kicked = NULL;
 	if (--before_owning.replicas)
 		return;

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, StartGuest
+from test_kicks import KICK
 
 from dwcvmm.core.engine import now_ns
 from dwcvmm.element.config import Clock, Strategy
@@ -17,7 +18,6 @@ from dwcvmm.pc.result import Outcome
 
 TICKS, TICK_NS = 20, 50_000_000
 IDLE_ELEMENTS = 40
-KICK = signal.SIGRTMIN + 4  # KICK_SIGNAL of cbits/replica/replica.c
 
 
 @pytest.mark.skipif(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 from conftest import StartGuest
@@ -11,6 +12,8 @@ from conftest import StartGuest
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.progress import Event
 from dwcvmm.pc.result import Outcome
+
+KICK = signal.SIGRTMIN + 4  # KICK_SIGNAL of cbits/replica/replica.c
 
 
 def test_a_kick_in_e1_leaves_e2_alone(boot: StartGuest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +29,15 @@ def test_a_kick_in_e1_leaves_e2_alone(boot: StartGuest, monkeypatch: pytest.Monk
     assert machine.run() is Outcome.POWEROFF
     assert requests
     assert requests == [False] * len(requests)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_late_kick_stops_nobody(boot: StartGuest, strategy: Strategy) -> None:
+    """One that comes once the machine is gone, as a counter's overflow in the self-test of the next one does."""
+    booted = boot("ring3", strategy)
+    assert booted.machine.run() is Outcome.POWEROFF
+    booted.machine.close()
+    signal.pthread_kill(threading.get_ident(), KICK)
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -49,4 +49,5 @@ def test_linux_is_on_the_network(network: Path, strategy: str) -> None:
     assert (device.backend, device.mac) == ("passt", MAC)
     assert device.received.bytes > FILE_BYTES
     assert device.sent.bytes > FILE_BYTES
-    assert (device.received.dropped, device.sent.dropped) == (0, 0)
+    assert device.received.dropped == 0
+    assert device.sent.dropped == 0 or loses_passt

@@ -104,7 +104,11 @@ def test_files_are_relative_to_that_of_the_machine(tmp_path: Path) -> None:
     values = parsed([str(written(tmp_path, "\n".join(lines)))]).params
     assert values["kernel"] == tmp_path / "k"
     assert values["initrd"] == Path("/boot/i")
-    assert values["disks"] == (parse_disk(f"{tmp_path}/a,,b.img,snapshot"), parse_disk("/c"), parse_disk("nbd+unix:///x?socket=/s,reconnect"))
+    assert values["disks"] == (
+        parse_disk(f"{tmp_path}/a,,b.img,snapshot"),
+        parse_disk("/c"),
+        parse_disk("nbd+unix:///x?socket=/s,reconnect"),
+    )
     assert values["console"] == str(tmp_path / "log")
     quoted = (f'"{tmp_path}/m" x=1', f'"{tmp_path}/with blank" y', f'"{tmp_path}/q r" z', "/m")
     assert values["modules"] == quoted

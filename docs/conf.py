@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from dwcvmm.results.reportbuilder import VERSION
+from dwcvmm.results.origin import VERSION
 
 project = "dwcvmm"
 release = version = VERSION

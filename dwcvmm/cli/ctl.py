@@ -11,10 +11,10 @@ import msgspec
 
 from dwcvmm.control.client import Client
 from dwcvmm.control.qmp import RefusedError
-from dwcvmm.errors import ExitCode, HostError
+from dwcvmm.errors import ExitCode
 from dwcvmm.files import write_failure
 from dwcvmm.results.jsonfile import pretty_json
-from dwcvmm.results.status import Status
+from dwcvmm.results.status import read_status
 from dwcvmm.results.statustext import describe
 from dwcvmm.streams import say, show
 
@@ -26,10 +26,7 @@ def _status(client: Client, as_json: bool) -> None:
     if as_json:
         show(pretty_json(answer).decode(), end="")
         return
-    try:
-        show(describe(msgspec.convert(answer, Status)))
-    except msgspec.ValidationError as error:
-        raise HostError(f"this machine has another version's status: {error}", "use --json") from error
+    show(describe(read_status(answer, "use --json")))
 
 
 def _power_down(client: Client, as_json: bool) -> None:

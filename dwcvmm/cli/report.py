@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ from dwcvmm.page.html import render
 from dwcvmm.page.inputs import read
 from dwcvmm.page.sections import sections
 from dwcvmm.page.style import figure_class, save
-from dwcvmm.results.origin import now
+from dwcvmm.results.origin import VERSION, now
 from dwcvmm.streams import say
 
 
@@ -28,7 +27,7 @@ def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | No
     figure_class()  # fail early if matplotlib is missing
     made = sections([(path, read(path)) for path in inputs])
     try:
-        out.write_text(render(made, now(), version("dwcvmm")))
+        out.write_text(render(made, now(), VERSION))
         for directory, kind in ((png, "png"), (svg, "svg")):
             if directory:
                 directory.mkdir(parents=True, exist_ok=True)

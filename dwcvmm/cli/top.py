@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from dwcvmm.cli.units import DAY, MS, Duration
 from dwcvmm.control.client import Client
 from dwcvmm.errors import ConfigError, ExitCode, HostError
+from dwcvmm.results.figures import counted
 from dwcvmm.results.metrics import prometheus_text, write_metrics
-from dwcvmm.results.status import ReplicaStatus, Status
-from dwcvmm.results.statustext import counts, describe, penalty_since, rate_text
+from dwcvmm.results.status import ReplicaStatus, Status, read_status
+from dwcvmm.results.statustext import describe, penalty_since, phases_since, rate_text
 from dwcvmm.streams import say, show
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def _looks(client: Client, interval_s: float, once: bool) -> Iterator[Status]:
             answer = client.execute("x-dwc-status")
         except HostError:
             return
-        try:
-            yield msgspec.convert(answer, Status)
-        except msgspec.ValidationError as error:
-            raise HostError(f"this machine has another version's status: {error}", "use its own dwcvmm") from error
+        yield read_status(answer, "use its own dwcvmm")
         if once:
             return
         time.sleep(interval_s)
@@ -119,9 +116,9 @@ def _rows(status: Status, before: Status | None) -> Iterator[tuple[str, str]]:
         yield "penalty", "none: it is not protected"
     else:
         yield "penalty", "nothing was executed" if penalty is None else f"about {penalty:.0f} % now"
-    yield "ended by", counts(since(status.by_end, before.by_end if before else {}))
+    yield "ended by", counted(since(status.by_end, before.by_end if before else {}))
     yield "hot pages", hot
-    causes = counts(status.divergences_by_cause)
+    causes = counted(status.divergences_by_cause)
     yield "divergences", f"{causes}; {status.unexplained} unexplained, {status.rollbacks} rollbacks"
     for replica in status.replicas:
         yield f"replica {replica.name}", _replica_text(replica, status, before)
@@ -145,7 +142,7 @@ def _replica_text(replica: ReplicaStatus, status: Status, before: Status | None)
 
 
 def _phases_text(status: Status, before: Status | None) -> str:
-    spent = {name: s - (before.phases_s.get(name, 0.0) if before else 0.0) for name, s in status.phases_s.items()}
+    spent = phases_since(status, before)
     whole = sum(spent.values())
     if whole <= 0:
         return "none"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any, Protocol
 
 from dwcvmm.control.qmp import NEGOTIATE, Command
-
-VERSION = version("dwcvmm")
+from dwcvmm.results.origin import VERSION
 
 
 class Controls(Protocol):

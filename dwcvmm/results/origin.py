@@ -11,6 +11,8 @@ import msgspec
 
 from dwcvmm.results.reportfile import HostFacts
 
+VERSION = version("dwcvmm")
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """`date`: of the end of the measurement, UTC. `host`: None if no guest ran."""
@@ -32,4 +34,4 @@ def command_line() -> str:
 
 def origin(host: HostFacts | None) -> Origin:
     """The origin of a measurement that ends now."""
-    return Origin(version=version("dwcvmm"), date=now(), command=command_line(), host=host)
+    return Origin(version=VERSION, date=now(), command=command_line(), host=host)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
+from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import Activity, KvmExit
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
@@ -23,11 +23,10 @@ from dwcvmm.pc.devices.virtio.net import Traffic
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results import reportfile
-from dwcvmm.results.origin import command_line, now
+from dwcvmm.results.origin import VERSION, command_line, now
 from dwcvmm.results.rates import penalty
 
 NS = 1e9
-VERSION = version("dwcvmm")
 
 
 @cache
@@ -142,6 +141,15 @@ def by_end(counts: Mapping[int, int]) -> dict[str, int]:
     return {exit_name(reason): count for reason, count in sorted(counts.items()) if count}
 
 
+def by_cause(counts: Mapping[str, int]) -> dict[str, int]:
+    return {str(cause): count for cause, count in sorted(counts.items())}
+
+
+def phases_s(core: Core) -> dict[str, float]:
+    """Seconds by phase, so far."""
+    return {activity.name.lower(): core.spent_ns(activity) / NS for activity in Activity}
+
+
 def post_mortem(pc: PC) -> str:
     try:
         return pc.describe()
@@ -155,7 +163,7 @@ def build_report(
     """`wall_s`: time that the guest ran, without set-up. `baseline`: for the penalty. `error`: what ended the run."""
     core, counts, config = pc.core, pc.engine.counts, pc.config.engine
     stats = core.stats
-    phases = {activity.name.lower(): core.spent_ns(activity) / NS for activity in Activity}
+    phases = phases_s(core)
     outcome = pc.outcome or Outcome.INTERRUPTED
     broken = outcome in (Outcome.CRASH, Outcome.HALT, Outcome.DIVERGENCE_STOP)
     return reportfile.Report(
@@ -176,7 +184,7 @@ def build_report(
         ),
         divergences=reportfile.Divergences(
             total=sum(counts.divergences.values()),
-            by_cause={str(cause): n for cause, n in sorted(counts.divergences.items())},
+            by_cause=by_cause(counts.divergences),
             unexplained=counts.divergences[Cause.UNEXPLAINED],
         ),
         normalised=normalised(pc),

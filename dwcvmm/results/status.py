@@ -8,13 +8,13 @@ from contextlib import suppress
 
 import msgspec
 
-from dwcvmm.core.enums import Activity
 from dwcvmm.core.replica import Replica
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
+from dwcvmm.errors import HostError
 from dwcvmm.pc.pc import PC
 from dwcvmm.results.rates import estimated_penalty
-from dwcvmm.results.reportbuilder import by_end
+from dwcvmm.results.reportbuilder import by_cause, by_end, phases_s
 
 THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED of <linux/posix-timers.h>
 
@@ -57,7 +57,7 @@ def status_of(pc: PC, seconds: float, paused: bool) -> Status:
     core, strategy = pc.core, pc.config.engine.strategy
     stats = core.stats
     divergences = dict(pc.engine.counts.divergences)
-    phases = {activity.name.lower(): core.spent_ns(activity) / 1e9 for activity in Activity}
+    phases = phases_s(core)
     return Status(
         status="shutdown" if pc.outcome else "paused" if paused else "running",
         outcome=pc.outcome,
@@ -70,7 +70,7 @@ def status_of(pc: PC, seconds: float, paused: bool) -> Status:
         inner_exits=stats.inner_exits,
         by_end=by_end(dict(enumerate(stats.by_end))),
         divergences=sum(divergences.values()),
-        divergences_by_cause={str(cause): count for cause, count in sorted(divergences.items())},
+        divergences_by_cause=by_cause(divergences),
         unexplained=divergences.get(Cause.UNEXPLAINED, 0),
         rollbacks=stats.rollbacks,
         pages_compared=stats.pages_compared,
@@ -82,6 +82,14 @@ def status_of(pc: PC, seconds: float, paused: bool) -> Status:
         power_button=pc.power_button_enabled,
         replicas=[_replica(name, each) for name, each in zip("AB", core.replicas, strict=False)],
     )
+
+
+def read_status(answer: object, remedy: str) -> Status:
+    """What a machine has answered, which may be of another version: raises HostError with the remedy then."""
+    try:
+        return msgspec.convert(answer, Status)
+    except msgspec.ValidationError as error:
+        raise HostError(f"this machine has another version's status: {error}", remedy) from error
 
 
 def _replica(name: str, replica: Replica) -> ReplicaStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwcvmm.results.figures import counted
 from dwcvmm.results.rates import estimated_penalty
 from dwcvmm.results.status import Status
 
@@ -12,20 +13,15 @@ def describe(status: Status, before: Status | None = None) -> str:
         f"{status.status if status.outcome is None else status.outcome} under {status.strategy}, "
         f"{status.seconds:.1f} s, guest time {status.guest_seconds:.3f} s",
         f"elements     {status.elements} ({rate_text(status, before)}), exits within: {status.inner_exits}",
-        f"  ended by   {counts(status.by_end)}",
+        f"  ended by   {counted(status.by_end)}",
         f"pages        {status.pages_compared} compared, {status.pages_hot} at an end now, "
         f"at most {status.pages_hot_max}",
-        f"divergences  {status.divergences} ({counts(status.divergences_by_cause)}), {status.unexplained} unexplained; "
-        f"{status.rollbacks} rollbacks",
+        f"divergences  {status.divergences} ({counted(status.divergences_by_cause)}), "
+        f"{status.unexplained} unexplained; {status.rollbacks} rollbacks",
     ]
     if (penalty := penalty_since(status, before)) is not None:
         lines.append(f"penalty      about {penalty:.0f} %")
     return "\n".join(lines)
-
-
-def counts(by_name: dict[str, int]) -> str:
-    """The largest first."""
-    return ", ".join(f"{name} {n}" for name, n in sorted(by_name.items(), key=lambda each: -each[1])) or "none"
 
 
 def rate_text(status: Status, before: Status | None) -> str:
@@ -46,4 +42,10 @@ def penalty_since(status: Status, before: Status | None) -> float | None:
     """In percent; None under off, or if nothing was executed."""
     if before is None or status.penalty_percent is None:
         return status.penalty_percent
-    return estimated_penalty({name: s - before.phases_s.get(name, 0.0) for name, s in status.phases_s.items()})
+    return estimated_penalty(phases_since(status, before))
+
+
+def phases_since(status: Status, before: Status | None) -> dict[str, float]:
+    """Seconds by phase, since the earlier status or since the start."""
+    earlier = before.phases_s if before else {}
+    return {name: seconds - earlier.get(name, 0.0) for name, seconds in status.phases_s.items()}

@@ -25,40 +25,48 @@ from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.units import parse_duration, parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 MS, DAY = 1_000_000, 86_400_000_000_000  # ns
 
 
-class Duration(click.ParamType[int]):
+class Parsed(click.ParamType[T]):
+    """A text that `parse` reads, which raises ConfigError. What is a `made` has been read already."""
+
+    made: type[T]
+
+    def parse(self, text: str) -> T:
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        if isinstance(value, self.made):
+            return value
+        try:
+            return self.parse(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(Parsed[int]):
     """ "200us", "1.5ms", "10s" -> nanoseconds, between two bounds (ns)."""
 
-    name = "duration"
+    name, made = "duration", int
 
     def __init__(self, least_ns: int, most_ns: int, bare: str | None = None) -> None:
         self._least, self._most, self._bare = least_ns, most_ns, bare
         self.bare_numbers = bare is not None
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_duration(str(value), self._least, self._most, self._bare)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> int:
+        return parse_duration(text, self._least, self._most, self._bare)
 
 
-class Size(click.ParamType[int]):
+class Size(Parsed[int]):
     """ "256M", "1G", "512" (MiB) -> bytes."""
 
-    name = "size"
+    name, made = "size", int
     bare_numbers = True
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> int:
+        return parse_size(text)
 
 
 class Utf8Text(click.ParamType[str]):
@@ -75,16 +83,13 @@ class Utf8Text(click.ParamType[str]):
         return str(value)
 
 
-class FaultText(click.ParamType[Fault]):
+class FaultText(Parsed[Fault]):
     """ "5000:e2:rax:3" -> a fault."""
 
-    name = "fault"
+    name, made = "fault", Fault
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fault:
-        try:
-            return value if isinstance(value, Fault) else parse(str(value))
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> Fault:
+        return parse(text)
 
 
 class StartsWithFile:
@@ -94,18 +99,13 @@ class StartsWithFile:
         return [CompletionItem(incomplete, type="file")]
 
 
-class DiskText(StartsWithFile, click.ParamType[DiskConfig]):
+class DiskText(StartsWithFile, Parsed[DiskConfig]):
     """ "FILE,snapshot,format=raw" -> a disk. A comma in a file's name is written twice, as for QEMU."""
 
-    name = "disk"
+    name, made = "disk", DiskConfig
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DiskConfig:
-        if isinstance(value, DiskConfig):
-            return value
-        try:
-            return parse_disk(str(value))
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> DiskConfig:
+        return parse_disk(text)
 
     def under(self, text: str, folder: Path) -> str:
         return beginning(folder) + text if is_relative(text) and not is_uri(text) else text
@@ -154,38 +154,28 @@ def is_relative(name: str) -> bool:
     return bool(name) and not Path(name).is_absolute()
 
 
-class NetText(click.ParamType[NetConfig]):
+class NetText(Parsed[NetConfig]):
     """ "user,forward=tcp:127.0.0.1:8080:80" -> a network device and its backend."""
 
-    name = "network"
+    name, made = "network", NetConfig
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NetConfig:
-        if isinstance(value, NetConfig):
-            return value
-        try:
-            return parse_net(str(value))
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> NetConfig:
+        return parse_net(text)
 
     def under(self, text: str, folder: Path) -> str:
         key, _, path = text.partition("=")
         return f"{key}={beginning(folder)}{path}" if key == "socket" and is_relative(path) else text
 
 
-class DateText(click.ParamType[int]):
+class DateText(Parsed[int]):
     """ "host", "fixed", "utc=2026-11-29T08:00:00" -> nanoseconds since 1970, UTC, for the guest's clock. "host" means
     the present; a date may have a UTC offset.
     """
 
-    name = "date"
+    name, made = "date", int
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_date(str(value))
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def parse(self, text: str) -> int:
+        return parse_date(text)
 
 
 checkpoint_every = click.option(

@@ -8,7 +8,7 @@ for source in "$here"/*/*.asm; do
   image=$out/$(basename "$source" .asm).bin
   # made in the same second is not older: archives keep no more
   fresh=1
-  for part in "$source" "$here/common.inc" "$here/common32.inc"; do
+  for part in "$source" "$here"/*.inc; do
     [ -s "$image" ] && ! [ "$part" -nt "$image" ] || fresh=
   done
   [ -n "$fresh" ] && continue

@@ -19,13 +19,6 @@ TICKS   equ 20
         mov dword [rbp + %1], %2
 %endmacro
 
-%macro check 2                  ; number, condition that is right
-        mov r14b, %1
-        j%2 %%right
-        jmp failed
-%%right:
-%endmacro
-
 %macro ioapic 2                 ; register, value
         mov dword [r13], %1
         mov dword [r13 + 0x10], %2

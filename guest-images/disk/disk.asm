@@ -1,19 +1,8 @@
 ; A driver for the virtio disk in slot 1: fills it by 4 KiB, reads each back, sleeps in HLT for each; the first half with the
 ; interrupt pin, the second with MSI-X. The number of the check that failed is the status.
 %include "common.inc"
-LAPIC   equ 0xfee00000
-IOAPIC  equ 0xfec00000
-EOI     equ 0xb0
-SVR     equ 0xf0
-LINT0   equ 0x350
-CONFIG  equ 0xb0008000          ; slot 1, function 0, in memory
-BAR     equ 0xc0000000
-ISR     equ 0x1000
-DEVICE  equ 0x2000
-NOTIFY  equ 0x3000
+%include "virtio.inc"
 TABLE   equ 0x4000
-STATUS  equ 20
-GSI     equ 17
 QUEUE   equ 0x400000            ; descriptors, then the rings
 AVAIL   equ QUEUE + 0x1000
 USED    equ QUEUE + 0x2000
@@ -23,19 +12,6 @@ DATA    equ QUEUE + 0x4000
 BYTES   equ 4096
 IN_     equ 0
 OUT_    equ 1
-
-%macro check 2                  ; number, condition that is right
-        mov r14b, %1
-        j%2 %%right
-        jmp failed
-%%right:
-%endmacro
-
-%macro ioapic 2                 ; register, value
-        mov eax, IOAPIC
-        mov dword [rax], %1
-        mov dword [rax + 0x10], %2
-%endmacro
 
         mov ebp, LAPIC
         mov ebx, BAR
@@ -61,15 +37,7 @@ OUT_    equ 1
         mov byte [rbx + STATUS], 11
         test byte [rbx + STATUS], 8
         check 2, nz
-        mov word [rbx + 22], 0
-        mov word [rbx + 24], 16
-        mov dword [rbx + 32], QUEUE
-        mov dword [rbx + 36], 0
-        mov dword [rbx + 40], AVAIL
-        mov dword [rbx + 44], 0
-        mov dword [rbx + 48], USED
-        mov dword [rbx + 52], 0
-        mov word [rbx + 28], 1
+        queue 0, QUEUE
         mov byte [rbx + STATUS], 15
         mov dword [rbx + TABLE], LAPIC
         mov dword [rbx + TABLE + 4], 0

@@ -1,18 +1,7 @@
 ; A driver for the network device in slot 1: sends ROUNDS frames that differ, one after the other, and sleeps in HLT for the answer to each,
 ; which must be the frame's first words, inverted. The number of the check that failed is the status.
 %include "common.inc"
-LAPIC   equ 0xfee00000
-IOAPIC  equ 0xfec00000
-EOI     equ 0xb0
-SVR     equ 0xf0
-LINT0   equ 0x350
-CONFIG  equ 0xb0008000          ; slot 1, function 0, in memory
-BAR     equ 0xc0000000
-ISR     equ 0x1000
-DEVICE  equ 0x2000
-NOTIFY  equ 0x3000
-STATUS  equ 20
-GSI     equ 17
+%include "virtio.inc"
 RX      equ 0x400000            ; descriptors, available, used: a page each
 TX      equ 0x403000
 OUT_    equ 0x406000            ; a frame that is sent, and the page behind it
@@ -21,31 +10,6 @@ HEADER  equ 12                  ; struct virtio_net_hdr
 BYTES   equ 4096 - 16           ; of a frame
 ANSWER  equ 64
 ROUNDS  equ 256
-
-%macro check 2                  ; number, condition that is right
-        mov r14b, %1
-        j%2 %%right
-        jmp failed
-%%right:
-%endmacro
-
-%macro ioapic 2                 ; register, value
-        mov eax, IOAPIC
-        mov dword [rax], %1
-        mov dword [rax + 0x10], %2
-%endmacro
-
-%macro queue 2                  ; number, address
-        mov word [rbx + 22], %1
-        mov word [rbx + 24], 16
-        mov dword [rbx + 32], %2
-        mov dword [rbx + 36], 0
-        mov dword [rbx + 40], %2 + 0x1000
-        mov dword [rbx + 44], 0
-        mov dword [rbx + 48], %2 + 0x2000
-        mov dword [rbx + 52], 0
-        mov word [rbx + 28], 1
-%endmacro
 
         mov ebp, LAPIC
         mov ebx, BAR

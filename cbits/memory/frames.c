@@ -2,6 +2,7 @@
  * as it was before the frame at hand, and the call can be made again. */
 #include "memory/frames.h"
 
+#include <endian.h>
 #include <string.h>
 
 #include "status.h"
@@ -10,17 +11,17 @@
 
 static void put_length(uint8_t *at, uint64_t length)
 {
-	for (int i = 0; i < DWC_FRAME_PREFIX; i++)
-		at[i] = (uint8_t)(length >> 8 * (DWC_FRAME_PREFIX - 1 - i));
+	uint32_t big_endian = htobe32((uint32_t)length);
+
+	memcpy(at, &big_endian, DWC_FRAME_PREFIX);
 }
 
 static uint64_t get_length(const uint8_t *at)
 {
-	uint64_t length = 0;
+	uint32_t big_endian;
 
-	for (int i = 0; i < DWC_FRAME_PREFIX; i++)
-		length = length << 8 | at[i];
-	return length;
+	memcpy(&big_endian, at, DWC_FRAME_PREFIX);
+	return be32toh(big_endian);
 }
 
 static void count(struct dwc_frames *frames, int passed, uint64_t length)

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "element/between.h"
 #include "element/inplace.h"
+#include "element/run.h"
 #include "element/slice.h"
 #include "element/steps.h"
 #include "memory/copies.h"
@@ -47,6 +48,7 @@ struct dwc_engine {
 	struct dwc_dirty_pages dirty;
 	struct dwc_divergence divergence;
 	struct dwc_slice slice;
+	struct dwc_cut cut;
 	struct dwc_clock clock;
 	struct dwc_tsc tsc;
 	struct dwc_in_place in_place;

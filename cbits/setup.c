@@ -24,6 +24,7 @@
 #include "vcpu/state.h"
 
 #define FIRST_MARGIN_US 16
+#define FIRST_STRETCH 4
 
 static int are_vms_there(const struct dwc_config *c, int replicas)
 {
@@ -122,6 +123,7 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	e->inputs.vector = -1;
 	e->slice.events_per_ms = config->events_per_ms;
 	e->clock.patience_factor = 1;
+	e->clock.stretch = FIRST_STRETCH;
 	e->requests.visit_from = UINT64_MAX;
 	return make_page_lists(e);
 }

@@ -6,6 +6,7 @@
 #include "element/between.h"
 #include "element/choose.h"
 #include "element/commit.h"
+#include "element/run.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "memory/scrub.h"
@@ -59,6 +60,8 @@ static int begin(struct dwc_engine *e)
 		dwc_set_phase(e, e->phase == DWC_PHASE_FRAGMENT ? DWC_PHASE_COMPARED : DWC_PHASE_INPUTS_CHOSEN);
 		if (e->phase == DWC_PHASE_COMPARED)
 			return 0;
+		if (dwc_is_cut_already(e) && !is_visited(e))
+			return DWC_STOP_TIME_LIMIT;
 	}
 	if (e->waiting > WAITING_ELEMENTS) {
 		e->waiting = 0;

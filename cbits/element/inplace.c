@@ -232,7 +232,7 @@ int dwc_inplace_run(struct dwc_engine *e)
 	struct dwc_replica *vm = &e->replicas[0];
 	int end, err;
 
-	vm->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+	dwc_limit_set(vm, dwc_time_limit(e, &e->pc, e->clock.guest_ns), e->clock.stretch);
 	dwc_inner_plan(vm, 1, 0);
 	if ((err = empty_tlb(vm)))
 		return err;
@@ -240,7 +240,10 @@ int dwc_inplace_run(struct dwc_engine *e)
 	end = dwc_job_element(vm);
 	if (end == DWC_RUN_TIME_LIMIT)
 		return dwc_cut(e, vm);
-	return end ? dwc_stop_of(end) : dwc_inplace_rewind(e);
+	if (end)
+		return dwc_stop_of(end);
+	dwc_limit_learn(vm, 0);
+	return dwc_inplace_rewind(e);
 }
 
 /* e2. The guest clock moves by the time of e1. */

@@ -7,15 +7,20 @@
 #include "engine.h"
 #include "host.h"
 #include "memory/pages.h"
+#include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/inputs.h"
+#include "replica/limit.h"
 #include "replica/replica.h"
 #include "status.h"
 
 static int job_continue(struct dwc_replica *r)
 {
-	int end = dwc_replica_run(r, r->limit_ns);
+	int end;
 
+	do
+		end = dwc_replica_run(r, r->limit_ns);
+	while (end == DWC_RUN_TIME_LIMIT && dwc_limit_stretches(r));
 	if (end == DWC_RUN_EXIT && r->engine->protects && dwc_memory_due(r))
 		return dwc_pages_harvest(r);
 	return end;
@@ -53,7 +58,20 @@ int dwc_stop_of(int run_end)
 int dwc_cut(struct dwc_engine *e, const struct dwc_replica *r)
 {
 	e->inner_limit = r->inner.count ? r->inner.count : DWC_NO_LIMIT;
+	e->cut.without_exit_ns = dwc_ran_ns(r) - (r->inner.count ? r->inner.answered_ns : 0);
+	e->cut.last = r->inner.count ? e->stats.committed + 1 : 0;
+	e->cut.waits = dwc_waits_in_loop(r);
+	dwc_limit_learn(r, 1);
 	return DWC_STOP_TIME_LIMIT;
+}
+
+/* Whether the element need not run to be cut: the one before it was cut, and ended at its last inner exit. This one would go on from there
+ * as that one did, for as long without an exit, since nothing comes in between. */
+int dwc_is_cut_already(const struct dwc_engine *e)
+{
+	const struct dwc_inputs *in = &e->inputs;
+
+	return e->cut.last && e->cut.last == e->stats.committed && in->vector < 0 && !in->nmi && !in->window;
 }
 
 static int job_go_on(struct dwc_replica *r)
@@ -78,6 +96,7 @@ int dwc_extend(struct dwc_engine *e, struct dwc_replica *r)
 
 	dwc_inner_plan(r, dwc_inner_limit_to_meet(&e->replicas[!r->index]), 0);
 	r->limit_ns += e->config.hang_ns;
+	r->stretch_most = 0;
 	r->may_be_cut = 0;
 	end = dwc_replica_call(r, job_continue);
 	if (end != DWC_RUN_TIME_LIMIT)

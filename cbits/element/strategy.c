@@ -21,7 +21,7 @@ static int run_unprotected(struct dwc_engine *e)
 	struct dwc_replica *a = &e->replicas[0];
 	int end;
 
-	a->limit_ns = dwc_time_limit(e, &e->pc, e->clock.guest_ns);
+	dwc_limit_set(a, dwc_time_limit(e, &e->pc, e->clock.guest_ns), 1);
 	dwc_inner_plan(a, DWC_NO_LIMIT, e->config.slice_ns);
 	dwc_account(e, DWC_AT_FIRST_RUN);
 	end = dwc_job_element(a);

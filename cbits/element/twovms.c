@@ -23,7 +23,7 @@ static void plan(struct dwc_engine *e)
 
 	dwc_slice_plan(e);
 	for (int i = 0; i < 2; i++) {
-		e->replicas[i].limit_ns = limit_ns;
+		dwc_limit_set(&e->replicas[i], limit_ns, e->clock.stretch);
 		dwc_inner_plan(&e->replicas[i], e->inner_limit, e->config.slice_ns);
 	}
 }
@@ -108,6 +108,8 @@ static int end(struct dwc_engine *e, int first, int second)
 	if (first == DWC_RUN_STOP_REQUESTED || second == DWC_RUN_STOP_REQUESTED)
 		return DWC_STOP_REQUESTED;
 	dwc_slice_note(e);
+	if (first == DWC_RUN_EXIT)
+		dwc_limit_learn(&e->replicas[0], 0);
 	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)

@@ -9,9 +9,13 @@
 #include "pc/uart.h"
 #include "replica/clock.h"
 #include "replica/replica.h"
+#include "sum.h"
 
 #define NS_PER_S 1000000000ull
 #define SOON_NS 20000000ull /* an element that takes longer does not end soon */
+#define APART_NS 250000ull
+#define SAME 4 /* a busy host can keep the guest from running between two kicks, but hardly between four */
+#define STRETCH_MOST 16
 #define LONGEST_WAIT_NS 64000000000ull /* a kernel that unpacks itself has no exit until it is done */
 
 /* How long the element may run before an interrupt has to be let in: until the next timer interrupt, at least the patience, at most
@@ -52,5 +56,64 @@ int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 	if (r->may_be_cut && ran_ns >= SOON_NS && atomic_load(&r->engine->requests.soon))
 		return 1;
 	return inner->most_ns && inner->count &&
-	       ran_ns - inner->answered_ns >= dwc_time_limit(r->engine, inner->pc, inner->clock_ns);
+	       ran_ns - inner->answered_ns >= dwc_time_limit(r->engine, inner->pc, inner->clock_ns) * r->stretch;
+}
+
+/* Set the limit of a run. A guest that computes may take up to `stretch_most` times as long as one that waits for something. */
+void dwc_limit_set(struct dwc_replica *r, uint64_t limit_ns, uint32_t stretch_most)
+{
+	r->limit_ns = limit_ns;
+	r->stretch = 1;
+	r->stretch_most = stretch_most;
+}
+
+/* A run has come to its limit: let it go on, if the guest computes. To cut it would be in vain, since it is discarded then. */
+int dwc_limit_stretches(struct dwc_replica *r)
+{
+	int soon = r->may_be_cut && atomic_load(&r->engine->requests.soon);
+
+	if (soon || r->stretch >= r->stretch_most || dwc_waits_in_loop(r))
+		return 0;
+	r->limit_ns *= 2;
+	r->stretch *= 2;
+	return 1;
+}
+
+/* A run has ended by itself, or was cut: learn how much longer a guest that computes is worth waiting for. */
+void dwc_limit_learn(const struct dwc_replica *r, int was_cut)
+{
+	struct dwc_clock *clock = &r->engine->clock;
+	uint64_t ran_ns = dwc_ran_ns(r);
+
+	if (was_cut && ran_ns >= r->limit_ns && r->stretch > 1 && !dwc_waits_in_loop(r))
+		clock->stretch /= 2;
+	if (!was_cut && r->limit_ns && ran_ns >= r->limit_ns / r->stretch / clock->patience_factor && clock->stretch < STRETCH_MOST)
+		clock->stretch *= 2;
+}
+
+/* A kick has found the guest somewhere. Right after another one it may not have run in between. */
+void dwc_see(struct dwc_replica *r)
+{
+	if (r->seen.count && r->ended_ns - r->seen.last_ns < APART_NS)
+		return;
+	r->seen.last_ns = r->ended_ns;
+	r->seen.sums[r->seen.count++ % DWC_SEEN] = dwc_sum(0, &r->run->s.regs.regs, sizeof r->run->s.regs.regs);
+}
+
+/* Whether kicks have found all registers the same several times since the last exit: the guest is in a loop that changes none of them,
+ * and so waits for something else, such as an interrupt. Memory is not looked at: a loop that counts only there seems to wait, too. */
+int dwc_waits_in_loop(const struct dwc_replica *r)
+{
+	const struct dwc_seen *seen = &r->seen;
+	unsigned kept = seen->count < DWC_SEEN ? seen->count : DWC_SEEN;
+
+	for (unsigned i = 0; i < kept; i++) {
+		unsigned same = 0;
+
+		for (unsigned k = i; k < kept; k++)
+			same += seen->sums[i] == seen->sums[k];
+		if (same >= SAME)
+			return 1;
+	}
+	return 0;
 }

@@ -8,7 +8,19 @@ struct dwc_engine;
 struct dwc_pc;
 struct dwc_replica;
 
+/* What kicks have found since the last exit: sums of the registers. */
+#define DWC_SEEN 16
+struct dwc_seen {
+	uint64_t sums[DWC_SEEN], last_ns;
+	unsigned count;
+};
+
 uint64_t dwc_time_limit(const struct dwc_engine *e, const struct dwc_pc *pc, uint64_t now_ns);
 int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns);
+void dwc_limit_set(struct dwc_replica *r, uint64_t limit_ns, uint32_t stretch_most);
+int dwc_limit_stretches(struct dwc_replica *r);
+void dwc_limit_learn(const struct dwc_replica *r, int was_cut);
+void dwc_see(struct dwc_replica *r);
+int dwc_waits_in_loop(const struct dwc_replica *r);
 
 #endif

@@ -321,6 +321,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		dwc_tsc_exit(r);
 		if (err >= 0) {
 			dwc_describe_exit(r);
+			r->seen.count = 0;
 			if (dwc_inner_pass(r))
 				continue;
 			break;
@@ -332,6 +333,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 			return DWC_RUN_STOP_REQUESTED;
 		if (e->config.counting && (err = slice_is_over(r)))
 			return (int)err;
+		dwc_see(r);
 		if (dwc_is_at_limit(r, limit_ns))
 			return DWC_RUN_TIME_LIMIT;
 	}

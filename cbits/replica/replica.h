@@ -13,6 +13,7 @@
 #include "account.h"
 #include "ram.h"
 #include "replica/inner.h"
+#include "replica/limit.h"
 #include "vcpu/counter.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
@@ -60,6 +61,8 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
+	uint32_t stretch, stretch_most; /* by how much the limit was made longer in this run, and may be at most (replica/limit.c) */
+	struct dwc_seen seen;
 	int may_be_cut; /* its run can end before it has come to an end, if the caller asks for that */
 	enum dwc_stage stage;
 	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a

@@ -118,6 +118,21 @@ class Core(View):
         return bool(self._c.inner_limit != lib.DWC_NO_LIMIT)
 
     @property
+    def without_exit_ns(self) -> int:
+        """For how long the element that was cut last had run since its start, or its last inner exit, in host time."""
+        return int(self._c.cut.without_exit_ns)
+
+    @property
+    def waited_in_loop(self) -> bool:
+        """Whether the element was cut while the guest waited for something in a loop that changes no register."""
+        return bool(self._c.cut.waits)
+
+    @property
+    def stretch(self) -> int:
+        """By how much longer an element may take if the guest computes than if it waits in a loop."""
+        return int(self._c.clock.stretch)
+
+    @property
     def vector(self) -> int | None:
         """The vector of the interrupt injected at the start of the current element."""
         vector = int(self._c.inputs.vector)

@@ -28,6 +28,7 @@ from dwcvmm.kvm.exits import exit_name
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
 WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual time limit, at most
+WAITS_BELIEVED = 16  # cuts in waiting loops, of which the last one counts as any other: it may have counted in memory
 COPIES = ("e1", "e2", "checkpoint", NO_COPY)  # by Copy
 SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
@@ -84,7 +85,7 @@ class Engine:
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
         self.visitors: list[Visitor] = [self.voting]  # in the order in which they are called; voting is last
         self.last: Divergence | None = None
-        self._attempt = self._cuts = 0
+        self._attempt = self._cuts = self._waits = 0
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
         self._said: set[str] = set()  # of searches
@@ -159,19 +160,27 @@ class Engine:
 
     def _cut(self) -> None:
         """The element has had no end in time. After the last inner exit it can be ended there; else by single steps."""
-        if self.core.ends_at_inner_exit:
+        core = self.core
+        if core.phase is not Phase.INPUTS_CHOSEN:  # it has run
+            self._choose_patience()
+        if core.ends_at_inner_exit:
             self.rollback()
-            return
-        if not self.core.attention_wanted_soon:
-            self._be_more_patient()
-        self._end_by_steps(waited_ns=self.core.replicas[0].ran_ns)
+        else:
+            self._end_by_steps(waited_ns=core.without_exit_ns)
 
-    def _be_more_patient(self) -> None:
+    def _choose_patience(self) -> None:
         """Choose the time limit of elements up to the next cut. An element that is cut is discarded, so one that needs
         longer would never finish. Every second time the limit is doubled, every fourth time it is four times as
         long, and so on; interrupts still come in time mostly. A limit that is enough stays: the single steps that
-        follow a cut are an element, too, and a guest that computes for long mostly does so again.
+        follow a cut are an element, too, and a guest that computes for long mostly does so again. One that waits in a
+        loop does not need it.
         """
+        if self.core.attention_wanted_soon:  # it was cut since somebody waits
+            return
+        self._waits += self.core.waited_in_loop
+        if self.core.waited_in_loop and self._waits % WAITS_BELIEVED:
+            self.core.be_patient(1)
+            return
         self._cuts += 1
         self.core.be_patient(min(self._cuts & -self._cuts, PATIENCE_MOST))
 
@@ -368,7 +377,8 @@ class Engine:
         """The element was cut by its time limit, or a due interrupt has waited too long: run a few instructions of it
         again, single-stepped in both replicas, and make those the element."""
         core = self.core
-        self.rollback()
+        if core.phase is not Phase.INPUTS_CHOSEN:  # it has run
+            self.rollback()
         waits = core.chipset.interrupt_pending  # an interrupt that could not be injected at the start
         if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
             if self.config.clock is Clock.VIRTUAL:

@@ -1,7 +1,8 @@
 """Run guests one after another, inside a testbed: inside.py DIRECTORY, which has boots.json, a list of Boot.
 
-A guest leaves NAME.json (its report), NAME.log (its console) and NAME.err. What has left a report is not run again.
-Each runs in a fork of this process, since to import dwcvmm takes an emulated machine longer than many a guest.
+A guest leaves NAME.json (its report), NAME.events, NAME.log (its console) and NAME.err. What has left a report is not
+run again. Each runs in a fork of this process, since to import dwcvmm takes an emulated machine longer than most
+guests take.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def child(boot: Boot, directory: Path) -> int:
     for fd, target in ((nothing, 0), (nothing, 1), (errors, 2)):
         os.dup2(fd, target)
     sys.argv = ["dwcvmm", "run", *shlex.split(boot.arguments), "--console", f"{base}.log"]
-    sys.argv += ["--report", f"{base}.json", "--timeout", f"{boot.limit_s}s"]
+    sys.argv += ["--report", f"{base}.json", "--events", f"{base}.events", "--timeout", f"{boot.limit_s}s"]
     try:
         main()
     except SystemExit as end:

@@ -86,7 +86,6 @@ def visit(console: Path, gone: Callable[[], bool], offered: bytes, end: Callable
 def run(strategy: str, directory: Path, offered: bytes) -> None:
     print(strategy, flush=True)
     options = f"--net user,forward=tcp:127.0.0.1:{FORWARDED_PORT}:80 --append dwc.fetch={SERVER_PORT}"
-    options += f" --events {directory}/{strategy}.events --keep-divergence {directory}/{strategy}.divergence"
     boot = Boot(
         strategy,
         f"--kernel {GUEST}/vmlinuz --initrd {GUEST}/initramfs.cpio --strategy {strategy} {options}",

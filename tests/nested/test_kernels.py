@@ -70,6 +70,10 @@ class Results:
     directory: Path
 
     def report(self, name: str) -> Report:
+        """pytest shows what is printed here if the test fails: what was said of the run, and what nothing explains."""
+        events = (self.directory / f"{name}.events").read_text(errors="replace").splitlines()
+        unexplained = [line for line in events if '"cause":"unexplained"' in line]
+        print((self.directory / f"{name}.err").read_text(errors="replace"), *unexplained, sep="\n")
         return load(self.directory / f"{name}.json")
 
     def said(self, name: str) -> str:

@@ -9,10 +9,9 @@ import msgspec
 import pytest
 from conftest import ROOT, find_program
 from network import AT_ONCE, FILE_BYTES, IN_TURN, LOSES_PASST, Visit
-from test_kernels import STRATEGIES, built, in_testbed, pytestmark  # noqa: F401 # the mark is for this module, too
+from test_kernels import STRATEGIES, Results, built, in_testbed, pytestmark  # noqa: F401 # the mark is for this too
 
 from dwcvmm.results.complaints import complaints
-from dwcvmm.results.reportfile import load
 
 MAC = "52:54:00:12:34:56"
 
@@ -32,7 +31,7 @@ def network() -> Path:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_linux_is_on_the_network(network: Path, strategy: str) -> None:
     """An address by DHCP, 8 MiB in both directions, connections in turn and at once; no carrier without passt."""
-    said = (network / f"{strategy}.log").read_text(errors="replace")
+    said, report = Results(network).said(strategy), Results(network).report(strategy)
     assert f"DWCVMM-LINK 1 {MAC} 65520" in said
     assert "DWCVMM-DHCP 10.77.0.2/24 via 10.77.0.1" in said, "as the host of this machine has it"
     visit = msgspec.json.decode((network / f"{strategy}.net.json").read_bytes(), type=Visit)
@@ -40,7 +39,6 @@ def test_linux_is_on_the_network(network: Path, strategy: str) -> None:
     assert f"DWCVMM-FILE {visit.got_sha256}" in said
     assert (visit.in_turn, visit.at_once) == (IN_TURN, AT_ONCE)
     assert "DWCVMM-TAINTED 0" in said
-    report = load(network / f"{strategy}.json")
     assert (report.outcome, report.strategy) == ("poweroff", strategy)
     assert strategy == "off" or complaints(report) == []
     (device,) = report.networks

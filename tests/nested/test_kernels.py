@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +72,8 @@ class Results:
     directory: Path
 
     def report(self, name: str) -> Report:
-        """pytest shows what is printed here if the test fails: what was said of the run, and what nothing explains."""
-        events = (self.directory / f"{name}.events").read_text(errors="replace").splitlines()
-        unexplained = [line for line in events if '"cause":"unexplained"' in line]
-        print((self.directory / f"{name}.err").read_text(errors="replace"), *unexplained, sep="\n")
+        """pytest shows what is printed here if the test fails: what was said of the run."""
+        print((self.directory / f"{name}.err").read_text(errors="replace"))
         return load(self.directory / f"{name}.json")
 
     def said(self, name: str) -> str:
@@ -84,14 +84,31 @@ class Results:
         return [(self.report(name).outcome, self.report(name).divergences.unexplained) for name in names]
 
 
-def boot_all(machine: str, boots: list[Boot], kind: str = "amd", then: str = "true") -> Results:
-    """In one machine, and a command behind them. The machine's name is that of the directory."""
-    shutil.rmtree(directory := ROOT / "build" / f"nested-{machine}", ignore_errors=True)
-    directory.mkdir()
-    (directory / "boots.json").write_bytes(msgspec.json.encode(boots))
-    run = f".venv/bin/python tests/nested/inside.py {directory}"
-    in_testbed("sh", "-c", f"{run} && {then}", kind=kind)
+def run_guests(machine: str, command: Callable[[Path], tuple[str | Path, ...]], kind: str = "amd") -> Results:
+    """Let a command run guests in a machine, and leave their results in the directory that is named after that.
+
+    Once more in another machine if nothing explains why two runs differed, and then pytest warns: see docs/testbeds.md.
+    """
+    directory = ROOT / "build" / f"nested-{machine}"
+    for _ in range(2):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        in_testbed(*command(directory), kind=kind)
+        events = [line for file in directory.glob("*.events") for line in file.read_text(errors="replace").splitlines()]
+        if not (unexplained := [line for line in events if '"cause":"unexplained"' in line]):
+            break
+        warnings.warn(f"testbed {kind}, machine {machine}: " + "\n".join(unexplained), stacklevel=2)
     return Results(directory)
+
+
+def boot_all(machine: str, boots: list[Boot], kind: str = "amd", then: str = "true") -> Results:
+    """In one machine, and a command behind them."""
+
+    def command(directory: Path) -> tuple[str, ...]:
+        (directory / "boots.json").write_bytes(msgspec.json.encode(boots))
+        return ("sh", "-c", f".venv/bin/python tests/nested/inside.py {directory} && {then}")
+
+    return run_guests(machine, command, kind)
 
 
 def under(strategies: tuple[str, ...], name: str, arguments: str, until: str = "", limit_s: int = 100) -> list[Boot]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import msgspec
 import pytest
-from conftest import ROOT, find_program
+from conftest import find_program
 from network import AT_ONCE, FILE_BYTES, IN_TURN, LOSES_PASST, Visit
-from test_kernels import STRATEGIES, Results, built, in_testbed, pytestmark  # noqa: F401 # the mark is for this too
+from test_kernels import STRATEGIES, Results, built, pytestmark, run_guests  # noqa: F401 # the mark is for this too
 
 from dwcvmm.results.complaints import complaints
 
@@ -17,24 +14,21 @@ MAC = "52:54:00:12:34:56"
 
 
 @pytest.fixture(scope="module")
-def network() -> Path:
+def network() -> Results:
     built("net")
-    shutil.rmtree(directory := ROOT / "build" / "nested-network", ignore_errors=True)
-    directory.mkdir()
     find_program("passt", "passt")
     find_program("curl", "curl")
-    in_testbed(".venv/bin/python", "tests/nested/network.py", directory, *STRATEGIES)
-    return directory
+    return run_guests("network", lambda place: (".venv/bin/python", "tests/nested/network.py", place, *STRATEGIES))
 
 
 @pytest.mark.xdist_group("amd-network")
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_linux_is_on_the_network(network: Path, strategy: str) -> None:
+def test_linux_is_on_the_network(network: Results, strategy: str) -> None:
     """An address by DHCP, 8 MiB in both directions, connections in turn and at once; no carrier without passt."""
-    said, report = Results(network).said(strategy), Results(network).report(strategy)
+    said, report = network.said(strategy), network.report(strategy)
     assert f"DWCVMM-LINK 1 {MAC} 65520" in said
     assert "DWCVMM-DHCP 10.77.0.2/24 via 10.77.0.1" in said, "as the host of this machine has it"
-    visit = msgspec.json.decode((network / f"{strategy}.net.json").read_bytes(), type=Visit)
+    visit = msgspec.json.decode((network.directory / f"{strategy}.net.json").read_bytes(), type=Visit)
     assert f"DWCVMM-FETCHED {visit.offered_sha256}" in said
     assert f"DWCVMM-FILE {visit.got_sha256}" in said
     assert (visit.in_turn, visit.at_once) == (IN_TURN, AT_ONCE)

@@ -65,6 +65,7 @@ void dwc_limit_set(struct dwc_replica *r, uint64_t limit_ns, uint32_t stretch_mo
 	r->limit_ns = limit_ns;
 	r->stretch = 1;
 	r->stretch_most = stretch_most;
+	r->seen.count = 0;
 }
 
 /* A run has come to its limit: let it go on, if the guest computes. To cut it would be in vain, since it is discarded then. */

@@ -1,11 +1,11 @@
-"""A machine's console as two file objects."""
+"""A machine's console as two file objects, and the output of its other serial ports."""
 
 from __future__ import annotations
 
 import io
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dwcvmm.errors import ConfigError
@@ -25,12 +25,26 @@ class Writer(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-class ConsoleOut(Observer):
-    """Writes what the guest prints to `file`, and flushes that if it can be flushed. `keep`: keep the output, too."""
+def write_and_flush(file: Writer | None, data: bytes) -> None:
+    """Write all of it, and flush the file if it can be flushed."""
+    if not file:
+        return
+    left = data
+    while left:
+        count = file.write(left)  # a raw file may take less
+        left = left[count:] if isinstance(count, int) and count else b""
+    flush: Callable[[], object] = getattr(file, "flush", lambda: None)
+    flush()
 
-    def __init__(self, file: Writer | None, keep: bool) -> None:
+
+class ConsoleOut(Observer):
+    """Writes what the guest prints to `file`, and what it sends by COM2 and so on to the files of `serial`. `keep`:
+    keep what it prints, too.
+    """
+
+    def __init__(self, file: Writer | None, serial: Sequence[Writer | None], keep: bool) -> None:
         self._file, self._keep = file, keep
-        self._flush: Callable[[], object] = getattr(file, "flush", lambda: None)
+        self._serial = dict(enumerate(serial, 2))
         self._kept = bytearray()
 
     @property
@@ -40,13 +54,10 @@ class ConsoleOut(Observer):
     def console(self, data: bytes) -> None:
         if self._keep:
             self._kept += data
-        if not self._file:
-            return
-        left = data
-        while left:
-            count = self._file.write(left)  # a raw file may take less
-            left = left[count:] if isinstance(count, int) and count else b""
-        self._flush()
+        write_and_flush(self._file, data)
+
+    def serial(self, port: int, data: bytes) -> None:
+        write_and_flush(self._serial.get(port), data)
 
 
 class ConsoleIn(Observer):

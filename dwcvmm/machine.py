@@ -69,6 +69,7 @@ class Machine:
     hang: how much longer than the other a replica may take before it counts as hung. cpus: the host CPUs for e1 and e2.
     faults: to inject, as text or Fault. close_after: elements after which an unseen fault is looked for and repaired.
     console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.
+    serial: for each serial port beside the console's, from COM2 on, a file object for what the guest sends, or None.
     observer: is called when something happens.
 
     Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
@@ -109,6 +110,7 @@ class Machine:
         console_in: Reader | None = None,
         console_out: Writer | None = None,
         keep_console: bool = False,
+        serial: Sequence[Writer | None] = (),
         observer: Observer | None = None,
     ) -> None:
         if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
@@ -130,8 +132,8 @@ class Machine:
         )
         drives, networks = tuple(map(_disk, disks)), tuple(map(_net, nets))
         first, firmware = what_boots(kernel, bios, bool(drives))
-        check_bytes(console_in, console_out)
-        self._console_out = ConsoleOut(console_out, keep_console)
+        check_bytes(console_in, console_out, *serial)
+        self._console_out = ConsoleOut(console_out, serial, keep_console)
         with _typed_errors():
             memory_bytes = size_bytes(memory)
             image = read_kernel(first, memory_bytes) if image is None else image
@@ -150,6 +152,7 @@ class Machine:
                     date_ns=parse_date(rtc),
                     bios=firmware,
                     image=image,
+                    serial_ports=1 + len(serial),
                 ),
                 self._console_out,
             )
@@ -222,7 +225,8 @@ class Machine:
     def run_async(self, until_element: int | None = None) -> Future[Result]:
         """As `run`, without waiting. Meanwhile only `stop`, `close`, `pause`, `resume`, `between`, `send_input`,
         `power_button`, `request_attention`, `wait_when_idle` and the figures may be used: `elements`, `outcome`,
-        `seconds`, `paused`, `remarks`, `input_backlog`, `power_button_enabled`, `closed`, `result`, `status`.
+        `seconds`, `paused`, `remarks`, `input_backlog`, `serial_backlog`, `power_button_enabled`, `closed`, `result`,
+        `status`.
         """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
@@ -360,9 +364,11 @@ class Machine:
             self._check_idle()
             self._pc.observers.add(observer)
 
-    def send_input(self, data: bytes) -> None:
-        """From any thread: send bytes to the console. They wait until the guest takes them."""
-        self._pc.send_input(data)
+    def send_input(self, data: bytes, port: int = 1) -> None:
+        """From any thread: send bytes to the console, or to serial port COM`port`. They wait until the guest takes
+        them. Raises ConfigError if there is no such port.
+        """
+        self._pc.send_input(data, port)
 
     def power_button(self) -> bool:
         """From any thread, an observer or a signal handler: press the PC's power button. Returns whether the guest has
@@ -377,8 +383,12 @@ class Machine:
 
     @property
     def input_backlog(self) -> int:
-        """Bytes of input that the guest has not taken yet."""
+        """Bytes of input for the console that the guest has not taken yet."""
         return self._pc.input_backlog
+
+    def serial_backlog(self, port: int) -> int:
+        """Bytes of input for serial port COM`port` that the guest has not taken yet. Raises as `send_input` does."""
+        return self._pc.serial.backlog(port)
 
     def request_attention(self) -> None:
         """From any thread: have Observer.attention called after the current element."""

@@ -57,7 +57,7 @@ def test_core_under_sanitizers(tmp_path: Path, guests: Path, objects: Path) -> N
 @pytest.mark.timeout(300)
 def test_sanitizers_see_a_planted_overflow(tmp_path: Path, objects: Path) -> None:
     copy_tree(tmp_path)
-    plant(tmp_path, "cbits/pc/uart.c", "u->tx_count < DWC_UART_TX", "u->tx_count < 1000 * DWC_UART_TX")
+    plant(tmp_path, "cbits/pc/sent.c", "s->count > DWC_SENT_BYTES - DWC_SENT_HEAD - 1", "0")
     code, said = run_sanitized(tmp_path, objects, "tests/unit/test_devices.py")
     assert code != 0
     assert "AddressSanitizer: heap-buffer-overflow" in said

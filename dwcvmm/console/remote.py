@@ -100,15 +100,6 @@ class SocketConsole(Remote):
         self._listening = listening
         listening.setblocking(False)
         self._client: socket.socket | None = None
-        self._gone: socket.socket | None = None  # a client whose descriptor may still be watched
-
-    def watch(self, selector: selectors.BaseSelector, wanted: bool) -> bool:
-        super().watch(selector, wanted)
-        if self._gone:
-            with self._lock:  # a write notices soon
-                self._gone.close()
-            self._gone = None
-        return False
 
     def _fds_to_watch(self) -> set[int]:
         return {(self._client or self._listening).fileno()}
@@ -124,7 +115,7 @@ class SocketConsole(Remote):
         except OSError:
             data = b""
         if not data:
-            self._gone, self._fd, self._client = self._client, None, None
+            self._part(self._client)
         return data
 
     def _accept(self) -> None:
@@ -134,3 +125,8 @@ class SocketConsole(Remote):
             return
         self._client.setblocking(False)
         self._fd = self._client.fileno()
+
+    def _part(self, client: socket.socket) -> None:
+        self._fd = self._client = None
+        with self._lock:  # a write notices soon
+            client.close()

@@ -66,7 +66,7 @@ def _check(one: _Use, other: _Use) -> None:
 
 
 def _identity(path: Path) -> tuple[object, ...] | None:
-    """The identity of a file or a socket, whatever its name; None if it keeps no content, or cannot be examined."""
+    """The identity of a file, whatever its name; None if it keeps no content, or cannot be examined."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -75,9 +75,7 @@ def _identity(path: Path) -> tuple[object, ...] | None:
         return None
     if stat.S_ISBLK(status.st_mode):
         return "device", status.st_rdev
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
-        return None
-    return "file", status.st_dev, status.st_ino
+    return ("file", status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _identity_when_made(path: Path) -> tuple[object, ...] | None:

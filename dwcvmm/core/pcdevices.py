@@ -226,7 +226,7 @@ class Uart(View):
 
 
 class Sent(View):
-    """What the serial ports have sent, in order (cbits/pc/sent.h). Ports are by index: 0 is COM1."""
+    """What the serial ports have sent (cbits/pc/sent.h). Ports are by index: 0 is COM1."""
 
     __slots__ = ()
     waiting = Number("count")  # bytes that have not been drained, with the heads of their runs

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +105,28 @@ def test_the_numbers_of_what_was_sent(guests: Path, strategy: Strategy, offset: 
     result, sent, _ = run(guests, b"typed", strategy=strategy, faults=[fault], slice="10ms")
     assert (result.ok, result.console, sent) == (True, ONE + DONE, TWO + b"typed")
     assert result.divergences == {Cause.INJECTED: 1}
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OFF, *TWO_VMS])
+def test_both_directions_as_files(guests: Path, strategy: Strategy) -> None:
+    """Idle time passes in real time until the end of the last file: the guest waits for what comes late."""
+    (there, to_guest), out = os.pipe(), io.BytesIO()
+    (console, nobody), results = os.pipe(), list[dwcvmm.Result]()
+    os.close(nobody)  # the console's input ends at once
+    with (
+        os.fdopen(there, "rb", buffering=0) as reader,
+        os.fdopen(console, "rb", buffering=0) as console_in,
+        Machine(
+            guests / "serial.bin", memory="16M", strategy=strategy, console_in=console_in, serial=[(reader, out)]
+        ) as machine,
+    ):
+        thread = threading.Thread(target=lambda: results.append(machine.run(timeout=60)))
+        thread.start()
+        while TWO not in out.getvalue():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert machine.outcome is None, "it waits"
+        os.write(to_guest, TYPED + b"\x04")
+        thread.join()
+        os.close(to_guest)
+    assert results[0].ok and out.getvalue() == TWO + TYPED

@@ -13,6 +13,7 @@ FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit
 TESTS = (
     *(f"tests/unit/test_{name}.py" for name in ("devices", "pit", "rtc", "platform", "pci", "virtqueue", "net")),
     *("tests/core/test_state_compare.py", "tests/guest/test_tokens.py", "tests/faults"),
+    "tests/guest/test_serial.py::test_the_numbers_of_what_was_sent",
 )
 # interrupts, spin: slow under shadow paging, and no code of their own. The others read time: with a core this slow both
 # replicas read the same now and then, and where the TSC runs on no replay reads it again (docs/decisions/0002)

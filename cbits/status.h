@@ -18,7 +18,7 @@ enum dwc_run_end {
 enum dwc_stop {
 	DWC_STOP_NONE,
 	DWC_STOP_EXIT = 0x200,       /* a committed exit that no device in C can serve */
-	DWC_STOP_CONSOLE,            /* the UART has output to drain */
+	DWC_STOP_CONSOLE,            /* a serial port has sent something: drain it */
 	DWC_STOP_DIVERGED,           /* e1 and e2 differ: see dwc_engine.divergence */
 	DWC_STOP_TIME_LIMIT,         /* neither replica reached a natural end in time: nothing is committed */
 	DWC_STOP_REQUESTED,          /* a stop was requested; the current element is not committed */

@@ -1,16 +1,17 @@
-"""A machine's console as two file objects."""
+"""A machine's console and its other serial ports as file objects."""
 
 from __future__ import annotations
 
 import io
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC
+from dwcvmm.pc.serialports import COM1
 
 PIECE = 4096  # bytes, of a read
 AHEAD = 1 << 16  # bytes that are read before the guest takes them
@@ -25,12 +26,29 @@ class Writer(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-class ConsoleOut(Observer):
-    """Writes what the guest prints to `file`, and flushes that if it can be flushed. `keep`: keep the output, too."""
+SerialFiles = Writer | tuple[Reader, Writer] | None  # of a port: output, both directions, nothing
 
-    def __init__(self, file: Writer | None, keep: bool) -> None:
+
+def write_and_flush(file: Writer | None, data: bytes) -> None:
+    """Write all of it, and flush the file if it can be flushed."""
+    if not file:
+        return
+    left = data
+    while left:
+        count = file.write(left)  # a raw file may take less
+        left = left[count:] if isinstance(count, int) and count else b""
+    flush: Callable[[], object] = getattr(file, "flush", lambda: None)
+    flush()
+
+
+class ConsoleOut(Observer):
+    """Writes what the guest prints to `file`, and what it sends by COM2 and so on to the files of `serial`. `keep`:
+    keep what it prints, too.
+    """
+
+    def __init__(self, file: Writer | None, serial: Sequence[Writer | None], keep: bool) -> None:
         self._file, self._keep = file, keep
-        self._flush: Callable[[], object] = getattr(file, "flush", lambda: None)
+        self._serial = dict(enumerate(serial, COM1 + 1))
         self._kept = bytearray()
 
     @property
@@ -40,29 +58,42 @@ class ConsoleOut(Observer):
     def console(self, data: bytes) -> None:
         if self._keep:
             self._kept += data
-        if not self._file:
-            return
-        left = data
-        while left:
-            count = self._file.write(left)  # a raw file may take less
-            left = left[count:] if isinstance(count, int) and count else b""
-        self._flush()
+        write_and_flush(self._file, data)
+
+    def serial(self, port: int, data: bytes) -> None:
+        write_and_flush(self._serial.get(port), data)
 
 
-class ConsoleIn(Observer):
-    """Reads `file` on a thread of its own, little faster than the guest takes it. Until the file's end the guest's
-    idle time passes in real time.
-    """
+class Inputs:
+    """Counts files that have not ended. Until the last one's end the guest's idle time passes in real time."""
 
-    def __init__(self, file: Reader, pc: PC) -> None:
-        self._pc = pc
+    def __init__(self, pc: PC) -> None:
+        self._pc, self._count, self._lock = pc, 0, threading.Lock()
+
+    def begin(self) -> None:
+        self._change(1)
+
+    def end(self) -> None:
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self._count += by
+            self._pc.wait_when_idle(self._count > 0)
+
+
+class FileInput(Observer):
+    """Reads `file` on a thread of its own, little faster than the guest takes it from serial port COM`port`."""
+
+    def __init__(self, file: Reader, pc: PC, port: int, inputs: Inputs) -> None:
+        self._pc, self._port, self._inputs = pc, port, inputs
         self._read: Callable[[], bytes | None] = getattr(file, "read1", lambda: file.read(PIECE))
         self._fd = _descriptor(file)
         self._over, self._room = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="console input", daemon=True)
 
     def start(self) -> None:
-        self._pc.wait_when_idle(True)
+        self._inputs.begin()
         self._thread.start()
 
     def input_taken(self) -> None:
@@ -87,16 +118,29 @@ class ConsoleIn(Observer):
                 self._over.wait(LOOK_S)
                 continue
             if not data:
-                self._pc.wait_when_idle(False)
+                self._inputs.end()
                 return
-            self._pc.send_input(data)
+            self._pc.send_input(data, self._port)
             self._wait_for_room()
 
     def _wait_for_room(self) -> None:
-        while not self._over.is_set() and self._pc.input_backlog >= AHEAD:
+        while not self._over.is_set() and self._backlog >= AHEAD:
             self._room.clear()
-            if self._pc.input_backlog >= AHEAD:
+            if self._backlog >= AHEAD:
                 self._room.wait(LOOK_S)
+
+    @property
+    def _backlog(self) -> int:
+        return self._pc.input_backlog if self._port == COM1 else self._pc.serial.backlog(self._port)
+
+
+def serial_outputs(serial: Sequence[SerialFiles]) -> list[Writer | None]:
+    return [files[1] if isinstance(files, tuple) else files for files in serial]
+
+
+def serial_inputs(serial: Sequence[SerialFiles]) -> dict[int, Reader]:
+    """By the number of the port."""
+    return {port: files[0] for port, files in enumerate(serial, COM1 + 1) if isinstance(files, tuple)}
 
 
 def check_bytes(*files: object) -> None:

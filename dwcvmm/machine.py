@@ -16,7 +16,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from dwcvmm.consolefiles import ConsoleIn, ConsoleOut, Reader, Writer, check_bytes
+from dwcvmm.consolefiles import (
+    ConsoleOut,
+    FileInput,
+    Inputs,
+    Reader,
+    SerialFiles,
+    Writer,
+    check_bytes,
+    serial_inputs,
+    serial_outputs,
+)
 from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Policy, Strategy, Tsc, default_strategy
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
@@ -32,6 +42,7 @@ from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.standstill import Standstill
 from dwcvmm.units import Duration, Size, duration_ns, size_bytes
@@ -69,6 +80,8 @@ class Machine:
     hang: how much longer than the other a replica may take before it counts as hung. cpus: the host CPUs for e1 and e2.
     faults: to inject, as text or Fault. close_after: elements after which an unseen fault is looked for and repaired.
     console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.
+    serial: for each serial port beside the console's, from COM2 on, a file object for what the guest sends, a pair to
+    read from and to write to, or None.
     observer: is called when something happens.
 
     Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
@@ -109,6 +122,7 @@ class Machine:
         console_in: Reader | None = None,
         console_out: Writer | None = None,
         keep_console: bool = False,
+        serial: Sequence[SerialFiles] = (),
         observer: Observer | None = None,
     ) -> None:
         if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
@@ -130,8 +144,11 @@ class Machine:
         )
         drives, networks = tuple(map(_disk, disks)), tuple(map(_net, nets))
         first, firmware = what_boots(kernel, bios, bool(drives))
-        check_bytes(console_in, console_out)
-        self._console_out = ConsoleOut(console_out, keep_console)
+        readers, serial_out = serial_inputs(serial), serial_outputs(serial)
+        if console_in:
+            readers[COM1] = console_in
+        check_bytes(*readers.values(), console_out, *serial_out)
+        self._console_out = ConsoleOut(console_out, serial_out, keep_console)
         with _typed_errors():
             memory_bytes = size_bytes(memory)
             image = read_kernel(first, memory_bytes) if image is None else image
@@ -150,6 +167,7 @@ class Machine:
                     date_ns=parse_date(rtc),
                     bios=firmware,
                     image=image,
+                    serial_ports=1 + len(serial),
                 ),
                 self._console_out,
             )
@@ -161,11 +179,12 @@ class Machine:
         self._standstill = Standstill(self._pc)
         with ExitStack() as made:
             made.callback(self._pc.close)
-            self._console_in = ConsoleIn(console_in, self._pc) if console_in else None
-            for each in (self._standstill, self._console_in, observer):
+            inputs = Inputs(self._pc)
+            sources = [FileInput(file, self._pc, port, inputs) for port, file in readers.items()]
+            for each in (self._standstill, *sources, observer):
                 if each:
                     self._pc.observers.add(each)
-            self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, self._console_in)
+            self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, sources)
             made.pop_all()
 
     # life
@@ -222,7 +241,8 @@ class Machine:
     def run_async(self, until_element: int | None = None) -> Future[Result]:
         """As `run`, without waiting. Meanwhile only `stop`, `close`, `pause`, `resume`, `between`, `send_input`,
         `power_button`, `request_attention`, `wait_when_idle` and the figures may be used: `elements`, `outcome`,
-        `seconds`, `paused`, `remarks`, `input_backlog`, `power_button_enabled`, `closed`, `result`, `status`.
+        `seconds`, `paused`, `remarks`, `input_backlog`, `serial_backlog`, `power_button_enabled`, `closed`, `result`,
+        `status`.
         """
         self._check_not_ended()
         return self._submit(lambda: self._run(until_element))
@@ -360,9 +380,11 @@ class Machine:
             self._check_idle()
             self._pc.observers.add(observer)
 
-    def send_input(self, data: bytes) -> None:
-        """From any thread: send bytes to the console. They wait until the guest takes them."""
-        self._pc.send_input(data)
+    def send_input(self, data: bytes, port: int = 1) -> None:
+        """From any thread: send bytes to the console, or to serial port COM`port`. They wait until the guest takes
+        them. Raises ConfigError if there is no such port.
+        """
+        self._pc.send_input(data, port)
 
     def power_button(self) -> bool:
         """From any thread, an observer or a signal handler: press the PC's power button. Returns whether the guest has
@@ -377,8 +399,12 @@ class Machine:
 
     @property
     def input_backlog(self) -> int:
-        """Bytes of input that the guest has not taken yet."""
+        """Bytes of input for the console that the guest has not taken yet."""
         return self._pc.input_backlog
+
+    def serial_backlog(self, port: int) -> int:
+        """Bytes of input for serial port COM`port` that the guest has not taken yet. Raises as `send_input` does."""
+        return self._pc.serial.backlog(port)
 
     def request_attention(self) -> None:
         """From any thread: have Observer.attention called after the current element."""
@@ -524,8 +550,8 @@ def _typed_errors() -> Iterator[None]:
         raise as_error(error) from error
 
 
-def _shut(pc: PC, thread: MachineThread, console_in: ConsoleIn | None) -> None:
+def _shut(pc: PC, thread: MachineThread, sources: Sequence[FileInput]) -> None:
     pc.end(Outcome.INTERRUPTED)
-    if console_in:
-        console_in.close()
+    for each in sources:
+        each.close()
     thread.finish(pc.close)

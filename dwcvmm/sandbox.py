@@ -1,8 +1,9 @@
 """The sandbox: a seccomp filter, by libseccomp, that limits system calls once the guest runs.
 
 All files are open by then: /dev/kvm, disks, results. No file can be opened, no program run, no process or socket made,
-no memory made executable. Connections can be accepted at the sockets of control and console, and at no other. So an
-attacker who has taken over the VMM from inside the guest has only the open descriptors, and what they are used for.
+no memory made executable. Connections can be accepted at the sockets of control, console and serial ports, and at no
+other. So an attacker who has taken over the VMM from inside the guest has only the open descriptors, and what they are
+used for.
 Requests of ioctl(2) are allowed one by one: those that are not include TIOCSTI, which types into the user's shell, and
 KVM's requests that make VMs, devices and events. A call that is not allowed fails with EPERM, so if the list lacks a
 call that the VMM needs there is a message, not a dead guest.

@@ -18,6 +18,7 @@
 #include "pc/lapic.h"
 #include "pc/pc.h"
 #include "pc/power.h"
+#include "pc/sent.h"
 #include "pc/uart.h"
 #include "sites/sites.h"
 #include "status.h"
@@ -96,19 +97,28 @@ static int idle(struct dwc_engine *e)
 	return 0;
 }
 
+/* Whether a serial port can take more of the input that waits for it. */
+static int input_has_room(const struct dwc_engine *e)
+{
+	for (unsigned i = 0; e->requests.backlog >> i; i++)
+		if (e->requests.backlog >> i & 1 && !e->pc.uarts[i].rx_count)
+			return 1;
+	return 0;
+}
+
 /* Requests from other threads, and what has to be done from time to time. */
 static int look_outside(struct dwc_engine *e)
 {
 	if (dwc_is_stop_requested(e))
 		return DWC_STOP_REQUESTED;
-	if (atomic_exchange(&e->requests.attention, 0) || (e->requests.has_backlog && !e->pc.uart.rx_count) || networks_have_news(e)) {
+	if (atomic_exchange(&e->requests.attention, 0) || input_has_room(e) || networks_have_news(e)) {
 		atomic_store(&e->requests.soon, 0);
 		return DWC_STOP_ATTENTION;
 	}
-	if (dwc_uart_wants_drain(&e->pc.uart))
+	if (dwc_sent_wants_drain(&e->pc.sent))
 		return DWC_STOP_CONSOLE;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
-	if (e->pc.uart.tx_count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
+	if (e->pc.sent.count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;
 	if (e->requests.elements_limit && e->stats.committed >= e->requests.elements_limit)
 		return DWC_STOP_ELEMENT_LIMIT;

@@ -15,7 +15,7 @@ struct dwc_requests {
 	int watches, watched;      /* whether there is an epoll descriptor of networks, and which: their news are a request for attention */
 	uint64_t elements_limit;   /* stop after so many committed in all; 0: none */
 	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
-	int has_backlog;           /* input waits for room in the UART */
+	unsigned backlog;          /* serial ports whose input waits for room in their FIFO, a bit each */
 };
 
 int dwc_is_stop_requested(const struct dwc_engine *e);

@@ -15,10 +15,16 @@
 #include "pc/pit.h"
 #include "pc/power.h"
 #include "pc/rtc.h"
+#include "pc/sent.h"
 #include "pc/uart.h"
 #include "vcpu/exit.h"
 
 #define COM1 0x3f8
+#define COM2 0x2f8
+#define COM3 0x3e8
+#define COM4 0x2e8
+#define COM1_IRQ 4 /* and COM3's */
+#define COM2_IRQ 3 /* and COM4's */
 #define PM_TIMER 0x608
 #define PM_TIMER_HZ 3579545 /* ACPI 4.8.3.3 */
 #define NS_PER_S 1000000000
@@ -67,13 +73,37 @@ static int serve_post_code(struct dwc_pc *pc, const struct dwc_access *a)
 	return 1;
 }
 
-static int serve_uart(struct dwc_pc *pc, const struct dwc_access *a)
+static int serve_uart(struct dwc_pc *pc, unsigned index, const struct dwc_access *a)
 {
-	if (a->written)
-		dwc_uart_write(&pc->uart, a->at, a->written[0]);
-	else
-		a->read[0] = dwc_uart_read(&pc->uart, a->at);
+	struct dwc_uart *uart = &pc->uarts[index];
+
+	if (!uart->present)
+		return 0; /* nothing is there, as at any port that nobody serves */
+	if (!a->written)
+		a->read[0] = dwc_uart_read(uart, a->at);
+	else if (dwc_uart_write(uart, a->at, a->written[0]))
+		dwc_sent_add(&pc->sent, index, a->written[0]);
 	return 1;
+}
+
+static int serve_com1(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return serve_uart(pc, 0, a);
+}
+
+static int serve_com2(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return serve_uart(pc, 1, a);
+}
+
+static int serve_com3(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return serve_uart(pc, 2, a);
+}
+
+static int serve_com4(struct dwc_pc *pc, const struct dwc_access *a)
+{
+	return serve_uart(pc, 3, a);
 }
 
 static int serve_power_events(struct dwc_pc *pc, const struct dwc_access *a)
@@ -149,7 +179,7 @@ static int serve_ioapic(struct dwc_pc *pc, const struct dwc_access *a)
 /* The devices in C by their ports. An access belongs to the first region that contains all of it. Addresses are those of
  * dwcvmm/pc/layout.py. */
 static const struct region ports[] = {
-	{ COM1, COM1 + 7, serve_uart, 1 },
+	{ COM1, COM1 + 7, serve_com1, 1 },
 	{ 0x80, 0x80, serve_post_code, 1 }, /* Linux delays I/O by writing here */
 	{ 0x20, 0x21, serve_pic, 1 },
 	{ 0xa0, 0xa1, serve_pic, 1 },
@@ -162,6 +192,9 @@ static const struct region ports[] = {
 	{ 0x4d0, 0x4d1, serve_pic, 1 },
 	{ 0x600, 0x603, serve_power_events, 0 },
 	{ 0x604, 0x605, serve_power_control, 0 },
+	{ COM2, COM2 + 7, serve_com2, 1 },
+	{ COM3, COM3 + 7, serve_com3, 1 },
+	{ COM4, COM4 + 7, serve_com4, 1 },
 };
 
 /* The same for physical addresses. The memory of PCI devices is where their base address registers say, and nothing else is. */
@@ -205,10 +238,10 @@ static int serve(struct dwc_pc *pc, const struct region *region, struct dwc_acce
 	return region->byte_wide ? serve_bytes(pc, region, a) : region->serve(pc, a);
 }
 
-/* The size of its state, which leaves out room for bytes that were not sent. */
+/* The size of its state, which leaves out room for bytes that were not sent. A fault may have changed their number. */
 size_t dwc_pc_bytes(const struct dwc_pc *pc)
 {
-	return DWC_PC_BYTES + pc->uart.tx_count;
+	return DWC_PC_BYTES + (pc->sent.count < DWC_SENT_BYTES ? pc->sent.count : DWC_SENT_BYTES);
 }
 
 /* Copy its state: much less than an assignment does. */
@@ -223,8 +256,9 @@ int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b)
 	return dwc_pc_bytes(a) == dwc_pc_bytes(b) && !memcmp(a, b, dwc_pc_bytes(a));
 }
 
-/* Put the devices into the state in which firmware leaves them. `time`: seconds since 1970, UTC, plus nanoseconds, at guest time 0. */
-void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
+/* Put the devices into the state in which firmware leaves them. `time`: seconds since 1970, UTC, plus nanoseconds, at guest time 0.
+ * `serial_ports`: so many of COM1 to COM4 are there. */
+void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns, unsigned serial_ports)
 {
 	memset(pc, 0, sizeof *pc);
 	dwc_pic_init(&pc->pic);
@@ -233,7 +267,8 @@ void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns)
 	dwc_pit_init(&pc->pit);
 	dwc_rtc_init(&pc->rtc, time, ns);
 	dwc_pci_init(&pc->pci);
-	dwc_uart_init(&pc->uart);
+	for (unsigned i = 0; i < serial_ports && i < DWC_UARTS; i++)
+		dwc_uart_init(&pc->uarts[i]);
 }
 
 /* Serve a port exit; returns 1 if devices here have served it. Else nothing has changed, and Python does it after its element, by
@@ -266,6 +301,16 @@ int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, u
 	return serve(pc, find(memory, COUNT(memory), a.address, a.size), &a);
 }
 
+/* As on an ISA bus two ports share a line. */
+static void raise_serial_lines(struct dwc_pc *pc)
+{
+	const struct dwc_uart *u = pc->uarts;
+
+	dwc_pc_set_gsi(pc, COM1_IRQ, dwc_uart_irq(&u[0]) || dwc_uart_irq(&u[2]));
+	if (u[1].present)
+		dwc_pc_set_gsi(pc, COM2_IRQ, dwc_uart_irq(&u[1]) || dwc_uart_irq(&u[3]));
+}
+
 /* Bring the interrupt lines up to the guest clock. */
 void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns)
 {
@@ -275,7 +320,7 @@ void dwc_pc_tick(struct dwc_pc *pc, uint64_t now_ns)
 	}
 	if (!dwc_pit_output(&pc->pit, now_ns))
 		dwc_pc_set_gsi(pc, 0, 0);
-	dwc_pc_set_gsi(pc, 4, dwc_uart_irq(&pc->uart));
+	raise_serial_lines(pc);
 	dwc_rtc_tick(&pc->rtc, now_ns);
 	dwc_pc_set_gsi(pc, RTC_IRQ, dwc_rtc_irq(&pc->rtc));
 	dwc_pc_set_gsi(pc, SCI, dwc_power_irq(&pc->power));

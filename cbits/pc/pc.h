@@ -12,13 +12,16 @@
 #include "pc/pit.h"
 #include "pc/power.h"
 #include "pc/rtc.h"
+#include "pc/sent.h"
 #include "pc/uart.h"
 
 struct dwc_exit;
 struct dwc_place;
 
+#define DWC_UARTS 4
+
 /* All state of these devices; guest time is passed in. Neither it nor a part of it has a pointer, so an assignment copies a PC
- * (tests/unit/test_platform.py lets the original and a copy go on). The serial port is its last member, and ends with what was sent. */
+ * (tests/unit/test_platform.py lets the original and a copy go on). Its last member ends with the bytes that were sent. */
 struct dwc_pc {
 	struct dwc_pic pic;
 	struct dwc_ioapic ioapic;
@@ -27,15 +30,16 @@ struct dwc_pc {
 	struct dwc_rtc rtc;
 	struct dwc_power power;
 	struct dwc_pci pci;
-	struct dwc_uart uart;
+	struct dwc_uart uarts[DWC_UARTS]; /* COM1 to COM4 */
+	struct dwc_sent sent;
 };
 
-#define DWC_PC_BYTES offsetof(struct dwc_pc, uart.tx) /* without what the serial port has sent */
+#define DWC_PC_BYTES offsetof(struct dwc_pc, sent.runs) /* without what the serial ports have sent */
 
 void dwc_pc_copy(struct dwc_pc *to, const struct dwc_pc *from);
 int dwc_pc_is_same(const struct dwc_pc *a, const struct dwc_pc *b);
 size_t dwc_pc_bytes(const struct dwc_pc *pc);
-void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns);
+void dwc_pc_init(struct dwc_pc *pc, int64_t time, uint32_t ns, unsigned serial_ports);
 int dwc_pc_mmio(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);
 int dwc_pc_io(struct dwc_pc *pc, const struct dwc_exit *exit, uint8_t *data, uint64_t now_ns);
 int dwc_pc_read(struct dwc_pc *pc, int in_memory, uint64_t address, unsigned size, uint8_t *data, uint64_t now_ns, struct dwc_place *left);

@@ -8,11 +8,10 @@ enum { IER_RX = 1, IER_THRE = 2, IER_LINE = 4, LCR_DLAB = 0x80, LSR_READY = 1, L
        MCR_OUT2 = 8, MCR_LOOP = 0x10, FCR_ENABLE = 1, FCR_CLEAR_RX = 2 };
 enum { IIR_NONE = 1, IIR_THRE = 2, IIR_RX = 4, IIR_LINE = 6, IIR_FIFO = 0xc0 };
 
-#define TX_HEADROOM 4160 /* KVM passes on at most a page of a string output at once */
-
 void dwc_uart_init(struct dwc_uart *u)
 {
 	memset(u, 0, sizeof *u);
+	u->present = 1;
 	u->lsr = LSR_EMPTY;
 	u->dll = 1; /* 115200 baud */
 	u->lcr = 3; /* 8N1 */
@@ -52,8 +51,8 @@ static uint8_t take_received(struct dwc_uart *u)
 
 	if (!u->rx_count)
 		return 0;
-	value = u->rx[u->rx_head];
-	u->rx_head = (u->rx_head + 1) % DWC_UART_FIFO;
+	value = u->rx[u->rx_head % DWC_UART_FIFO]; /* a fault may have changed it */
+	u->rx_head = (uint8_t)((u->rx_head + 1) % DWC_UART_FIFO);
 	if (!--u->rx_count)
 		u->lsr &= (uint8_t)~LSR_READY;
 	return value;
@@ -96,26 +95,25 @@ uint8_t dwc_uart_read(struct dwc_uart *u, unsigned offset)
 	}
 }
 
-static void transmit(struct dwc_uart *u, uint8_t value)
+/* Returns 1 if the byte leaves the chip. */
+static int transmit(struct dwc_uart *u, uint8_t value)
 {
-	if (u->mcr & MCR_LOOP) {
-		if (!dwc_uart_receive(u, &value, 1))
-			u->lsr |= LSR_OVERRUN;
-	} else if (u->tx_count < DWC_UART_TX) {
-		u->tx[u->tx_count++] = value;
-		u->line_ended |= value == '\n';
-	}
 	u->thre_pending = 1;
+	if (!(u->mcr & MCR_LOOP))
+		return 1;
+	if (!dwc_uart_receive(u, &value, 1))
+		u->lsr |= LSR_OVERRUN;
+	return 0;
 }
 
-void dwc_uart_write(struct dwc_uart *u, unsigned offset, uint8_t value)
+/* Returns 1 if this has sent `value`. */
+int dwc_uart_write(struct dwc_uart *u, unsigned offset, uint8_t value)
 {
 	switch (offset) {
 	case 0:
-		if (u->lcr & LCR_DLAB)
-			u->dll = value;
-		else
-			transmit(u, value);
+		if (!(u->lcr & LCR_DLAB))
+			return transmit(u, value);
+		u->dll = value;
 		break;
 	case 1:
 		if (u->lcr & LCR_DLAB) {
@@ -147,27 +145,5 @@ void dwc_uart_write(struct dwc_uart *u, unsigned offset, uint8_t value)
 	default: /* LSR and MSR are read only */
 		break;
 	}
-}
-
-/* Whether there is little room. The headroom takes a string output, so nothing is lost if it is drained then. */
-int dwc_uart_is_full(const struct dwc_uart *u)
-{
-	return u->tx_count > DWC_UART_TX - TX_HEADROOM;
-}
-
-/* Whether to drain it: a line is complete, or there is little room. */
-int dwc_uart_wants_drain(const struct dwc_uart *u)
-{
-	return u->line_ended || dwc_uart_is_full(u);
-}
-
-size_t dwc_uart_drain(struct dwc_uart *u, uint8_t *out, size_t room)
-{
-	size_t count = u->tx_count < room ? u->tx_count : room;
-
-	memcpy(out, u->tx, count);
-	memmove(u->tx, u->tx + count, u->tx_count - count);
-	u->tx_count -= (unsigned)count;
-	u->line_ended = memchr(u->tx, '\n', u->tx_count) != NULL;
-	return count;
+	return 0;
 }

@@ -12,7 +12,7 @@
 #include "pc/interrupts.h"
 #include "pc/lapic.h"
 #include "pc/pc.h"
-#include "pc/uart.h"
+#include "pc/sent.h"
 #include "replica/clock.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
@@ -93,7 +93,7 @@ static int serve(struct dwc_replica *r, struct dwc_pc *pc, uint8_t *data, uint64
  * is no reason if a window was asked for, as the open window ends the element. */
 static int has_effects(const struct dwc_replica *r, const struct dwc_pc *pc)
 {
-	if (pc->lapic.nmi || dwc_uart_is_full(&pc->uart))
+	if (pc->lapic.nmi || dwc_sent_is_full(&pc->sent))
 		return 1;
 	return dwc_pc_interrupt_pending(pc) && (!r->engine->inputs.window || r->run->ready_for_interrupt_injection);
 }

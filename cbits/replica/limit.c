@@ -6,7 +6,7 @@
 #include "engine.h"
 #include "pc/interrupts.h"
 #include "pc/pc.h"
-#include "pc/uart.h"
+#include "pc/sent.h"
 #include "replica/clock.h"
 #include "replica/replica.h"
 #include "sum.h"
@@ -24,7 +24,7 @@ static uint64_t time_until_due(const struct dwc_engine *e, const struct dwc_pc *
 {
 	uint64_t deadline = dwc_pc_deadline(pc, now_ns), left;
 
-	if (dwc_pc_interrupt_pending(pc) || dwc_uart_wants_drain(&pc->uart)) /* a line that was printed waits, too */
+	if (dwc_pc_interrupt_pending(pc) || dwc_sent_wants_drain(&pc->sent)) /* a line that was printed waits, too */
 		return e->config.patience_ns;
 	if (deadline == UINT64_MAX)
 		return NS_PER_S + e->config.patience_ns;

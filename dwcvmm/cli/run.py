@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +19,9 @@ from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_to
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.console.output import Output
-from dwcvmm.console.places import STDIO, Log, Writer, file_of, open_console
+from dwcvmm.console.places import STDIO, Console, Log, Writer, file_or_socket, open_console
+from dwcvmm.console.portinput import PortInput
+from dwcvmm.console.remote import Remote
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
 from dwcvmm.control import commands, qmp
@@ -97,14 +100,17 @@ class Record(Observer):
 
 def check_files(options: RunOptions, kernel: Path, bios: Path | None) -> None:
     """Raises ConfigError if one file would overwrite another."""
-    console = STDOUT if options.console == STDIO else file_of(options.console)
+    console = STDOUT if options.console == STDIO else file_or_socket(options.console)
+    serial = {f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)}
     check_apart(
         {
             "--report": options.report,
             OPTION: options.keep_divergence,
             "--events": options.events,
             "--console": console,
+            **serial,
             "--log": options.log,
+            "--control": options.control,
         },
         {"--kernel": kernel, "--bios": bios, "--initrd": options.initrd, "--baseline": options.baseline},
         options.disks,
@@ -120,7 +126,18 @@ def say_of_kernel(options: RunOptions, kernel: Path, image: bytes) -> None:
         say(f"arguments    {line.added} (added for Linux: --no-default-append leaves them out)")
 
 
-def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: bytes, output: Writer) -> Machine:
+def open_serial(options: RunOptions, over: Ending) -> dict[int, Console]:
+    """The ports after COM1, by number. stderr says where those are that the user cannot know."""
+    ports = {port: open_console(place, over, f"COM{port}") for port, place in enumerate(options.serial, 2)}
+    for port, place in ports.items():
+        if place.where:
+            say(f"COM{port:<10}{place.where}")
+    return ports
+
+
+def make_machine(
+    options: RunOptions, kernel: Path, bios: Path | None, image: bytes, output: Writer, serial: Sequence[Writer]
+) -> Machine:
     return Machine(
         kernel,
         image=image,
@@ -149,6 +166,7 @@ def make_machine(options: RunOptions, kernel: Path, bios: Path | None, image: by
         scrub=options.scrub,
         faults=options.faults,
         console_out=output,
+        serial=serial,
     )
 
 
@@ -208,10 +226,12 @@ def run(print_config: bool, **given: Any) -> int:
     output = Log(console.output, options.log, ending) if options.log else console.output
     if console.where:
         say(f"console      {console.where}")
-    sockets = [each for each in (socket_file and socket_file.socket, console.listening) if each]
+    serial = open_serial(options, ending)
+    remotes = [console, *serial.values()]
+    sockets = [each for each in (socket_file and socket_file.socket, *(each.listening for each in remotes)) if each]
     sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
-    machine = make_machine(options, kernel, bios, image, output)
+    machine = make_machine(options, kernel, bios, image, output, [each.output for each in serial.values()])
     if sandbox:
         sandbox.allow_traffic(machine.pc.virtio.sockets)
     record = Record(machine, log, sandbox, options.quiet)
@@ -224,8 +244,9 @@ def run(print_config: bool, **given: Any) -> int:
         machine.observe(keeper)
     if isinstance(console.output, Output):
         console.output.on_closed = machine.stop
-    always_waits = bool(socket_file) or console.is_remote
-    session = Session(machine, console.input, deadline, ending, watchdog, always_waits)
+    always_waits = bool(socket_file) or any(each.is_remote for each in remotes)
+    ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
+    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports)
     server = serve_control(machine, socket_file, base) if socket_file else None
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened

@@ -19,13 +19,16 @@ from dwcvmm.cli.units import (
     GuestName,
     ModuleText,
     NetText,
+    SerialText,
     Size,
 )
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
+from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
 from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
+from dwcvmm.pc.serialports import COM1, check_count
 from dwcvmm.results.divergencekeeper import OPTION
 
 
@@ -65,10 +68,20 @@ class RunOptions:
     baseline: Path | None
     timeout: int | None
     console: str
+    serial: tuple[str, ...]
     log: Path | None
     control: Path | None
     no_sandbox: bool
     quiet: bool
+
+
+def check_serial(ctx: click.Context, option: click.Parameter, places: tuple[str, ...]) -> tuple[str, ...]:
+    """Before any of them is opened. Raises click.BadParameter."""
+    try:
+        check_count(COM1 + len(places))
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, option) from error
+    return places
 
 
 OPTIONS = (
@@ -200,6 +213,13 @@ OPTIONS = (
         default="stdio",
         show_default=True,
         help="stdio, none, pty, unix:PATH (a socket), or a file for the output.",
+    ),
+    click.option(
+        "--serial",
+        type=SerialText(),
+        multiple=True,
+        callback=check_serial,
+        help="COM2, and then COM3 and COM4: none, pty, unix:PATH, or a file for the output, as for --console.",
     ),
     click.option("--log", type=click.Path(path_type=Path), help="A file for a copy of what the console shows."),
     click.option(

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dwcvmm.commas import double_commas
-from dwcvmm.console.places import UNIX, file_of
+from dwcvmm.console.places import STDIO, UNIX, file_of
 from dwcvmm.core.enums import LOG_ELEMENTS
 from dwcvmm.element.config import EndAt, EngineConfig, Tsc
 from dwcvmm.element.progress import Event
@@ -143,6 +143,17 @@ class ConsoleText(StartsWithFile, click.ParamType[str]):
         if text.startswith(UNIX):
             return f"{UNIX}{folder / text.removeprefix(UNIX)}"
         return str(folder / text) if file_of(text) else text
+
+
+class SerialText(ConsoleText):
+    """The same without "stdio", which the console may have."""
+
+    name = "serial"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == STDIO:
+            self.fail("stdin and stdout are the console's: none, pty, unix:PATH, or a file", param, ctx)
+        return str(super().convert(value, param, ctx))
 
 
 def beginning(folder: Path) -> str:

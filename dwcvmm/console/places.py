@@ -1,4 +1,4 @@
-"""Where the guest's console is: what `--console` and `--log` name."""
+"""Where the guest's console and its other serial ports are: what `--console`, `--serial` and `--log` name."""
 
 from __future__ import annotations
 
@@ -45,8 +45,15 @@ def file_of(name: str) -> Path | None:
     return None if name in (STDIO, NONE, PTY) or name.startswith(UNIX) else Path(name)
 
 
-def open_console(name: str, over: Callable[[], bool]) -> Console:
-    """`over`: whether to stop waiting for who reads the output. Raises ConfigError or HostError."""
+def file_or_socket(name: str) -> Path | None:
+    """The same, or the socket's file."""
+    return Path(name.removeprefix(UNIX)) if name.startswith(UNIX) else file_of(name)
+
+
+def open_console(name: str, over: Callable[[], bool], what: str = "the console") -> Console:
+    """`over`: whether to stop waiting for who reads the output. `what`: of it, for errors. Raises ConfigError or
+    HostError.
+    """
     if name == PTY:
         terminal = Pseudoterminal(over)
         return Console(terminal, terminal, where=terminal.name)
@@ -57,7 +64,7 @@ def open_console(name: str, over: Callable[[], bool]) -> Console:
     if name == NONE:
         return Console(Output(None, name, over))
     if path := file_of(name):
-        return Console(Output(open_output(path, "the console", os.O_TRUNC), name, over))
+        return Console(Output(open_output(path, what, os.O_TRUNC), name, over, what))
     if not writable(1):
         raise HostError("stdout is closed, and the guest's console goes there", "use --console none, or --console FILE")
     return Console(Output(1, "stdout", over), Input(0))

@@ -8,6 +8,7 @@ import selectors
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
+from dwcvmm.console.portinput import INPUT_AHEAD, PortInput
 from dwcvmm.console.remote import Remote
 from dwcvmm.console.terminal import Terminal
 from dwcvmm.console.watchdog import BUSY_MOST_S, LOOK_S, Busy, Watchdog
@@ -32,7 +34,6 @@ STOP_SIGNALS = tuple(
     for name in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR", "STKFLT"]
     if hasattr(signal, f"SIG{name}")
 )
-INPUT_AHEAD = 1 << 16  # bytes that may be read before the guest takes them
 READERS_S = 0.2  # that readers have to take what was printed
 STOP_S = 0.4  # that the machine has to stop; if it waits for something longer, it is left behind
 FINISH_S = 0.6  # and then for writing the report
@@ -58,8 +59,8 @@ class Ending:
 
 
 class Session(Observer):
-    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `source`: its input.
-    `always_waits`: the guest's idle time passes in real time even when the input has ended.
+    """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `source`: its input. `ports`: that of more
+    serial ports. `always_waits`: the guest's idle time passes in real time even when the input has ended.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
@@ -72,12 +73,13 @@ class Session(Observer):
         ending: Ending,
         watchdog: Watchdog,
         always_waits: bool = False,
+        ports: Sequence[PortInput] = (),
     ) -> None:
         self.machine = machine
         self._always_waits = always_waits
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
-        self._input = source
+        self._input, self._ports = source, ports
         self._status: Status | None = None  # when it was last asked for
         self._terminal = Terminal(source.fd) if isinstance(source, Input) and source.fd is not None else None
         self._keys = KeyParser()
@@ -216,7 +218,10 @@ class Session(Observer):
                 self._input_full = True  # set before looking, so that input taken meanwhile wakes this thread up
                 self._input_full = not self.interactive and self.machine.input_backlog >= INPUT_AHEAD
                 at_hand = self._input.watch(selector, not self._input_full)
-                patience = [each for each in (remaining, self._input.look_again_s) if each is not None]
+                for port in self._ports:
+                    port.watch(selector)
+                look_again = [each.look_again_s for each in (self._input, *self._ports)]
+                patience = [each for each in (remaining, *look_again) if each is not None]
                 events = {key.fd for key, _ in selector.select(0 if at_hand else min(patience, default=None))}
                 if self._wake_read in events:
                     os.read(self._wake_read, 4096)
@@ -225,10 +230,13 @@ class Session(Observer):
                     say("dwcvmm: the power button was pressed; a second SIGTERM ends the guest at once")
                 if at_hand or self._input.has_come(events):
                     self._read_input()
+                for port in self._ports:
+                    port.attend(events)
 
     def input_taken(self) -> None:
         """On the machine's thread."""
-        if self._input_full and self.machine.input_backlog < INPUT_AHEAD:
+        has_room = self._input_full and self.machine.input_backlog < INPUT_AHEAD
+        if has_room or any(port.has_room_again for port in self._ports):
             self._wake()
 
     def _read_input(self) -> None:

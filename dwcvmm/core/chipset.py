@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dwcvmm.core._binding import CData, ffi, lib
-from dwcvmm.core.enums import IO_BYTES, KvmExit, PowerEnd
+from dwcvmm.core.enums import IO_BYTES, UARTS, KvmExit, PowerEnd
 from dwcvmm.core.fields import Number, View
-from dwcvmm.core.pcdevices import NS_PER_S, IoApic, Lapic, Pci, Pic, Pit, Rtc, Uart
+from dwcvmm.core.pcdevices import NS_PER_S, IoApic, Lapic, Pci, Pic, Pit, Rtc, Sent, Uart
 from dwcvmm.core.state import Exit
 
 
@@ -58,18 +58,21 @@ class VirtioFunction(View):
 class Chipset(View):
     """The chipset of an engine; made without arguments, one by itself for unit tests: call `power_on` first."""
 
-    __slots__ = ("ioapic", "lapic", "pci", "pic", "pit", "rtc", "uart")
+    __slots__ = ("ioapic", "lapic", "pci", "pic", "pit", "rtc", "sent", "uarts")
 
     def __init__(self, c: CData = None, owner: object = None) -> None:
         super().__init__(c or ffi.new("struct dwc_pc *"), owner)
         parts = {name: ffi.addressof(self._c, name) for name in self.__slots__}
         self.pic, self.pit = Pic(parts["pic"], self), Pit(parts["pit"], self)
         self.ioapic, self.lapic = IoApic(parts["ioapic"], self), Lapic(parts["lapic"], self)
-        self.rtc, self.pci, self.uart = Rtc(parts["rtc"], self), Pci(parts["pci"], self), Uart(parts["uart"], self)
+        self.rtc, self.pci, self.sent = Rtc(parts["rtc"], self), Pci(parts["pci"], self), Sent(parts["sent"], self)
+        self.uarts = tuple(Uart(ffi.addressof(self._c, "uarts", index), self) for index in range(UARTS))
 
-    def power_on(self, date_ns: int) -> None:
-        """Put all devices into their state after reset. The clock shows `date_ns` (since 1970, UTC) at guest time 0."""
-        lib.dwc_pc_init(self._c, *divmod(date_ns, NS_PER_S))
+    def power_on(self, date_ns: int, serial_ports: int = 1) -> None:
+        """Put all devices into their state after reset. The clock shows `date_ns` (since 1970, UTC) at guest time 0.
+        `serial_ports`: so many of COM1 to COM4 are there.
+        """
+        lib.dwc_pc_init(self._c, *divmod(date_ns, NS_PER_S), serial_ports)
 
     def serve(self, access: Exit, now_ns: int) -> bytes | None:
         """The answer to a port or memory access (zeros for a write); None if no device in C has that address."""

@@ -383,17 +383,18 @@ class Core(View):
 
     # devices
 
-    def give_uart_input(self, data: bytes, more: bool) -> int:
-        """Give the guest input. Returns how many bytes the FIFO has taken. `more`: more input waits besides `data`. If
-        some is left, run() returns with ATTENTION when there is room.
+    def give_uart_input(self, port: int, data: bytes, more: bool) -> int:
+        """Give the guest input at a serial port; 0 is COM1. Returns how many bytes the FIFO has taken. `more`: more
+        input waits besides `data`. If some is left, run() returns with ATTENTION when there is room.
         """
-        taken = self.chipset.uart.receive(data)
-        self._c.requests.has_backlog = more or taken < len(data)
+        taken = self.chipset.uarts[port].receive(data)
+        waits = more or taken < len(data)
+        self._c.requests.backlog = self._c.requests.backlog & ~(1 << port) | waits << port
         return taken
 
-    def drain_uart(self) -> bytes:
-        """Take what the guest has sent since the last call."""
-        return self.chipset.uart.drain() if self._c.pc.uart.tx_count else b""
+    def drain_uarts(self) -> dict[int, bytes]:
+        """Take what the guest has sent since the last call, by serial port; 0 is COM1."""
+        return self.chipset.sent.drain() if self._c.pc.sent.count else {}
 
     # visits and fault injection
 

@@ -15,8 +15,10 @@ MAX_SITES: int = lib.DWC_MAX_SITES
 MAX_DIFFS: int = lib.DWC_MAX_DIFFS
 LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
 NEVER = (1 << 64) - 1  # an element or a time that never comes
-DEVICE_BYTES: int = lib.DWC_PC_BYTES  # of the devices in C, without what the serial port has sent
-UART_TX: int = lib.DWC_UART_TX  # bytes that wait to be drained, at most
+DEVICE_BYTES: int = lib.DWC_PC_BYTES  # of the devices in C, without what the serial ports have sent
+UARTS: int = lib.DWC_UARTS  # serial ports, at most
+SENT_BYTES: int = lib.DWC_SENT_BYTES  # room for what serial ports have sent and the host has not taken
+SENT_HEAD: int = lib.DWC_SENT_HEAD  # of each run of bytes in it
 
 
 VIRTIO_BYTES: int = lib.DWC_VIRTIO_BYTES  # of a virtio device's memory
@@ -30,7 +32,7 @@ class Stop(IntEnum):
     """Why the core returns to Python (cbits/status.h)."""
 
     EXIT = lib.DWC_STOP_EXIT  # a committed exit that no device in C can serve
-    CONSOLE = lib.DWC_STOP_CONSOLE  # the UART has output to drain
+    CONSOLE = lib.DWC_STOP_CONSOLE  # a serial port has sent something: drain it
     DIVERGED = lib.DWC_STOP_DIVERGED
     TIME_LIMIT = lib.DWC_STOP_TIME_LIMIT  # neither replica reached a natural end in time: nothing is committed
     REQUESTED = lib.DWC_STOP_REQUESTED  # a stop was requested; the current element is not committed

@@ -5,7 +5,7 @@ after reset, for unit tests. Times are nanoseconds of the guest clock; offsets c
 from __future__ import annotations
 
 from dwcvmm.core._binding import CData, ffi, lib
-from dwcvmm.core.enums import UART_TX
+from dwcvmm.core.enums import SENT_HEAD
 from dwcvmm.core.fields import Flag, Number, View
 from dwcvmm.errors import InternalError
 
@@ -201,7 +201,6 @@ class Uart(View):
     """The 16550A."""
 
     __slots__ = ()
-    waiting = Number("tx_count")  # bytes that the guest has sent and that have not been drained
     received = Number("rx_count")  # bytes in its FIFO that the guest has not read
 
     def __init__(self, c: CData = None, owner: object = None) -> None:
@@ -212,27 +211,46 @@ class Uart(View):
     def read(self, offset: int) -> int:
         return int(lib.dwc_uart_read(self._c, offset))
 
-    def write(self, offset: int, value: int) -> None:
-        lib.dwc_uart_write(self._c, offset, value)
+    def write(self, offset: int, value: int) -> bool:
+        """Returns whether this has sent `value`."""
+        return bool(lib.dwc_uart_write(self._c, offset, value))
 
     @property
     def irq(self) -> bool:
         """Level of its line."""
         return bool(lib.dwc_uart_irq(self._c))
 
-    @property
-    def wants_drain(self) -> bool:
-        return bool(lib.dwc_uart_wants_drain(self._c))
-
-    def drain(self) -> bytes:
-        """Take all that the guest has sent since the last call."""
-        buffer = ffi.new("uint8_t[]", UART_TX)
-        return bytes(ffi.buffer(buffer, lib.dwc_uart_drain(self._c, buffer, UART_TX)))
-
     def receive(self, data: bytes) -> int:
         """Give the guest input. Returns how many bytes the FIFO has taken."""
         return int(lib.dwc_uart_receive(self._c, data, len(data)))
 
+
+class Sent(View):
+    """What the serial ports have sent (cbits/pc/sent.h). Ports are by index: 0 is COM1."""
+
+    __slots__ = ()
+    waiting = Number("count")  # bytes that have not been drained, with the heads of their runs
+
+    def __init__(self, c: CData = None, owner: object = None) -> None:
+        super().__init__(c or ffi.new("struct dwc_sent *"), owner)
+
+    def add(self, port: int, value: int) -> None:
+        lib.dwc_sent_add(self._c, port, value)
+
+    @property
+    def wants_drain(self) -> bool:
+        return bool(lib.dwc_sent_wants_drain(self._c))
+
+    def drain(self) -> dict[int, bytes]:
+        """Take all since the last call: the bytes of each port that has sent some."""
+        content, at, by_port = bytes(ffi.buffer(self._c.runs, self._c.count)), 0, dict[int, bytes]()
+        lib.dwc_sent_clear(self._c)
+        while at < len(content):
+            port, end = content[at], at + SENT_HEAD + content[at + 1]
+            by_port[port] = by_port.get(port, b"") + content[at + SENT_HEAD : end]
+            at = end
+        return by_port
+
     def upset(self, at: int, mask: int) -> None:
-        """Fault injection: flip bits in byte `at` of those that wait."""
-        self._c.tx[at] ^= mask
+        """Fault injection: flip bits in byte `at` of the first run that waits."""
+        self._c.runs[SENT_HEAD + at] ^= mask

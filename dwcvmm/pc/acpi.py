@@ -79,19 +79,24 @@ def mcfg() -> bytes:
     return table(b"MCFG", 1, struct.pack("<8xQHBB4x", layout.ECAM, 0, 0, layout.PCI_BUSES - 1))
 
 
-def dsdt() -> bytes:
-    """Sleep state S5 (off), PCI, the mainboard's own resources, the serial port and the clock."""
+def _serial(number: int) -> bytes:
+    port, irq = layout.SERIAL[number - 1]
+    return aml.device(
+        f"COM{number}",
+        aml.name("_HID", aml.eisa_id("PNP0501")),
+        aml.name("_UID", aml.integer(number)),
+        aml.resources(aml.io_ports(port, 8), aml.irq(irq)),
+    )
+
+
+def dsdt(serial_ports: int) -> bytes:
+    """Sleep state S5 (off), PCI, the mainboard's own resources, the serial ports and the clock."""
     board = aml.device(
         "MBRD",
         aml.name("_HID", aml.eisa_id("PNP0C02")),
         aml.resources(aml.fixed_memory(layout.ECAM, layout.ECAM_BYTES)),
     )
-    serial = aml.device(
-        "COM1",
-        aml.name("_HID", aml.eisa_id("PNP0501")),
-        aml.name("_UID", aml.integer(1)),
-        aml.resources(aml.io_ports(layout.COM1, 8), aml.irq(layout.COM1_IRQ)),
-    )
+    serial = b"".join(map(_serial, range(1, serial_ports + 1)))
     clock = aml.device(
         "RTC_",
         aml.name("_HID", aml.eisa_id("PNP0B00")),
@@ -160,7 +165,7 @@ def rsdp(rsdt_at: int, xsdt_at: int) -> bytes:
     return bytes(new)
 
 
-def place_tables(memory: GuestMemory, start: int, room_bytes: int) -> bytes:
+def place_tables(memory: GuestMemory, start: int, room_bytes: int, serial_ports: int) -> bytes:
     """Write all tables from a guest physical address on, 64-byte aligned; returns the root pointer to them."""
     at = start
 
@@ -170,7 +175,7 @@ def place_tables(memory: GuestMemory, start: int, room_bytes: int) -> bytes:
         memory.write(where, content)
         return where
 
-    tables = [place(fadt(place(facs()), place(dsdt()))), place(madt()), place(mcfg())]
+    tables = [place(fadt(place(facs()), place(dsdt(serial_ports)))), place(madt()), place(mcfg())]
     rsdt = place(table(b"RSDT", 1, struct.pack(f"<{len(tables)}I", *tables)))
     xsdt = place(table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
     if at > start + room_bytes:
@@ -178,12 +183,13 @@ def place_tables(memory: GuestMemory, start: int, room_bytes: int) -> bytes:
     return rsdp(rsdt, xsdt)
 
 
-def place_firmware(memory: GuestMemory) -> bytes:
+def place_firmware(memory: GuestMemory, serial_ports: int = 1) -> bytes:
     """Write the tables and the BIOS data area; returns the root pointer."""
-    pointer = place_tables(memory, TABLES, layout.BIOS_END - TABLES)
+    pointer = place_tables(memory, TABLES, layout.BIOS_END - TABLES, serial_ports)
     memory.write(RSDP, pointer)
-    one_serial_port = 1 << 9  # equipment word, bits 11 to 9
-    memory.write(layout.BDA, struct.pack("<H", layout.COM1))
-    memory.write(layout.BDA + 0x0E, struct.pack("<HHBH", layout.EBDA >> 4, one_serial_port, 0, layout.EBDA >> 10))
+    equipment = serial_ports << 9  # bits 11 to 9
+    ports = (port for port, _ in layout.SERIAL[:serial_ports])
+    memory.write(layout.BDA, struct.pack(f"<{serial_ports}H", *ports))
+    memory.write(layout.BDA + 0x0E, struct.pack("<HHBH", layout.EBDA >> 4, equipment, 0, layout.EBDA >> 10))
     memory.write(layout.EBDA, struct.pack("<B", layout.EBDA_BYTES >> 10))
     return pointer

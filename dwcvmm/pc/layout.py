@@ -20,7 +20,8 @@ PM1_EVENT, PM1_CONTROL, PM_TIMER = 0x600, 0x604, 0x608  # as on QEMU's machines
 FW_CFG = 0x510
 I8042, SYSTEM_CONTROL, DEBUG_EXIT = 0x60, 0x92, 0xF4
 RESET_PORT, RESET_VALUE = 0xCF9, 0x06  # a byte within PCI's address register
-COM1, COM1_IRQ = 0x3F8, 4
+COM1 = 0x3F8
+SERIAL = ((COM1, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # COM1 to COM4, and their interrupts
 RTC, RTC_IRQ = 0x70, 8
 TIMER_GSI, SCI = 2, 9  # of the 8254 (ISA interrupt 0); of ACPI
 

@@ -22,7 +22,10 @@ class Observer(EngineObserver):
         """
 
     def console(self, data: bytes) -> None:
-        """The guest has printed `data` to the serial port or the virtio console."""
+        """The guest has printed `data` to COM1 or the virtio console."""
+
+    def serial(self, port: int, data: bytes) -> None:
+        """The guest has sent `data` by another serial port: 2 is COM2."""
 
     def attention(self) -> None:
         """Called between two elements after request_attention(). The guest goes on when this returns."""
@@ -95,6 +98,10 @@ class Observers(Observer):
     def console(self, data: bytes) -> None:
         for observer in self._all:
             observer.console(data)
+
+    def serial(self, port: int, data: bytes) -> None:
+        for observer in self._all:
+            observer.serial(port, data)
 
     def attention(self) -> None:
         for observer in self._all:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +33,10 @@ from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
+from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
-INPUT_PIECE = 64  # bytes: more than the serial port's FIFO takes at a time
 POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
@@ -56,6 +55,7 @@ class PcConfig:
     date_ns: int = FIXED_NS  # of the PC's clock at guest time 0: nanoseconds since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
     image: bytes | None = None  # the kernel's content, if it has been read already
+    serial_ports: int = 1  # COM1 and those after it
 
 
 class PC:
@@ -70,7 +70,6 @@ class PC:
         self._ends: list[Outcome] = []  # the first one counts: another thread may append one at the same time
         self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
-        self._input, self._input_lock = bytearray(), threading.Lock()
         self._button_pressed = False
         self._close_after = config.close_after
         self.injector: Injector | None = None
@@ -84,6 +83,7 @@ class PC:
     def _build(self, made: ExitStack) -> None:
         config = self.config
         ram_bytes = check_size(config.memory_bytes)
+        check_count(config.serial_ports)
         image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
         self.kernel_sha256 = hashlib.sha256(image).hexdigest()
         system = System()
@@ -94,9 +94,10 @@ class PC:
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core = self.replicas.core
-        power_on(self.core.chipset, config.date_ns, ram_bytes)
+        self.serial = SerialPorts(self.core, config.serial_ports, self.observers)
+        power_on(self.core.chipset, config.date_ns, ram_bytes, config.serial_ports)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
-        rsdp = acpi.place_firmware(self.memory)
+        rsdp = acpi.place_firmware(self.memory, config.serial_ports)
         files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
         start = load_guest(self.memory, files)
         if start.rom:
@@ -136,7 +137,7 @@ class PC:
         self.fw_cfg: fwcfg.FirmwareConfig | None = None
         if start.mode is entry.Mode.REAL16:
             for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
-            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices)
+            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices, config.serial_ports)
             self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
         self.ports.add(layout.I8042, 1, keyboard)
@@ -197,7 +198,7 @@ class PC:
                 break
             committed = self.core.committed
             stop = self.engine.run(committed + 1 if devices_wait or each else last)
-            self._drain()
+            self.serial.drain()
             if each and self.core.committed != committed:
                 self.observers.element(committed + 1)
             if stop is Stop.LIMIT and self.core.committed != last:
@@ -286,16 +287,17 @@ class PC:
         if self.outcome:
             raise MachineStateError(f"the guest of this machine has ended ({self.outcome}): make another one")
 
-    def send_input(self, data: bytes) -> None:
-        """Send bytes to the serial port, from any thread. They wait for room in its FIFO."""
-        with self._input_lock:
-            self._input += data
+    def send_input(self, data: bytes, port: int = COM1) -> None:
+        """Send bytes to a serial port, from any thread. They wait for room in its FIFO. Raises ConfigError if there is
+        no such port.
+        """
+        self.serial.send(data, port)
         self.request_attention()
 
     @property
     def input_backlog(self) -> int:
-        """Bytes of input that the guest has not taken yet."""
-        return len(self._input) + self.virtio.input_backlog
+        """Bytes of input for the console that the guest has not taken yet."""
+        return self.serial.backlog(COM1) + self.virtio.input_backlog
 
     def press_power_button(self) -> bool:
         """From any thread, and from a signal handler: press it before the next element. Returns whether the guest has
@@ -333,22 +335,15 @@ class PC:
 
     def _feed(self) -> None:
         self.virtio.attend_networks()
-        with self._input_lock:
-            if self.virtio.takes_input:
-                self.virtio.receive(bytes(self._input))
-                self._input.clear()
-            piece = bytes(self._input[:INPUT_PIECE])
-            del self._input[: self.core.give_uart_input(piece, more=len(self._input) > len(piece))]
+        if self.virtio.takes_input:
+            self.virtio.receive(self.serial.take(COM1))
+        self.serial.feed()
         self.observers.input_taken()
 
     def _press(self) -> None:
         if self._button_pressed:
             self._button_pressed = False
             self.core.chipset.press_power_button()
-
-    def _drain(self) -> None:
-        if sent := self.core.drain_uart():
-            self.observers.console(sent)
 
     def _serve(self, exit_: Exit) -> None:
         if exit_.reason == KvmExit.IO:

@@ -40,7 +40,7 @@ def planted(program: str, *arguments: str | Path, **environment: str) -> subproc
 
 @needs_kvm
 def test_a_bug_says_that_it_is_one_and_the_report_is_written(kernel: Path, tmp_path: Path) -> None:
-    bug = "from dwcvmm.pc.pc import PC\ndef fail(self): raise KeyError('x')\nPC._drain = fail"
+    bug = "from dwcvmm.pc.serialports import SerialPorts\ndef fail(self): raise KeyError('x')\nSerialPorts.drain = fail"
     command = ("run", "--kernel", kernel, "--memory", "16M", "--report", tmp_path / "r.json")
     done = planted(bug, *command)
     assert done.returncode == ExitCode.INTERNAL

@@ -85,6 +85,7 @@ def place(guests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xf7\x66\xba\xf8\x03\xec\xee\xeb\xf0"
     )
     (path / "chatter.bin").write_bytes(b"\xb0\x0a\x66\xba\xf8\x03\xee\xeb\xfd")  # newlines for ever
+    (path / "chatter2.bin").write_bytes(b"\xb0\x0a\x66\xba\xf8\x02\xee\xeb\xfd")  # the same at COM2
     shutil.copy(guests / "multiboot.bin", path)
     (path / "image.bin").write_bytes(bytes(1 << 16))
     os.mkfifo(path / "unread.bin")
@@ -154,6 +155,9 @@ CASES = [
     Case("--kernel {chatter} --console {unread} --strategy off", (TIMEOUT,)),
     Case("--kernel {guest} --console /dev/full", (UNFIT,), says="cannot write the console to /dev/full"),
     Case("--kernel {guest} --console .", (CONFIG,), says="Is a directory"),
+    Case("--kernel {guest} --serial {fifo}", (TIMEOUT,), says="nobody reads"),
+    Case("--kernel {chatter2} --serial {unread}", (TIMEOUT,)),
+    Case("--kernel {chatter2} --serial /dev/full", (UNFIT,), says="cannot write COM2 to /dev/full"),
     Case("--kernel {chatter}", (TIMEOUT,), stdout=Place.stuck_pipe),
     Case("--kernel {chatter}", (TIMEOUT,), stdout=Place.slow_pipe),
     Case("--kernel {guest}", (OK,), stdout=Place.slow_pipe, timeout_s=LONG_S),
@@ -218,8 +222,8 @@ def test_a_disk_that_does_not_answer_is_left_behind(place: Place) -> None:
     report = place.path / "held.json"
     program = (
         "import sys, time\n"
-        "from dwcvmm.pc.pc import PC\n"
-        "PC._drain = lambda self: time.sleep(1000)\n"
+        "from dwcvmm.pc.serialports import SerialPorts\n"
+        "SerialPorts.drain = lambda self: time.sleep(1000)\n"
         "from dwcvmm.cli.main import main; main()\n"
     )
     command = [*COMMAND[:-1], program, "run", "--kernel", place["guest"], "--memory", "16M"]

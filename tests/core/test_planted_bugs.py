@@ -14,7 +14,7 @@ from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 
 NAMES = ("single_bit", "scrub", "points", "inner_exits")
 SINGLE_BIT, SCRUB, POINTS, INNER = (f"tests/faults/test_{name}.py" for name in NAMES)
-NET = "tests/unit/test_net.py"
+NET, SERIAL = "tests/unit/test_net.py", "tests/guest/test_serial.py"
 IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
@@ -92,6 +92,20 @@ BUGS = {
         "\treturn 1 || (!a->inner.pc && !b->inner.pc) ||",
         f"{INNER}::test_device_state",
         "e1-sequential",
+    ),
+    "all serial ports send by the first": Bug(
+        "cbits/pc/pc.c",
+        "dwc_sent_add(&pc->sent, index,",
+        "dwc_sent_add(&pc->sent, 0,",
+        f"{SERIAL}::test_two_ports",
+        "sequential-slice",
+    ),
+    "input of the second serial port is forgotten": Bug(
+        "cbits/element/between.c",
+        "i = 0; e->requests.backlog >> i; i++",
+        "i = 0; i < 1; i++",
+        f"{SERIAL}::test_two_ports",
+        "sequential-slice",
     ),
     "inner exits are not compared": Bug(
         "cbits/replica/inner.c",

@@ -234,12 +234,12 @@ def test_comparison_that_sees_something_else(boot: StartGuest, strategy: Strateg
 def test_device_state_is_not_protected(boot: StartGuest) -> None:
     """VMM memory: a character that waits in the UART is changed, and leaves the machine so."""
     booted = boot("ring3", Strategy.SEQUENTIAL)
-    uart = booted.machine.core.chipset.uart
+    sent = booted.machine.core.chipset.sent
 
     def disturb() -> bool:
-        if uart.waiting:
-            uart.upset(0, 1)
-        return bool(uart.waiting)
+        if sent.waiting:
+            sent.upset(0, 1)
+        return bool(sent.waiting)
 
     booted.machine.engine.visitors.insert(0, Once(0, disturb))
     assert booted.machine.run() is Outcome.POWEROFF

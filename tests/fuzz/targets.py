@@ -209,7 +209,7 @@ def virtio_net(data: bytes) -> None:
 def registers(data: bytes) -> None:
     """Ports and memory of the devices, in Python and in C, while time passes."""
     pc, now = Chipset(), 0
-    power_on(pc, 0, 64 << 20)
+    power_on(pc, 0, 64 << 20, serial_ports=4)
     keyboard = KeyboardController(lambda: None, pc.set_irq_line)
     devices = VirtioDevices(VirtioConfig(rng=True), pc, NO_RAM, lambda content: None, lambda: False)
     ports, memory = (Bus(limit, CoreDevices(pc, limit != PORTS, lambda: now, devices)) for limit in (PORTS, PHYSICAL))
@@ -223,6 +223,7 @@ def registers(data: bytes) -> None:
         (ports, layout.PM1_EVENT, 12),
         (memory, layout.PCI_MEMORY, 0x8000),
         (keyboard, 0, 5),
+        (ports, layout.SERIAL[3][0], 0x118),  # to COM1's last
     ]
     for what, small, at, value in _records(data):
         device, first, length = places[what % len(places)]

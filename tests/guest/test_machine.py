@@ -495,6 +495,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "stop": (lambda machine: machine.stop(Outcome.CRASH), None, None),
     "send_input": (lambda machine: machine.send_input(b"abc"), None, None),
     "input_backlog": (lambda machine: machine.input_backlog, None, None),
+    "serial_backlog": (lambda machine: machine.serial_backlog(1), None, None),
     "power_button": (Machine.power_button, None, None),
     "power_button_enabled": (lambda machine: machine.power_button_enabled, None, None),
     "pause": (Machine.pause, None, None),
@@ -515,7 +516,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
 SHOWN = {
     "registers": "apic_base", "read_memory": b"\0\0", "translate": FREE, "describe": True, "report": True,
     "status": True,
-    "pc": 16 << 20, "input_backlog": 0, "seconds": True, "remarks": [],
+    "pc": 16 << 20, "input_backlog": 0, "serial_backlog": 0, "seconds": True, "remarks": [],
     "power_button": False, "power_button_enabled": False, "paused": False, "wait_paused": False,
 }  # fmt: skip
 
@@ -559,7 +560,8 @@ def test_each_call_after_the_end_and_after_close(
                     with pytest.raises(MachineStateError, match=refused):
                         call(machine)
                 elif closed or name != "close":
-                    backlog = {"input_backlog": 6 if closed else 3, "closed": closed}
+                    waits = 6 if closed else 3
+                    backlog = {"input_backlog": waits, "serial_backlog": waits, "closed": closed}
                     assert call(machine) == (shown | backlog).get(name), name
             machine.close()
 
@@ -572,7 +574,7 @@ def test_each_call_before_the_first_run(guests: Path, strategy: Strategy) -> Non
     shown = SHOWN | {"elements": 0, "outcome": None, "result": None, "closed": False, "input_backlog": 3}
     with ports(guests, strategy=strategy) as machine:
         machine.read_memory(FREE, 2)
-        for name in CALLS.keys() - running - {"write_memory", "send_input", "input_backlog"}:
+        for name in CALLS.keys() - running - {"write_memory", "send_input", "input_backlog", "serial_backlog"}:
             assert CALLS[name][0](machine) == shown.get(name), name
         machine.write_memory(FREE, b"x")
         machine.send_input(b"abc")

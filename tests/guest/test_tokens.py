@@ -16,7 +16,7 @@ GUESTS = (
     *("ports", "exits", "rep", "mmio", "untouched", "ring3", "triple", "paging", "paging3", "fpu"),
     *("transfers", "interrupts", "apic", "nmi", "msrs", "rdtsc", "rdtsc3", "smap", "compat", "debug"),
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
-    *("rtc", "kbd", "pit", "pciscan", "pcireads", "cmpxchg", "refused"),
+    *("rtc", "kbd", "pit", "serial", "pciscan", "pcireads", "cmpxchg", "refused"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
     *("memory", "returns", "polls"),
 )

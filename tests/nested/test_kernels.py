@@ -116,14 +116,16 @@ def under(strategies: tuple[str, ...], name: str, arguments: str, until: str = "
 
 
 BY_ACPI = ("Using IOAPIC for interrupt routing", "Switched to clocksource acpi_pm")
+COM2 = "ttyS1 at I/O 0x2f8 (irq = 3, base_baud = 115200) is a 16550A"
 LINUX: dict[str, tuple[str, tuple[str, ...]]] = {  # options, and lines that it must print
     "parallel": ("--strategy parallel", BY_ACPI),
     "sites": ("--strategy sequential --tsc sites", BY_ACPI),
-    "legacy": ("--strategy sequential --legacy-pc", ("ACPI: Interpreter disabled",)),
+    "legacy": ("--strategy sequential --legacy-pc", ("ACPI: Interpreter disabled", COM2)),
     # the last 256 MiB lie from 4 GiB on
     "high": ("--strategy sequential --memory 3G", (*BY_ACPI, "[mem 0x0000000100000000-0x000000010fffffff] usable")),
-    "qboot": ("--strategy sequential --bios /usr/share/qemu/qboot.rom", BY_ACPI),
+    "qboot": ("--strategy sequential --bios /usr/share/qemu/qboot.rom", (*BY_ACPI, COM2)),
 }
+WITH_COM2 = ("legacy", "qboot")
 MACH_PANICS, IPXE_STARTS = "No bootstrap code loaded with the kernel!", "iPXE initialising devices"
 POWER_WAITS = "DWCVMM-WAITS"
 OF_32_BITS = {"686": "off", "686-pae": "sequential"}
@@ -134,9 +136,10 @@ def linux() -> Results:
     """Linux in many ways. The kernel with virtio devices runs as scripts/kernels runs it."""
     files, files32 = built("linux"), built("linux32")
     built("virtio")
+    com2 = {way: f"--append dwc.serial --serial {ROOT}/build/nested-linux/linux-{way}.com2" for way in WITH_COM2}
     boots = [
-        Boot(f"linux-{name}", f"--kernel {files}/vmlinuz --initrd {files}/initramfs.cpio {options}")
-        for name, (options, _) in LINUX.items()
+        Boot(f"linux-{way}", f"--kernel {files}/vmlinuz --initrd {files}/initramfs.cpio {options} {com2.get(way, '')}")
+        for way, (options, _) in LINUX.items()
     ]
     for name, strategy in OF_32_BITS.items():
         kernel = f"--kernel {files32}/vmlinuz-{name} --initrd {files32}/initramfs.cpio"
@@ -179,6 +182,13 @@ def test_linux_boots(linux: Results, way: str) -> None:
     report = linux.report(f"linux-{way}")
     assert complaints(report) == []
     assert report.host.kvm_module == "kvm_amd"
+
+
+@in_linux
+@pytest.mark.parametrize("way", WITH_COM2)
+def test_a_program_of_linux_writes_to_a_second_serial_port(linux: Results, way: str) -> None:
+    """Its driver sends by interrupts, which come through the 8259, or through the IO-APIC."""
+    assert (linux.directory / f"linux-{way}.com2").read_bytes() == b"DWCVMM-SERIAL\r\n"
 
 
 @in_linux

@@ -11,10 +11,10 @@ from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 class Board:
     """A PC and the guest clock."""
 
-    def __init__(self, pc: Chipset | None = None, now_ns: int = 0) -> None:
+    def __init__(self, pc: Chipset | None = None, now_ns: int = 0, serial_ports: int = 1) -> None:
         self.pc, self.now_ns = pc or Chipset(), now_ns
         if not pc:
-            power_on(self.pc, FIXED_NS, 64 << 20)
+            power_on(self.pc, FIXED_NS, 64 << 20, serial_ports)
 
 
 def access(board: Board, port: int, size: int, *values: int, count: int = 1) -> list[int] | None:

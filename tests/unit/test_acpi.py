@@ -17,10 +17,10 @@ from dwcvmm.pc import acpi, aml, layout
 LAST_OF_OLD_RSDP = 20
 
 
-def tables() -> dict[bytes, bytes]:
+def tables(serial_ports: int = 1) -> dict[bytes, bytes]:
     """By signature, found as a kernel does: from the root pointer."""
     memory, ram = memory_of(2 * MIB)
-    acpi.place_firmware(memory)
+    acpi.place_firmware(memory, serial_ports)
     pointer = bytes(ram[layout.BIOS : layout.BIOS + 36])
     assert pointer[:8] == b"RSD PTR "
     assert sum(pointer[:LAST_OF_OLD_RSDP]) & 0xFF == sum(pointer) & 0xFF == 0
@@ -57,22 +57,25 @@ def test_sums_and_links() -> None:
     assert len(found[b"FACS"]) == 64
 
 
-def test_the_bios_data_area_names_the_serial_port() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_bios_data_area_names_the_serial_ports(count: int) -> None:
     memory, ram = memory_of(2 * MIB)
-    acpi.place_firmware(memory)
-    port, (segment, equipment), (kib,) = (
-        struct.unpack_from("<H", ram, 0x400)[0],
+    acpi.place_firmware(memory, count)
+    ports, (segment, equipment), (kib,) = (
+        struct.unpack_from("<4H", ram, 0x400),
         struct.unpack_from("<HH", ram, 0x40E),
         struct.unpack_from("<H", ram, 0x413),
     )
-    assert (port, segment << 4, equipment >> 9 & 7, kib) == (0x3F8, 0x9FC00, 1, 639)
+    assert ports == (*(0x3F8, 0x2F8, 0x3E8, 0x2E8)[:count], *(0,) * (4 - count))
+    assert (segment << 4, equipment >> 9 & 7, kib) == (0x9FC00, count, 639)
 
 
-def test_acpica_reads_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("serial_ports", [1, 4])
+def test_acpica_reads_them(tmp_path: Path, serial_ports: int) -> None:
     iasl = shutil.which("iasl")
     if iasl is None:
         pytest.skip("there is no iasl: install acpica-tools")
-    for signature, content in tables().items():
+    for signature, content in tables(serial_ports).items():
         if signature in (b"RSDT", b"XSDT"):
             continue
         file = tmp_path / f"{signature.decode()}.dat"
@@ -84,12 +87,14 @@ def test_acpica_reads_them(tmp_path: Path) -> None:
             assert word not in said, said
     source = tmp_path / "DSDT.dsl"
     text = source.read_text()
-    assert 'EisaId ("PNP0501")' in text and 'EisaId ("PNP0B00")' in text
-    assert "_S5" in text and "0x03F8" in text
+    assert text.count('EisaId ("PNP0501")') == serial_ports
+    assert [f"Device (COM{number})" in text for number in (1, 2, 3, 4)] == [n < serial_ports for n in range(4)]
+    assert 'EisaId ("PNP0B00")' in text
+    assert "_S5" in text and "0x03F8" in text and ("0x02E8" in text) == (serial_ports == 4)
     compiled = subprocess.run([iasl, "-p", tmp_path / "again", source], capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stdout
     again = (tmp_path / "again.aml").read_bytes()
-    assert again[36:] == tables()[b"DSDT"][36:], "what the compiler makes of it is what is here"
+    assert again[36:] == tables(serial_ports)[b"DSDT"][36:], "what the compiler makes of it is what is here"
 
 
 @given(st.integers(0, 2**20))

@@ -117,9 +117,9 @@ def test_what_is_to_be_upset_is_the_cores_own() -> None:
     assert core.checkpoint_state.regs.rbx == 5
     chipset = Chipset()
     chipset.power_on(0)
-    chipset.uart.write(0, ord("a"))
-    chipset.uart.upset(0, 2)
-    assert chipset.uart.drain() == b"c"
+    chipset.sent.add(0, ord("a"))
+    chipset.sent.upset(0, 2)
+    assert chipset.sent.drain() == {0: b"c"}
 
 
 def declared() -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcvmm.core.enums import UART_TX
-from dwcvmm.core.pcdevices import Pic, Uart
+from dwcvmm.core.enums import SENT_BYTES
+from dwcvmm.core.pcdevices import Pic, Sent, Uart
 
 MASTER, SLAVE = 0x20, 0xA0
 
@@ -74,19 +74,36 @@ def test_uart_sends_and_raises_thre() -> None:
     assert uart.irq
     assert uart.read(2) & 0xF == 2
     assert not uart.irq, "reading IIR clears it"
-    for byte in b"hi\n":
-        uart.write(0, byte)
-    assert uart.wants_drain
-    assert uart.drain() == b"hi\n"
+    assert uart.write(0, ord("h"))
+    assert uart.irq, "it is sent at once"
+    uart.write(3, 0x80)
+    assert not uart.write(0, 1), "the divisor"
+    uart.write(3, 3)
+    uart.write(4, 0x10)
+    assert not uart.write(0, 1), "loopback"
 
 
-def test_uart_drops_what_nobody_drains() -> None:
-    uart = Uart()
-    room = UART_TX
-    for i in range(2 * room):
-        uart.write(0, i & 0xFF)
-    assert uart.waiting == room
-    assert uart.drain() == bytes(i & 0xFF for i in range(room))
+def test_sent_bytes_are_dropped_when_nobody_drains_them() -> None:
+    sent, pattern = Sent(), bytes(i & 0xFF for i in range(2 * SENT_BYTES))
+    for byte in pattern:
+        sent.add(0, byte)
+    assert SENT_BYTES - 3 < sent.waiting <= SENT_BYTES
+    ((port, data),) = sent.drain().items()
+    assert port == 0 and len(data) > SENT_BYTES * 255 // 257 - 3 and data == pattern[: len(data)]
+    assert sent.drain() == {} and not sent.wants_drain
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(min_size=1, max_size=700)), max_size=8))
+def test_sent_bytes_are_those_of_their_ports(pieces: list[tuple[int, bytes]]) -> None:
+    sent = Sent()
+    for port, data in pieces:
+        for byte in data:
+            sent.add(port, byte)
+    wanted = dict[int, bytes]()
+    for port, data in pieces:
+        wanted[port] = wanted.get(port, b"") + data
+    assert sent.wants_drain == (b"\n" in b"".join(data for _, data in pieces) or sent.waiting > SENT_BYTES - 4160)
+    assert sent.drain() == wanted
 
 
 def test_uart_fifo_takes_sixteen_and_gives_them_in_order() -> None:

@@ -38,6 +38,7 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {  # by the name of an option's type
     "network": st.sampled_from(["user,forward=tcp:127.0.0.1:8080:80", "tap=tap0"])
     | NAMES.map(lambda name: f"socket={double_commas(name)},mtu=1500"),
     "console": st.sampled_from(["stdio", "none"]) | NAMES,
+    "serial": st.sampled_from(["none", "pty"]) | NAMES.map(lambda name: f"unix:{name}"),
     "path": NAMES,
     "text": NAMES,
     "name": NAMES,
@@ -82,7 +83,7 @@ def test_what_is_printed_is_the_same_machine(tmp_path_factory: pytest.TempPathFa
     absolute = parsed(as_arguments(OPTIONS, read_machine(file, run)))
     assert machine(again) == machine(absolute)
     for name, value in machine(context).items():
-        if name not in ("modules", "console", "disks", "nets") and not isinstance(value, Path):
+        if name not in ("modules", "console", "serial", "disks", "nets") and not isinstance(value, Path):
             assert again.params[name] == value, name
     assert [Path.cwd() / disk.path for disk in context.params["disks"]] == [d.path for d in again.params["disks"]]
 
@@ -100,6 +101,7 @@ def test_files_are_relative_to_that_of_the_machine(tmp_path: Path) -> None:
         'disk = ["a,,b.img,snapshot", "/c", "nbd+unix:///x?socket=/s,reconnect"]',
         """module = ["m x=1", "with blank y", '"q r" z', "/m"]""",
         'console = "log"',
+        'serial = ["none", "unix:s", "/t"]',
     )
     values = parsed([str(written(tmp_path, "\n".join(lines)))]).params
     assert values["kernel"] == tmp_path / "k"
@@ -110,6 +112,7 @@ def test_files_are_relative_to_that_of_the_machine(tmp_path: Path) -> None:
         parse_disk("nbd+unix:///x?socket=/s,reconnect"),
     )
     assert values["console"] == str(tmp_path / "log")
+    assert values["serial"] == ("none", f"unix:{tmp_path}/s", "/t")
     quoted = (f'"{tmp_path}/m" x=1', f'"{tmp_path}/with blank" y', f'"{tmp_path}/q r" z', "/m")
     assert values["modules"] == quoted
     assert parsed([str(written(tmp_path, 'console = "none"'))]).params["console"] == "none"

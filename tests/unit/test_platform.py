@@ -41,6 +41,47 @@ def test_a_word_is_two_bytes_at_two_ports(board: Board) -> None:
     assert word >> 24 == 0xAB
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_serial_ports_that_are_there(count: int) -> None:
+    """Each sends and receives by itself; at the ports of one that is not there nobody answers, as at others."""
+    board = Board(serial_ports=count)
+    bus = bus_of(board)
+    for index, (port, _) in enumerate(layout.SERIAL):
+        if index < count:
+            assert access(board, port + 7, 1, 0x50 + index) == [0]
+            assert access(board, port, 1, *b"to ", 0x31 + index) is not None
+            assert board.pc.uarts[index].receive(bytes([index])) == 1
+        else:
+            assert access(board, port + 7, 1, 1) is None and access(board, port, 1) is None
+            assert bus.read(port + 5, 1) == 0xFF
+    assert board.pc.sent.drain() == {index: b"to %d" % (index + 1) for index in range(count)}
+    for index, (port, _) in enumerate(layout.SERIAL[:count]):
+        assert access(board, port + 7, 1) == [0x50 + index]
+        assert access(board, port, 1) == [index]
+
+
+def test_serial_ports_share_two_lines() -> None:
+    """A line is up as long as one of its two ports interrupts."""
+    board = Board(serial_ports=4)
+
+    def lines() -> set[int]:
+        board.pc.tick(board.now_ns)
+        return {gsi for gsi in (3, 4) if board.pc.ioapic.lines >> gsi & 1}
+
+    for port, _ in layout.SERIAL:
+        access(board, port + 4, 1, 8)  # OUT2
+        access(board, port + 1, 1, 1)  # interrupt when a byte is received
+    assert lines() == set()
+    for first, second, irq in ((0, 2, 4), (1, 3, 3)):
+        for index in (first, second):
+            board.pc.uarts[index].receive(b"x")
+            assert lines() == {irq}
+        for index in (first, second):
+            assert lines() == {irq}
+            access(board, layout.SERIAL[index][0], 1)
+        assert lines() == set()
+
+
 def test_strings_of_words(board: Board) -> None:
     assert access(board, 0x70, 2, 0x1140, 0x2241, 0x3342) is not None
     assert [board.pc.rtc.memory(index) for index in (0x40, 0x41, 0x42)] == [0x11, 0x22, 0x33]
@@ -216,7 +257,8 @@ def test_the_power_button_is_a_level(board: Board, by_ioapic: bool) -> None:
     assert bus.read(layout.PM1_EVENT, 4) == PWRBTN << 16
 
 
-PORTS_SEEN = (0x20, 0x21, 0xA0, 0xA1, *range(0x40, 0x44), 0x61, 0x70, 0x71, *range(layout.COM1, layout.COM1 + 8), 0xCF8)
+COM1_PORTS, COM4_PORTS = (range(port, port + 8) for port, _ in (layout.SERIAL[0], layout.SERIAL[3]))
+PORTS_SEEN = (0x20, 0x21, 0xA0, 0xA1, *range(0x40, 0x44), 0x61, 0x70, 0x71, *COM1_PORTS, *COM4_PORTS, 0xCF8)
 LAPIC_REGISTERS = (0x80, 0xB0, 0xF0, 0x320, 0x350, 0x380, 0x390)
 APIC_REGISTERS = (*(layout.LAPIC + at for at in LAPIC_REGISTERS), layout.IOAPIC, layout.IOAPIC + 0x10)
 STEPS = st.tuples(
@@ -252,7 +294,7 @@ def follow(board: Board, steps: list[tuple[str, int, int, int]]) -> list[object]
 @given(st.lists(STEPS, max_size=60), st.lists(STEPS, min_size=1, max_size=60))
 def test_a_copied_pc_goes_on_as_the_original_does(before: list[Any], after: list[Any]) -> None:
     """Copied by assignment, and moved: the original is overwritten before the copy goes on."""
-    original = Board()
+    original = Board(serial_ports=4)
     start = [("memory", 32 + 2, 1, 0), ("port", 32, 0x11, 0), *before]  # the local APIC is on
     follow(original, start)
     copy = Board(original.pc.copy(), original.now_ns)

@@ -105,13 +105,16 @@ def _kernel_items(room: Room, kernel: bytes, initrd: bytes, cmdline: str) -> dic
 
 
 def configure(
-    memory: GuestMemory, items: dict[int, bytes] | None = None, for_devices: GuestMemory | None = None
+    memory: GuestMemory,
+    items: dict[int, bytes] | None = None,
+    for_devices: GuestMemory | None = None,
+    serial_ports: int = 1,
 ) -> FirmwareConfig:
     """Write ACPI's tables, and make the fw_cfg device that hands them to a BIOS. `items`: a kernel (CpuEntry.fw_cfg).
     `for_devices`: guest memory as devices access it.
     """
     tables_at = memory.low_bytes - TABLES_BYTES
-    rsdp = acpi.place_tables(memory, tables_at, TABLES_BYTES)
+    rsdp = acpi.place_tables(memory, tables_at, TABLES_BYTES, serial_ports)
     regions = [(0, tables_at, E820_RAM), (tables_at, TABLES_BYTES, E820_RESERVED)]
     if memory.high[1]:
         regions.append((*memory.high, E820_RAM))

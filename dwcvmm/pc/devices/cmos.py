@@ -14,9 +14,9 @@ NS_PER_S = 1_000_000_000
 FIXED_NS = 1_700_000_000 * NS_PER_S  # 2023-11-14 22:13:20 UTC: a date that is always the same, so that runs repeat
 
 
-def power_on(pc: Chipset, date_ns: int, ram_bytes: int) -> None:
+def power_on(pc: Chipset, date_ns: int, ram_bytes: int, serial_ports: int = 1) -> None:
     """All devices in C as firmware leaves them. `date_ns`: nanoseconds since 1970, UTC, at guest time 0."""
-    pc.power_on(date_ns)
+    pc.power_on(date_ns, serial_ports)
     low = min(ram_bytes, LOW_END)
     extended_kib = min(low // KIB - 1024, 0xFFFF)
     above_16m = max(low - 16 * MIB, 0) // (64 * KIB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
-from dwcvmm.saved.folder import Reader
+from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.form import GuestForm, MachineForm
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
@@ -62,7 +63,7 @@ class PcConfig:
     date_ns: int = FIXED_NS  # of the PC's clock at guest time 0: nanoseconds since 1970, UTC
     bios: Path | None = None  # a firmware that starts the kernel
     image: bytes | None = None  # the kernel's content, if it has been read already
-    saved: Reader | None = None  # a saved machine to go on with: nothing is loaded then
+    saved: SavedReader | None = None  # a saved machine to go on with: nothing is loaded then
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class PC:
         self._button_pressed = False
         self._close_after = config.close_after
         self._planned: Planned | None = None
+        self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
         self._memory_error: HostError | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
@@ -147,7 +149,7 @@ class PC:
         has_bios = start.mode is entry.Mode.REAL16
         return start.rom, bios.configure(self.memory, start.fw_cfg, for_devices) if has_bios else None
 
-    def _load_saved(self, saved: Reader, for_devices: GuestMemory) -> tuple[bytes, fwcfg.FirmwareConfig | None]:
+    def _load_saved(self, saved: SavedReader, for_devices: GuestMemory) -> tuple[bytes, fwcfg.FirmwareConfig | None]:
         rom = saving.load_guest(saved, self.core, self.replicas)
         return (rom.rom, saving.restored_fw_cfg(saved, rom, for_devices)) if rom else (b"", None)
 
@@ -327,12 +329,17 @@ class PC:
         self.settle()
         with self._input_lock:
             unread = bytes(self._input)
+        since_ns = time.monotonic_ns()
         try:
             return saving.write(sink, self.engine, self.replicas, self.devices, unread, self._machine_form())
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             self.check_not_ended()
             raise
+        finally:
+            stood_ns = time.monotonic_ns() - since_ns
+            self.saving_ns += stood_ns
+            self.core.stood(stood_ns)
 
     def _machine_form(self) -> MachineForm:
         config = self.config

@@ -19,7 +19,7 @@ from dwcvmm.pc.devices.fwcfg import FirmwareConfig
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.saved import pages
-from dwcvmm.saved.folder import Reader, SaveError, json_part
+from dwcvmm.saved.folder import SavedReader, SaveError, json_part
 from dwcvmm.saved.form import DevicesForm, DiskForm, MachineForm, RomForm, VcpuForm
 from dwcvmm.saved.needs import differences
 from dwcvmm.saved.vcpu import fill, saved_vcpu, times_of
@@ -36,6 +36,8 @@ class Sink(Protocol):
     def part(self, name: str, pieces: Iterable[bytes]) -> None: ...
 
     def finish(self, machine: MachineForm) -> int: ...
+
+    def abandon(self) -> None: ...
 
 
 @dataclass
@@ -81,13 +83,17 @@ def write(sink: Sink, engine: Engine, replicas: Replicas, devices: Devices, unre
         raise SaveError(f"cannot save the machine: a disk fails ({error.strerror or error})") from error
     core = engine.core
     sink.begin()
-    sink.part("vcpu", json_part(_vcpu(core, replicas)))
-    sink.part("devices", json_part(_devices(core, devices, unread)))
-    if devices.fw_cfg:
-        items = {str(key): item for key, item in devices.fw_cfg.items.items()}
-        sink.part("rom", pages.compressed(json_part(RomForm(rom=devices.rom, items=items))))
-    sink.part("ram", pages.compressed(pages.encode(_ram(engine))))
-    return sink.finish(machine)
+    try:
+        sink.part("vcpu", json_part(_vcpu(core, replicas)))
+        sink.part("devices", json_part(_devices(core, devices, unread)))
+        if devices.fw_cfg:
+            items = {str(key): item for key, item in devices.fw_cfg.items.items()}
+            sink.part("rom", pages.compressed(json_part(RomForm(rom=devices.rom, items=items))))
+        sink.part("ram", pages.compressed(pages.encode(_ram(engine))))
+        return sink.finish(machine)
+    except BaseException:
+        sink.abandon()
+        raise
 
 
 def _vcpu(core: Core, replicas: Replicas) -> VcpuForm:
@@ -132,7 +138,7 @@ def _with(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes
     return data
 
 
-def check_host(reader: Reader, replicas: Replicas, vcpu: VcpuForm) -> None:
+def check_host(reader: SavedReader, replicas: Replicas, vcpu: VcpuForm) -> None:
     """Raises HostError, with a list, if this host lacks what the guest was shown."""
     msrs = [int(text, 16) for text in vcpu.msrs]
     missing = differences(reader.machine.cpuid, replicas.host_cpuid(), msrs, replicas.core.msrs)
@@ -140,7 +146,7 @@ def check_host(reader: Reader, replicas: Replicas, vcpu: VcpuForm) -> None:
         raise HostError(f"this host cannot go on with the guest of {reader.path}, which needs {', '.join(missing)}")
 
 
-def load_guest(reader: Reader, core: Core, replicas: Replicas) -> RomForm | None:
+def load_guest(reader: SavedReader, core: Core, replicas: Replicas) -> RomForm | None:
     """Fill RAM and the vCPU of a core that has not started. Raises DamagedError, or HostError if this host lacks
     something. Returns what a BIOS has.
     """
@@ -168,14 +174,14 @@ def load_guest(reader: Reader, core: Core, replicas: Replicas) -> RomForm | None
         raise reader.wrong("rom", error) from error
 
 
-def restored_fw_cfg(reader: Reader, rom: RomForm, memory: GuestMemory) -> FirmwareConfig:
+def restored_fw_cfg(reader: SavedReader, rom: RomForm, memory: GuestMemory) -> FirmwareConfig:
     form = reader.form("devices", DevicesForm).firmware
     if not form:
         raise reader.wrong("devices", ValueError("no firmware, but a ROM"))
     return FirmwareConfig.restored(form, {int(key): item for key, item in rom.items.items()}, memory)
 
 
-def restore_devices(reader: Reader, core: Core, devices: Devices, disk_bytes: Sequence[int]) -> bytes:
+def restore_devices(reader: SavedReader, core: Core, devices: Devices, disk_bytes: Sequence[int]) -> bytes:
     """Put all devices into their state. Returns input that waits for the serial port. Raises DamagedError, or
     ConfigError if a disk has another size.
     """

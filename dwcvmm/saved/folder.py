@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,7 +20,7 @@ from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
 from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, PartForm
 from dwcvmm.saved.pages import unpacked
 
-MACHINE = "machine.json"
+MACHINE, NEW = "machine.json", "machine.json.new"
 PARTS = {"vcpu": "json", "devices": "json", "rom": "json.zst", "ram": "zst"}  # and how their names end
 OURS = re.compile(rf"({'|'.join(PARTS)})\.(\d+)\.({'|'.join(PARTS.values())})")
 MOST_JSON = 64 << 20
@@ -42,10 +43,10 @@ def write_failed(path: Path, error: OSError) -> SaveError:
     return SaveError(f"cannot save the machine in {path}: {error.strerror or error}")
 
 
-class Writer:
+class SavedWriter:
     """Writes a saved machine into a directory: each part, and then `finish`. It is made if it is not there.
 
-    Raises ConfigError if there is something else in it, or somebody else uses it; and SaveError.
+    Raises ConfigError if there is something else in it; SaveError if it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,17 +59,10 @@ class Writer:
         self._parts: dict[str, PartForm] = {}
         self._number = 0
         try:
-            self._lock()
             self._check_ours()
         except BaseException:
             os.close(self._fd)
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"{self.path}: another process reads or saves a machine there") from error
 
     def _check_ours(self) -> None:
         names = self._names()
@@ -79,7 +73,11 @@ class Writer:
         return [entry.name for entry in os.scandir(self._fd)]
 
     def begin(self) -> None:
-        """Begin with a machine, in place of one that was not finished."""
+        """Begin with a machine. `finish` or `abandon` follows. Raises SaveError while the directory is in use."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SaveError(f"cannot save the machine: {self.path} is in use by another process") from error
         self._parts = {}
         self._number = 1 + max((_number(name) for name in self._names()), default=0)
 
@@ -103,17 +101,26 @@ class Writer:
         """Let the directory be this machine from now on. Returns how many bytes it takes."""
         text = with_sum(msgspec.structs.replace(machine, parts=self._parts))
         try:
-            with self._create(f"{MACHINE}.new") as out:
+            with self._create(NEW) as out:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
             os.fsync(self._fd)
-            os.rename(f"{MACHINE}.new", MACHINE, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.rename(NEW, MACHINE, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             os.fsync(self._fd)
             self._remove_others()
         except OSError as error:
             raise write_failed(self.path, error) from error
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         return len(text) + sum(part.bytes for part in self._parts.values())
+
+    def abandon(self) -> None:
+        """Leave what was saved before as it is."""
+        with suppress(OSError):
+            for name in self._names():
+                if name == NEW or (self._number and _number(name) == self._number):
+                    os.unlink(name, dir_fd=self._fd)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _create(self, name: str) -> BinaryIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -130,7 +137,7 @@ class Writer:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (MACHINE, f"{MACHINE}.new") or bool(OURS.fullmatch(name))
+    return name in (MACHINE, NEW) or bool(OURS.fullmatch(name))
 
 
 def _number(name: str) -> int:
@@ -145,7 +152,7 @@ def with_sum(machine: MachineForm) -> bytes:
     return text[::-1].replace(NO_SUM.encode(), own[::-1].encode(), 1)[::-1]
 
 
-class Reader:
+class SavedReader:
     """A saved machine. All its files have been found whole when the constructor returns.
 
     Raises DamagedError, which names the file that is not; ConfigError if there is no saved machine, or one of another
@@ -161,12 +168,18 @@ class Reader:
         except ValueError as error:  # a name with a zero in it
             raise ConfigError(f"{path}: {error}") from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            self._lock()
             self.machine = self._machine()
             self._files = {name: self._checked(part) for name, part in self.machine.parts.items()}
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{self.path}: a machine is being saved there") from error
 
     def _machine(self) -> MachineForm:
         try:

@@ -174,7 +174,9 @@ class Machine:
             made.pop_all()
 
     @classmethod
-    def restore(cls, path: FilePath, *, disks: Sequence[FilePath | DiskConfig] | None = None, **how: Any) -> Self:
+    def restore(
+        cls, path: FilePath | SavedReader, *, disks: Sequence[FilePath | DiskConfig] | None = None, **how: Any
+    ) -> Self:
         """A machine that goes on where one was saved (`save`), under any strategy. `how`: the settings of a run, such
         as strategy and console_out; what the guest is made of stays as it was. disks: their images, if those have
         other names now; None: those of then. Elements are counted anew.
@@ -182,7 +184,7 @@ class Machine:
         Raises DamagedError (a ConfigError, which names the file), ConfigError, or HostError with a list of what this
         host lacks.
         """
-        reader = SavedReader(Path(path))
+        reader = path if isinstance(path, SavedReader) else SavedReader(Path(path))
         try:
             return cls(**saved_settings(reader.machine, disks, how), saved=reader)
         finally:

@@ -71,7 +71,9 @@ class Replicas:
         self.system = system
         self.config = config
         self.ram_bytes = ram_bytes
-        self.cpuid = self.host_cpuid() if cpuid is None else list(cpuid)
+        # what a guest can be shown on this host, and what this one is
+        self.host_cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
+        self.cpuid = self.host_cpuid if cpuid is None else list(cpuid)
         self._keep: list[mmap.mmap] = []
         self.host = probe(system)
         self._check_in_place()
@@ -87,11 +89,6 @@ class Replicas:
             self.close()
             raise
 
-    def host_cpuid(self) -> list[CpuidEntry]:
-        """What a guest can be shown on this host."""
-        return apply_policy(self.system.supported_cpuid(), show_tsc=self.config.tsc is Tsc.SHOWN)
-
-    @property
     def clock_divisor(self) -> int:
         return self.config.clock_divisor or self.host.clock_divisor
 

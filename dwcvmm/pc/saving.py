@@ -99,7 +99,7 @@ def write(sink: Sink, engine: Engine, replicas: Replicas, devices: Devices, unre
 def _vcpu(core: Core, replicas: Replicas) -> VcpuForm:
     try:
         state = saving.settled_state(core)
-        return saved_vcpu(state, saving.times(core), saving.is_halted(core), components(replicas.host_cpuid()))
+        return saved_vcpu(state, saving.times(core), saving.is_halted(core), components(replicas.host_cpuid))
     except saving.SettledError as error:
         raise SaveError("cannot save the machine: the registers of its checkpoint are damaged") from error
     except ValueError as error:
@@ -141,7 +141,7 @@ def _with(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes
 def check_host(reader: SavedReader, replicas: Replicas, vcpu: VcpuForm) -> None:
     """Raises HostError, with a list, if this host lacks what the guest was shown."""
     msrs = [int(text, 16) for text in vcpu.msrs]
-    missing = differences(reader.machine.cpuid, replicas.host_cpuid(), msrs, replicas.core.msrs)
+    missing = differences(reader.machine.cpuid, replicas.host_cpuid, msrs, replicas.core.msrs)
     if missing:
         raise HostError(f"this host cannot go on with the guest of {reader.path}, which needs {', '.join(missing)}")
 
@@ -154,7 +154,7 @@ def load_guest(reader: SavedReader, core: Core, replicas: Replicas) -> RomForm |
     try:
         check_host(reader, replicas, vcpu)
         state = saving.first_state(core)
-        fill(state, vcpu, components(replicas.host_cpuid()))
+        fill(state, vcpu, components(replicas.host_cpuid))
         saving.set_first_state(core, state, times_of(vcpu.clock), vcpu.halted)
     except (ValueError, KeyError, OverflowError) as error:
         raise reader.wrong("vcpu", error) from error

@@ -111,6 +111,7 @@ class SavedWriter:
             self._remove_others()
         except OSError as error:
             raise write_failed(self.path, error) from error
+        self._number = 0
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return len(text) + sum(part.bytes for part in self._parts.values())
 

@@ -81,6 +81,10 @@ class Fake:
             raise ZeroDivisionError("division by zero")
         self._note(f"inject {fault}")
 
+    def save(self) -> Any:
+        self._note("save")
+        return {"bytes": 1}
+
     def report(self) -> Any:
         return {"schema": "s", "text": "x" * 100_000}
 

@@ -89,6 +89,7 @@ class Replicas:
             self.close()
             raise
 
+    @property
     def clock_divisor(self) -> int:
         return self.config.clock_divisor or self.host.clock_divisor
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from dwcvmm.core import saving as core_saving
@@ -344,7 +343,6 @@ class PC:
     def _machine_form(self) -> MachineForm:
         config = self.config
         return MachineForm(
-            dwcvmm=version("dwcvmm"),
             element=self.core.committed,
             strategy=config.engine.strategy.value,
             guest=GuestForm(

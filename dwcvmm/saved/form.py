@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from dwcvmm.core.kvmstructs import CpuidEntry
 
 KIND, VERSION = "dwcvmm-saved-machine", 1
+PROGRAM = version("dwcvmm")  # now, as the sandbox lets no file be opened
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,7 +61,7 @@ class MachineForm(Form, frozen=True, kw_only=True):
 
     kind: str = KIND
     version: int = VERSION
-    dwcvmm: str
+    dwcvmm: str = PROGRAM
     element: int  # committed since the start of the run that saved it
     strategy: str  # that it was saved under
     guest: GuestForm

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from dwcvmm.errors import ConfigError, DwcVmmError, HostError
+from dwcvmm.errors import ConfigError, DwcVmmError, HostError, as_error
 from dwcvmm.saved.folder import PARTS, SavedWriter, SaveError
 from dwcvmm.saved.form import MachineForm
 
@@ -135,8 +135,8 @@ class Server:
             except EOFError:
                 self._writer.abandon()
                 return
-            except DwcVmmError as error:
-                self.answer(FAILED, str(error).encode())
+            except Exception as error:
+                self.answer(FAILED, str(as_error(error)).encode())
 
     def _do(self, kind: bytes, data: bytes) -> bytes:
         if kind == BEGIN:
@@ -155,7 +155,7 @@ class Server:
             if name not in PARTS:
                 raise SaveError(f"a saved machine has no part {name!r}")
             self._writer.part(name, pieces)
-        except DwcVmmError:
+        except Exception:
             for _ in pieces:  # what was on its way
                 pass
             raise

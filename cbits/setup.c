@@ -168,6 +168,8 @@ int dwc_engine_start(struct dwc_engine *e)
 		b->has_thread = 0; /* it was not made */
 	else if (b->has_thread)
 		err = dwc_replica_start(b);
+	if (!err) /* without running the guest: whether it can be interrupted is in the run page then, as after an exit */
+		err = dwc_replica_call_both(e, dwc_replica_finish);
 	if (err)
 		dwc_engine_stop(e);
 	return err;

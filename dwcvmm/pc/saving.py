@@ -187,9 +187,7 @@ def restore_devices(reader: SavedReader, core: Core, devices: Devices, disk_byte
     """
     for disk, size in zip(reader.machine.disks, disk_bytes, strict=True):
         if disk.size_bytes != size:
-            raise ConfigError(
-                f"disk {disk.name} had {disk.size_bytes} bytes when the machine was saved, and has {size}"
-            )
+            raise ConfigError(f"disk {disk.name} has {size} bytes, and had {disk.size_bytes} when it was saved")
     form = reader.form("devices", DevicesForm)
     try:
         devices.virtio.restore(form.virtio)

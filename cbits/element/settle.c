@@ -13,7 +13,6 @@
 #include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
-#include "status.h"
 #include "vcpu/exit.h"
 #include "vcpu/state.h"
 

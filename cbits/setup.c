@@ -3,7 +3,6 @@
 #include "setup.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,28 +127,15 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	return make_page_lists(e);
 }
 
-/* Copy A's registers to B. Entry points set registers of these groups only. */
-static int copy_registers(const struct dwc_replica *from, const struct dwc_replica *to)
-{
-	struct kvm_sregs sregs;
-	struct kvm_regs regs;
-	long err;
-
-	if ((err = dwc_ioctl(from->vcpu_fd, KVM_GET_SREGS, &sregs)) < 0 || (err = dwc_ioctl(to->vcpu_fd, KVM_SET_SREGS, &sregs)) < 0 ||
-	    (err = dwc_ioctl(from->vcpu_fd, KVM_GET_REGS, &regs)) < 0 || (err = dwc_ioctl(to->vcpu_fd, KVM_SET_REGS, &regs)) < 0)
-		return (int)err;
-	return 0;
-}
-
 /* Make replica A's registers the first checkpoint's, and copy them to replica B. */
 static int take_first_checkpoint(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
 	int err;
 
-	if (e->vms == 2 && (err = copy_registers(a, b)))
+	if ((err = dwc_state_prime(a)) || (err = dwc_state_get(a, &e->checkpoint.state)))
 		return err;
-	if ((err = dwc_state_prime(a)) || (err = dwc_state_prime(b)) || (err = dwc_state_get(a, &e->checkpoint.state)))
+	if (e->vms == 2 && (err = dwc_state_set(b, &e->checkpoint.state, 0)))
 		return err;
 	e->checkpoint.due = e->config.checkpoint_every <= 1;
 	e->checkpoint.sum = dwc_checkpoint_sum(e);
@@ -176,7 +162,7 @@ int dwc_engine_start(struct dwc_engine *e)
 	dwc_caches_prepare(e);
 	e->slice.counts_void = 1;
 	if (e->config.follows_host_clock)
-		e->clock.host_base_ns = dwc_now_ns();
+		e->clock.host_base_ns = dwc_now_ns() - e->clock.guest_ns; /* which is not 0 for a guest that was saved */
 	b->has_thread = e->config.strategy == DWC_PARALLEL;
 	b->on = b->has_thread ? &b->own : &e->replicas[0].own;
 	err = dwc_replica_start(&e->replicas[0]);
@@ -184,6 +170,8 @@ int dwc_engine_start(struct dwc_engine *e)
 		b->has_thread = 0; /* it was not made */
 	else if (b->has_thread)
 		err = dwc_replica_start(b);
+	if (!err) /* without running the guest: whether it can be interrupted is in the run page then, as after an exit */
+		err = dwc_replica_call_both(e, dwc_replica_finish);
 	if (err)
 		dwc_engine_stop(e);
 	return err;

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dwcvmm.pc.devices.disk import DiskConfig
     from dwcvmm.pc.observer import Observer
     from dwcvmm.pc.result import Outcome, Result
+    from dwcvmm.saved.folder import DamagedError, SaveError
 
 _WHERE = {
     "dwcvmm.element.config": ("CacheFlush", "Clock", "EndAt", "Policy", "Strategy", "Tsc"),
@@ -45,6 +46,7 @@ _WHERE = {
     "dwcvmm.pc.devices.disk": ("DiskConfig",),
     "dwcvmm.pc.observer": ("Observer",),
     "dwcvmm.pc.result": ("Outcome", "Result"),
+    "dwcvmm.saved.folder": ("DamagedError", "SaveError"),
 }
 _LAZY = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -54,6 +56,7 @@ __all__ = [
     "Cause",
     "Clock",
     "ConfigError",
+    "DamagedError",
     "DiskConfig",
     "Divergence",
     "DwcVmmError",
@@ -75,6 +78,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Result",
+    "SaveError",
     "Strategy",
     "Tsc",
 ]

@@ -9,12 +9,12 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dwcvmm.consolefiles import (
     ConsoleOut,
@@ -32,8 +32,8 @@ from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, MachineStateError, as_error
 from dwcvmm.faults.model import Fault, parse
-from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.machinethread import MachineThread
+from dwcvmm.nbd.address import is_uri, parse_uri
 from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.boot.bios import installed_bios
 from dwcvmm.pc.boot.loader import command_line, read_kernel
@@ -44,7 +44,9 @@ from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.virtiodevices import VirtioConfig
-from dwcvmm.standstill import Standstill
+from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.form import DiskForm, MachineForm
+from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import Duration, Size, duration_ns, size_bytes
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Machine:
     console_in, console_out: file objects of bytes. keep_console: keep what the guest prints in the Result.
     serial: for each serial port beside the console's, from COM2 on, a file object for what the guest sends, a pair to
     read from and to write to, or None.
-    observer: is called when something happens.
+    observer: is called when something happens. saved: what `restore` goes on with.
 
     Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
     """
@@ -124,6 +126,7 @@ class Machine:
         keep_console: bool = False,
         serial: Sequence[SerialFiles] = (),
         observer: Observer | None = None,
+        saved: SavedReader | None = None,
     ) -> None:
         if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
             raise ConfigError(f"a clock divisor of {clock_divisor}: 1 to {MOST_CLOCK_DIVISOR}")
@@ -143,7 +146,7 @@ class Machine:
             cpus=cpus,
         )
         drives, networks = tuple(map(_disk, disks)), tuple(map(_net, nets))
-        first, firmware = what_boots(kernel, bios, bool(drives))
+        first, firmware = what_boots(kernel, bios, bool(drives) and not saved)
         readers, serial_out = serial_inputs(serial), serial_outputs(serial)
         if console_in:
             readers[COM1] = console_in
@@ -151,7 +154,8 @@ class Machine:
         self._console_out = ConsoleOut(console_out, serial_out, keep_console)
         with _typed_errors():
             memory_bytes = size_bytes(memory)
-            image = read_kernel(first, memory_bytes) if image is None else image
+            if image is None:
+                image = b"" if saved else read_kernel(first, memory_bytes)
             text = command_line(first, append, memory_bytes, legacy_pc, image).text if default_append else append
             self._pc = PC(
                 PcConfig(
@@ -168,6 +172,7 @@ class Machine:
                     bios=firmware,
                     image=image,
                     serial_ports=1 + len(serial),
+                    saved=saved,
                 ),
                 self._console_out,
             )
@@ -186,6 +191,23 @@ class Machine:
                     self._pc.observers.add(each)
             self._finalizer = weakref.finalize(self, _shut, self._pc, self._thread, sources)
             made.pop_all()
+
+    @classmethod
+    def restore(
+        cls, path: FilePath | SavedReader, *, disks: Sequence[FilePath | DiskConfig] | None = None, **how: Any
+    ) -> Self:
+        """A machine that goes on where one was saved (`save`), under any strategy. `how`: the settings of a run, such
+        as strategy and console_out; what the guest is made of stays as it was. disks: their images, if those have
+        other names now; None: those of then. Elements are counted anew.
+
+        Raises DamagedError (a ConfigError, which names the file), ConfigError, or HostError with a list of what this
+        host lacks.
+        """
+        reader = path if isinstance(path, SavedReader) else SavedReader(Path(path))
+        try:
+            return cls(**saved_settings(reader.machine, disks, how), saved=reader)
+        finally:
+            reader.close()
 
     # life
 
@@ -374,6 +396,22 @@ class Machine:
         self._check_not_ended()
         self._call(lambda: self._pc.inject(*wanted))
 
+    def save(self, path: FilePath) -> int:
+        """Save the machine in a directory, before a run or between two; it can go on. What was saved there before is
+        replaced when all is written. Returns how many bytes that is. While the guest runs: `between` with `pc.save`.
+
+        Mostly that takes one more element, which ends before the guest's next instruction. Disks stay where they are:
+        restore the machine with the content that they have now. Raises ConfigError if the machine has what cannot be
+        saved, SaveError, and MachineStateError if the guest has ended.
+        """
+        self._check_not_ended()
+        with closing(SavedWriter(Path(path))) as writer:
+            return self._call(lambda: self._save(writer))
+
+    def _save(self, writer: SavedWriter) -> int:
+        self._start()
+        return self._pc.save(writer)
+
     def observe(self, observer: Observer) -> None:
         """Add an observer, before a run or between two."""
         with self._lock:
@@ -487,7 +525,7 @@ class Machine:
         """On the machine's thread. If something else than the request was wrong, the guest's state is undefined."""
         try:
             return job()
-        except (ConfigError, GuestMemoryError, MachineStateError):
+        except REFUSALS:
             raise
         except BaseException:
             self._pc.end(Outcome.ERROR)
@@ -518,6 +556,39 @@ def what_boots(kernel: FilePath | None, bios: FilePath | None, has_disks: bool) 
     if not has_disks:
         raise ConfigError("nothing to boot: a kernel or a disk")
     return installed_bios(), None
+
+
+def saved_settings(
+    machine: MachineForm, disks: Sequence[FilePath | DiskConfig] | None, how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a Machine that goes on with this one. Raises ConfigError."""
+    guest, tsc = machine.guest, Tsc(how.get("tsc", Tsc.SHOWN if machine.shows_tsc else Tsc.AUTO))
+    if (tsc is Tsc.SHOWN) != machine.shows_tsc:
+        raise ConfigError(f"the guest was {'' if machine.shows_tsc else 'not '}shown a TSC, which stays so")
+    if disks is not None and len(disks) != len(machine.disks):
+        raise ConfigError(f"{len(disks)} disks: the saved machine has {len(machine.disks)}")
+    serial, more_ports = list(how.get("serial", ())), machine.serial_ports - 1
+    if len(serial) > more_ports:
+        raise ConfigError(f"{len(serial)} serial ports beside COM1: the saved machine has {more_ports}")
+    return {
+        **how,
+        "kernel": guest.kernel,
+        "initrd": guest.initrd,
+        "append": guest.command_line,
+        "default_append": False,
+        "memory": guest.memory_bytes,
+        "rtc": guest.date_ns,
+        "rng": machine.rng,
+        "virtio_console": machine.virtio_console,
+        "serial": [*serial, *[None] * (more_ports - len(serial))],
+        "disks": [_saved_disk(disk) for disk in machine.disks] if disks is None else disks,
+        "tsc": tsc,
+    }
+
+
+def _saved_disk(disk: DiskForm) -> DiskConfig:
+    path = parse_uri(disk.name) if is_uri(disk.name) else Path(disk.name)
+    return DiskConfig(path, read_only=disk.read_only, format=disk.format, reconnect=disk.reconnect)
 
 
 def _member(kind: type[E], value: E | str) -> E:

@@ -13,10 +13,11 @@ from dwcvmm.errors import ConfigError, MachineStateError
 from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC
+from dwcvmm.saved.folder import SaveError
 
 T = TypeVar("T")
 LOOK_S = 0.05  # that the end of the guest can go unnoticed while it stands: a signal handler that ends it wakes nobody
-REFUSALS = (ConfigError, GuestMemoryError, MachineStateError)  # errors that leave the guest as it was
+REFUSALS = (ConfigError, GuestMemoryError, MachineStateError, SaveError)  # errors that leave the guest as it was
 
 
 class Standstill(Observer):
@@ -83,7 +84,7 @@ class Standstill(Observer):
         self._work()
         if not self._wanted or self._pc.outcome:
             return
-        core, self._since_ns = self._pc.core, time.monotonic_ns()
+        core, self._since_ns, saved_ns = self._pc.core, time.monotonic_ns(), self._pc.saving_ns
         core.end_account(False)
         self._pc.observers.paused()
         self._stands.set()
@@ -96,7 +97,7 @@ class Standstill(Observer):
             self._stands.clear()
             stood_ns = time.monotonic_ns() - self._since_ns
             self._stood_ns, self._since_ns = self._stood_ns + stood_ns, 0
-            core.stood(stood_ns)
+            core.stood(stood_ns - (self._pc.saving_ns - saved_ns))  # the rest is known already
             core.begin_account()
             self._pc.observers.resumed()
 

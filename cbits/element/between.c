@@ -120,7 +120,8 @@ static int look_outside(struct dwc_engine *e)
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
 	if (e->pc.sent.count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;
-	if (e->requests.elements_limit && e->stats.committed >= e->requests.elements_limit)
+	if ((e->requests.elements_limit && e->stats.committed >= e->requests.elements_limit) ||
+	    (e->requests.until_ns && e->clock.guest_ns >= e->requests.until_ns))
 		return DWC_STOP_ELEMENT_LIMIT;
 	return 0;
 }

@@ -14,8 +14,10 @@ struct dwc_requests {
 	atomic_int sleeping;       /* the engine waits for attention, as the guest is idle */
 	int watches, watched;      /* whether there is an epoll descriptor of networks, and which: their news are a request for attention */
 	uint64_t elements_limit;   /* stop after so many committed in all; 0: none */
+	uint64_t until_ns;         /* the same when the guest clock has come to this; 0: never */
 	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
 	unsigned backlog;          /* serial ports whose input waits for room in their FIFO, a bit each */
+	int settle;                /* the next element is to be a settling one (settle.c) */
 };
 
 int dwc_is_stop_requested(const struct dwc_engine *e);

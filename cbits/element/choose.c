@@ -14,8 +14,9 @@
 /* Whether the element starts with an exception: KVM does not accept an interrupt or NMI at the same time. */
 static int starts_with_exception(const struct dwc_engine *e)
 {
-	if (e->ops->make_ready) /* the answer has been given already (dwc_inplace_make_ready) */
-		return e->checkpoint.state.events.exception.pending;
+	/* the answer may have been given already (dwc_inplace_make_ready, settle.c) */
+	if (e->protects && !e->log.count && e->checkpoint.state.events.exception.pending)
+		return 1;
 	return e->inputs.answer == DWC_ANSWER_DEBUG || e->inputs.answer == DWC_ANSWER_UNDEFINED ||
 	       e->inputs.answer == DWC_ANSWER_REFUSED;
 }
@@ -23,8 +24,11 @@ static int starts_with_exception(const struct dwc_engine *e)
 /* Choose an element's inputs, once: a restart gets the same ones. */
 void dwc_choose_inputs(struct dwc_engine *e)
 {
-	int pending, alone = e->phase == DWC_PHASE_FRAGMENT || starts_with_exception(e);
+	int pending, alone;
 
+	e->inputs.settles = e->requests.settle && !e->ops->make_ready;
+	e->requests.settle = 0;
+	alone = e->phase == DWC_PHASE_FRAGMENT || e->inputs.settles || starts_with_exception(e);
 	e->inner_limit = DWC_NO_LIMIT;
 	dwc_tsc_choose(e);
 	dwc_pc_tick(&e->pc, e->clock.guest_ns);

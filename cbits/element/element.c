@@ -7,6 +7,7 @@
 #include "element/choose.h"
 #include "element/commit.h"
 #include "element/run.h"
+#include "element/settle.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "memory/scrub.h"
@@ -70,7 +71,7 @@ static int begin(struct dwc_engine *e)
 	if (!is_visited(e)) {
 		/* for a caller that waits. Not behind a visit, which may have injected a fault: the cut would undo it */
 		e->replicas[0].may_be_cut = e->replicas[1].may_be_cut = 1;
-		return run(e, e->ops->run);
+		return run(e, e->inputs.settles ? dwc_run_settling : e->ops->run);
 	}
 	dwc_set_phase(e, DWC_PHASE_START_VISITED);
 	return DWC_STOP_ELEMENT_START;

@@ -28,6 +28,7 @@ struct dwc_inputs {
 	int vector;                    /* interrupt injected at the start of the element, or -1 */
 	int nmi;                       /* an NMI is injected */
 	int window;                    /* an interrupt window was asked for */
+	int settles;                   /* only the instruction at whose exit the element starts is finished (settle.c) */
 	int answer;                    /* enum dwc_answer, besides io_data */
 	uint32_t cr8;                  /* the task priority, which a write to the local APIC sets, too */
 	struct dwc_insn read;          /* the instruction of a site, */

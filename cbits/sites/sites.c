@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/random.h>
 #include <x86intrin.h>
 
@@ -73,11 +74,17 @@ static void note(struct dwc_engine *e, struct dwc_site *site)
 	site->user = (uint8_t)e->search.user;
 }
 
+static const uint8_t *trap_code(const struct dwc_engine *e, int user)
+{
+	if (!user)
+		return dwc_port_trap;
+	return e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
+}
+
 /* Put the trap where the last search ended. The replicas must be at the checkpoint. */
 int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
-	const uint8_t *user_code = e->config.user_trap == DWC_USER_TRAP_ICEBP ? icebp_trap : dwc_sysenter_trap;
 	struct dwc_site *site = site_for(e, found->gpa);
 	int err, in_user = e->sites.in_user;
 
@@ -85,10 +92,21 @@ int dwc_learn_site(struct dwc_engine *e)
 	DWC_ASSERT(e, !e->log.count); /* a replay from an earlier checkpoint would meet the trap where there was none */
 	if (!site)
 		return -ENOSPC;
-	if ((err = dwc_memory_write(e, found->gpa, found->user ? user_code : dwc_port_trap, found->read.length)))
+	memcpy(site->original, e->replicas[0].ram + found->gpa, found->read.length);
+	if ((err = dwc_memory_write(e, found->gpa, trap_code(e, found->user), found->read.length)))
 		return err;
 	note(e, site);
 	return !in_user == !e->sites.in_user ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
+}
+
+/* The instruction that a site's trap has replaced. Returns its length, or 0 if the guest has written something else there since. */
+unsigned dwc_site_original(const struct dwc_engine *e, uint32_t number, uint64_t *gpa, uint8_t *out)
+{
+	const struct dwc_site *site = &e->sites.site[number];
+
+	*gpa = site->gpa;
+	memcpy(out, site->original, site->read.length);
+	return memcmp(e->replicas[0].ram + site->gpa, trap_code(e, site->user), site->read.length) ? 0 : site->read.length;
 }
 
 static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int user)

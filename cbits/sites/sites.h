@@ -18,6 +18,7 @@ struct dwc_site {
 	uint64_t gpa;
 	struct dwc_insn read;
 	uint8_t user;
+	uint8_t original[DWC_LONGEST_INSTRUCTION]; /* its bytes */
 };
 
 struct dwc_sites {
@@ -29,6 +30,7 @@ struct dwc_sites {
 
 int dwc_can_learn_site(struct dwc_engine *e);
 int dwc_learn_site(struct dwc_engine *e);
+unsigned dwc_site_original(const struct dwc_engine *e, uint32_t number, uint64_t *gpa, uint8_t *out);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_INSTRUCTION bytes */
 int dwc_site_answer(struct dwc_engine *e);
 int dwc_pass_host_read(struct dwc_engine *e);

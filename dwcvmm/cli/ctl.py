@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from dwcvmm.control.client import Client
+from dwcvmm.control.client import ANSWER_S, Client
 from dwcvmm.control.qmp import RefusedError
 from dwcvmm.errors import ExitCode
 from dwcvmm.files import write_failure
@@ -18,6 +18,7 @@ from dwcvmm.results.status import read_status
 from dwcvmm.results.statustext import describe
 from dwcvmm.streams import say, show
 
+SAVE_S = 310.0  # longer than the machine takes to say that it takes long
 LISTENS_NOT = "the guest does not listen to its power button: nothing will follow"
 
 
@@ -49,6 +50,11 @@ def _report(client: Client, as_json: bool, file: str | None = None) -> None:
         Path(file).write_bytes(content)
     except OSError as error:
         raise write_failure("the report", file, error) from error
+
+
+def _save(client: Client, as_json: bool) -> None:
+    written = client.execute("x-dwc-save")["bytes"]
+    show(pretty_json({"bytes": written}).decode().rstrip() if as_json else f"saved: {written / 1e6:.1f} MB")
 
 
 def _wait(client: Client, as_json: bool) -> None:
@@ -99,6 +105,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], int, int]] = {
     "quit": (_plain("quit"), 0, 0),
     "inject": (_inject, 1, 1),
     "report": (_report, 0, 1),
+    "save": (_save, 0, 0),
     "wait": (_wait, 0, 0),
 }
 
@@ -119,6 +126,7 @@ def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> in
     quit              end the run
     inject FAULT      flip bits, as run --fault does: 5000:e2:rax:3
     report [FILE]     the report as it would be now, as JSON
+    save              save it in the directory of run --save-to; it goes on
     wait              show what happens, until the run has ended
     QMP [NAME=VALUE]  any command of QMP: query-commands shows them
 
@@ -127,7 +135,7 @@ def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> in
     do, least, most = COMMANDS.get(command, (None, 0, 0))
     if do and not least <= len(arguments) <= most:
         raise click.UsageError(f"{command} takes {least if least == most else f'{least} or {most}'} arguments")
-    with Client(path) as client:
+    with Client(path, SAVE_S if command == "save" else ANSWER_S) as client:
         try:
             if do:
                 do(client, as_json, *arguments)

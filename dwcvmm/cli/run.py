@@ -7,8 +7,9 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from dwcvmm.cli.apart import STDOUT, check_apart
 from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
+from dwcvmm.cli.saver import Saver
 from dwcvmm.console.output import Output
 from dwcvmm.console.places import STDIO, Console, Log, Writer, file_or_socket, open_console
 from dwcvmm.console.portinput import PortInput
@@ -44,6 +46,7 @@ from dwcvmm.results.events import EventLog
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
+from dwcvmm.saved.folder import SavedReader
 from dwcvmm.socketfile import SocketFile
 from dwcvmm.streams import say, show
 
@@ -61,13 +64,24 @@ NOT_STARTED = "the time was over before the guest started: its memory, a file or
 NOT_FINISHED = "the time was over, and what the run waited for did not come: its results may not be complete"
 
 
-def check_baseline(path: Path, base: reportfile.Report, image: bytes) -> None:
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with: a guest's files, whose `image` is the kernel's content, or a saved machine."""
+
+    kernel: Path
+    kernel_sha256: str
+    bios: Path | None = None
+    image: bytes = b""
+    saved: SavedReader | None = None
+
+
+def check_baseline(path: Path, base: reportfile.Report, kernel_sha256: str) -> None:
     """Raises ConfigError if no penalty can be computed from this report."""
     if base.strategy != Strategy.OFF:
         raise ConfigError(f"{path} is of a run under {base.strategy}: a baseline is one with --strategy off")
     if base.outcome not in (Outcome.POWEROFF, Outcome.REBOOT):
         raise ConfigError(f"{path} is of a run that ended by {base.outcome}: its time is no baseline")
-    if base.guest.kernel_sha256 != hashlib.sha256(image).hexdigest():
+    if base.guest.kernel_sha256 != kernel_sha256:
         raise ConfigError(f"{path} is of another kernel ({base.guest.kernel}): its time is no baseline")
 
 
@@ -98,20 +112,23 @@ class Record(Observer):
             say(f"dwcvmm: {text}")
 
 
+def written_files(options: RunOptions) -> dict[str, Path | None]:
+    """Files that a run writes, by option."""
+    return {
+        "--report": options.report,
+        OPTION: options.keep_divergence,
+        "--events": options.events,
+        "--console": STDOUT if options.console == STDIO else file_or_socket(options.console),
+        **{f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)},
+        "--log": options.log,
+        "--control": options.control,
+    }
+
+
 def check_files(options: RunOptions, kernel: Path, bios: Path | None) -> None:
     """Raises ConfigError if one file would overwrite another."""
-    console = STDOUT if options.console == STDIO else file_or_socket(options.console)
-    serial = {f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)}
     check_apart(
-        {
-            "--report": options.report,
-            OPTION: options.keep_divergence,
-            "--events": options.events,
-            "--console": console,
-            **serial,
-            "--log": options.log,
-            "--control": options.control,
-        },
+        written_files(options),
         {"--kernel": kernel, "--bios": bios, "--initrd": options.initrd, "--baseline": options.baseline},
         options.disks,
         options.modules,
@@ -135,13 +152,28 @@ def open_serial(options: RunOptions, over: Ending) -> dict[int, Console]:
     return ports
 
 
-def make_machine(
-    options: RunOptions, kernel: Path, bios: Path | None, image: bytes, output: Writer, serial: Sequence[Writer]
-) -> Machine:
+def make_machine(options: RunOptions, start: Start, output: Writer, serial: Sequence[Writer]) -> Machine:
+    how: dict[str, Any] = {
+        "strategy": options.strategy,
+        "flush": options.cache_flush or CacheFlush.NONE,
+        "slice": f"{options.slice_ns}ns",
+        "clock": options.clock,
+        "clock_divisor": options.clock_divisor,
+        "end_at": options.end_at,
+        "progress": options.progress,
+        "checkpoint_every": options.checkpoint_every,
+        "policy": options.policy,
+        "scrub": options.scrub,
+        "faults": options.faults,
+        "console_out": output,
+        "serial": serial,
+    }
+    if start.saved:
+        return Machine.restore(start.saved, disks=options.disks or None, **how)
     return Machine(
-        kernel,
-        image=image,
-        bios=bios,
+        start.kernel,
+        image=start.image,
+        bios=start.bios,
         initrd=options.initrd,
         modules=options.modules,
         disks=options.disks,
@@ -152,32 +184,20 @@ def make_machine(
         default_append=not options.no_default_append,
         legacy_pc=options.legacy_pc,
         memory=options.memory,
-        strategy=options.strategy,
-        flush=options.cache_flush or CacheFlush.NONE,
-        slice=f"{options.slice_ns}ns",
-        clock=options.clock,
-        clock_divisor=options.clock_divisor,
         rtc=options.date_ns,
-        end_at=options.end_at,
-        progress=options.progress,
         tsc=options.tsc,
-        checkpoint_every=options.checkpoint_every,
-        policy=options.policy,
-        scrub=options.scrub,
-        faults=options.faults,
-        console_out=output,
-        serial=serial,
+        **how,
     )
 
 
-def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None) -> Server:
+def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None) -> Server:
     """Let the machine be controlled by its socket, from now on."""
 
     def end(outcome: Outcome) -> None:
         machine.stop(outcome)
         _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
 
-    control = MachineControl(machine, end, lambda: machine.report(base))
+    control = MachineControl(machine, end, lambda: machine.report(base), saver.save if saver else None)
     server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
     control.announce = server.announce
     server.start()
@@ -198,30 +218,45 @@ def run(print_config: bool, **given: Any) -> int:
         show(as_toml(click.get_current_context()))
         return ExitCode.OK
     options = RunOptions(**given)
-    if options.cache_flush and options.strategy != Strategy.IN_PLACE:
-        raise click.UsageError("--flush is for --strategy in-place")
     if options.guest and options.kernel:
         raise click.UsageError("one kernel: either --guest or --kernel")
     if not (options.kernel or options.guest or options.bios or options.disks):
         raise click.UsageError("nothing to boot: --kernel, --guest or --disk")
     guest = guest_path(options.guest) if options.guest else options.kernel
     kernel, bios = what_boots(guest, options.bios, bool(options.disks))
+
+    def load() -> Start:
+        check_size(options.memory)
+        check_files(options, kernel, bios)
+        image = read_kernel(kernel, options.memory)
+        if not options.quiet:
+            say_of_kernel(options, kernel, image)
+        return Start(kernel, hashlib.sha256(image).hexdigest(), bios, image)
+
+    return execute(options, load, ["run", *arguments_of(click.get_current_context())])
+
+
+def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]) -> int:
+    """Run a guest to its end. `load` reads what it begins with; `arguments` are those that make such a run again.
+    Returns the exit code.
+    """
+    if options.cache_flush and options.strategy != Strategy.IN_PLACE:
+        raise click.UsageError("--flush is for --strategy in-place")
+    if options.save_at and not options.save_to:
+        raise click.UsageError("--save-at needs --save-to, the directory that the machine is saved in")
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None
     if deadline:
         watchdog.arm(deadline, ExitCode.TIMEOUT, NOT_STARTED, spare_s=0)
-    check_size(options.memory)
-    check_files(options, kernel, bios)
-    image = read_kernel(kernel, options.memory)
+    start = load()
     base = reportfile.load(options.baseline) if options.baseline else None
     if base and options.baseline:
-        check_baseline(options.baseline, base, image)
+        check_baseline(options.baseline, base, start.kernel_sha256)
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
     socket_file = SocketFile(options.control) if options.control else None
-    if not options.quiet:
-        say_of_kernel(options, kernel, image)
+    saver = Saver(options.save_to) if options.save_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output
     if console.where:
@@ -231,27 +266,28 @@ def run(print_config: bool, **given: Any) -> int:
     sockets = [each for each in (socket_file and socket_file.socket, *(each.listening for each in remotes)) if each]
     sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
-    machine = make_machine(options, kernel, bios, image, output, [each.output for each in serial.values()])
+    machine = make_machine(options, start, output, [each.output for each in serial.values()])
     if sandbox:
         sandbox.allow_traffic(machine.pc.virtio.sockets)
     record = Record(machine, log, sandbox, options.quiet)
     machine.observe(record)
     for remark in machine.remarks:
         say(f"dwcvmm: {remark}")
-    arguments = ["run", *arguments_of(click.get_current_context())]
     keeper = Keeper(machine.pc, divergence_file, arguments) if divergence_file else None
     if keeper:
         machine.observe(keeper)
     if isinstance(console.output, Output):
         console.output.on_closed = machine.stop
     always_waits = bool(socket_file) or any(each.is_remote for each in remotes)
+    if saver:
+        saver.serve(machine, options.save_at)
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
-    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports)
-    server = serve_control(machine, socket_file, base) if socket_file else None
+    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver)
+    server = serve_control(machine, socket_file, base, saver) if socket_file else None
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
-    record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(kernel))
+    record.write("start", strategy=machine.pc.config.engine.strategy.value, kernel=str(start.kernel))
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
@@ -274,6 +310,10 @@ def run(print_config: bool, **given: Any) -> int:
     if session.stuck:
         leave_behind(failure, result)
     machine.close()
+    if saver:
+        saver.check_done()
+        saver.close()
+        failure = failure or saver.failure
     if failure:
         raise failure
     return exit_code(result)

@@ -18,6 +18,8 @@ from dwcvmm.cli.units import (
     FaultText,
     GuestName,
     ModuleText,
+    Moment,
+    MomentText,
     NetText,
     SerialText,
     Size,
@@ -71,6 +73,8 @@ class RunOptions:
     serial: tuple[str, ...]
     log: Path | None
     control: Path | None
+    save_to: Path | None
+    save_at: Moment | None
     no_sandbox: bool
     quiet: bool
 
@@ -227,9 +231,25 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="Make a unix socket that speaks QMP, for qmp-shell, dwcvmm ctl and dwcvmm top (docs/usage.md).",
     ),
+    click.option(
+        "--save-to",
+        type=click.Path(path_type=Path),
+        help="A directory to save the machine in: by --save-at, Ctrl-a w, dwcvmm ctl (docs/save-restore.md).",
+    ),
+    click.option(
+        "--save-at",
+        type=MomentText(),
+        help="Save the machine in --save-to once so many elements are committed, or at a time of the guest's clock: "
+        "5000, 1.5s. It goes on.",
+    ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),
 )
+
+
+# what a guest is made of: a machine that is restored has it already
+OF_THE_GUEST = {"kernel", "guest", "bios", "initrd", "modules", "rng", "virtio_console", "nets", "append"}
+OF_THE_GUEST |= {"no_default_append", "legacy_pc", "memory", "date_ns", "tsc"}
 
 
 def run_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -237,3 +257,20 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(OPTIONS):
         command = option(command)
     return command
+
+
+def restore_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command those of them that are about a run of a guest."""
+    for option in reversed(OPTIONS):
+        if _name(option) not in OF_THE_GUEST:
+            command = option(command)
+    return command
+
+
+def _name(option: Callable[[Callable[[], None]], Callable[[], None]]) -> str | None:
+    """The name of the parameter that an option makes."""
+
+    def command() -> None: ...
+
+    made: list[click.Parameter] = vars(option(command))["__click_params__"]
+    return made[0].name

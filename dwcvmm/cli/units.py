@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -27,6 +27,7 @@ from dwcvmm.units import parse_duration, parse_size
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 MS, DAY = 1_000_000, 86_400_000_000_000  # ns
+MOST_MOMENT = 1 << 62  # ns
 
 
 class Parsed(click.ParamType[T]):
@@ -90,6 +91,28 @@ class FaultText(Parsed[Fault]):
 
     def parse(self, text: str) -> Fault:
         return parse(text)
+
+
+class Moment(NamedTuple):
+    """Of a guest: once so many elements are committed, or its clock shows that; the other one is 0."""
+
+    element: int
+    guest_ns: int
+
+
+class MomentText(Parsed[Moment]):
+    """ "5000" -> an element, "1.5s" -> a time of the guest clock."""
+
+    name, made = "moment", Moment
+    bare_numbers = True
+
+    def parse(self, text: str) -> Moment:
+        if text.isdecimal() and 0 < int(text[:20]) < 1 << 63:
+            return Moment(int(text), 0)
+        try:
+            return Moment(0, parse_duration(text, 1, MOST_MOMENT))
+        except ConfigError:
+            raise ConfigError(f"{text!r} is neither an element, as 5000, nor a time of the guest, as 1.5s") from None
 
 
 class StartsWithFile:

@@ -11,6 +11,7 @@ Ctrl-a x       end the guest and leave
 Ctrl-a c       a Python shell on the stopped machine (end it with Ctrl-d)
 Ctrl-a p       press the power button
 Ctrl-a s       status
+Ctrl-a w       save the machine (--save-to)
 Ctrl-a h       this help
 Ctrl-a Ctrl-a  send Ctrl-a to the guest
 """
@@ -21,6 +22,7 @@ class Key(Enum):
     SHELL = "c"
     POWER = "p"
     STATUS = "s"
+    SAVE = "w"
     HELP = "h"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from dwcvmm.console.input import Input
 from dwcvmm.console.keys import HELP, Key, KeyParser
@@ -58,9 +58,20 @@ class Ending:
         return self._since is not None and time.monotonic() > self._since + READERS_S
 
 
+class Saves(Protocol):
+    """Saves the machine, on its thread and between two elements."""
+
+    def save(self) -> int:
+        """Returns how many bytes were written."""
+
+    def told(self, written: int) -> str:
+        """What was saved, in words."""
+
+
 class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `source`: its input. `ports`: that of more
-    serial ports. `always_waits`: the guest's idle time passes in real time even when the input has ended.
+    serial ports. `always_waits`: the guest's idle time passes in real time even when the input has ended. `saver`: for
+    Ctrl-a w.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
@@ -74,9 +85,10 @@ class Session(Observer):
         watchdog: Watchdog,
         always_waits: bool = False,
         ports: Sequence[PortInput] = (),
+        saver: Saves | None = None,
     ) -> None:
         self.machine = machine
-        self._always_waits = always_waits
+        self._always_waits, self._saver = always_waits, saver
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input, self._ports = source, ports
@@ -265,8 +277,25 @@ class Session(Observer):
             status = self.machine.status()
             say("\n" + describe(status, self._status))
             self._status = status
+        elif command is Key.SAVE:
+            self._save()
         else:
             self._shell()
+
+    def _save(self) -> None:
+        saver = self._saver
+        if not saver:
+            say("\nthere is no directory to save the machine in: start it with --save-to")
+            return
+
+        def tell(done: Future[int]) -> None:
+            error = done.exception()
+            say(f"\nnot saved: {error}" if error else f"\nsaved {saver.told(done.result())}")
+
+        try:
+            self.machine.between(saver.save).add_done_callback(tell)
+        except MachineStateError as error:
+            say(f"\nnot saved: {error}")
 
     def attention(self) -> None:
         """On the machine's thread, between elements."""

@@ -31,6 +31,8 @@ class Controls(Protocol):
 
     def report(self) -> Any: ...
 
+    def save(self) -> Any: ...
+
 
 def version_facts() -> dict[str, Any]:
     """Under QEMU's names, since clients expect them; ours."""
@@ -58,5 +60,6 @@ def commands_of(controls: Controls) -> dict[str, Command]:
         "x-dwc-status": Command(controls.details),
         "x-dwc-inject": Command(controls.inject, required={"fault": str}),
         "x-dwc-report": Command(controls.report),
+        "x-dwc-save": Command(controls.save),
     }
     return commands

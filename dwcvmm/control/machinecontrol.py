@@ -21,6 +21,7 @@ from dwcvmm.results.status import Status
 
 T = TypeVar("T")
 STANDS_S = 5.0  # that the guest has to stand; a long element is cut after some milliseconds
+SAVE_S = 300.0
 LOOK_S = 0.001
 LATER = "the machine waits for something else, such as a disk or whoever reads its console"
 BY_QUIT, BY_RESET = "host-qmp-quit", "host-qmp-system-reset"
@@ -37,12 +38,18 @@ CAUSES = {
 
 class MachineControl(Observer):
     """`end` ends the guest with an outcome. `announce` is called with each event, from any thread. `report` makes the
-    machine's report.
+    machine's report, `save` saves it and returns how many bytes were written.
     """
 
-    def __init__(self, machine: Machine, end: Callable[[Outcome], None], report: Callable[[], Report]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        end: Callable[[Outcome], None],
+        report: Callable[[], Report],
+        save: Callable[[], int] | None = None,
+    ) -> None:
         self.announce: Callable[[bytes], None] = lambda event: None
-        self._machine, self._end_by, self._report = machine, end, report
+        self._machine, self._end_by, self._report, self._save = machine, end, report, save
         self._cause: str | None = None  # of an end that a client has asked for
         machine.observe(self)
 
@@ -106,14 +113,20 @@ class MachineControl(Observer):
     def report(self) -> Any:
         return msgspec.to_builtins(self._between(self._report))
 
+    def save(self) -> Any:
+        """It has its answer when all is written."""
+        if not self._save:
+            raise qmp.RefusedError("there is no directory to save the machine in: start it with --save-to")
+        return {"bytes": self._between(self._save, SAVE_S)}
+
     def _check_runs(self) -> None:
         if self._machine.outcome:
             raise qmp.RefusedError(f"the guest has ended ({self._machine.outcome})")
 
-    def _between(self, job: Callable[[], T]) -> T:
+    def _between(self, job: Callable[[], T], patience_s: float = STANDS_S) -> T:
         done: Future[T] = self._machine.between(job)
         try:
-            return done.result(STANDS_S)
+            return done.result(patience_s)
         except FutureTimeout as error:
             raise qmp.RefusedError(f"{LATER}: it will be done after that") from error
         except DwcVmmError:

@@ -1,11 +1,13 @@
-"""For tests of phases and configs: an engine whose replicas never run."""
+"""For tests: an engine whose replicas never run, for phases and configs; structures by themselves."""
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
+from dwcvmm.core import namedfields
 from dwcvmm.core._binding import ffi, lib
 from dwcvmm.core.config import Config, ReplicaConfig
 from dwcvmm.core.engine import Core
@@ -62,3 +64,31 @@ class BareCore(Core):
     @property
     def sites_that_exit_by_debug(self) -> int:
         return int(self._c.sites.in_user)
+
+
+def named_bytes(ctype: str, leave_out: Container[str] = ()) -> int:
+    """How many bytes of a structure are in fields, without padding and fields of these names."""
+    return _named_bytes(ffi.typeof(ctype), leave_out)
+
+
+def _named_bytes(kind: Any, leave_out: Container[str]) -> int:
+    if kind.kind == "array":
+        return int(kind.length) * _named_bytes(kind.item, leave_out)
+    if kind.kind == "struct":
+        return sum(_named_bytes(field.type, leave_out) for name, field in kind.fields if name not in leave_out)
+    return int(ffi.sizeof(kind))
+
+
+def document_of(ctype: str, content: bytes, leave_out: Container[str] = ()) -> namedfields.Document:
+    """The fields of a structure with this content, as far as that goes."""
+    made = ffi.new(f"{ctype} *")
+    content = content[: ffi.sizeof(ctype)]
+    ffi.buffer(made)[: len(content)] = content
+    return namedfields.dump(made, leave_out)
+
+
+def content_of(ctype: str, document: namedfields.Document) -> bytes:
+    """The content of a structure with these fields, and zeros. Raises ValueError."""
+    made = ffi.new(f"{ctype} *")
+    namedfields.load(made, document)
+    return bytes(ffi.buffer(made))

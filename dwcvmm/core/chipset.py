@@ -4,13 +4,17 @@ clock.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from dwcvmm.core import namedfields
 from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.enums import IO_BYTES, UARTS, KvmExit, PowerEnd
 from dwcvmm.core.fields import Number, View
 from dwcvmm.core.pcdevices import NS_PER_S, IoApic, Lapic, Pci, Pic, Pit, Rtc, Sent, Uart
 from dwcvmm.core.state import Exit
+
+SENT = ("runs",)
 
 
 class Place(NamedTuple):
@@ -135,6 +139,28 @@ class Chipset(View):
     def acknowledge(self) -> int:
         """Acknowledge the pending interrupt; returns its vector."""
         return int(lib.dwc_pc_interrupt_acknowledge(self._c))
+
+    def document(self) -> dict[str, Any]:
+        """All of its state by the names of fields, without what the serial ports have sent: that has been taken."""
+        return namedfields.dump(self._c, SENT)
+
+    def set_document(self, document: Mapping[str, Any]) -> None:
+        """Set all of it from what `document` has given. Raises ValueError for anything else, and for devices in PCI
+        slots that are not there.
+        """
+        made = self.copy()
+        namedfields.load(made._c, document, SENT)
+        was, will = self._c.pci, made._c.pci
+        for slot in range(len(was.function)):
+            a, b = was.function[slot], will.function[slot]
+            if (a.kind, a.queues, a.kept[0]) != (b.kind, b.queues, b.kept[0]):
+                raise ValueError(f"pci: another device in slot {slot}")
+        for was_uart, uart in zip(self._c.uarts, made._c.uarts, strict=True):
+            if uart.present != was_uart.present or uart.rx_head >= len(uart.rx) or uart.rx_count > len(uart.rx):
+                raise ValueError("uarts: what cannot be")
+        if made._c.sent.count:
+            raise ValueError("sent: what cannot be")
+        self._c[0] = made._c[0]
 
     def content(self) -> bytes:
         """All of its state, as bytes."""

@@ -215,6 +215,10 @@ class Core(View):
         """A device's answer to the committed read; the replicas get it with the next element."""
         lib.dwc_engine_answer(self._c, data, len(data))
 
+    def run_until_ns(self, guest_ns: int) -> None:
+        """Let run() return with ELEMENT_LIMIT also once the guest clock has come to this; 0: never."""
+        self._c.requests.until_ns = guest_ns
+
     def request_stop(self) -> None:
         """From any thread: make run() return with REQUESTED. The current element is not committed."""
         lib.dwc_engine_request_stop(self._c)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar
 
+from dwcvmm.core import namedfields
 from dwcvmm.core._binding import CData, ffi
 
 
@@ -98,6 +99,15 @@ class Struct:
         """The value of a field by its name, as `set_number` has it."""
         value = attrgetter(name)(self)
         return int(value)
+
+    def document(self, leave_out: Container[str] = ()) -> dict[str, Any]:
+        """All fields by name, structures and arrays in it as documents and lists, without fields of these names."""
+        return namedfields.dump(self._c, leave_out)
+
+    def set_document(self, document: Mapping[str, Any], leave_out: Container[str] = ()) -> None:
+        """Set all fields from what `document` has given. Raises ValueError for anything else."""
+        self._check_writable("")
+        namedfields.load(self._c, document, leave_out)
 
     def _set(self, name: str, value: int) -> None:
         self._check_writable(f".{name}")

@@ -132,6 +132,11 @@ class Xcrs(RegisterGroup):
         """Values by the register's number."""
         return {int(x.xcr): int(x.value) for x in self._c.xcrs[0 : self._c.nr_xcrs]}
 
+    def set(self, number: int, value: int) -> None:
+        """Set one that is among them. Raises ValueError for another."""
+        self._check_writable(f"[{number}]")
+        self._c.xcrs[list(self.values()).index(number)].value = value
+
 
 class Xsave(RegisterGroup):
     """struct kvm_xsave: the image in standard format (SDM vol. 1 13.4)."""
@@ -141,6 +146,11 @@ class Xsave(RegisterGroup):
 
     def content(self) -> bytes:
         return bytes(ffi.buffer(self.pointer))
+
+    def set_content(self, area: bytes) -> None:
+        """Set all of it. Raises ValueError for another length."""
+        self._check_writable("")
+        ffi.buffer(self.pointer)[:] = area
 
     def byte(self, offset: int) -> int:
         return int(ffi.cast("uint8_t *", self.pointer)[offset])

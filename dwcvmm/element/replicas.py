@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dwcvmm.core import config as core_config
@@ -58,7 +59,10 @@ REQUIRED = {
 class Replicas:
     """Owns the VMs and memories behind one `core`."""
 
-    def __init__(self, system: System, ram_bytes: int, config: EngineConfig) -> None:
+    def __init__(
+        self, system: System, ram_bytes: int, config: EngineConfig, cpuid: Sequence[CpuidEntry] | None = None
+    ) -> None:
+        """`cpuid`: what the guest is shown; None: what this host has."""
         for cap, remedy in REQUIRED.items():
             if not system.check_extension(cap):
                 raise HostError(f"this KVM has no KVM_CAP_{cap.name}", f"use {remedy}")
@@ -67,6 +71,9 @@ class Replicas:
         self.system = system
         self.config = config
         self.ram_bytes = ram_bytes
+        # what a guest can be shown on this host, and what this one is
+        self.host_cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
+        self.cpuid = self.host_cpuid if cpuid is None else list(cpuid)
         self._keep: list[mmap.mmap] = []
         self.host = probe(system)
         self._check_in_place()
@@ -137,16 +144,15 @@ class Replicas:
         the one VM (cbits/element/inplace.c).
         """
         strategy = self.config.strategy
-        cpuid = apply_policy(self.system.supported_cpuid(), show_tsc=self.config.tsc is Tsc.SHOWN)
         cpus = self._cpus()
         ram = self._ram(0)
-        first = self._make(cpuid, ram, cpus[0])
+        first = self._make(self.cpuid, ram, cpus[0])
         if strategy is Strategy.OFF:
             return (first,), 0
         other, checkpoint_ram = self._ram(1), self._ram(2)
         if strategy is Strategy.IN_PLACE:
             return (first, replace(first, ram=other, cpu=cpus[1])), checkpoint_ram
-        return (first, self._make(cpuid, other, cpus[1])), checkpoint_ram
+        return (first, self._make(self.cpuid, other, cpus[1])), checkpoint_ram
 
     def _check_in_place(self) -> None:
         """Refuse options that do not work with one VM, or that work only with one."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dwcvmm.core import saving as core_saving
 from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
 from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
 from dwcvmm.core.state import Exit
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
-from dwcvmm.element.config import EngineConfig, Strategy
+from dwcvmm.element.config import EngineConfig, Strategy, Tsc
 from dwcvmm.element.divergence import special_registers
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
@@ -23,7 +26,7 @@ from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
-from dwcvmm.pc import acpi, hostmemory, layout
+from dwcvmm.pc import acpi, hostmemory, layout, saving
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
 from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
@@ -35,8 +38,11 @@ from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
+from dwcvmm.saved.folder import SavedReader
+from dwcvmm.saved.form import GuestForm, MachineForm
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
+SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
 POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
@@ -56,6 +62,21 @@ class PcConfig:
     bios: Path | None = None  # a firmware that starts the kernel
     image: bytes | None = None  # the kernel's content, if it has been read already
     serial_ports: int = 1  # COM1 and those after it
+    saved: SavedReader | None = None  # a saved machine to go on with: nothing is loaded then
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Something to be done between two elements, once `element` are committed, or the guest clock has come to
+    `guest_ns`; 0: never.
+    """
+
+    job: Callable[[], None]
+    element: int = 0
+    guest_ns: int = 0
+
+    def is_due(self, committed: int, guest_ns: int) -> bool:
+        return bool((self.element and committed >= self.element) or (self.guest_ns and guest_ns >= self.guest_ns))
 
 
 class PC:
@@ -72,6 +93,8 @@ class PC:
         self.observers = Observers(*([observer] if observer else []))
         self._button_pressed = False
         self._close_after = config.close_after
+        self._planned: Planned | None = None
+        self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
         self._memory_error: HostError | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
@@ -82,10 +105,13 @@ class PC:
 
     def _build(self, made: ExitStack) -> None:
         config = self.config
-        ram_bytes = check_size(config.memory_bytes)
+        ram_bytes, image = check_size(config.memory_bytes), b""
         check_count(config.serial_ports)
-        image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
-        self.kernel_sha256 = hashlib.sha256(image).hexdigest()
+        if config.saved:
+            self.kernel_sha256 = config.saved.machine.guest.kernel_sha256
+        else:
+            image = read_kernel(config.kernel, ram_bytes) if config.image is None else config.image
+            self.kernel_sha256 = hashlib.sha256(image).hexdigest()
         system = System()
         made.callback(system.close)
         self._memory_watch = hostmemory.MemoryWatch(free := hostmemory.FreeMemory(), self._memory_ran_out)
@@ -97,18 +123,38 @@ class PC:
         self.serial = SerialPorts(self.core, config.serial_ports, self.observers)
         power_on(self.core.chipset, config.date_ns, ram_bytes, config.serial_ports)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
-        rsdp = acpi.place_firmware(self.memory, config.serial_ports)
-        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
-        start = load_guest(self.memory, files)
-        if start.rom:
-            self.replicas.show_rom(start.rom)
-        entry.apply(start, self.memory, self.replicas.vcpus[0])
         self.engine = Engine(self.replicas, self.observers)
         made.callback(self.engine.release)
+        for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
+        if config.saved:
+            rom, fw_cfg = self._load_saved(config.saved, for_devices)
+        else:
+            rom, fw_cfg = self._load(image, for_devices)
+        if rom:
+            self.replicas.show_rom(rom)
         if config.faults:
             self.inject(*config.faults)
-        self._add_devices(made, start, ram_bytes)
+        self._add_devices(made, fw_cfg, rom)
+        if config.saved:
+            unread = saving.restore_devices(config.saved, self.core, self.devices, self.virtio.disk_bytes)
+            for port, data in enumerate(unread[: config.serial_ports], COM1):
+                self.send_input(data, port)
         self.remarks = [*([remark] if remark else []), *self.virtio.remarks]
+
+    def _load(self, image: bytes, for_devices: GuestMemory) -> tuple[bytes, fwcfg.FirmwareConfig | None]:
+        """Load the guest. Returns a ROM and fw_cfg, which a BIOS has. `for_devices`: memory as devices access it."""
+        config, rsdp = self.config, acpi.place_firmware(self.memory, self.config.serial_ports)
+        files = GuestFiles(config.kernel, config.initrd, config.cmdline, config.modules, rsdp, config.bios, image)
+        start = load_guest(self.memory, files)
+        entry.apply(start, self.memory, self.replicas.vcpus[0])
+        has_bios = start.mode is entry.Mode.REAL16
+        return start.rom, bios.configure(
+            self.memory, start.fw_cfg, for_devices, config.serial_ports
+        ) if has_bios else None
+
+    def _load_saved(self, saved: SavedReader, for_devices: GuestMemory) -> tuple[bytes, fwcfg.FirmwareConfig | None]:
+        rom = saving.load_guest(saved, self.core, self.replicas)
+        return (rom.rom, saving.restored_fw_cfg(saved, rom, for_devices)) if rom else (b"", None)
 
     def inject(self, *faults: Fault) -> None:
         """Add faults between two elements. Raises ConfigError if one cannot be injected here, or comes too late."""
@@ -121,7 +167,7 @@ class PC:
         self.engine.visitors.insert(0, self.injector)
         self.observers.add(self.injector)
 
-    def _add_devices(self, made: ExitStack, start: entry.CpuEntry, ram_bytes: int) -> None:
+    def _add_devices(self, made: ExitStack, fw_cfg: fwcfg.FirmwareConfig | None, rom: bytes) -> None:
         config = self.config
         self.virtio = VirtioDevices(
             *(config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
@@ -134,16 +180,16 @@ class PC:
         self.wait_when_idle(False)
         self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
         self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
-        self.fw_cfg: fwcfg.FirmwareConfig | None = None
-        if start.mode is entry.Mode.REAL16:
-            for_devices = GuestMemory(ram_bytes, self.engine.read_memory, self._store)
-            self.fw_cfg = bios.configure(self.memory, start.fw_cfg, for_devices, config.serial_ports)
-            self.ports.add(layout.FW_CFG, fwcfg.PORTS, self.fw_cfg)
+        self.fw_cfg = fw_cfg
+        if fw_cfg:
+            self.ports.add(layout.FW_CFG, fwcfg.PORTS, fw_cfg)
         keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
         self.ports.add(layout.I8042, 1, keyboard)
         self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
-        self.ports.add(layout.SYSTEM_CONTROL, 1, SystemControl(keyboard, lambda: self._end(Outcome.REBOOT)))
+        system_control = SystemControl(keyboard, lambda: self._end(Outcome.REBOOT))
+        self.ports.add(layout.SYSTEM_CONTROL, 1, system_control)
         self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
+        self.devices = saving.Devices(self.virtio, keyboard, system_control, fw_cfg, rom)
 
     def _now_ns(self) -> int:
         return self.core.guest_ns
@@ -151,7 +197,8 @@ class PC:
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
         """Raises HostError if the host does not map that much memory."""
         try:
-            return Replicas(system, ram_bytes, self.config.engine)
+            saved = self.config.saved
+            return Replicas(system, ram_bytes, self.config.engine, saved.machine.cpuid if saved else None)
         except MemoryError as error:
             raise hostmemory.refused(ram_bytes) from error
         except OSError as error:
@@ -194,32 +241,129 @@ class PC:
         each = self.observers.wants_elements
         while self.outcome is None:
             devices_wait = not self._serve_devices()
+            self._do_planned()
             if self.outcome:
                 break
-            committed = self.core.committed
-            stop = self.engine.run(committed + 1 if devices_wait or each else last)
-            self.serial.drain()
-            if each and self.core.committed != committed:
-                self.observers.element(committed + 1)
+            stop = self._run_to(self.core.committed + 1 if devices_wait or each else self._first_of(last))
             if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
                 break
-            if stop is Stop.DIVERGENCE:
-                self._end(Outcome.DIVERGENCE_STOP)
-            elif stop is Stop.IDLE:
-                self._end(Outcome.HALT)
-            elif stop is Stop.ATTENTION:
+            if stop is Stop.ATTENTION:
                 self._feed()
                 self._press()
                 self.observers.attention()
-            elif stop is Stop.EXIT:
-                self._serve(self.engine.exit)
         if self._memory_error:
             raise self._memory_error
         if self.outcome and self.injector:
             self.injector.finish()
         return self.outcome
+
+    def _run_to(self, element: int) -> Stop:
+        """Run until so many elements are committed in all (0: no limit), or something else stops it, and see to what
+        the guest wants then.
+        """
+        committed = self.core.committed
+        stop = self.engine.run(element)
+        self.serial.drain()
+        if self.observers.wants_elements and self.core.committed != committed:
+            self.observers.element(committed + 1)
+        if stop is Stop.DIVERGENCE:
+            self._end(Outcome.DIVERGENCE_STOP)
+        elif stop is Stop.IDLE:
+            self._end(Outcome.HALT)
+        elif stop is Stop.EXIT:
+            self._serve(self.engine.exit)
+        return stop
+
+    def plan(self, planned: Planned | None) -> None:
+        """Before a run or between two: have something done at a time. None: nothing."""
+        self._planned = planned
+        self.core.run_until_ns(planned.guest_ns if planned else 0)
+
+    def _do_planned(self) -> None:
+        planned = self._planned
+        if planned and not self.outcome and planned.is_due(self.core.committed, self.core.guest_ns):
+            self.plan(None)
+            planned.job()
+
+    def _first_of(self, last: int) -> int:
+        """The next element after which to stop, of two; 0: none."""
+        return min((each for each in (last, self._planned.element if self._planned else 0) if each), default=0)
+
+    def settle(self) -> None:
+        """Between two elements: go on to where nothing is pending, no device has something to do, and the checkpoint is
+        the last committed state. Mostly that is one element, in which only an instruction is finished.
+
+        Raises MachineStateError if the guest ends meanwhile.
+        """
+        attention = False
+        for _ in range(SETTLE_ELEMENTS):
+            self._serve_devices()
+            self.check_not_ended()
+            if core_saving.settled(self.core) and not self._devices_wait:
+                if self._has_quiesced():
+                    break
+                continue
+            core_saving.settle_next(self.core)
+            stop = self._run_to(self.core.committed + 1)
+            if stop is Stop.STOPPED:
+                raise MachineStateError("the guest was stopped")
+            attention |= stop is Stop.ATTENTION
+        else:
+            raise MachineStateError(f"the guest was within an instruction for {SETTLE_ELEMENTS} elements")
+        if attention:
+            self.request_attention()
+
+    def _has_quiesced(self) -> bool:
+        try:
+            return self.engine.quiesce()
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            self.check_not_ended()
+            raise
+
+    def save(self, sink: saving.Sink) -> int:
+        """Between two elements: save the machine, which goes on. Returns how many bytes were written. Raises
+        ConfigError if it has what cannot be saved, MachineStateError if the guest has ended or ends, SaveError if it
+        cannot be written.
+        """
+        saving.check_can_save(self.config.virtio)
+        self.settle()
+        since_ns = time.monotonic_ns()
+        try:
+            return saving.write(
+                sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
+            )
+        except RunOver:
+            self._end(Outcome.DIVERGENCE_STOP)
+            self.check_not_ended()
+            raise
+        finally:
+            stood_ns = time.monotonic_ns() - since_ns
+            self.saving_ns += stood_ns
+            self.core.stood(stood_ns)
+
+    def _machine_form(self) -> MachineForm:
+        config = self.config
+        return MachineForm(
+            element=self.core.committed,
+            strategy=config.engine.strategy.value,
+            guest=GuestForm(
+                kernel=str(config.kernel),
+                kernel_sha256=self.kernel_sha256,
+                initrd=str(config.initrd) if config.initrd else None,
+                command_line=config.cmdline,
+                memory_bytes=config.memory_bytes,
+                date_ns=config.date_ns,
+            ),
+            shows_tsc=config.engine.tsc is Tsc.SHOWN,
+            disks=saving.disk_forms(config.virtio.disks, self.virtio.disk_bytes),
+            rng=config.virtio.rng,
+            virtio_console=config.virtio.console,
+            serial_ports=config.serial_ports,
+            cpuid=self.replicas.cpuid,
+        )
 
     def _serve_devices(self) -> bool:
         """Let devices that wait for guest memory use it. Returns False if they must wait for another element's end."""

@@ -54,6 +54,11 @@ class SerialPorts:
             waits.clear()
         return data
 
+    def waiting(self) -> list[bytes]:
+        """The input that waits, of each port."""
+        with self._lock:
+            return [bytes(waits) for waits in self._input]
+
     def feed(self) -> None:
         """Give the guest as much input as the FIFOs take."""
         with self._lock:

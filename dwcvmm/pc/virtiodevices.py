@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dwcvmm.core.chipset import Chipset
@@ -22,6 +22,7 @@ from dwcvmm.pc.devices.virtio.net import RECEIVE as NET_RECEIVE
 from dwcvmm.pc.devices.virtio.net import Net
 from dwcvmm.pc.devices.virtio.pci import VirtioPci
 from dwcvmm.pc.devices.virtio.rng import Rng
+from dwcvmm.saved.form import VirtioForm
 
 FIRST_SLOT = 1
 # of changes, so that frames which the guest has no room for yet do not keep it busy
@@ -104,6 +105,27 @@ class VirtioDevices:
     def remarks(self) -> list[str]:
         """What to tell the user about the disks."""
         return [remark for disk in self._disks for remark in disk.remarks]
+
+    def saved(self) -> list[VirtioForm]:
+        return [transport.saved() for transport in self._transports]
+
+    def restore(self, forms: Sequence[VirtioForm]) -> None:
+        """Raises ValueError if they are of other devices."""
+        if len(forms) != len(self._transports):
+            raise ValueError(f"{len(forms)} virtio devices")
+        for transport, form in zip(self._transports, forms, strict=True):
+            transport.restore(form)
+
+    @property
+    def disk_bytes(self) -> list[int]:
+        """The size of each disk."""
+        return [disk.size_bytes for disk in self._disks]
+
+    def flush(self) -> None:
+        """Make durable what the guest has written to its disks. Raises OSError."""
+        for disk in self._disks:
+            if not disk.read_only:
+                disk.flush()
 
     @property
     def waiting(self) -> bool:

@@ -25,7 +25,7 @@ from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.machinefile import read_machine
 from dwcvmm.cli.run import run
-from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, NetText, Size
+from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, MomentText, NetText, Size
 from dwcvmm.control.commands import commands_of
 from dwcvmm.control.messages import Splitter, TooLongError
 from dwcvmm.control.qmp import Conversation
@@ -241,7 +241,7 @@ def texts(data: bytes) -> None:
     """What stands on a command line."""
     text = data[1:].decode(errors="replace")
     durations = (Duration(1, 10**12), Duration(1, 10**12, bare="s"))
-    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText(), NetText())
+    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText(), NetText(), MomentText())
     with contextlib.suppress(click.BadParameter, ConfigError):
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
@@ -257,7 +257,7 @@ class _Silent:
     def do(self) -> None:
         """Nothing."""
 
-    stop = cont = power_down = reset = quit = details = report = do
+    stop = cont = power_down = reset = quit = details = report = save = do
 
 
 def control_socket(data: bytes) -> None:

@@ -81,6 +81,10 @@ class Fake:
             raise ZeroDivisionError("division by zero")
         self._note(f"inject {fault}")
 
+    def save(self) -> Any:
+        self._note("save")
+        return {"bytes": 1}
+
     def report(self) -> Any:
         return {"schema": "s", "text": "x" * 100_000}
 
@@ -232,7 +236,8 @@ def test_the_commands() -> None:
     assert ask("x-dwc-status") == {"elements": 5}
     assert ask("x-dwc-report")["schema"] == "s"
     assert {"name": "qmp_capabilities"} in ask("query-commands")
-    assert len(ask("query-commands")) == 12
+    assert ask("x-dwc-save") == {"bytes": 1}
+    assert len(ask("query-commands")) == 13
 
 
 def test_greeting_and_events() -> None:

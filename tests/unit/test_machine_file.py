@@ -32,6 +32,7 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {  # by the name of an option's type
     "size": SIZES,
     "duration": TIMES,
     "date": st.sampled_from(["host", "fixed", "utc=2026-11-29T08:00:00"]),
+    "moment": st.sampled_from(["5000", "1.5s", "20ms"]),
     "fault": st.sampled_from(["1000:e2:rax:3", "120+end:e1:ram+0x400000:0,7"]),
     "disk": NAMES.map(lambda name: name.replace(",", ",,") + ",snapshot"),
     "module": NAMES,

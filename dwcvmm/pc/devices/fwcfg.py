@@ -8,8 +8,11 @@ calls `process` when devices may use guest memory, and the guest sees the reques
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from typing import Self
 
 from dwcvmm.guest.memory import GuestMemory, GuestMemoryError
+from dwcvmm.saved.form import FirmwareForm
 
 SIGNATURE, FEATURES, CPUS, DIRECTORY, FIRST_FILE = 0x00, 0x01, 0x05, 0x19, 0x20  # keys
 TRADITIONAL, DMA = 1, 2  # of FEATURES
@@ -37,7 +40,8 @@ class FirmwareConfig:
             entries += struct.pack(f">IHH{NAME_BYTES}s", len(content), key, 0, name.encode())
             self._items[key] = content
         self._items[DIRECTORY] = entries
-        self._item, self._at = b"", 0
+        self._key = self._at = 0
+        self._item = b""
         self._memory, self._address_high = memory, 0
         self._request: int | None = None  # its address
 
@@ -57,6 +61,23 @@ class FirmwareConfig:
         elif (offset, size) == (DMA_LOW, 4) and self._memory:
             self._request = self._address_high << 32 | _swapped(value)
             self._address_high = 0
+
+    @property
+    def items(self) -> Mapping[int, bytes]:
+        """All of them, by key."""
+        return self._items
+
+    def saved(self) -> FirmwareForm:
+        """No request waits."""
+        return FirmwareForm(key=self._key, at=self._at, address_high=self._address_high)
+
+    @classmethod
+    def restored(cls, form: FirmwareForm, items: Mapping[int, bytes], memory: GuestMemory) -> Self:
+        made = cls({}, memory=memory)
+        made._items = dict(items)
+        made._select(form.key)
+        made._at, made._address_high = form.at, form.address_high
+        return made
 
     @property
     def waiting(self) -> bool:
@@ -91,7 +112,7 @@ class FirmwareConfig:
         return 0
 
     def _select(self, key: int) -> None:
-        self._item, self._at = self._items.get(key, b""), 0
+        self._key, self._item, self._at = key, self._items.get(key, b""), 0
 
     def _take(self, length: int) -> bytes:
         """The next bytes of the item, and zeros past its end."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
+from dwcvmm.saved.form import KeyboardForm
+
 KEYBOARD_IRQ, MOUSE_IRQ = 1, 12
 A20, NOT_RESET = 1 << 1, 1 << 0  # of the output port
 
@@ -66,6 +68,24 @@ class KeyboardController:
             command, self._command = self._command, 0
             self._take(command, value)
         self._update()
+
+    def saved(self, fast_reset: int) -> KeyboardForm:
+        """`fast_reset`: of port 0x92."""
+        return KeyboardForm(
+            outputs=[(value, mouse, timed_out) for value, mouse, timed_out in self._outputs],
+            memory=bytes(self._memory),
+            command=self._command,
+            a20=self.a20,
+            fast_reset=fast_reset,
+        )
+
+    def restore(self, form: KeyboardForm) -> None:
+        """The levels of its interrupt lines are the chipset's. Raises ValueError."""
+        if len(form.memory) != self.MEMORY_BYTES:
+            raise ValueError(f"a keyboard controller with {len(form.memory)} bytes")
+        self._outputs = [Output(*output) for output in form.outputs]
+        self._memory[:] = form.memory
+        self._command, self.a20 = form.command, form.a20
 
     def _status(self) -> int:
         status = self.SYSTEM | self.COMMAND | self.UNLOCKED
@@ -136,13 +156,13 @@ class SystemControl:
 
     def __init__(self, keyboard: KeyboardController, on_reset: Callable[[], None]) -> None:
         self._keyboard, self._on_reset = keyboard, on_reset
-        self._fast_reset = 0
+        self.fast_reset = 0
 
     def read(self, offset: int, size: int) -> int:
-        return self._fast_reset | (A20 if self._keyboard.a20 else 0)
+        return self.fast_reset | (A20 if self._keyboard.a20 else 0)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        if value & ~self._fast_reset & 1:
+        if value & ~self.fast_reset & 1:
             self._on_reset()
-        self._fast_reset = value & 1
+        self.fast_reset = value & 1
         self._keyboard.a20 = bool(value & A20)

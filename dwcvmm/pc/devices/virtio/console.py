@@ -26,6 +26,14 @@ class Console(VirtioDevice):
         self._input += data
 
     @property
+    def unread(self) -> bytes:
+        return bytes(self._input)
+
+    @unread.setter
+    def unread(self, data: bytes) -> None:
+        self._input[:] = data
+
+    @property
     def backlog(self) -> int:
         """Bytes that the guest has not read yet."""
         return len(self._input)

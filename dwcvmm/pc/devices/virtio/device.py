@@ -30,6 +30,17 @@ class VirtioDevice:
         """Its configuration, which the guest can only read."""
         return b""
 
+    @property
+    def unread(self) -> bytes:
+        """Input that the guest has not read."""
+        return b""
+
+    @unread.setter
+    def unread(self, data: bytes) -> None:
+        """Of a device that was saved. Raises ValueError if this one has none."""
+        if data:
+            raise ValueError("input for a device that has none")
+
     def reset(self) -> None:
         """Called when the guest resets the device."""
 

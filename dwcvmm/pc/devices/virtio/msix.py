@@ -22,6 +22,16 @@ class MsiX:
         self._table = bytearray(struct.pack("<QII", 0, 0, MASKED) * vectors)
         self._pending = 0
 
+    def saved(self) -> tuple[bytes, int]:
+        """The table, and the pending bits."""
+        return bytes(self._table), self._pending
+
+    def restore(self, table: bytes, pending: int) -> None:
+        """Raises ValueError."""
+        if len(table) != len(self._table):
+            raise ValueError(f"an MSI-X table of {len(table)} bytes")
+        self._table[:], self._pending = table, pending
+
     def notify(self, vector: int) -> None:
         """Send the message of this vector. A vector that does not exist (virtio's 0xFFFF) sends nothing."""
         if vector < self.vectors and self._function.msix_enabled:

@@ -14,6 +14,7 @@ from dwcvmm.core.enums import COMMON_BYTES, DRIVER_OK, NEEDS_RESET, VIRTIO_PART,
 from dwcvmm.core.virtqueue import MOST_ENTRIES, NO_VECTOR, DeviceMemory, Queue, QueueError
 from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.msix import MsiX
+from dwcvmm.saved.form import QueueForm, VirtioForm
 
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32  # features
 FEATURES_OK = 8  # device status
@@ -47,6 +48,42 @@ class VirtioPci:
         self.device.driver_features = 0
         self.device.reset()
         self._function.change(status=0, isr=0, waiting=0)
+
+    def saved(self) -> VirtioForm:
+        """Without what C has of it."""
+        table, pending = self._msix.saved()
+        return VirtioForm(
+            device_type=self.device.device_type,
+            generation=self._generation,
+            device_select=self._device_select,
+            driver_select=self._driver_select,
+            queue_select=self._queue_select,
+            transport_features=self._driver_features,
+            driver_features=self.device.driver_features,
+            config_vector=self._config_vector,
+            queues=[
+                QueueForm(fields=queue.document(), enabled=queue.enabled, vector=queue.vector) for queue in self.queues
+            ],
+            msix_table=table,
+            msix_pending=pending,
+            input=self.device.unread,
+        )
+
+    def restore(self, form: VirtioForm) -> None:
+        """Raises ValueError if it is of another device."""
+        if form.device_type != self.device.device_type or len(form.queues) != len(self.queues):
+            raise ValueError(f"a virtio device of type {form.device_type} with {len(form.queues)} queues")
+        if form.driver_features & ~self._features:
+            raise ValueError(f"virtio features {form.driver_features & ~self._features:#x}, which it does not have now")
+        self._generation, self._config_vector = form.generation, form.config_vector
+        self._device_select, self._driver_select = form.device_select, form.driver_select
+        self._queue_select, self._driver_features = form.queue_select, form.transport_features
+        self.device.driver_features = form.driver_features
+        for queue, saved in zip(self.queues, form.queues, strict=True):
+            queue.set_document(saved.fields)
+            queue.enabled, queue.vector = saved.enabled, saved.vector
+        self._msix.restore(form.msix_table, form.msix_pending)
+        self.device.unread = form.input
 
     @property
     def _status(self) -> int:

@@ -1,0 +1,190 @@
+"""Saves a machine by a process of its own, which opens files when the sandbox of the machine's process lets none be
+opened any more. All it can be made to do is to write the files of a saved machine into one directory.
+
+It ends with the pipe from which it reads, and so with the machine's process.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from dwcvmm.errors import ConfigError, DwcVmmError, HostError, as_error
+from dwcvmm.saved.folder import PARTS, SavedWriter, SaveError
+from dwcvmm.saved.form import MachineForm
+
+# a message: its kind, the length of what follows, and that
+HEAD = struct.Struct("<cI")
+BEGIN, PART, DATA, PART_END, FINISH, ABANDON = b"B", b"P", b"D", b"E", b"F", b"A"
+DONE, FAILED = b"K", b"X"  # answers to all but PART and DATA
+PIECE = 1 << 20
+
+
+class RemoteSink:
+    """As a SavedWriter of `path`. Start it before the sandbox closes. Raises ConfigError or HostError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        command = [sys.executable, "-m", "dwcvmm.saved.remote", str(path)]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C at the terminal is for the guest
+                bufsize=0,
+            )
+        except (OSError, ValueError) as error:
+            raise HostError(f"no process can be started that saves a machine: {error}") from error
+        assert self._process.stdin and self._process.stdout
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout
+        try:
+            self._answer()
+        except SaveError as error:
+            self.close()
+            raise ConfigError(str(error)) from None
+
+    def begin(self) -> None:
+        self._send(BEGIN)
+        self._answer()
+
+    def part(self, name: str, pieces: Iterable[bytes]) -> None:
+        self._send(PART, name.encode())
+        for piece in pieces:
+            for at in range(0, len(piece), PIECE):
+                self._send(DATA, piece[at : at + PIECE])
+        self._send(PART_END)
+        self._answer()
+
+    def finish(self, machine: MachineForm) -> int:
+        self._send(FINISH, msgspec.json.encode(machine))
+        return int(self._answer())
+
+    def abandon(self) -> None:
+        self._send(ABANDON)
+        self._answer()
+
+    def _send(self, kind: bytes, data: bytes = b"") -> None:
+        message = memoryview(HEAD.pack(kind, len(data)) + data)
+        try:
+            while message:
+                message = message[os.write(self._to, message) :]
+        except OSError as error:
+            raise self._gone() from error
+
+    def _answer(self) -> bytes:
+        try:
+            kind, data = _receive(self._from)
+        except EOFError as error:
+            raise self._gone() from error
+        if kind == FAILED:
+            raise SaveError(data.decode(errors="replace"))
+        return data
+
+    def _gone(self) -> SaveError:
+        return SaveError(f"cannot save the machine in {self.path}: the process that does it has ended")
+
+    def close(self) -> None:
+        """The process ends by itself. It is not waited for, which the sandbox would not allow."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+        self._process.returncode = 0
+
+
+def _receive(stream: object) -> tuple[bytes, bytes]:
+    """Raises EOFError."""
+    kind, length = HEAD.unpack(_exactly(stream, HEAD.size))
+    return kind, _exactly(stream, length)
+
+
+def _exactly(stream: object, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        piece = stream.read(length - len(data))  # type: ignore[attr-defined]
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+class Server:
+    """The other side: does with a SavedWriter what it is told."""
+
+    def __init__(self, path: Path, stream: BinaryIO, answers: int) -> None:
+        self._stream, self._answers = stream, answers
+        self._writer = SavedWriter(path)
+
+    def serve(self) -> None:
+        """Up to the end of the stream."""
+        while True:
+            try:
+                kind, data = _receive(self._stream)
+            except EOFError:
+                self._writer.abandon()
+                return
+            try:
+                self.answer(DONE, self._do(kind, data))
+            except EOFError:
+                self._writer.abandon()
+                return
+            except Exception as error:
+                self.answer(FAILED, str(as_error(error)).encode())
+
+    def _do(self, kind: bytes, data: bytes) -> bytes:
+        if kind == BEGIN:
+            self._writer.begin()
+        elif kind == PART:
+            self._part(data.decode())
+        elif kind == FINISH:
+            return str(self._writer.finish(msgspec.json.decode(data, type=MachineForm))).encode()
+        elif kind == ABANDON:
+            self._writer.abandon()
+        return b""
+
+    def _part(self, name: str) -> None:
+        pieces = self._pieces()
+        try:
+            if name not in PARTS:
+                raise SaveError(f"a saved machine has no part {name!r}")
+            self._writer.part(name, pieces)
+        except Exception:
+            for _ in pieces:  # what was on its way
+                pass
+            raise
+
+    def _pieces(self) -> Iterator[bytes]:
+        while True:
+            kind, data = _receive(self._stream)
+            if kind != DATA:
+                return
+            yield data
+
+    def answer(self, kind: bytes, data: bytes = b"") -> None:
+        message = HEAD.pack(kind, len(data)) + data
+        while message:
+            message = message[os.write(self._answers, message) :]
+
+
+def main() -> int:
+    answers = sys.stdout.fileno()
+    try:
+        server = Server(Path(sys.argv[1]), sys.stdin.buffer, answers)
+    except DwcVmmError as error:
+        text = str(error).encode()
+        os.write(answers, HEAD.pack(FAILED, len(text)) + text)
+        return error.exit_code
+    server.answer(DONE)
+    server.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

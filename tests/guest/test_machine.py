@@ -483,6 +483,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "run_async": (Machine.run_async, ENDED, CLOSED),
     "step": (Machine.step, ENDED, CLOSED),
     "write_memory": (lambda machine: machine.write_memory(FREE, b"x"), ENDED, CLOSED),
+    "save": (lambda machine: machine.save("/dev/null"), ENDED, CLOSED),
     "inject": (lambda machine: machine.inject("999999:e1:rax:1"), ENDED, CLOSED),
     "registers": (lambda machine: sorted(machine.registers())[0], None, CLOSED),
     "read_memory": (lambda machine: machine.read_memory(FREE, 2), None, CLOSED),
@@ -538,7 +539,7 @@ def end_before_the_first_run(machine: Machine) -> None:
 
 
 def test_the_table_of_calls_is_whole() -> None:
-    assert set(CALLS) == {name for name in vars(Machine) if not name.startswith("_")}
+    assert {*CALLS, "restore"} == {name for name in vars(Machine) if not name.startswith("_")}
 
 
 @pytest.mark.usefixtures("nothing_left")

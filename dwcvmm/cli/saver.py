@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from dwcvmm.cli.units import Moment
@@ -20,6 +21,7 @@ class Saver:
     def __init__(self, path: Path) -> None:
         self._sink, self._planned = RemoteSink(path), False
         self._machine: Machine | None = None
+        self._took_s = 0.0
         self.failure: DwcVmmError | None = None  # of what was planned
         self.path = path
 
@@ -35,7 +37,10 @@ class Saver:
         """On the machine's thread, between two elements. Returns how many bytes were written. Raises as PC.save."""
         if not self._machine:
             raise MachineStateError("there is no machine yet")
-        return self._machine.pc.save(self._sink)
+        began = time.monotonic()
+        written = self._machine.pc.save(self._sink)
+        self._took_s = time.monotonic() - began
+        return written
 
     def _as_planned(self) -> None:
         self._planned = False
@@ -49,7 +54,7 @@ class Saver:
 
     def told(self, written: int) -> str:
         element = self._machine.elements if self._machine else 0
-        return f"element {element} in {self.path}: {written / 1e6:.1f} MB"
+        return f"element {element} in {self.path}: {written / 1e6:.1f} MB in {self._took_s:.2f} s"
 
     def check_done(self) -> None:
         """After the run: say so if what was planned has not been done."""

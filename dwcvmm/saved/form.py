@@ -9,7 +9,8 @@ import msgspec
 
 from dwcvmm.core.kvmstructs import CpuidEntry
 
-KIND, VERSION = "dwcvmm-saved-machine", 1
+KIND = "dwcvmm-saved-machine"
+VERSION = 1
 PROGRAM = version("dwcvmm")  # now, as the sandbox lets no file be opened
 
 

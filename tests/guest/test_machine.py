@@ -9,6 +9,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -476,6 +477,13 @@ def test_a_machine_is_used_once_and_not_when_closed(guests: Path) -> None:
 
 ENDED, CLOSED = "has ended", "is closed"
 FREE = 0x200000  # RAM that guest ports does not use
+
+
+def save_somewhere(machine: Machine) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        assert machine.save(directory) > 1000
+
+
 # every public method and property: its use, what is raised after the end, and after close
 CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "start": (Machine.start, ENDED, CLOSED),
@@ -483,6 +491,7 @@ CALLS: dict[str, tuple[Callable[[Machine], object], str | None, str | None]] = {
     "run_async": (Machine.run_async, ENDED, CLOSED),
     "step": (Machine.step, ENDED, CLOSED),
     "write_memory": (lambda machine: machine.write_memory(FREE, b"x"), ENDED, CLOSED),
+    "save": (save_somewhere, ENDED, CLOSED),
     "inject": (lambda machine: machine.inject("999999:e1:rax:1"), ENDED, CLOSED),
     "registers": (lambda machine: sorted(machine.registers())[0], None, CLOSED),
     "read_memory": (lambda machine: machine.read_memory(FREE, 2), None, CLOSED),
@@ -539,7 +548,7 @@ def end_before_the_first_run(machine: Machine) -> None:
 
 
 def test_the_table_of_calls_is_whole() -> None:
-    assert set(CALLS) == {name for name in vars(Machine) if not name.startswith("_")}
+    assert {*CALLS, "restore"} == {name for name in vars(Machine) if not name.startswith("_")}
 
 
 @pytest.mark.usefixtures("nothing_left")

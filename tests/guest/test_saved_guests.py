@@ -26,23 +26,13 @@ from dwcvmm.saved.folder import SavedReader, SavedWriter
 
 pytestmark = needs_kvm
 
-# pending I/O, FPU and AVX, timers, time sites. Those that take seconds are left out
+# pending I/O, FPU and AVX, timers, time sites. Those that take seconds are left out, and `apic`, which wants its timer
+# to be right within two percent: on a busy host that takes several tries
 GUESTS = (
-    *(
-        "ports",
-        "exits",
-        "rep",
-        "mmio",
-        "ring3",
-        "paging",
-        "paging3",
-        "fpu",
-        "compute",
-        "hidden",
-    ),  # pending I/O, FPU, AVX
-    *("transfers", "apic", "msrs", "rdtsc", "random", "smap", "compat", "debug", "undefined", "entries", "smc"),
+    *("ports", "exits", "rep", "mmio", "ring3", "paging", "paging3", "fpu", "compute", "hidden"),
+    *("transfers", "msrs", "rdtsc", "random", "smap", "compat", "debug", "undefined", "entries", "smc"),
     *("flags", "rtc", "kbd", "pit", "cmpxchg", "refused", "lme", "pae", "bitmap", "tscaux", "moving"),
-    *("waits", "split", "reads", "memory", "masked"),
+    *("waits", "split", "reads", "memory", "masked", "serial"),
 )
 EXPLAINED = {Cause.TIME, Cause.RANDOM, Cause.HOST_STATE, Cause.TSC_TICK}
 IN_PLACE = not uses_shadow_paging(kvm_module()) if Path("/dev/kvm").exists() else False

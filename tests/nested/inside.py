@@ -23,9 +23,10 @@ class Boot(msgspec.Struct, frozen=True):
     """One run of a guest."""
 
     name: str
-    arguments: str  # of `dwcvmm run`
+    arguments: str  # of the command
     until: str = ""  # it is stopped when its console has this; without, it ends by itself
     limit_s: int = 100  # by the machine's clock, which may be slower than the one outside
+    command: str = "run"
 
 
 def child(boot: Boot, directory: Path) -> int:
@@ -37,7 +38,7 @@ def child(boot: Boot, directory: Path) -> int:
     errors = os.open(f"{base}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for fd, target in ((nothing, 0), (nothing, 1), (errors, 2)):
         os.dup2(fd, target)
-    sys.argv = ["dwcvmm", "run", *shlex.split(boot.arguments), "--console", f"{base}.log"]
+    sys.argv = ["dwcvmm", boot.command, *shlex.split(boot.arguments), "--console", f"{base}.log"]
     sys.argv += ["--report", f"{base}.json", "--events", f"{base}.events", "--timeout", f"{boot.limit_s}s"]
     try:
         main()

@@ -146,6 +146,10 @@ def linux() -> Results:
         boots.append(Boot(name, f"{kernel} --strategy {strategy}"))
     power = f"--kernel {GUESTS}/virtio/vmlinuz --initrd {GUESTS}/virtio/initramfs.cpio --append dwc.power"
     boots += under(STRATEGIES, "power", power, POWER_WAITS)
+    saved = f"{ROOT}/build/nested-linux/saved-machine"
+    quiet = f"--kernel {files}/vmlinuz --initrd {files}/initramfs.cpio --append 'quiet printk.time=0 dwc.work'"
+    boots.append(Boot("saved", f"{quiet} --strategy parallel --save-to {saved} --save-at 300ms"))
+    boots += [Boot(f"restored-{each}", f"{saved} --strategy {each}", command="restore") for each in STRATEGIES]
     virtio = f".venv/bin/python -m dwcvmm.experiments.kernelruns run {ROOT}/build/nested-linux virtio:sequential"
     return boot_all("linux", boots, then=virtio)
 
@@ -204,6 +208,17 @@ def test_sigterm_presses_the_power_button(linux: Results, strategy: str) -> None
     said, report = linux.said(f"power-{strategy}"), linux.report(f"power-{strategy}")
     assert said.index(POWER_WAITS) < said.index("DWCVMM-POWER-BUTTON") < said.index("reboot: Power down")
     assert (report.outcome, report.divergences.unexplained) == ("poweroff", 0)
+
+
+@in_linux
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_linux_goes_on_where_it_was_saved(linux: Results, strategy: str) -> None:
+    """Under any strategy it prints what is left, to its end, as does the one that was saved and went on."""
+    whole, rest = linux.said("saved"), linux.said(f"restored-{strategy}")
+    assert "DWCVMM-HASH forks" in rest and "Linux version" not in rest
+    assert whole.endswith(rest)
+    assert linux.ends("saved", f"restored-{strategy}") == [("poweroff", 0)] * 2
+    assert linux.report(f"restored-{strategy}").strategy == strategy
 
 
 @in_linux

@@ -130,3 +130,26 @@ def test_both_directions_as_files(guests: Path, strategy: Strategy) -> None:
         thread.join()
         os.close(to_guest)
     assert results[0].ok and out.getvalue() == TWO + TYPED
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OFF, *TWO_VMS])
+def test_ports_of_a_saved_machine(guests: Path, tmp_path: Path, strategy: Strategy) -> None:
+    """What waits for COM2, in its FIFO and behind it, is there when the machine goes on."""
+    before, after = io.BytesIO(), io.BytesIO()
+    with Machine(guests / "serial.bin", memory="16M", strategy="sequential", end_at="io", serial=[before]) as machine:
+        while before.getvalue() != TWO:
+            machine.run(until_element=machine.elements + 1)
+        machine.send_input(TYPED + b"\x04", port=2)
+        while before.getvalue() == TWO:
+            machine.run(until_element=machine.elements + 1)
+        machine.save(tmp_path / "saved")
+        sent = before.getvalue()
+    assert len(sent) < len(TWO + TYPED)
+    with pytest.raises(dwcvmm.ConfigError, match="2 serial ports beside COM1: the saved machine has 1"):
+        Machine.restore(tmp_path / "saved", serial=[None, None])
+    with Machine.restore(tmp_path / "saved", strategy=strategy, serial=[after], keep_console=True) as machine:
+        result = machine.run(timeout=60)
+    assert result.ok
+    assert result.console.endswith(DONE)
+    assert sent + after.getvalue() == TWO + TYPED
+    assert sum(result.divergences.values()) == 0

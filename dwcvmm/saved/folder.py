@@ -52,6 +52,7 @@ class SavedWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            self._made = not path.is_dir()
             path.mkdir(exist_ok=True)
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
@@ -134,7 +135,11 @@ class SavedWriter:
                 os.unlink(name, dir_fd=self._fd)
 
     def close(self) -> None:
+        """A directory that was made for nothing is removed."""
         os.close(self._fd)
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()
 
 
 def _is_ours(name: str) -> bool:

@@ -167,6 +167,9 @@ class Server:
                 return
             yield data
 
+    def close(self) -> None:
+        self._writer.close()
+
     def answer(self, kind: bytes, data: bytes = b"") -> None:
         message = HEAD.pack(kind, len(data)) + data
         while message:
@@ -182,7 +185,10 @@ def main() -> int:
         os.write(answers, HEAD.pack(FAILED, len(text)) + text)
         return error.exit_code
     server.answer(DONE)
-    server.serve()
+    try:
+        server.serve()
+    finally:
+        server.close()
     return 0
 
 

@@ -227,6 +227,18 @@ BUGS = {
         "",
         f"{SCRUB}::test_a_damaged_page_that_a_device_fills_is_right_again",
     ),
+    "an answer is lost when the machine is saved": Bug(
+        "cbits/element/settle.c",
+        "\tif ((err = dwc_replica_feed(r)))\n\t\treturn err;\n",
+        "\tif ((err = 0))\n\t\treturn err;\n",
+        "tests/guest/test_saved_guests.py::test_nothing_is_pending_where_it_is_saved",
+    ),
+    "the code behind a trap is not kept": Bug(
+        "cbits/sites/sites.c",
+        "\tmemcpy(site->original, e->replicas[0].ram + found->gpa, found->read.length);\n",
+        "",
+        "tests/guest/test_saved_guests.py::test_learned_sites_are_undone_in_what_is_saved",
+    ),
 }
 
 

@@ -149,6 +149,13 @@ def test_saved_again_the_files_of_before_are_gone(tmp_path: Path) -> None:
         assert len(list((tmp_path / "m").iterdir())) == 3
 
 
+def test_a_directory_for_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("made", "there"):
+        SavedWriter(tmp_path / name).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_what_is_abandoned_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path / "m")
     with closing(SavedWriter(tmp_path / "m")) as writer:

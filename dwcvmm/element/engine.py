@@ -14,10 +14,10 @@ from dwcvmm.core.engine import Repair
 from dwcvmm.core.enums import NEVER, KvmExit, Phase, Rollback
 from dwcvmm.core.failure import Damaged
 from dwcvmm.core.state import Exit
+from dwcvmm.element.accessedbits import merge_accessed_bits
 from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.observer import NO_COPY, EngineObserver
-from dwcvmm.element.pagetables import merge_accessed_bits
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
 from dwcvmm.element.visits import Visitor

@@ -18,7 +18,7 @@ GUESTS = (
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "serial", "pciscan", "pcireads", "cmpxchg", "refused"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
-    *("memory", "returns", "polls"),
+    *("memory", "returns", "polls", "mxcsr"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect
@@ -27,7 +27,7 @@ READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries", "alarms", "sways", "clear
 
 
 def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
-    if guest == "compute" and kvm_module() == "kvm_pvm":
+    if guest in ("compute", "mxcsr") and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not SSE")
     if guest == "cmpxchg" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not CMPXCHG16B")

@@ -1,7 +1,8 @@
 """Patch an unpacked bochs 3.0 source tree: python3 patch.py TREE
 
-Adds the PMU of pmu.cc (here are only its hooks) and a settable seed, and mends two faults: host interrupts while a
-guest runs that was entered with IF = 0, and RF of an EPT violation in the delivery of an event. Every replacement
+Adds the PMU of pmu.cc (here are only its hooks) and a settable seed, and mends three faults: host interrupts while a
+guest runs that was entered with IF = 0, RF of an EPT violation in the delivery of an event, and MXCSR where SSE's
+initial state is restored. Every replacement
 is checked: a tree of another version stops here with the text that was not found.
 SPDX-License-Identifier: LGPL-2.0-or-later, as bochs itself.
 """
@@ -229,6 +230,17 @@ path.write_text(
 """
     + text[end:],
     encoding="latin-1",
+)
+
+# MXCSR is a part of SSE's state in the compacted form (SDM 1 13.8.2), and was left as it was: a guest of KVM that had
+# not used SSE got the value of the VMM
+edit(
+    "cpu/xsave.cc",
+    (
+        "    else\n      xrstor_init_sse_state();\n  }\n\n  if (compaction) {",
+        "    else {\n      xrstor_init_sse_state();\n      if (compaction) BX_MXCSR_REGISTER = MXCSR_RESET;\n    }\n"
+        "  }\n\n  if (compaction) {",
+    ),
 )
 
 edit("cpu/Makefile.in", ("\tmsr.o \\\n", "\tmsr.o \\\n\tpmu.o \\\n"))

@@ -159,6 +159,8 @@ def test_names_and_arguments_that_are_not_utf_8(guests: Path, tmp_path: Path) ->
         b"h\xc3\xb6st=\xff",
         "--memory",
         "16M",
+        "--end-at",
+        "io",
         "--fault",
     ]
     command += ["20:e2:rip:3", "--strategy", "sequential", *files]

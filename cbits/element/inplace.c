@@ -242,7 +242,7 @@ int dwc_inplace_run(struct dwc_engine *e)
 		return dwc_cut(e, vm);
 	if (end)
 		return dwc_stop_of(end);
-	dwc_limit_learn(vm, 0);
+	dwc_limit_was_kept(vm);
 	return dwc_inplace_rewind(e);
 }
 

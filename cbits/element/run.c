@@ -61,7 +61,8 @@ int dwc_cut(struct dwc_engine *e, const struct dwc_replica *r)
 	e->cut.without_exit_ns = dwc_ran_ns(r) - (r->inner.count ? r->inner.answered_ns : 0);
 	e->cut.last = r->inner.count ? e->stats.committed + 1 : 0;
 	e->cut.waits = dwc_waits_in_loop(r);
-	dwc_limit_learn(r, 1);
+	if (!e->cut.waits)
+		dwc_limit_was_passed(r);
 	return DWC_STOP_TIME_LIMIT;
 }
 

@@ -109,7 +109,7 @@ static int end(struct dwc_engine *e, int first, int second)
 		return DWC_STOP_REQUESTED;
 	dwc_slice_note(e);
 	if (first == DWC_RUN_EXIT)
-		dwc_limit_learn(&e->replicas[0], 0);
+		dwc_limit_was_kept(&e->replicas[0]);
 	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)

@@ -80,16 +80,20 @@ int dwc_limit_stretches(struct dwc_replica *r)
 	return 1;
 }
 
-/* A run has ended by itself, or was cut: learn how much longer a guest that computes is worth waiting for. */
-void dwc_limit_learn(const struct dwc_replica *r, int was_cut)
+/* A run has ended by itself. If it took longer than one of a guest that waits may, it was worth to wait for. */
+void dwc_limit_was_kept(const struct dwc_replica *r)
 {
 	struct dwc_clock *clock = &r->engine->clock;
-	uint64_t ran_ns = dwc_ran_ns(r);
 
-	if (was_cut && ran_ns >= r->limit_ns && r->stretch > 1 && !dwc_waits_in_loop(r))
-		clock->stretch /= 2;
-	if (!was_cut && r->limit_ns && ran_ns >= r->limit_ns / r->stretch / clock->patience_factor && clock->stretch < STRETCH_MOST)
+	if (r->limit_ns && dwc_ran_ns(r) >= r->limit_ns / r->stretch / clock->patience_factor && clock->stretch < STRETCH_MOST)
 		clock->stretch *= 2;
+}
+
+/* The run of a guest that computes was cut. If it had got more time, that was in vain. */
+void dwc_limit_was_passed(const struct dwc_replica *r)
+{
+	if (dwc_ran_ns(r) >= r->limit_ns && r->stretch > 1)
+		r->engine->clock.stretch /= 2;
 }
 
 /* A kick has found the guest somewhere. Right after another one it may not have run in between. */

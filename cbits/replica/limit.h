@@ -19,7 +19,8 @@ uint64_t dwc_time_limit(const struct dwc_engine *e, const struct dwc_pc *pc, uin
 int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns);
 void dwc_limit_set(struct dwc_replica *r, uint64_t limit_ns, uint32_t stretch_most);
 int dwc_limit_stretches(struct dwc_replica *r);
-void dwc_limit_learn(const struct dwc_replica *r, int was_cut);
+void dwc_limit_was_kept(const struct dwc_replica *r);
+void dwc_limit_was_passed(const struct dwc_replica *r);
 void dwc_see(struct dwc_replica *r);
 int dwc_waits_in_loop(const struct dwc_replica *r);
 

@@ -12,8 +12,9 @@ from dwcvmm.page.html import render
 from dwcvmm.page.inputs import read
 from dwcvmm.page.sections import sections
 from dwcvmm.page.style import figure_class, save
-from dwcvmm.results.origin import VERSION, now
+from dwcvmm.results.origin import now
 from dwcvmm.streams import say
+from dwcvmm.version import VERSION
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dwcvmm.control.qmp import NEGOTIATE, Command
-from dwcvmm.results.origin import VERSION
+from dwcvmm.version import VERSION
 
 
 class Controls(Protocol):

@@ -14,10 +14,10 @@ from dwcvmm.core.enums import PAGE
 from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.divergence import Divergence, page_differences
 from dwcvmm.element.pagetables import ADDRESS, PAGE_SIZE, PRESENT, long_mode, table_levels
-from dwcvmm.guest.entry import CR0_PG
+from dwcvmm.guest.entry import CR0_PG, CR4_PAE
 
 ACCESSED = 1 << 5
-CR4_PSE, CR4_PAE = 1 << 4, 1 << 5
+CR4_PSE = 1 << 4
 PAE_ROOT, PAE_ROOT_BYTES = 0xFFFF_FFE0, 32
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -316,8 +316,14 @@ class PC:
             self.request_attention()
 
     def _has_quiesced(self) -> bool:
-        try:
+        with self._ends_if_over():
             return self.engine.quiesce()
+
+    @contextmanager
+    def _ends_if_over(self) -> Iterator[None]:
+        """A run that is over within it is the guest's end. Raises MachineStateError then."""
+        try:
+            yield
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             self.check_not_ended()
@@ -332,13 +338,10 @@ class PC:
         self.settle()
         since_ns = time.monotonic_ns()
         try:
-            return saving.write(
-                sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
-            )
-        except RunOver:
-            self._end(Outcome.DIVERGENCE_STOP)
-            self.check_not_ended()
-            raise
+            with self._ends_if_over():
+                return saving.write(
+                    sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
+                )
         finally:
             stood_ns = time.monotonic_ns() - since_ns
             self.saving_ns += stood_ns
@@ -417,12 +420,7 @@ class PC:
     def _come_to_rest(self) -> None:
         if not self.core.memory_at_rest:
             raise MachineStateError("the guest is within an instruction: memory can be written after another step")
-        try:
-            at_rest = self.engine.quiesce()
-        except RunOver:
-            self._end(Outcome.DIVERGENCE_STOP)
-            at_rest = False
-        if not at_rest:
+        if not self._has_quiesced():
             self.check_not_ended()
             raise MachineStateError("the two runs differed, which was undone: try again")
 

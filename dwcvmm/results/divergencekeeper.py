@@ -31,9 +31,9 @@ from dwcvmm.results.divergencefile import (
     State,
     encode,
 )
-from dwcvmm.results.origin import VERSION
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reportbuilder import guest_facts, host_facts
+from dwcvmm.version import VERSION
 
 KEPT = (Cause.INJECTED, Cause.UNEXPLAINED, Cause.ALIGNMENT, Cause.CHECKPOINT)
 OPTION = "--keep-divergence"

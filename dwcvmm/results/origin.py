@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import msgspec
 
 from dwcvmm.results.reportfile import HostFacts
-
-VERSION = version("dwcvmm")
+from dwcvmm.version import VERSION
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,9 @@ from dwcvmm.pc.devices.virtio.net import Traffic
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results import reportfile
-from dwcvmm.results.origin import VERSION, command_line, now
+from dwcvmm.results.origin import command_line, now
 from dwcvmm.results.rates import penalty
+from dwcvmm.version import VERSION
 
 NS = 1e9
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
 from dwcvmm.core.kvmstructs import CpuidEntry
+from dwcvmm.version import VERSION as PROGRAM
 
 KIND = "dwcvmm-saved-machine"
 VERSION = 1
-PROGRAM = version("dwcvmm")  # now, as the sandbox lets no file be opened
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,9 +6,7 @@ BUFFER  equ 0x700000
         align 8
         db "DWCR"
 rounds: dd 6
-start:  mov rax, cr4
-        or eax, 0x600           ; OSFXSR, OSXMMEXCPT
-        mov cr4, rax
+start:  allow_sse
         mov eax, 1
         cpuid
         not ecx

@@ -5,9 +5,7 @@ ROUNDS  equ 200
         and eax, ~0xc           ; EM, TS
         or eax, 2               ; MP
         mov cr0, rax
-        mov rax, cr4
-        or eax, 0x600           ; OSFXSR, OSXMMEXCPT
-        mov cr4, rax
+        allow_sse
         xor r14d, r14d          ; AVX in use?
         mov eax, 1
         cpuid

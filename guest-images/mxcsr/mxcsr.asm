@@ -3,9 +3,7 @@
 %include "common.inc"
 ROUNDS  equ 2000
 INITIAL equ 0x1f80
-        mov rax, cr4
-        or eax, 0x600           ; OSFXSR, OSXMMEXCPT
-        mov cr4, rax
+        allow_sse
         mov r12d, ROUNDS
 .round: stmxcsr [rel value]
         cmp dword [rel value], INITIAL

@@ -8,9 +8,7 @@ PORT    equ 0x300
         and eax, ~0xc           ; EM, TS
         or eax, 2               ; MP
         mov cr0, rax
-        mov rax, cr4
-        or eax, 0x600           ; OSFXSR, OSXMMEXCPT
-        mov cr4, rax
+        allow_sse
         cld
         xor ebx, ebx
         mov r12d, 20

@@ -33,7 +33,7 @@ def test_a_spinning_guest_prints_twenty_lines_a_second(
     assert booted.machine.run() is Outcome.POWEROFF
     token = (ROOT / "guest-images" / "spin" / "token").read_text().splitlines()
     assert booted.output.splitlines() == [token[0]] * TICKS + token[-1:]
-    # without a counter now and then a tick comes late, and the next ones with it (Engine._be_more_patient)
+    # without a counter now and then a tick comes late, and the next ones with it (Engine._choose_patience)
     slower = 1 if booted.machine.core.counting or strategy is Strategy.OFF else 3
     assert (TICKS - 1) * TICK_NS <= booted.machine.core.guest_ns < slower * (TICKS + 5) * TICK_NS
     assert booted.divergences == []

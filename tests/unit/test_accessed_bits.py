@@ -8,9 +8,9 @@ import pytest
 
 from dwcvmm.core.enums import PAGE
 from dwcvmm.core.kvmstructs import Sregs
-from dwcvmm.element.accessedbits import ACCESSED, CR4_PAE, CR4_PSE, Tables, tables_of
+from dwcvmm.element.accessedbits import ACCESSED, CR4_PSE, Tables, tables_of
 from dwcvmm.element.pagetables import CR4_LA57
-from dwcvmm.guest.entry import CR0_PG, EFER_LMA
+from dwcvmm.guest.entry import CR0_PG, CR4_PAE, EFER_LMA
 
 PRESENT, LARGE = 1, 1 << 7
 

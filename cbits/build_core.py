@@ -6,7 +6,7 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 CDEFS = ("kvm.cdef", "devices.cdef", "core.cdef")
-FOLDERS = (".", "element", "sites", "memory", "replica", "vcpu", "pc")
+FOLDERS = (".", "element", "sites", "memory", "replica", "record", "vcpu", "pc")
 SOURCES = [f"cbits/{path.relative_to(HERE)}" for folder in FOLDERS for path in sorted((HERE / folder).glob("[!_]*.c"))]
 HEADERS = sorted(HERE.rglob("*.h"))
 

@@ -7,7 +7,7 @@
 
 #include "vcpu/state.h"
 
-enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE, DWC_STRATEGIES };
+enum dwc_strategy { DWC_OFF, DWC_SEQUENTIAL, DWC_PARALLEL, DWC_IN_PLACE, DWC_REPLAY, DWC_STRATEGIES };
 
 /* How a rollback empties the guest's TLB. */
 enum dwc_tlb_flush { DWC_TLB_FLUSH_PGE, DWC_TLB_FLUSH_MEMSLOT };

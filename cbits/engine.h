@@ -9,6 +9,7 @@
 #include "config.h"
 #include "element/between.h"
 #include "element/inplace.h"
+#include "element/replay.h"
 #include "element/run.h"
 #include "element/slice.h"
 #include "element/steps.h"
@@ -18,6 +19,7 @@
 #include "memory/scrub.h"
 #include "pc/pc.h"
 #include "phase.h"
+#include "record/record.h"
 #include "replica/clock.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
@@ -58,6 +60,8 @@ struct dwc_engine {
 	struct dwc_search search;
 	struct dwc_steps steps;
 	struct dwc_scrub scrub;
+	struct dwc_recorder recorder;
+	struct dwc_replay replay;
 	struct dwc_stats stats;
 	struct dwc_account account;
 };

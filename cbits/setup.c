@@ -17,6 +17,7 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "ram.h"
+#include "record/record.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/sites.h"
@@ -44,7 +45,7 @@ static int is_sound(const struct dwc_config *c)
 	replicas = ops->protects ? 2 : 1;
 	return are_vms_there(c, replicas) && c->ram_bytes && c->ram_bytes <= DWC_MOST_RAM && !(c->ram_bytes % DWC_PAGE) && !ops->protects == !c->checkpoint_ram &&
 	       c->checkpoint_every >= 1 && c->checkpoint_every <= DWC_LOG_ELEMENTS && (!ops->make_ready || c->checkpoint_every == 1) &&
-	       (!c->counting || ops->vms == 2) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
+	       (!c->counting || ops->vms == 2 || c->strategy == DWC_REPLAY) && (!c->scrub_bytes_per_s || ops->vms == 2) && c->clock_divisor && c->slice_ns &&
 	       c->idle_limit && c->idle_limit <= c->idle_most && c->idle_most <= DWC_MOST_IDLE && c->msr_count <= DWC_MAX_MSRS &&
 	       c->tsc_bits < 64 && (unsigned)c->tlb_flush <= DWC_TLB_FLUSH_MEMSLOT &&
 	       (unsigned)c->user_trap <= DWC_USER_TRAP_SYSENTER && (unsigned)c->cache_flush <= DWC_CACHE_ALL &&
@@ -185,6 +186,7 @@ void dwc_engine_free(struct dwc_engine *e)
 			free(e->replicas[i].slots[slot].dirty);
 			e->replicas[i].slots[slot].dirty = NULL;
 		}
+	dwc_record_end(e);
 	dwc_copies_free(e);
 	free(e->checkpoint.sums);
 	free(e->checkpoint.new_sums);

@@ -30,6 +30,7 @@ enum dwc_stop {
 	DWC_STOP_ELEMENT_START,      /* a visit: the inputs are chosen, neither replica has started */
 	DWC_STOP_BETWEEN_RUNS,       /* a visit, in place: the VM is rewound, and e2 starts with the next call */
 	DWC_STOP_ELEMENT_END,        /* a visit: both replicas have ended, nothing is compared */
+	DWC_STOP_RECORDED,           /* much of a recording waits to be taken */
 };
 
 /* The result of a commit, or of a checkpoint at the last committed state. */
@@ -78,6 +79,17 @@ enum dwc_align_result {
 enum dwc_steps_result {
 	DWC_STEPS_DONE,
 	DWC_STEPS_DISCARDED = 0x800, /* they met an instruction that behaves differently under them, or no common point: roll back */
+};
+
+/* The result of a replay of recorded elements. */
+enum dwc_replay_result {
+	DWC_REPLAY_WANTS_MORE,       /* all that was given is used */
+	DWC_REPLAY_REACHED = 0xa00,  /* the element that was wanted */
+	DWC_REPLAY_DIFFERS,          /* this VM has come elsewhere: dwc_engine.replay says what differs */
+	DWC_REPLAY_MALFORMED,        /* this is no recording, or is damaged */
+	DWC_REPLAY_WANTS_COUNTER,    /* the element was ended by a progress counter, and here is none */
+	DWC_REPLAY_STOP_REQUESTED,
+	DWC_REPLAY_ENDED,            /* the recording is over */
 };
 
 /* What can differ between two replicas; one bit each, so that several can be combined. */

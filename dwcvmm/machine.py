@@ -85,6 +85,7 @@ class Machine:
     serial: for each serial port beside the console's, from COM2 on, a file object for what the guest sends, a pair to
     read from and to write to, or None.
     observer: is called when something happens. saved: what `restore` goes on with.
+    record: a directory for a recording of the run, which `dwcvmm replay` runs again (docs/replay.md).
 
     Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
     """
@@ -127,6 +128,7 @@ class Machine:
         serial: Sequence[SerialFiles] = (),
         observer: Observer | None = None,
         saved: SavedReader | None = None,
+        record: FilePath | None = None,
     ) -> None:
         if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
             raise ConfigError(f"a clock divisor of {clock_divisor}: 1 to {MOST_CLOCK_DIVISOR}")
@@ -173,6 +175,7 @@ class Machine:
                     image=image,
                     serial_ports=1 + len(serial),
                     saved=saved,
+                    record=Path(record) if record else None,
                 ),
                 self._console_out,
             )

@@ -20,6 +20,7 @@
 #include "pc/power.h"
 #include "pc/sent.h"
 #include "pc/uart.h"
+#include "record/record.h"
 #include "sites/sites.h"
 #include "status.h"
 #include "vcpu/exit.h"
@@ -117,6 +118,8 @@ static int look_outside(struct dwc_engine *e)
 	}
 	if (dwc_sent_wants_drain(&e->pc.sent))
 		return DWC_STOP_CONSOLE;
+	if (dwc_record_wants_drain(e))
+		return DWC_STOP_RECORDED;
 	/* output without a newline: a prompt before the guest waits; rows of dots, from time to time */
 	if (e->pc.sent.count && (e->clock.halted || !(e->stats.committed % DRAIN_ELEMENTS)))
 		return DWC_STOP_CONSOLE;

@@ -7,6 +7,7 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
+#include "record/record.h"
 #include "replica/clock.h"
 #include "replica/inner.h"
 #include "replica/inputs.h"
@@ -52,7 +53,7 @@ static int compare(struct dwc_engine *e, int all)
 
 /* Make this state the checkpoint. Both replicas are at `exit`, and all groups have been compared. Pages come first: they can
  * still turn out to differ, and then a rollback needs the old checkpoint. */
-static int take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
+int dwc_take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 {
 	int err = dwc_pages_commit(e);
 
@@ -91,13 +92,13 @@ static int compare_commit(struct dwc_engine *e)
 	int all = ((e->checkpoint.due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
 	if (e->phase == DWC_PHASE_COMPARED)
-		return take_checkpoint(e, exit);
+		return dwc_take_checkpoint(e, exit);
 	if (all && !e->checkpoint.due && (err = dwc_replica_call_both(e, dwc_replica_read_state)))
 		return err;
 	if ((err = compare(e, all)))
 		return err;
 	if (all)
-		return take_checkpoint(e, exit);
+		return dwc_take_checkpoint(e, exit);
 	DWC_ASSERT(e, e->log.count < DWC_LOG_ELEMENTS);
 	log_element(e, &e->log.entries[e->log.count++]);
 	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
@@ -112,18 +113,11 @@ void dwc_advance_clock(struct dwc_engine *e, uint64_t ran_ns)
 	e->clock.guest_ns = now_ns > devices_ns || !e->protects ? now_ns : devices_ns;
 }
 
-/* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
-int dwc_engine_commit(struct dwc_engine *e)
+/* The element's end, which has been found right, is the last committed state from now on. */
+void dwc_element_over(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];
-	int err;
 
-	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
-	if (e->protects && (err = compare_commit(e))) {
-		e->inner_limit = dwc_inner_limit_of_both(e); /* a restart ends at the same exit, so that it can be compared */
-		dwc_set_phase(e, DWC_PHASE_DISCARDED);
-		return err;
-	}
 	e->checkpoint.due = e->log.count + 1 >= e->config.checkpoint_every;
 	dwc_copy_exit(&e->exit, &a->exit);
 	e->has_pending_io = dwc_finishes_later(e, &a->exit);
@@ -134,7 +128,30 @@ int dwc_engine_commit(struct dwc_engine *e)
 	e->stats.committed++;
 	e->stats.by_end[a->exit.reason & 63]++;
 	e->inputs.answer = DWC_ANSWER_IO;
+}
+
+static int commit(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t steps)
+{
+	int err;
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BOTH_ENDED || e->phase == DWC_PHASE_COMPARED);
+	if (e->protects && (err = compare_commit(e))) {
+		e->inner_limit = dwc_inner_limit_of_both(e); /* a restart ends at the same exit, so that it can be compared */
+		dwc_set_phase(e, DWC_PHASE_DISCARDED);
+		return err;
+	}
+	dwc_record_element(e, ended, steps);
+	dwc_element_over(e);
 	return 0;
+}
+
+/* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
+int dwc_engine_commit(struct dwc_engine *e)
+{
+	if (e->inputs.settles)
+		return commit(e, DWC_ENDED_SETTLED, 0);
+	/* nothing but an overflow ends a run with this reason */
+	return commit(e, e->replicas[0].exit.reason == KVM_EXIT_INTR ? DWC_ENDED_BY_COUNT : DWC_ENDED_NATURALLY, 0);
 }
 
 /* Commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*). */
@@ -146,7 +163,8 @@ int dwc_engine_commit_stepped(struct dwc_engine *e, uint32_t reason)
 	for (int i = 0; i < 2; i++)
 		dwc_replica_ends_by(&e->replicas[i], reason);
 	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
-	result = dwc_engine_commit(e);
+	/* at a window the run has come to its end, or near it, by itself */
+	result = commit(e, reason == KVM_EXIT_INTR ? DWC_ENDED_BY_STEPS : DWC_ENDED_NATURALLY, e->steps.done);
 	dwc_leave(&e->replicas[0], before);
 	return result;
 }
@@ -158,7 +176,7 @@ static int checkpoint(struct dwc_engine *e)
 	DWC_ASSERT(e, e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && e->replicas[1].stage == DWC_STAGE_AT_COMMITTED);
 	if ((err = dwc_replica_call_both(e, dwc_replica_read_state)) || (err = compare(e, 1)))
 		return err;
-	return take_checkpoint(e, &e->exit);
+	return dwc_take_checkpoint(e, &e->exit);
 }
 
 /* Make the last committed state the checkpoint before the VMM changes guest memory, so that a later rollback does not replay

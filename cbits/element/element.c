@@ -124,6 +124,6 @@ int dwc_engine_run(struct dwc_engine *e, uint64_t elements, uint64_t visit_from)
 		stop = advance(e);
 	while (!stop);
 	dwc_account(e, DWC_AT_PYTHON);
-	DWC_ASSERT(e, stop < 0 || (stop >= DWC_STOP_EXIT && stop <= DWC_STOP_ELEMENT_END));
+	DWC_ASSERT(e, stop < 0 || (stop >= DWC_STOP_EXIT && stop <= DWC_STOP_RECORDED));
 	return stop;
 }

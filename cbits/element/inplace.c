@@ -84,7 +84,7 @@ static int accept_memory(struct dwc_engine *e)
 	keep_changed(e);
 	for (uint32_t at = 0; next_changed(e, &at, &gpa);) {
 		memcpy(dwc_page_to_save(e, gpa), e->replicas[0].ram + gpa, DWC_PAGE);
-		e->checkpoint.sums[gpa / DWC_PAGE] = dwc_page_sum(e->replicas[0].ram + gpa);
+		dwc_set_page_sum(e, gpa, dwc_page_sum(e->replicas[0].ram + gpa));
 	}
 	return 0;
 }

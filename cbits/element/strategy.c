@@ -45,6 +45,7 @@ const struct dwc_strategy_ops *dwc_strategy_ops(enum dwc_strategy strategy)
 		[DWC_SEQUENTIAL] = { 2, 1, NULL, dwc_run_sequential, NULL },
 		[DWC_PARALLEL] = { 2, 1, NULL, dwc_run_parallel, NULL },
 		[DWC_IN_PLACE] = { 1, 1, dwc_inplace_make_ready, dwc_inplace_run, dwc_inplace_run_again },
+		[DWC_REPLAY] = { 1, 1, NULL, NULL, NULL }, /* element/replay.c runs its elements */
 	};
 
 	return strategy < DWC_STRATEGIES ? &table[strategy] : NULL;

@@ -13,6 +13,7 @@
 #include "memory/scrub.h"
 #include "phase.h"
 #include "ram.h"
+#include "record/record.h"
 #include "status.h"
 #include "sum.h"
 #include "vcpu/exit.h"
@@ -73,13 +74,12 @@ int dwc_memory_read(struct dwc_engine *e, uint64_t gpa, uint8_t *out, uint64_t l
  * is left. */
 static void write_checkpoint_page(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
-	uint64_t *sum = &e->checkpoint.sums[gpa / DWC_PAGE];
-	int right = length == DWC_PAGE || dwc_page_sum(dwc_saved_page(e, gpa)) == *sum;
+	int right = length == DWC_PAGE || dwc_page_sum(dwc_saved_page(e, gpa)) == e->checkpoint.sums[gpa / DWC_PAGE];
 	uint8_t *page = dwc_page_to_save(e, gpa);
 
 	memcpy(page + gpa % DWC_PAGE, data, length);
 	if (right)
-		*sum = dwc_page_sum(page);
+		dwc_set_page_sum(e, gpa, dwc_page_sum(page));
 	dwc_touch(e, gpa);
 }
 
@@ -91,6 +91,7 @@ int dwc_memory_write(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, ui
 	if (!dwc_is_ram(e->config.ram_bytes, gpa, length))
 		return -EFAULT;
 	memcpy(e->replicas[0].ram + gpa, data, length);
+	dwc_record_memory(e, gpa, data, length);
 	if (e->protects) {
 		memcpy(e->replicas[1].ram + gpa, data, length);
 		for (uint64_t done = 0, piece; done < length; done += piece) {

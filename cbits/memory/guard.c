@@ -51,6 +51,22 @@ int dwc_guard_log(const struct dwc_engine *e)
 	return 0;
 }
 
+/* What a page adds to the sum of all of RAM, in which its place counts. A page of zeros adds nothing. */
+static uint64_t share(uint64_t gpa, uint64_t sum)
+{
+	return sum ? dwc_sum(gpa, &sum, sizeof sum) : 0;
+}
+
+/* Set the sum of a page of the checkpoint, and with it that of all its pages. */
+void dwc_set_page_sum(struct dwc_engine *e, uint64_t gpa, uint64_t sum)
+{
+	uint64_t *of_page = &e->checkpoint.sums[gpa / DWC_PAGE];
+
+	gpa -= gpa % DWC_PAGE;
+	e->checkpoint.content += share(gpa, sum) - share(gpa, *of_page);
+	*of_page = sum;
+}
+
 /* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {

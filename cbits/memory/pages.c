@@ -260,7 +260,7 @@ int dwc_pages_commit(struct dwc_engine *e)
 		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
 
 		memcpy(dwc_page_to_save(e, gpa), a + gpa, DWC_PAGE);
-		e->checkpoint.sums[e->dirty.changed[i]] = e->checkpoint.new_sums[i];
+		dwc_set_page_sum(e, gpa, e->checkpoint.new_sums[i]);
 	}
 	e->stats.pages_copied += e->dirty.changed_count;
 	return e->dirty.cold_count < BATCH_PAGES ? 0 : clear_cold(e);

@@ -66,7 +66,7 @@ int dwc_page_repair(struct dwc_engine *e, uint64_t gpa)
 		repaired(e, DWC_COPIES, gpa);
 		return 0;
 	}
-	e->checkpoint.sums[gpa / DWC_PAGE] = dwc_page_sum(copies[right]);
+	dwc_set_page_sum(e, gpa, dwc_page_sum(copies[right]));
 	for (int i = 0; i < DWC_COPIES; i++)
 		if (!same(copies[i], copies[right])) {
 			memcpy(copies[i], copies[right], DWC_PAGE);

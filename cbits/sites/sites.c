@@ -86,7 +86,7 @@ int dwc_learn_site(struct dwc_engine *e)
 {
 	const struct dwc_search *found = &e->search;
 	struct dwc_site *site = site_for(e, found->gpa);
-	int err, in_user = e->sites.in_user;
+	int err, had_some = e->sites.in_user > 0;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN || e->phase == DWC_PHASE_INPUTS_CHOSEN);
 	DWC_ASSERT(e, !e->log.count); /* a replay from an earlier checkpoint would meet the trap where there was none */
@@ -96,7 +96,16 @@ int dwc_learn_site(struct dwc_engine *e)
 	if ((err = dwc_memory_write(e, found->gpa, trap_code(e, found->user), found->read.length)))
 		return err;
 	note(e, site);
-	return !in_user == !e->sites.in_user ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
+	return had_some == (e->sites.in_user > 0) ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
+}
+
+/* In a replay: whether there were sites in ring 3 when the element was recorded, whose traps are in guest memory. Returns -errno or 0. */
+int dwc_set_user_traps(struct dwc_engine *e, int wanted)
+{
+	if (wanted == e->sites.in_user)
+		return 0;
+	e->sites.in_user = wanted;
+	return dwc_replica_call(&e->replicas[0], job_refresh_guest_debug);
 }
 
 /* The instruction that a site's trap has replaced. Returns its length, or 0 if the guest has written something else there since. */

@@ -12,8 +12,11 @@
 #include "replica/replica.h"
 #include "stats.h"
 #include "status.h"
+#include "sum.h"
 
 #define CR4_PGE (1ull << 7)
+#define XSAVE_SOFTWARE 464 /* to the end of the legacy region's registers */
+#define XSAVE_VALUES 576   /* after the header */
 
 /* Fill the run page's copy of these groups, before the first KVM_RUN does. */
 int dwc_state_prime(struct dwc_replica *r)
@@ -197,7 +200,7 @@ static int same_xsave(const struct kvm_xsave *a, const struct kvm_xsave *b)
 {
 	const uint8_t *pa = (const uint8_t *)a->region, *pb = (const uint8_t *)b->region;
 
-	return !memcmp(pa, pb, 464) && !memcmp(pa + 576, pb + 576, sizeof a->region - 576);
+	return !memcmp(pa, pb, XSAVE_SOFTWARE) && !memcmp(pa + XSAVE_VALUES, pb + XSAVE_VALUES, sizeof a->region - XSAVE_VALUES);
 }
 
 uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats)
@@ -234,4 +237,48 @@ uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_
 	if (memcmp(a->xcrs.xcrs, b->xcrs.xcrs, a->xcrs.nr_xcrs * sizeof a->xcrs.xcrs[0]))
 		diff |= DWC_DIFF_XCRS;
 	return diff;
+}
+
+static uint64_t sum_of_segment(uint64_t sum, const struct kvm_segment *s)
+{
+	if (s->unusable)
+		return dwc_sum(sum, &s->base, sizeof s->base);
+	return dwc_sum(sum, s, offsetof(struct kvm_segment, padding));
+}
+
+static uint64_t sum_of_sregs(uint64_t sum, const struct kvm_sregs *s)
+{
+	const struct kvm_segment *segments = &s->cs; /* as in same_sregs() */
+	const uint64_t others[] = { s->gdt.base, s->gdt.limit, s->idt.base, s->idt.limit, s->cr0, s->cr2,
+				    s->cr3, s->cr4, s->cr8, s->efer, s->apic_base };
+
+	for (int i = 0; i < 8; i++)
+		sum = sum_of_segment(sum, &segments[i]);
+	return dwc_sum(sum, others, sizeof others);
+}
+
+/* Continue a sum (sum.h) with the synced groups: those of states that dwc_state_compare_synced() finds equal are the same. */
+uint64_t dwc_state_sum_synced(uint64_t sum, const struct dwc_state *s)
+{
+	struct kvm_regs regs = s->regs;
+	struct kvm_vcpu_events events = s->events;
+
+	regs.rflags &= ~DWC_RFLAGS_RF;
+	drop_delivered(&events);
+	sum = dwc_sum(sum, &regs, sizeof regs);
+	sum = sum_of_sregs(sum, &s->sregs);
+	return dwc_sum(sum, &events, sizeof events);
+}
+
+/* The same of all groups, as dwc_state_compare() compares them. */
+uint64_t dwc_state_sum(const struct dwc_state *s)
+{
+	const uint8_t *xsave = (const uint8_t *)s->xsave.region;
+	uint64_t sum = dwc_state_sum_synced(1, s);
+
+	sum = dwc_sum(sum, xsave, XSAVE_SOFTWARE);
+	sum = dwc_sum(sum, xsave + XSAVE_VALUES, sizeof s->xsave.region - XSAVE_VALUES);
+	sum = dwc_sum(sum, s->msrs.entries, s->msrs.count * sizeof s->msrs.entries[0]);
+	sum = dwc_sum(sum, &s->debugregs, sizeof s->debugregs);
+	return dwc_sum(sum, s->xcrs.xcrs, s->xcrs.nr_xcrs * sizeof s->xcrs.xcrs[0]);
 }

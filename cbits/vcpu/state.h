@@ -37,6 +37,8 @@ void dwc_state_get_synced(struct dwc_replica *r, struct dwc_state *out);
 int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_tlb);
 int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs);
 int dwc_set_msrs(struct dwc_replica *r, const struct dwc_msrs *msrs);
+uint64_t dwc_state_sum_synced(uint64_t sum, const struct dwc_state *s);
+uint64_t dwc_state_sum(const struct dwc_state *s);
 uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 

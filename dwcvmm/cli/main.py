@@ -15,7 +15,20 @@ from dwcvmm.streams import complete_descriptors, give_up_streams, say
 DEBUG = "DWCVMM_DEBUG"  # environment variable: show errors with their traceback
 
 
-COMMANDS = ("run", "restore", "ctl", "top", "doctor", "bench", "check", "campaign", "report", "diff", "completion")
+COMMANDS = (
+    "run",
+    "restore",
+    "replay",
+    "ctl",
+    "top",
+    "doctor",
+    "bench",
+    "check",
+    "campaign",
+    "report",
+    "diff",
+    "completion",
+)
 
 
 class Commands(click.Group):

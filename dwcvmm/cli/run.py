@@ -166,6 +166,7 @@ def make_machine(options: RunOptions, start: Start, output: Writer, serial: Sequ
         "scrub": options.scrub,
         "faults": options.faults,
         "console_out": output,
+        "record": options.record,
         "serial": serial,
     }
     if start.saved:
@@ -307,6 +308,9 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         say(summarise(result))
         if keeper and keeper.kept is not None:
             say(f"kept         element {keeper.kept} in {options.keep_divergence}: see dwcvmm diff")
+        if recorder := machine.pc.recorder:
+            size = f"{recorder.log_bytes / 1e6:.2f} MB of log"
+            say(f"recorded     {machine.elements} elements in {options.record}: {size}")
     if session.stuck:
         leave_behind(failure, result)
     machine.close()

@@ -75,6 +75,7 @@ class RunOptions:
     control: Path | None
     save_to: Path | None
     save_at: Moment | None
+    record: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -241,6 +242,11 @@ OPTIONS = (
         type=MomentText(),
         help="Save the machine in --save-to once so many elements are committed, or at a time of the guest's clock: "
         "5000, 1.5s. It goes on.",
+    ),
+    click.option(
+        "--record",
+        type=click.Path(path_type=Path),
+        help="A directory for a recording of the run, which dwcvmm replay runs again (docs/replay.md).",
     ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),

@@ -44,6 +44,7 @@ class Stop(IntEnum):
     ELEMENT_START = lib.DWC_STOP_ELEMENT_START  # a visit: the inputs are chosen, and neither replica has started
     BETWEEN_RUNS = lib.DWC_STOP_BETWEEN_RUNS  # a visit, in place: the VM is rewound, e2 comes next
     ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, and nothing has been compared
+    RECORDED = lib.DWC_STOP_RECORDED  # much of a recording waits to be taken
 
 
 class Rollback(IntEnum):
@@ -119,6 +120,31 @@ class Strategy(IntEnum):
     SEQUENTIAL = lib.DWC_SEQUENTIAL
     PARALLEL = lib.DWC_PARALLEL
     IN_PLACE = lib.DWC_IN_PLACE
+    REPLAY = lib.DWC_REPLAY  # one VM, compared with a recording
+
+
+class Replayed(IntEnum):
+    """How far a replay of recorded elements has come (cbits/status.h)."""
+
+    WANTS_MORE = lib.DWC_REPLAY_WANTS_MORE
+    REACHED = lib.DWC_REPLAY_REACHED  # the element that was wanted
+    DIFFERS = lib.DWC_REPLAY_DIFFERS
+    MALFORMED = lib.DWC_REPLAY_MALFORMED  # no recording, or a damaged one
+    WANTS_COUNTER = lib.DWC_REPLAY_WANTS_COUNTER  # a progress counter has ended the element, and here is none
+    STOP_REQUESTED = lib.DWC_REPLAY_STOP_REQUESTED
+    ENDED = lib.DWC_REPLAY_ENDED  # the recording is over
+
+
+class Part(IntFlag):
+    """What of an element's end differs from its recording (cbits/element/replay.h)."""
+
+    EXIT = lib.DWC_REPLAYED_EXIT
+    DEVICES = lib.DWC_REPLAYED_DEVICES
+    REGISTERS = lib.DWC_REPLAYED_REGISTERS
+    OTHERS = lib.DWC_REPLAYED_OTHERS  # registers that do not come with an exit
+    MEMORY = lib.DWC_REPLAYED_MEMORY
+    HANG = lib.DWC_REPLAYED_HANG
+    STEPS = lib.DWC_REPLAYED_STEPS
 
 
 class TlbFlush(IntEnum):

@@ -84,6 +84,7 @@ class Engine:
         self.observer = observer
         self.voting = Voting(self.core, self.config.policy, self.config.strategy, observer)
         self.visitors: list[Visitor] = [self.voting]  # in the order in which they are called; voting is last
+        self.take_recorded: Callable[[], None] = _nothing  # called when the log of a recording has become long
         self.last: Divergence | None = None
         self._attempt = self._cuts = self._waits = 0
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
@@ -144,6 +145,8 @@ class Engine:
             self._end_by_steps(0)
         elif status is enums.Stop.REPAIRED:
             self._repaired(self.core.repair)
+        elif status is enums.Stop.RECORDED:
+            self.take_recorded()
         elif status is enums.Stop.ELEMENT_START:
             for visitor in self.visitors:
                 visitor.at_start()
@@ -429,6 +432,10 @@ class Engine:
     @property
     def protected(self) -> bool:
         return self.config.strategy is not Strategy.OFF
+
+
+def _nothing() -> None:
+    """Nobody records."""
 
 
 STOPS = {

@@ -60,9 +60,14 @@ class Replicas:
     """Owns the VMs and memories behind one `core`."""
 
     def __init__(
-        self, system: System, ram_bytes: int, config: EngineConfig, cpuid: Sequence[CpuidEntry] | None = None
+        self,
+        system: System,
+        ram_bytes: int,
+        config: EngineConfig,
+        cpuid: Sequence[CpuidEntry] | None = None,
+        replays: bool = False,
     ) -> None:
-        """`cpuid`: what the guest is shown; None: what this host has."""
+        """`cpuid`: what the guest is shown; None: what this host has. `replays`: one VM, for a recording."""
         for cap, remedy in REQUIRED.items():
             if not system.check_extension(cap):
                 raise HostError(f"this KVM has no KVM_CAP_{cap.name}", f"use {remedy}")
@@ -70,6 +75,7 @@ class Replicas:
             raise ConfigError(f"the scrubber compares three copies of RAM: strategy {config.strategy} has fewer")
         self.system = system
         self.config = config
+        self.replays = replays
         self.ram_bytes = ram_bytes
         # what a guest can be shown on this host, and what this one is
         self.host_cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
@@ -105,7 +111,7 @@ class Replicas:
         return core_config.Config(
             replicas=replicas,
             ram_bytes=self.ram_bytes,
-            strategy=enums.Strategy[config.strategy.name],
+            strategy=enums.Strategy.REPLAY if self.replays else enums.Strategy[config.strategy.name],
             checkpoint_ram=checkpoint_ram,
             tlb_flush=enums.TlbFlush.MEMSLOT if host.shadow_paging else enums.TlbFlush.PGE,
             out_rip_after=host.out_rip_after,
@@ -149,6 +155,8 @@ class Replicas:
         first = self._make(self.cpuid, ram, cpus[0])
         if strategy is Strategy.OFF:
             return (first,), 0
+        if self.replays:
+            return (first, first), self._ram(2)
         other, checkpoint_ram = self._ram(1), self._ram(2)
         if strategy is Strategy.IN_PLACE:
             return (first, replace(first, ram=other, cpu=cpus[1])), checkpoint_ram
@@ -181,7 +189,7 @@ class Replicas:
 
     def _space_checkpoints(self) -> int:
         config = self.config
-        two_run = config.strategy in (Strategy.SEQUENTIAL, Strategy.PARALLEL) and not self.frozen_tsc
+        two_run = len(self.vms) == 2 and not self.frozen_tsc
         apart = two_run and self._set_tsc_apart()
         every = config.checkpoint_every
         if config.strategy is Strategy.IN_PLACE:

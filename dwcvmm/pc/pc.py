@@ -35,6 +35,7 @@ from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.observer import Observer, Observers
+from dwcvmm.pc.recorder import Recorder
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
@@ -63,6 +64,7 @@ class PcConfig:
     image: bytes | None = None  # the kernel's content, if it has been read already
     serial_ports: int = 1  # COM1 and those after it
     saved: SavedReader | None = None  # a saved machine to go on with: nothing is loaded then
+    record: Path | None = None  # a directory for a recording of the run
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class PC:
         self._planned: Planned | None = None
         self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
+        self.recorder: Recorder | None = None
         self._memory_error: HostError | None = None
         if config.faults and config.engine.strategy is Strategy.OFF:
             raise ConfigError(NOTHING_TO_INJECT_INTO)
@@ -135,6 +138,9 @@ class PC:
         if config.faults:
             self.inject(*config.faults)
         self._add_devices(made, fw_cfg, rom)
+        if config.record:
+            self.recorder = Recorder(config.record, self.engine, self.replicas)
+            made.callback(self.recorder.close)
         if config.saved:
             unread = saving.restore_devices(config.saved, self.core, self.devices, self.virtio.disk_bytes)
             for port, data in enumerate(unread[: config.serial_ports], COM1):
@@ -234,6 +240,8 @@ class PC:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
         self._memory_watch.start()
         self.engine.start()
+        if self.recorder:
+            self.recorder.begin(self.devices, self.serial.waiting(), self._machine_form())
 
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
@@ -257,6 +265,8 @@ class PC:
             raise self._memory_error
         if self.outcome and self.injector:
             self.injector.finish()
+        if self.outcome and self.recorder:
+            self.recorder.finish()
         return self.outcome
 
     def _run_to(self, element: int) -> Stop:

@@ -1,0 +1,78 @@
+"""Recordings of committed elements, and their replay (cbits/record/record.h)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from typing import Any, NamedTuple
+
+from dwcvmm.core._binding import ffi, lib
+from dwcvmm.core.engine import Core
+from dwcvmm.core.enums import Part, Replayed
+from dwcvmm.core.failure import check
+
+END = struct.pack("<II", lib.DWC_RECORD_END, struct.calcsize("<II"))  # the record that ends a whole log
+RESULTS = {int(each): each for each in Replayed}
+IN_RECORDS = ("struct dwc_pc", "struct dwc_inputs", "struct dwc_recorded")  # that records have bytes of
+
+
+class LostError(Exception):
+    """There was no memory for a part of the log: the recording cannot go on."""
+
+
+def layout() -> str:
+    """A sum of how C lays out what records hold bytes of. A log can be replayed by a core with the same one."""
+    shape = [_shape(ffi.typeof(name)) for name in IN_RECORDS]
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
+
+
+def _shape(kind: Any) -> Any:
+    if kind.kind == "array":
+        return [kind.length, _shape(kind.item)]
+    if kind.kind != "struct":
+        return kind.cname
+    return [ffi.sizeof(kind), [[name, field.offset, _shape(field.type)] for name, field in kind.fields]]
+
+
+def begin(core: Core) -> None:
+    """Record from now on, between two elements."""
+    check("record", lib.dwc_record_begin(core._c))
+
+
+def take(core: Core) -> bytes:
+    """The records since the last call. Raises LostError."""
+    recorder = core._c.recorder
+    if recorder.lost:
+        raise LostError
+    data = bytes(ffi.buffer(recorder.bytes, recorder.used))
+    recorder.used = 0
+    return data
+
+
+class Expected(NamedTuple):
+    """What a recording has of the element that was replayed last, or that differs."""
+
+    element: int  # its number, from 1
+    guest_ns: int  # the guest clock at its start
+    rip: int  # linear, at its end
+    ended_by_steps: bool
+
+
+def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:
+    """Replay them until `last` elements are committed (0: all). Returns how that ended, and how many bytes of `records`
+    were replayed. A record that is not whole is left; so is all that follows a result but WANTS_MORE and REACHED.
+    """
+    used = ffi.new("uint64_t *")
+    result: int = lib.dwc_replay(core._c, ffi.from_buffer("uint8_t[]", records), len(records), last, used)
+    return RESULTS[check("replay", result)], int(used[0])
+
+
+def expected(core: Core) -> Expected:
+    of = core._c.replay.expected
+    return Expected(int(of.number) + 1, int(of.guest_ns), int(of.rip), of.ended == lib.DWC_ENDED_BY_STEPS)
+
+
+def differing_parts(core: Core) -> Part:
+    """After DIFFERS: what differs."""
+    return Part(core._c.replay.differs)

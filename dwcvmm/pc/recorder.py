@@ -1,0 +1,84 @@
+"""Records the run of a PC: the machine with which it begins, and then a log of its elements."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from dwcvmm.core import recording
+from dwcvmm.element.config import Strategy
+from dwcvmm.element.engine import Engine
+from dwcvmm.element.replicas import Replicas
+from dwcvmm.errors import ConfigError
+from dwcvmm.pc import saving
+from dwcvmm.recorded.folder import RecordError, RecordingWriter
+from dwcvmm.recorded.form import HostForm, RecordingForm
+from dwcvmm.saved.folder import SavedWriter
+from dwcvmm.saved.form import MachineForm
+
+STRATEGIES = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
+
+
+def host_form(replicas: Replicas) -> HostForm:
+    host = replicas.host
+    return HostForm(
+        module=host.module,
+        out_rip_after=host.out_rip_after,
+        user_trap=host.user_trap.name,
+        icebp_rip_after=host.icebp_rip_after,
+        frozen_tsc=bool(replicas.frozen_tsc),
+        progress=replicas.progress.event.value,
+    )
+
+
+class Recorder:
+    """Make it before the sandbox closes. Raises ConfigError if this directory cannot be one, or for a strategy whose
+    elements cannot be repeated.
+    """
+
+    def __init__(self, path: Path, engine: Engine, replicas: Replicas) -> None:
+        if engine.config.strategy not in STRATEGIES:
+            raise ConfigError(f"elements of strategy {engine.config.strategy} cannot be recorded: use another strategy")
+        self._engine, self._replicas = engine, replicas
+        self._writer = RecordingWriter(path)
+        self._begun = False
+
+    def begin(self, devices: saving.Devices, unread: list[bytes], machine: MachineForm) -> None:
+        """Write the machine as it stands, before its first element and before the sandbox closes; record from now on.
+        Raises SaveError or RecordError.
+        """
+        engine, strategy = self._engine, self._engine.config.strategy
+        self._writer.describe(
+            RecordingForm(strategy=strategy.value, layout=recording.layout(), host=host_form(self._replicas))
+        )
+        with closing(SavedWriter(self._writer.start)) as start:
+            saving.write(start, engine, self._replicas, devices, unread, machine)
+        recording.begin(engine.core)
+        engine.take_recorded = self.take
+        self._begun = True
+
+    def take(self) -> None:
+        """Write what was recorded so far. Raises RecordError."""
+        if not self._begun:
+            return
+        try:
+            records = recording.take(self._engine.core)
+        except recording.LostError as error:
+            raise RecordError("the recording was given up: this host has no memory left for it") from error
+        if records:
+            self._writer.append(records)
+
+    def finish(self) -> None:
+        """The run is over: the recording is whole. Raises RecordError."""
+        if self._begun:
+            self.take()
+            self._writer.append(recording.END)
+            self._begun = False
+
+    @property
+    def log_bytes(self) -> int:
+        """Of the log so far."""
+        return self._writer.bytes
+
+    def close(self) -> None:
+        self._writer.close()

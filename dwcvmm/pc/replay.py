@@ -1,0 +1,155 @@
+"""Replays a recording on one VM, and says where it came elsewhere than the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dwcvmm.core import recording
+from dwcvmm.core.enums import Copy, Part, Replayed
+from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
+from dwcvmm.element import postmortem
+from dwcvmm.element.config import EngineConfig, Strategy, Tsc
+from dwcvmm.element.divergence import special_registers
+from dwcvmm.element.progress import Event
+from dwcvmm.element.replicas import Replicas
+from dwcvmm.errors import ConfigError, HostError, MachineStateError
+from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.kvm.system import System
+from dwcvmm.pc import saving
+from dwcvmm.pc.recorder import host_form
+from dwcvmm.recorded.folder import RecordingReader
+from dwcvmm.recorded.form import HostForm
+from dwcvmm.saved.folder import SavedReader
+
+NOTHING = Part(0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far a replay has come.
+
+    elements: committed as they were recorded. guest_ns: the guest clock there. result: why it stands; ENDED: the
+    recording is over. cut_off: why the log has no end, "" if it has. parts: what differs, after DIFFERS. rip: where the
+    recorded element ended then, linear. here: the exit, registers and code of the VM then, as text.
+    """
+
+    elements: int
+    guest_ns: int
+    result: Replayed
+    cut_off: str = ""
+    parts: Part = NOTHING
+    rip: int = 0
+    here: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.result in (Replayed.ENDED, Replayed.REACHED, Replayed.WANTS_MORE, Replayed.STOP_REQUESTED)
+
+
+class Replayer:
+    """A VM at the start of a recording. Nothing of the host's is used by it: no file, no device, no network.
+
+    Raises ConfigError for a recording that is none or is damaged, HostError with what differs if this host cannot
+    repeat it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with ExitStack() as made:
+            self._reader = RecordingReader(path)
+            made.callback(self._reader.close)
+            if self._reader.form.layout != recording.layout():
+                raise ConfigError(f"{path} was recorded by another build of dwcvmm ({self._reader.form.dwcvmm})")
+            saved = SavedReader(self._reader.start)
+            try:
+                self._load(saved, made)
+            finally:
+                saved.close()
+            self._made = made.pop_all()
+        self._pieces: Iterator[bytes] = self._reader.pieces()
+        self._records = b""
+        self._started = False
+
+    def _load(self, saved: SavedReader, made: ExitStack) -> None:
+        system = System()
+        made.callback(system.close)
+        self.machine = saved.machine
+        self.replicas = self._make(system)
+        made.callback(self.replicas.close)
+        self.core = self.replicas.core
+        ram = self.core.ram(Copy.A)
+        self.memory = GuestMemory(self.replicas.ram_bytes, ram.read, _cannot_write)
+        self._check_host(self._reader.path)
+        rom = saving.load_guest(saved, self.core, self.replicas)
+        if rom:
+            self.replicas.show_rom(rom.rom)
+
+    @property
+    def strategy(self) -> str:
+        """Under which it was recorded."""
+        return self._reader.form.strategy
+
+    def _make(self, system: System) -> Replicas:
+        host = self._reader.form.host
+        config = EngineConfig(
+            strategy=Strategy.SEQUENTIAL,
+            tsc=Tsc.SHOWN if self.machine.shows_tsc else Tsc.AUTO if host.frozen_tsc else Tsc.SITES,
+            progress=Event(host.progress),
+        )
+        return Replicas(system, self.machine.guest.memory_bytes, config, self.machine.cpuid, replays=True)
+
+    def _check_host(self, path: Path) -> None:
+        recorded, here = (msgspec.to_builtins(each) for each in (self._reader.form.host, host_form(self.replicas)))
+        names = HostForm.__struct_fields__
+        differ = [f"{name} {recorded[name]}, here {here[name]}" for name in names if recorded[name] != here[name]]
+        if differ:
+            raise HostError(f"{path} was recorded on another kind of host: {', '.join(differ)}")
+
+    def registers(self) -> dict[str, int]:
+        """By name, between two elements."""
+        regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
+        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
+
+    def start(self) -> None:
+        """Bind the vCPU to the calling thread, which calls the other methods then."""
+        self._started = True
+        self.core.start()
+
+    def run(self, last: int = 0) -> Verdict:
+        """Go on until `last` elements are committed in all, to the end of the recording (0), or to what differs, after
+        which there is nothing to go on with.
+        """
+        result = Replayed.WANTS_MORE
+        while result is Replayed.WANTS_MORE:
+            result, used = recording.replay(self.core, self._records, last)
+            self._records = self._records[used:]
+            if result is Replayed.WANTS_MORE:
+                piece = next(self._pieces, b"")
+                if not piece:
+                    break
+                self._records += piece
+        return self._verdict(result)
+
+    def _verdict(self, result: Replayed) -> Verdict:
+        core = self.core
+        cut_off = ""
+        if result is Replayed.WANTS_MORE:
+            cut_off = self._reader.cut_off or "it ends without its last record"
+        if result is not Replayed.DIFFERS:
+            return Verdict(core.committed, core.guest_ns, result, cut_off)
+        parts, expected = recording.differing_parts(core), recording.expected(core)
+        here = postmortem.describe(core, self.replicas.vcpus[0])
+        return Verdict(core.committed, expected.guest_ns, result, parts=parts, rip=expected.rip, here=here)
+
+    def close(self) -> None:
+        if self._started:
+            self.core.stop()
+        self._made.close()
+
+
+def _cannot_write(gpa: int, data: bytes) -> None:
+    raise MachineStateError("what was recorded cannot be changed")

@@ -1,0 +1,1 @@
+"""A recording: a directory from which a run can be replayed (docs/replay.md)."""

@@ -1,0 +1,120 @@
+"""The directory of a recording.
+
+recording.json says what it is, `start` is the saved machine with which it begins, and `log` has what happened then:
+records, as the core writes them (cbits/record/record.h), in frames of zstd (RFC 8878), one after the other. So a log
+that was cut off anywhere has all frames before that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
+from dwcvmm.recorded.form import KIND, VERSION, RecordingForm
+
+ABOUT, LOG, START = "recording.json", "log", "start"
+LEVEL = 1  # its speed is what a guest waits for
+PIECE = 1 << 20
+MOST_JSON = 1 << 20
+
+
+class RecordError(DwcVmmError):
+    """A recording that could not be written. What was written before can be replayed."""
+
+    exit_code = ExitCode.HOST_UNFIT
+
+
+class RecordingWriter:
+    """Makes the directory, or takes an empty one. Raises ConfigError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(exist_ok=True)
+            if any(path.iterdir()):
+                raise ConfigError(f"{path} is not empty: a recording needs a directory of its own")
+            self._log = os.open(path / LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
+            raise ConfigError(f"cannot record in {path}: {getattr(error, 'strerror', error)}") from error
+        self._packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+        self.bytes = 0  # of the log so far
+
+    @property
+    def start(self) -> Path:
+        """The directory of the saved machine with which it begins."""
+        return self.path / START
+
+    def describe(self, form: RecordingForm) -> None:
+        """Write recording.json. Raises RecordError."""
+        try:
+            (self.path / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(form), indent=2) + b"\n")
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def append(self, records: bytes) -> None:
+        """Whole records. Raises RecordError."""
+        frame = memoryview(self._packer.compress(records))
+        self.bytes += len(frame)
+        try:
+            while frame:
+                frame = frame[os.write(self._log, frame) :]
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> RecordError:
+        return RecordError(f"cannot record in {self.path}: {error.strerror or error}")
+
+    def close(self) -> None:
+        os.close(self._log)
+
+
+class RecordingReader:
+    """A recording. Raises ConfigError if there is none, or one of another version."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.form = self._read()
+        try:
+            self._log = (path / LOG).open("rb")
+        except OSError as error:
+            raise os_failure(str(path / LOG), error) from error
+        self.cut_off = ""  # after `pieces`: why the log ended before its end
+
+    @property
+    def start(self) -> Path:
+        return self.path / START
+
+    def _read(self) -> RecordingForm:
+        name = self.path / ABOUT
+        try:
+            with name.open("rb") as file:
+                text = file.read(MOST_JSON)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{self.path}: no recording ({ABOUT} is not there)") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name}: {getattr(error, 'strerror', error)}") from error
+        try:
+            head = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            kind, version = (msgspec.json.decode(head.get(each, b"null")) for each in ("kind", "version"))
+            if (kind, version) != (KIND, VERSION):
+                raise ConfigError(f"{name}: {kind} in version {version}, and this dwcvmm reads {KIND} {VERSION}")
+            return msgspec.json.decode(text, type=RecordingForm)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigError(f"{name} is damaged: {error}") from error
+
+    def pieces(self) -> Iterator[bytes]:
+        """The log, piece by piece, up to its end or to where it was cut off."""
+        unpacker = zstandard.ZstdDecompressor().stream_reader(self._log, read_size=PIECE, read_across_frames=True)
+        try:
+            while piece := unpacker.read(PIECE):
+                yield piece
+        except zstandard.ZstdError as error:
+            self.cut_off = str(error)
+
+    def close(self) -> None:
+        self._log.close()

@@ -1,0 +1,104 @@
+"""A recorded run, once more, for programs (docs/api.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Self, TypeVar
+
+from dwcvmm.machinethread import MachineThread
+from dwcvmm.pc.replay import Replayer, Verdict
+from dwcvmm.saved.form import GuestForm
+from dwcvmm.units import Duration, duration_ns
+
+T = TypeVar("T")
+MOST_TIMEOUT_NS = 365 * 24 * 3_600_000_000_000
+
+
+class Replay:
+    """One VM that runs what was recorded (`Machine(record=...)`), and compares each element with the recording. It has
+    no devices: their answers are in the recording, and nothing leaves. As a context manager it is closed whatever
+    happens.
+
+    before: called on the VM's thread once everything is made, and before the guest runs.
+
+    Raises ConfigError for a recording that is none, is damaged, or is of another build of dwcvmm; HostError with what
+    differs if this is another kind of host.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], before: Callable[[], None] | None = None) -> None:
+        self._replayer = Replayer(Path(path))
+        self._thread, self._before, self._started, self._closed = MachineThread(), before, False, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the VM. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self.stop()
+            self._thread.finish(self._replayer.close)
+
+    @property
+    def guest(self) -> GuestForm:
+        """What the machine was made of."""
+        return self._replayer.machine.guest
+
+    @property
+    def strategy(self) -> str:
+        """Under which it was recorded."""
+        return self._replayer.strategy
+
+    @property
+    def elements(self) -> int:
+        """Committed so far, as they were recorded. From any thread."""
+        return self._replayer.core.committed
+
+    @property
+    def guest_ns(self) -> int:
+        """The guest clock, in nanoseconds. From any thread."""
+        return self._replayer.core.guest_ns
+
+    def run(self, until_element: int | None = None, timeout: Duration | None = None) -> Verdict:
+        """Run until `until_element` elements are committed in all, to the end of the recording, or to the first element
+        that differs. After `timeout`, `stop` or KeyboardInterrupt the replay is over, too.
+        """
+        future = self._thread.submit(lambda: self._run(until_element or 0))
+        try:
+            done = wait([future], None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9).done
+            if not done:
+                self.stop()
+        except BaseException:
+            self.stop()
+            wait([future])
+            raise
+        return future.result()
+
+    def _run(self, last: int) -> Verdict:
+        if not self._started:
+            self._started = True
+            self._replayer.start()
+            if self._before:
+                self._before()
+        return self._replayer.run(last)
+
+    def stop(self) -> None:
+        """From any thread: end the replay within the current element."""
+        self._replayer.core.request_stop()
+
+    def registers(self) -> Mapping[str, int]:
+        """As Machine.registers, where the replay stands."""
+        return self._call(self._replayer.registers)
+
+    def read_memory(self, gpa: int, length: int) -> bytes:
+        """As Machine.read_memory."""
+        return self._call(lambda: self._replayer.memory.read(gpa, length))
+
+    def _call(self, job: Callable[[], T]) -> T:
+        return self._thread.submit(job).result()

@@ -66,10 +66,13 @@ int dwc_take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 	return 0;
 }
 
-static void log_element(const struct dwc_engine *e, struct dwc_logged *to)
+/* Log this element, which is no checkpoint. Both replicas are at its end. */
+void dwc_log_element(struct dwc_engine *e)
 {
 	const struct dwc_replica *a = &e->replicas[0];
+	struct dwc_logged *to = &e->log.entries[e->log.count];
 
+	DWC_ASSERT(e, e->log.count < DWC_LOG_ELEMENTS);
 	dwc_copy_inputs(e, &to->inputs, &e->inputs);
 	dwc_copy_exit(&to->exit, &a->exit);
 	to->inner.count = a->inner.count;
@@ -79,6 +82,8 @@ static void log_element(const struct dwc_engine *e, struct dwc_logged *to)
 		dwc_pc_copy(&to->inner.pc, &e->pc);
 	to->ran_ns = dwc_ran_ns(a);
 	to->sum = dwc_logged_sum(to, &e->exit);
+	e->log.count++;
+	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
 }
 
 /* Compare both replicas. If they are equal the element becomes the checkpoint, or is logged. */
@@ -99,9 +104,7 @@ static int compare_commit(struct dwc_engine *e)
 		return err;
 	if (all)
 		return dwc_take_checkpoint(e, exit);
-	DWC_ASSERT(e, e->log.count < DWC_LOG_ELEMENTS);
-	log_element(e, &e->log.entries[e->log.count++]);
-	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
+	dwc_log_element(e);
 	return 0;
 }
 

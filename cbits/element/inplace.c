@@ -99,7 +99,6 @@ static void set_aside(struct dwc_engine *e)
 	kept->started_ns = vm->started_ns;
 	kept->ended_ns = vm->ended_ns;
 	kept->tick_crossed = vm->tick_crossed;
-	kept->ticked = vm->ticked;
 }
 
 /* The instruction exits again: for the next part of a long memory-mapped access, or for its write after a read. What is left of it

@@ -13,14 +13,17 @@ enum dwc_replay_part {
 	DWC_REPLAYED_EXIT = 1 << 0,      /* another exit has ended the element */
 	DWC_REPLAYED_DEVICES = 1 << 1,   /* inner exits, or their answers */
 	DWC_REPLAYED_REGISTERS = 1 << 2, /* the exit's data, or registers that come with it */
-	DWC_REPLAYED_OTHERS = 1 << 3,    /* other registers */
-	DWC_REPLAYED_MEMORY = 1 << 4,
-	DWC_REPLAYED_HANG = 1 << 5,      /* the element has no end */
-	DWC_REPLAYED_STEPS = 1 << 6,     /* single steps have ended elsewhere */
+	DWC_REPLAYED_XSAVE = 1 << 3,
+	DWC_REPLAYED_MSRS = 1 << 4,
+	DWC_REPLAYED_OTHERS = 1 << 5,    /* debug registers, or XCRs */
+	DWC_REPLAYED_MEMORY = 1 << 6,
+	DWC_REPLAYED_HANG = 1 << 7,      /* the element has no end */
+	DWC_REPLAYED_STEPS = 1 << 8,     /* single steps have ended elsewhere */
 };
 
 struct dwc_replay {
 	uint32_t differs;             /* enum dwc_replay_part */
+	uint64_t ticks;               /* runs that differed, and had met a tick: they were run again */
 	int begun;                    /* an element was replayed: from now on their numbers are consecutive */
 	uint64_t chain;
 	struct dwc_recorded expected; /* the last element that was replayed, or that differs */

@@ -68,7 +68,8 @@ static int arrived(struct dwc_engine *e)
 
 	if ((err = dwc_replica_call_both(e, dwc_pages_harvest)))
 		return err;
-	if ((e->divergence.groups = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats)) ||
+	if ((e->vms == 2 &&
+	     (e->divergence.groups = dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))) ||
 	    (e->divergence.groups = dwc_state_compare_synced(&e->replicas[0].state, &e->log.committed, &e->stats)) ||
 	    (e->divergence.groups = dwc_pages_compare(e, 0)))
 		return DWC_ROLLBACK_UNREPEATABLE;

@@ -67,6 +67,19 @@ void dwc_set_page_sum(struct dwc_engine *e, uint64_t gpa, uint64_t sum)
 	*of_page = sum;
 }
 
+/* What the sum of all pages becomes if those that were found changed are committed as they are in replica A. */
+uint64_t dwc_content_to_be(const struct dwc_engine *e)
+{
+	uint64_t content = e->checkpoint.content;
+
+	for (uint32_t i = 0; i < e->dirty.changed_count; i++) {
+		uint64_t gpa = (uint64_t)e->dirty.changed[i] * DWC_PAGE;
+
+		content += share(gpa, dwc_page_sum(e->replicas[0].ram + gpa)) - share(gpa, e->checkpoint.sums[e->dirty.changed[i]]);
+	}
+	return content;
+}
+
 /* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {

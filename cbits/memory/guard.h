@@ -23,6 +23,7 @@ struct dwc_checkpoint {
 };
 
 void dwc_set_page_sum(struct dwc_engine *e, uint64_t gpa, uint64_t sum);
+uint64_t dwc_content_to_be(const struct dwc_engine *e);
 uint64_t dwc_checkpoint_sum(const struct dwc_engine *e);
 uint64_t dwc_logged_sum(const struct dwc_logged *l, const struct dwc_exit *before);
 int dwc_guard_log(const struct dwc_engine *e);

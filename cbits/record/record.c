@@ -161,7 +161,9 @@ static void fill(const struct dwc_engine *e, struct dwc_recorded *to, enum dwc_r
 	to->registers = dwc_recorded_registers(a);
 	to->checkpoint = !e->log.count;
 	if (to->checkpoint) {
-		to->all = dwc_state_sum(&e->checkpoint.state);
+		to->xsave = dwc_state_sum_xsave(&e->checkpoint.state);
+		to->msrs = dwc_state_sum_msrs(&e->checkpoint.state);
+		to->others = dwc_state_sum_others(&e->checkpoint.state);
 		to->memory = e->checkpoint.content;
 	}
 	memcpy(to->exit, &a->exit, sizeof to->exit);

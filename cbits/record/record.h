@@ -48,11 +48,12 @@ struct dwc_recorded {
 	uint64_t number;                                 /* how many were committed before it */
 	uint64_t guest_ns;                               /* the guest clock at its start */
 	uint64_t ran_ns;                                 /* of e1: what replays may take depends on it */
-	uint32_t ended, checkpoint;                      /* enum dwc_recorded_end; checkpoint: `all` and `memory` are there */
+	uint32_t ended, checkpoint;                      /* enum dwc_recorded_end; checkpoint: the sums in the last line are there */
 	uint64_t distance, rip;                          /* rip: linear, at its end */
 	uint32_t inner_exits, user_traps;                /* user_traps: there are sites in ring 3 (sites.h) */
 	uint64_t flow;                                   /* a hash of the inner exits */
-	uint64_t registers, all, memory;                 /* of the exit and the synced groups; of all groups; of all RAM */
+	uint64_t registers;                              /* of the exit and the synced groups */
+	uint64_t xsave, msrs, others, memory;            /* of the other groups (state.h), and of all RAM */
 	uint64_t chain;                                  /* of all else in this record, and of the chain of the element before */
 	uint8_t exit[32];                                /* struct dwc_exit without its data */
 	uint32_t answer_bytes, inputs_bytes;

@@ -165,7 +165,6 @@ int dwc_replica_feed(struct dwc_replica *r)
 	int err;
 
 	r->tick_crossed = 0;
-	r->ticked = 0;
 	dwc_inner_begin(r);
 	if ((err = dwc_replica_answer(r)))
 		return err;

@@ -74,7 +74,6 @@ struct dwc_replica {
 	uint64_t tsc_tick, tsc_value, tsc_offset, tsc_tick_ends, leave_ns;
 	int tsc_runs; /* under `off`: the offset has been set */
 	int tick_crossed; /* in this element */
-	uint64_t ticked;  /* in this element: by how much its TSC has gone on, as kicks were late */
 	/* the thread that owns this vCPU, if it is not the caller's */
 	pthread_t thread;
 	int has_thread;

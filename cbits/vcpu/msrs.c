@@ -89,6 +89,6 @@ void dwc_msr_serve(struct dwc_engine *e)
 	if (kind == AUX)
 		value = e->tsc.aux;
 	else if (kind == TIME)
-		value = e->config.tsc_ratio ? dwc_tsc_latest(e) : dwc_tsc_next(e);
+		value = e->config.tsc_ratio ? e->inputs.tsc : dwc_tsc_next(e);
 	memcpy(e->inputs.io_data, &value, sizeof value);
 }

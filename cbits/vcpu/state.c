@@ -15,6 +15,8 @@
 #include "sum.h"
 
 #define CR4_PGE (1ull << 7)
+#define MSR_SYSENTER_ESP 0x175
+#define MSR_SYSENTER_EIP 0x176
 #define XSAVE_SOFTWARE 464 /* to the end of the legacy region's registers */
 #define XSAVE_VALUES 576   /* after the header */
 
@@ -257,7 +259,7 @@ static uint64_t sum_of_sregs(uint64_t sum, const struct kvm_sregs *s)
 	return dwc_sum(sum, others, sizeof others);
 }
 
-/* Continue a sum (sum.h) with the synced groups: those of states that dwc_state_compare_synced() finds equal are the same. */
+/* Continue a sum (sum.h) with the synced groups. Like the next ones, it is the same of states that dwc_state_compare() finds equal. */
 uint64_t dwc_state_sum_synced(uint64_t sum, const struct dwc_state *s)
 {
 	struct kvm_regs regs = s->regs;
@@ -270,15 +272,29 @@ uint64_t dwc_state_sum_synced(uint64_t sum, const struct dwc_state *s)
 	return dwc_sum(sum, &events, sizeof events);
 }
 
-/* The same of all groups, as dwc_state_compare() compares them. */
-uint64_t dwc_state_sum(const struct dwc_state *s)
+uint64_t dwc_state_sum_xsave(const struct dwc_state *s)
 {
 	const uint8_t *xsave = (const uint8_t *)s->xsave.region;
-	uint64_t sum = dwc_state_sum_synced(1, s);
 
-	sum = dwc_sum(sum, xsave, XSAVE_SOFTWARE);
-	sum = dwc_sum(sum, xsave + XSAVE_VALUES, sizeof s->xsave.region - XSAVE_VALUES);
-	sum = dwc_sum(sum, s->msrs.entries, s->msrs.count * sizeof s->msrs.entries[0]);
-	sum = dwc_sum(sum, &s->debugregs, sizeof s->debugregs);
-	return dwc_sum(sum, s->xcrs.xcrs, s->xcrs.nr_xcrs * sizeof s->xcrs.xcrs[0]);
+	return dwc_sum(dwc_sum(1, xsave, XSAVE_SOFTWARE), xsave + XSAVE_VALUES, sizeof s->xsave.region - XSAVE_VALUES);
+}
+
+/* kvm_amd drops the upper halves of two MSRs when they are set, as in a rollback, but not when the guest writes them (svm_set_msr). */
+uint64_t dwc_state_sum_msrs(const struct dwc_state *s)
+{
+	uint64_t sum = 1, value;
+
+	for (uint32_t i = 0; i < s->msrs.count; i++) {
+		value = s->msrs.entries[i].data;
+		if (s->msrs.entries[i].index == MSR_SYSENTER_ESP || s->msrs.entries[i].index == MSR_SYSENTER_EIP)
+			value = (uint32_t)value;
+		sum = dwc_sum(sum, &value, sizeof value);
+	}
+	return sum;
+}
+
+/* Debug registers and XCRs. */
+uint64_t dwc_state_sum_others(const struct dwc_state *s)
+{
+	return dwc_sum(dwc_sum(1, &s->debugregs, sizeof s->debugregs), s->xcrs.xcrs, s->xcrs.nr_xcrs * sizeof s->xcrs.xcrs[0]);
 }

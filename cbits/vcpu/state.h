@@ -38,7 +38,9 @@ int dwc_state_set(struct dwc_replica *r, const struct dwc_state *in, int flush_t
 int dwc_flush_tlb(struct dwc_replica *r, const struct kvm_sregs *sregs);
 int dwc_set_msrs(struct dwc_replica *r, const struct dwc_msrs *msrs);
 uint64_t dwc_state_sum_synced(uint64_t sum, const struct dwc_state *s);
-uint64_t dwc_state_sum(const struct dwc_state *s);
+uint64_t dwc_state_sum_xsave(const struct dwc_state *s);
+uint64_t dwc_state_sum_msrs(const struct dwc_state *s);
+uint64_t dwc_state_sum_others(const struct dwc_state *s);
 uint32_t dwc_state_compare(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 uint32_t dwc_state_compare_synced(struct dwc_state *a, struct dwc_state *b, struct dwc_stats *stats);
 

@@ -36,29 +36,20 @@ static int set_offset(struct dwc_replica *r, uint64_t offset)
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
-/* The latest time that the present element, or the last one, can have read. After a late kick that is more than its input: the TSC
- * has ticked, and is not set back, since time must not run backwards. */
-uint64_t dwc_tsc_latest(const struct dwc_engine *e)
-{
-	uint64_t a = e->replicas[0].ticked, b = e->replicas[1].ticked;
-
-	return e->inputs.tsc + (a > b ? a : b);
-}
-
 /* Choose the guest's TSC for the next element, one of its inputs. It stays the same while the host is in the same tick, which
  * costs no system call, unless the guest clock has jumped. */
 void dwc_tsc_choose(struct dwc_engine *e)
 {
-	uint64_t tick, latest;
+	uint64_t tick;
 
 	if (!e->config.tsc_ratio || !e->protects)
 		return;
 	tick = scaled(e, __rdtsc());
-	latest = dwc_tsc_latest(e);
-	if (tick == e->tsc.tick && latest == e->inputs.tsc && e->clock.guest_ns < latest + APART_NS)
+	if (tick == e->tsc.tick && e->clock.guest_ns < e->inputs.tsc + APART_NS)
 		return;
 	e->tsc.tick = tick;
-	e->inputs.tsc = e->clock.guest_ns > latest ? e->clock.guest_ns : latest + 1;
+	/* more than before also if the clock has not moved: the last element may have read a tick more */
+	e->inputs.tsc = e->clock.guest_ns > e->inputs.tsc ? e->clock.guest_ns : e->inputs.tsc + 1;
 }
 
 /* The time that a site reads, never the same twice. With a frozen TSC it follows on from that. Otherwise it is the guest clock, plus the
@@ -67,7 +58,7 @@ void dwc_tsc_choose(struct dwc_engine *e)
  * the same value, and a site can then give an earlier time.) */
 uint64_t dwc_tsc_next(struct dwc_engine *e)
 {
-	uint64_t now = dwc_tsc_latest(e);
+	uint64_t now = e->inputs.tsc;
 
 	if (!e->config.tsc_ratio) {
 		if (!e->tsc.base)
@@ -132,7 +123,7 @@ static void begin_tick(struct dwc_replica *r, uint64_t host)
 int dwc_tsc_enter(struct dwc_replica *r)
 {
 	struct dwc_engine *e = r->engine;
-	uint64_t host, tick = r->tsc_tick, value = e->inputs.tsc + r->ticked;
+	uint64_t host, tick = r->tsc_tick, value = e->inputs.tsc;
 	int err;
 
 	if (!e->config.tsc_ratio)
@@ -155,7 +146,10 @@ int dwc_tsc_enter(struct dwc_replica *r)
 }
 
 /* Called after each exit: note whether the guest can have seen a tick. If the kick was late, the next ones come a little earlier; not
- * if it was much too late: then the host has run something else meanwhile, and the guest did not run across the tick. */
+ * if it was much too late: then the host has run something else meanwhile, and the guest did not run across the tick.
+ *
+ * The TSC is set back at the next entry: so an element has one time, except in the moment between the tick and the kick. A replica that
+ * has read the time there mostly differs from the other one, whose kick came elsewhere. */
 void dwc_tsc_exit(struct dwc_replica *r)
 {
 	const struct dwc_engine *e = r->engine;
@@ -172,9 +166,6 @@ void dwc_tsc_exit(struct dwc_replica *r)
 		return;
 	r->tick_crossed = 1;
 	late = host - r->tsc_tick_ends;
-	if (late >= r->on->tsc_margin + to_tsc(e, LATE_NS))
-		return;
-	r->ticked++;
-	if (r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
+	if (late < r->on->tsc_margin + to_tsc(e, LATE_NS) && r->on->tsc_margin < to_tsc(e, MOST_MARGIN_NS))
 		r->on->tsc_margin += late < r->on->tsc_margin / 8 ? late : r->on->tsc_margin / 8;
 }

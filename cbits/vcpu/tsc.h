@@ -13,7 +13,6 @@ struct dwc_tsc {
 	uint32_t aux;              /* the MSR TSC_AUX */
 };
 
-uint64_t dwc_tsc_latest(const struct dwc_engine *e);
 void dwc_tsc_choose(struct dwc_engine *e);
 uint64_t dwc_tsc_next(struct dwc_engine *e);
 int dwc_tsc_enter(struct dwc_replica *r);

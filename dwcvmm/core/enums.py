@@ -141,7 +141,9 @@ class Part(IntFlag):
     EXIT = lib.DWC_REPLAYED_EXIT
     DEVICES = lib.DWC_REPLAYED_DEVICES
     REGISTERS = lib.DWC_REPLAYED_REGISTERS
-    OTHERS = lib.DWC_REPLAYED_OTHERS  # registers that do not come with an exit
+    XSAVE = lib.DWC_REPLAYED_XSAVE
+    MSRS = lib.DWC_REPLAYED_MSRS
+    OTHERS = lib.DWC_REPLAYED_OTHERS  # debug registers, or XCRs
     MEMORY = lib.DWC_REPLAYED_MEMORY
     HANG = lib.DWC_REPLAYED_HANG
     STEPS = lib.DWC_REPLAYED_STEPS

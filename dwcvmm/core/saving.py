@@ -54,9 +54,7 @@ def is_halted(core: Core) -> bool:
 
 def times(core: Core) -> Times:
     c = core._c
-    return Times(
-        int(c.clock.guest_ns), int(lib.dwc_tsc_latest(c)), int(c.tsc.base), int(c.tsc.last_read), int(c.tsc.aux)
-    )
+    return Times(int(c.clock.guest_ns), int(c.inputs.tsc), int(c.tsc.base), int(c.tsc.last_read), int(c.tsc.aux))
 
 
 def replaced_code(core: Core) -> Iterator[tuple[int, bytes]]:

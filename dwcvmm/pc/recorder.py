@@ -11,10 +11,10 @@ from dwcvmm.element.engine import Engine
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc import saving
-from dwcvmm.recorded.folder import RecordError, RecordingWriter
-from dwcvmm.recorded.form import HostForm, RecordingForm
 from dwcvmm.saved.folder import SavedWriter
 from dwcvmm.saved.form import MachineForm
+from dwcvmm.saved.recordingfolder import RecordError, RecordingWriter
+from dwcvmm.saved.recordingform import HostForm, RecordingForm
 
 STRATEGIES = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
 

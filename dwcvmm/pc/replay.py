@@ -22,9 +22,9 @@ from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import saving
 from dwcvmm.pc.recorder import host_form
-from dwcvmm.recorded.folder import RecordingReader
-from dwcvmm.recorded.form import HostForm
 from dwcvmm.saved.folder import SavedReader
+from dwcvmm.saved.recordingfolder import RecordingReader
+from dwcvmm.saved.recordingform import HostForm
 
 NOTHING = Part(0)
 

@@ -13,7 +13,7 @@ from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import LOG_ELEMENTS, PAGE, CacheFlush, Strategy
 from dwcvmm.errors import KvmError
 
-OFF, SEQUENTIAL, PARALLEL, IN_PLACE = Strategy
+OFF, SEQUENTIAL, PARALLEL, IN_PLACE, REPLAY = Strategy
 
 
 @pytest.mark.parametrize(

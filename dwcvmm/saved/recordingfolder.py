@@ -15,7 +15,7 @@ import msgspec
 import zstandard
 
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
-from dwcvmm.recorded.form import KIND, VERSION, RecordingForm
+from dwcvmm.saved.recordingform import KIND, VERSION, RecordingForm
 
 ABOUT, LOG, START = "recording.json", "log", "start"
 LEVEL = 1  # its speed is what a guest waits for

@@ -1,1 +1,0 @@
-"""A recording: a directory from which a run can be replayed (docs/replay.md)."""

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from dwcvmm.net.config import Forward, NetConfig
     from dwcvmm.pc.devices.disk import DiskConfig
     from dwcvmm.pc.observer import Observer
+    from dwcvmm.pc.replay import Verdict
     from dwcvmm.pc.result import Outcome, Result
+    from dwcvmm.replay import Replay
     from dwcvmm.saved.folder import DamagedError, SaveError
+    from dwcvmm.saved.recordingfolder import RecordError
 
 _WHERE = {
     "dwcvmm.element.config": ("CacheFlush", "Clock", "EndAt", "Policy", "Strategy", "Tsc"),
@@ -45,8 +48,11 @@ _WHERE = {
     "dwcvmm.net.config": ("Forward", "NetConfig"),
     "dwcvmm.pc.devices.disk": ("DiskConfig",),
     "dwcvmm.pc.observer": ("Observer",),
+    "dwcvmm.pc.replay": ("Verdict",),
     "dwcvmm.pc.result": ("Outcome", "Result"),
+    "dwcvmm.replay": ("Replay",),
     "dwcvmm.saved.folder": ("DamagedError", "SaveError"),
+    "dwcvmm.saved.recordingfolder": ("RecordError",),
 }
 _LAZY = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -77,10 +83,13 @@ __all__ = [
     "Observer",
     "Outcome",
     "Policy",
+    "RecordError",
+    "Replay",
     "Result",
     "SaveError",
     "Strategy",
     "Tsc",
+    "Verdict",
 ]
 
 

@@ -28,7 +28,6 @@
 #define LEARNED_FROM 16 /* stops at most; after more of them their own noise would be learned */
 #define NOISE 1024 /* if counts are further apart, equal registers mean another turn of a loop */
 #define SLACK 16 /* past the target by this and three times the usual spread: it was the leading one */
-#define DR6_B0 1u
 
 /* How a part of the catch-up has ended. The values are different from those of status.h. */
 enum way {
@@ -43,13 +42,6 @@ static struct dwc_replica *other(struct dwc_replica *r)
 	return &r->engine->replicas[!r->index];
 }
 
-/* Set RF: without it the instruction at the breakpoint would hit it again (SDM 3B 18.3.1.1). */
-static void resume_past(struct dwc_replica *r)
-{
-	r->run->s.regs.regs.rflags |= DWC_RFLAGS_RF;
-	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-}
-
 /* The address after the repeated string instruction at which the replica is; 0: it is not at one. */
 static uint64_t after_repeat(struct dwc_replica *r)
 {
@@ -58,11 +50,6 @@ static uint64_t after_repeat(struct dwc_replica *r)
 
 	dwc_insn_at(r, linear, &insn);
 	return insn.kind == DWC_INSN_STRING ? linear + insn.length : 0;
-}
-
-static int at_breakpoint(const struct dwc_replica *r)
-{
-	return r->exit.reason == KVM_EXIT_DEBUG && r->exit.info & DR6_B0;
 }
 
 /* A result of dwc_replica_run() as one of the values above. */
@@ -82,7 +69,7 @@ static int job_advance(struct dwc_replica *r)
 	status = dwc_replica_run(r, 0);
 	if (status)
 		return way_of(status);
-	return at_breakpoint(r) ? WAY_OVERRUN : WAY_OWN_EXIT;
+	return dwc_at_breakpoint(r) ? WAY_OVERRUN : WAY_OWN_EXIT;
 }
 
 static int advance(struct dwc_replica *r, uint64_t more)
@@ -206,10 +193,10 @@ static int job_chase(struct dwc_replica *r)
 		chase->stops++;
 		r->started_ns = dwc_now_ns();
 		if (r->state.regs.rip == leader->state.regs.rip)
-			resume_past(r);
+			dwc_resume_past(r);
 		if ((status = dwc_replica_run(r, 0)))
 			return way_of(status);
-		if (!at_breakpoint(r)) /* a natural end, such as a time site */
+		if (!dwc_at_breakpoint(r)) /* a natural end, such as a time site */
 			return WAY_OWN_EXIT;
 		r->engine->stats.debug_exits++;
 		if (near(r->count, chase->goal) &&

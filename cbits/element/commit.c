@@ -196,5 +196,7 @@ int dwc_engine_checkpoint(struct dwc_engine *e)
 	before = dwc_enter(&e->replicas[0], DWC_AT_COMPARE_COMMIT);
 	result = checkpoint(e);
 	dwc_leave(&e->replicas[0], before);
+	if (!result)
+		dwc_record_checkpoint(e);
 	return result;
 }

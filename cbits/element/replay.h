@@ -23,7 +23,9 @@ enum dwc_replay_part {
 
 struct dwc_replay {
 	uint32_t differs;             /* enum dwc_replay_part */
-	uint64_t ticks;               /* runs that differed, and had met a tick: they were run again */
+	int tick_since;               /* the frozen TSC has ticked within an element since the checkpoint */
+	uint32_t tries;               /* runs again of the current element */
+	uint64_t ticks;               /* all runs again: they had differed, after such a tick */
 	int begun;                    /* an element was replayed: from now on their numbers are consecutive */
 	uint64_t chain;
 	struct dwc_recorded expected; /* the last element that was replayed, or that differs */

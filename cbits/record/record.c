@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "assertion.h"
 #include "engine.h"
 #include "pc/pc.h"
 #include "replica/inputs.h"
@@ -145,6 +144,23 @@ static uint64_t counted(const struct dwc_engine *e)
 	return count > before ? count - before : 0;
 }
 
+static void sum_checkpoint(const struct dwc_engine *e, struct dwc_recorded_sums *to)
+{
+	to->xsave = dwc_state_sum_xsave(&e->checkpoint.state);
+	to->msrs = dwc_state_sum_msrs(&e->checkpoint.state);
+	to->others = dwc_state_sum_others(&e->checkpoint.state);
+	to->memory = e->checkpoint.content;
+}
+
+/* The last committed state was made a checkpoint. */
+void dwc_record_checkpoint(struct dwc_engine *e)
+{
+	struct dwc_recorded_checkpoint *record;
+
+	if (e->recorder.bytes && (record = add(&e->recorder, DWC_RECORD_CHECKPOINT, sizeof *record)))
+		sum_checkpoint(e, &record->sums);
+}
+
 static void fill(const struct dwc_engine *e, struct dwc_recorded *to, enum dwc_recorded_end ended, uint64_t distance)
 {
 	const struct dwc_replica *a = &e->replicas[0];
@@ -160,12 +176,8 @@ static void fill(const struct dwc_engine *e, struct dwc_recorded *to, enum dwc_r
 	to->flow = a->inner.flow;
 	to->registers = dwc_recorded_registers(a);
 	to->checkpoint = !e->log.count;
-	if (to->checkpoint) {
-		to->xsave = dwc_state_sum_xsave(&e->checkpoint.state);
-		to->msrs = dwc_state_sum_msrs(&e->checkpoint.state);
-		to->others = dwc_state_sum_others(&e->checkpoint.state);
-		to->memory = e->checkpoint.content;
-	}
+	if (to->checkpoint)
+		sum_checkpoint(e, &to->sums);
 	memcpy(to->exit, &a->exit, sizeof to->exit);
 	to->chain = dwc_record_chain(e->recorder.chain, to);
 }

@@ -19,6 +19,7 @@ enum dwc_record_kind {
 	DWC_RECORD_ELEMENT = 1, /* struct dwc_recorded, and the answer to the exit before it */
 	DWC_RECORD_MEMORY,      /* struct dwc_recorded_bytes: the VMM has written guest memory at `at` */
 	DWC_RECORD_DEVICES,     /* the same: bytes of struct dwc_pc from offset `at` are other ones than the element before has left */
+	DWC_RECORD_CHECKPOINT,  /* struct dwc_recorded_checkpoint: the last committed state was made one, between two elements */
 	DWC_RECORD_END,         /* struct dwc_record_head alone: the recording is whole */
 };
 
@@ -31,6 +32,16 @@ struct dwc_recorded_bytes {
 	struct dwc_record_head head;
 	uint64_t at, length;
 	uint8_t data[];
+};
+
+/* Sums at a checkpoint: of registers that are read at checkpoints only (state.h), and of all RAM. */
+struct dwc_recorded_sums {
+	uint64_t xsave, msrs, others, memory;
+};
+
+struct dwc_recorded_checkpoint {
+	struct dwc_record_head head;
+	struct dwc_recorded_sums sums;
 };
 
 /* How the element was ended, and so how it is ended again. */
@@ -48,12 +59,12 @@ struct dwc_recorded {
 	uint64_t number;                                 /* how many were committed before it */
 	uint64_t guest_ns;                               /* the guest clock at its start */
 	uint64_t ran_ns;                                 /* of e1: what replays may take depends on it */
-	uint32_t ended, checkpoint;                      /* enum dwc_recorded_end; checkpoint: the sums in the last line are there */
+	uint32_t ended, checkpoint;                      /* enum dwc_recorded_end; checkpoint: it ends with one, and `sums` are there */
 	uint64_t distance, rip;                          /* rip: linear, at its end */
 	uint32_t inner_exits, user_traps;                /* user_traps: there are sites in ring 3 (sites.h) */
 	uint64_t flow;                                   /* a hash of the inner exits */
 	uint64_t registers;                              /* of the exit and the synced groups */
-	uint64_t xsave, msrs, others, memory;            /* of the other groups (state.h), and of all RAM */
+	struct dwc_recorded_sums sums;
 	uint64_t chain;                                  /* of all else in this record, and of the chain of the element before */
 	uint8_t exit[32];                                /* struct dwc_exit without its data */
 	uint32_t answer_bytes, inputs_bytes;
@@ -73,6 +84,7 @@ struct dwc_recorder {
 int dwc_record_begin(struct dwc_engine *e);
 void dwc_record_end(struct dwc_engine *e);
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
+void dwc_record_checkpoint(struct dwc_engine *e);
 void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t distance);
 int dwc_record_wants_drain(const struct dwc_engine *e);
 uint64_t dwc_record_chain(uint64_t chain, const struct dwc_recorded *element);

@@ -11,6 +11,7 @@
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
 
+#define DR6_B0 1u
 #define DR7_G0 2 /* breakpoint 0, instruction execution */
 #define RFLAGS_TF (1u << 8)
 #define RFLAGS_TF_BYTE 1
@@ -98,4 +99,17 @@ int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step)
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear)
 {
 	return guest_debug(r, linear ? KVM_GUESTDBG_USE_HW_BP : 0, linear);
+}
+
+/* Whether the last exit was by the breakpoint. */
+int dwc_at_breakpoint(const struct dwc_replica *r)
+{
+	return r->exit.reason == KVM_EXIT_DEBUG && r->exit.info & DR6_B0;
+}
+
+/* Before an entry at the breakpoint: set RF, without which the instruction there would hit it again (SDM 3B 18.3.1.1). */
+void dwc_resume_past(struct dwc_replica *r)
+{
+	r->run->s.regs.regs.rflags |= DWC_RFLAGS_RF;
+	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }

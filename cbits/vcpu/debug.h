@@ -18,5 +18,7 @@ int dwc_set_stepping(struct dwc_replica *r, int on);
 int dwc_begin_step(struct dwc_replica *r, struct dwc_step *step);
 int dwc_end_step(struct dwc_replica *r, const struct dwc_step *step);
 int dwc_set_breakpoint(struct dwc_replica *r, uint64_t linear);
+int dwc_at_breakpoint(const struct dwc_replica *r);
+void dwc_resume_past(struct dwc_replica *r);
 
 #endif

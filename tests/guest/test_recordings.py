@@ -98,8 +98,7 @@ def flipped(path: Path, after: int, flip: Callable[[Replayer], None]) -> Verdict
 
 
 def test_a_flipped_bit_in_memory_is_found_in_its_element(record: Record) -> None:
-    """A byte that the guest never uses, in a page that it writes."""
-    path, result = record("ports", end_at=EndAt.IO, checkpoint_every=1)
+    path, result = record("memory", end_at=EndAt.IO, checkpoint_every=1)
     at = result.elements // 2
 
     def flip(replayer: Replayer) -> None:
@@ -107,7 +106,8 @@ def test_a_flipped_bit_in_memory_is_found_in_its_element(record: Record) -> None
         replayer.core.ram(Copy.A).upset(gpa, replayer.memory.read(gpa, 1)[0] ^ 4)
 
     verdict = flipped(path, at, flip)
-    assert (verdict.result, verdict.elements, verdict.parts) == (Replayed.DIFFERS, at, Part.MEMORY)
+    assert (verdict.result, verdict.elements) == (Replayed.DIFFERS, at)
+    assert Part.MEMORY in verdict.parts
 
 
 def test_a_flipped_bit_in_code_is_found_in_its_element(record: Record) -> None:
@@ -135,8 +135,11 @@ def test_a_log_that_was_cut_off_replays_up_to_there(record: Record) -> None:
     def check(length: int) -> None:
         (path / LOG).write_bytes(log[:length])
         verdict = replay(path)
-        assert verdict.result is Replayed.WANTS_MORE and verdict.cut_off and verdict.agrees
-        assert verdict.elements <= result.elements
+        assert verdict.agrees and verdict.elements <= result.elements
+        if verdict.result is Replayed.ENDED:  # no more is missing than the last frame's checksum
+            assert length >= len(log) - 4 and verdict.elements == result.elements
+        else:
+            assert verdict.result is Replayed.WANTS_MORE and verdict.cut_off
 
     check()
     records = zstandard.ZstdDecompressor().stream_reader(log, read_across_frames=True).read()

@@ -90,6 +90,7 @@ enum dwc_replay_result {
 	DWC_REPLAY_WANTS_COUNTER,    /* the element was ended by a progress counter, and here is none */
 	DWC_REPLAY_STOP_REQUESTED,
 	DWC_REPLAY_ENDED,            /* the recording is over */
+	DWC_REPLAY_AT_START,         /* of the element that is wanted: its inputs are chosen, and it has not run */
 };
 
 /* What can differ between two replicas; one bit each, so that several can be combined. */

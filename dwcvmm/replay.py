@@ -10,10 +10,12 @@ from typing import Self, TypeVar
 
 from dwcvmm.machinethread import MachineThread
 from dwcvmm.pc.replay import Replayer, Verdict
+from dwcvmm.pc.stepped import Comparison, Stepped
 from dwcvmm.saved.form import GuestForm
 from dwcvmm.units import Duration, duration_ns
 
 T = TypeVar("T")
+MOST_STEPS = 1_000_000
 MOST_TIMEOUT_NS = 365 * 24 * 3_600_000_000_000
 
 
@@ -80,13 +82,32 @@ class Replay:
             raise
         return future.result()
 
+    def compare_steps(self, element: int, cpus: tuple[int, int] | None = None, limit: int = MOST_STEPS) -> Comparison:
+        """Go to this element, execute it twice, instruction by instruction, on two CPUs (None: the first two that may
+        be used), and compare the registers behind each instruction. That is the last use of this replay.
+
+        limit: instructions, at most. Raises ConfigError if the replay does not come to this element, HostError if
+        single steps would change what it does.
+        """
+        if cpus is None:
+            allowed = sorted(os.sched_getaffinity(0))
+            cpus = (allowed[0], allowed[-1])
+        return self._call(lambda: self._compare(element, cpus, limit))
+
+    def _compare(self, element: int, cpus: tuple[int, int], limit: int) -> Comparison:
+        self._start()
+        return Stepped(self._replayer, element).compare(cpus, limit)
+
     def _run(self, last: int) -> Verdict:
+        self._start()
+        return self._replayer.run(last)
+
+    def _start(self) -> None:
         if not self._started:
             self._started = True
             self._replayer.start()
             if self._before:
                 self._before()
-        return self._replayer.run(last)
 
     def stop(self) -> None:
         """From any thread: end the replay within the current element."""
@@ -101,4 +122,10 @@ class Replay:
         return self._call(lambda: self._replayer.memory.read(gpa, length))
 
     def _call(self, job: Callable[[], T]) -> T:
-        return self._thread.submit(job).result()
+        future = self._thread.submit(job)
+        try:
+            wait([future])
+        except BaseException:
+            self.stop()
+            raise
+        return future.result()

@@ -80,7 +80,11 @@ static int replay_element(struct dwc_engine *e, const struct dwc_recorded *x, ui
 
 	if (!is_sound(e, x))
 		return DWC_REPLAY_MALFORMED;
-	if ((result = begin(e, x)) || (result = dwc_repeat_element(e, x)) || (result = commit(e, x)))
+	if ((result = begin(e, x)))
+		return result;
+	if (x->number + 1 == e->replay.wanted)
+		return DWC_REPLAY_AT_START;
+	if ((result = dwc_repeat_element(e, x)) || (result = commit(e, x)))
 		return result;
 	return e->stats.committed == last ? DWC_REPLAY_REACHED : DWC_REPLAY_WANTS_MORE;
 }

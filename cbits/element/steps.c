@@ -83,7 +83,8 @@ static int job_step_until(struct dwc_replica *r)
 	dwc_counter_disarm(r);
 	if ((err = dwc_replica_feed_once(r)))
 		return err;
-	dwc_inner_plan(r, DWC_NO_LIMIT, 0);
+	/* in a replay the element has an end already */
+	dwc_inner_plan(r, r->engine->config.strategy == DWC_REPLAY ? r->engine->replay.expected.inner_exits + 1 : DWC_NO_LIMIT, 0);
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
 	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;

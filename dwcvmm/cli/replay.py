@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from dwcvmm.cli.units import DAY, MS, Duration
+from dwcvmm.cli.units import DAY, MS, CpuPair, Duration
 from dwcvmm.core.enums import Part, Replayed
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ExitCode
 from dwcvmm.pc.replay import Verdict
+from dwcvmm.pc.stepped import Comparison
 from dwcvmm.progressline import progress
 from dwcvmm.replay import Replay
 from dwcvmm.sandbox import Sandbox
@@ -42,20 +43,34 @@ NAMES = {
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--to", "last", type=click.IntRange(1), help="Stop after this element.")
+@click.option("--steps", type=click.IntRange(1), help="Execute this element twice by single steps, and compare.")
+@click.option("--cpus", type=CpuPair(), help="Two CPUs for --steps, as in 2,3. Default: the first and the last.")
 @click.option("--timeout", type=Duration(MS, DAY, bare="s"), help="Give up after this time (seconds without a unit).")
 @click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
-def replay(directory: Path, last: int | None, timeout: int | None, no_sandbox: bool, quiet: bool) -> int:
+def replay(
+    directory: Path, last: int | None, steps: int | None, cpus: tuple[int, int] | None, timeout: int | None,
+    no_sandbox: bool, quiet: bool,
+) -> int:  # fmt: skip
     """Run what was recorded in DIRECTORY (run --record) once more, and compare each element with the recording.
 
     One VM runs each element once. It has no devices: their answers are in the recording, and nothing leaves. The first
     element that differs ends it, with exit code 5 (docs/replay.md).
+
+    With --steps, an element is executed twice, instruction by instruction, on two CPUs: the first instruction behind
+    which registers differ is named.
     """
+    if last and steps:
+        raise click.UsageError("either --to or --steps")
+    if cpus and not steps:
+        raise click.UsageError("--cpus is for --steps")
     sandbox = None if no_sandbox else Sandbox()
     disassembler()
     with Replay(directory, sandbox.enter if sandbox else None) as run:
         if not quiet:
             say(f"replaying    {run.guest.kernel}, recorded under {run.strategy}")
+        if steps:
+            return tell_steps(run.compare_steps(steps, cpus), quiet)
         began = time.monotonic()
         with progress(lambda: f"{run.elements} elements, {run.guest_ns / 1e9:.1f} s of the guest's clock"):
             verdict = run.run(last, f"{timeout}ns" if timeout else None)
@@ -65,6 +80,26 @@ def replay(directory: Path, last: int | None, timeout: int | None, no_sandbox: b
     if remark := remark_of(verdict, quiet):
         say(remark)
     return EXIT_CODES[verdict.result]
+
+
+def tell_steps(found: Comparison, quiet: bool) -> int:
+    agreed = f"element {found.element}: {found.instructions} instructions with the same registers behind each"
+    where = f"on CPUs {found.cpus[0]} and {found.cpus[1]}"
+    if found.agrees:
+        if not quiet:
+            say(f"{agreed} {where}")
+        return ExitCode.OK
+    lines = [f"dwcvmm: {agreed} {where}; not behind the next one"]
+    for cpu, step in zip(found.cpus, (found.first, found.second), strict=True):
+        lines.append(f"CPU {cpu}: {step.text if step else ''}" + ("" if step and step.registers else ", which left it"))
+    for name, (first, second) in found.differing.items():
+        lines.append(f"  {name}: {_hex(first)} on CPU {found.cpus[0]}, {_hex(second)} on CPU {found.cpus[1]}")
+    say("\n".join(lines))
+    return ExitCode.DIVERGENCE_STOP
+
+
+def _hex(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:#x}"
 
 
 def remark_of(verdict: Verdict, quiet: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -146,6 +147,19 @@ class ModuleText(StartsWithFile, click.ParamType[str]):
         file = str(folder / file)
         quote = next((each for each in QUOTES if each not in file), "")
         return f"{quote}{file}{quote}" + (f" {arguments}" if arguments else "")
+
+
+class CpuPair(Parsed[tuple]):  # type: ignore[type-arg]
+    """ "2,3" -> two CPUs that this process may use; they may be the same."""
+
+    name, made = "cpus", tuple
+
+    def parse(self, text: str) -> tuple[int, int]:
+        allowed = os.sched_getaffinity(0)
+        numbers = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+        if len(numbers) != 2 or not allowed.issuperset(numbers):
+            raise ConfigError(f"{text!r}: two CPUs of {', '.join(map(str, sorted(allowed)))}, with a comma")
+        return numbers[0], numbers[1]
 
 
 class GuestName(click.ParamType[str]):

@@ -133,6 +133,7 @@ class Replayed(IntEnum):
     WANTS_COUNTER = lib.DWC_REPLAY_WANTS_COUNTER  # a progress counter has ended the element, and here is none
     STOP_REQUESTED = lib.DWC_REPLAY_STOP_REQUESTED
     ENDED = lib.DWC_REPLAY_ENDED  # the recording is over
+    AT_START = lib.DWC_REPLAY_AT_START  # of the element that is wanted, whose inputs are chosen
 
 
 class Part(IntFlag):

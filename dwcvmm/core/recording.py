@@ -56,7 +56,7 @@ class Expected(NamedTuple):
     element: int  # its number, from 1
     guest_ns: int  # the guest clock at its start
     rip: int  # linear, at its end
-    ended_by_steps: bool
+    instructions: int | None  # that it had, about; None: it was ended by an exit
 
 
 def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:
@@ -68,9 +68,24 @@ def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:
     return RESULTS[check("replay", result)], int(used[0])
 
 
+def stop_at_start_of(core: Core, element: int) -> None:
+    """Let a replay stop when the inputs of this element are chosen, and before it runs. Then it is single-stepped and
+    rolled back as often as wanted.
+    """
+    core._c.replay.wanted = element
+
+
+def registers_sum(core: Core) -> int:
+    """A sum of the registers that come with an exit, as the VM has them now."""
+    replica = ffi.addressof(core._c.replicas[0])
+    lib.dwc_state_get_synced(replica, ffi.addressof(replica.state))
+    return int(lib.dwc_state_sum_synced(1, ffi.addressof(replica.state)))
+
+
 def expected(core: Core) -> Expected:
     of = core._c.replay.expected
-    return Expected(int(of.number) + 1, int(of.guest_ns), int(of.rip), of.ended == lib.DWC_ENDED_BY_STEPS)
+    length = int(of.distance) if of.ended in (lib.DWC_ENDED_BY_STEPS, lib.DWC_ENDED_BY_COUNT) else None
+    return Expected(int(of.number) + 1, int(of.guest_ns), int(of.rip), length)
 
 
 def differing_parts(core: Core) -> Part:

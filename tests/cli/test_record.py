@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -44,6 +45,19 @@ def test_up_to_an_element(recorded: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "replayed     3 elements" in done.stderr
     assert dwcvmm("replay", recorded, "--to", "3", "--quiet").stderr == ""
+
+
+def test_single_steps_on_two_cpus(recorded: Path) -> None:
+    done = dwcvmm("replay", recorded, "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    assert "element 2: " in done.stderr and "instructions with the same registers behind each on CPUs " in done.stderr
+    cpu = min(os.sched_getaffinity(0))
+    assert f"on CPUs {cpu} and {cpu}" in dwcvmm("replay", recorded, "--steps", "2", "--cpus", f"{cpu},{cpu}").stderr
+    for arguments, text in ((("--cpus", "0,0"), "for --steps"), (("--steps", "2", "--cpus", "0"), "two CPUs of")):
+        done = dwcvmm("replay", recorded, *arguments)
+        assert (done.returncode, text in done.stderr) == (ExitCode.USAGE, True), done.stderr
+    done = dwcvmm("replay", recorded, "--steps", "1000000")
+    assert (done.returncode, "not to element" in done.stderr) == (ExitCode.CONFIG, True), done.stderr
 
 
 def test_the_recording_is_not_changed(recorded: Path) -> None:

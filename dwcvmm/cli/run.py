@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +34,9 @@ from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
+from dwcvmm.gdb.place import listen
+from dwcvmm.gdb.server import Server as GdbServer
+from dwcvmm.gdb.serving import serve_gdb
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -122,6 +125,7 @@ def written_files(options: RunOptions) -> dict[str, Path | None]:
         **{f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)},
         "--log": options.log,
         "--control": options.control,
+        "--gdb": options.gdb.path if options.gdb else None,
     }
 
 
@@ -190,14 +194,18 @@ def make_machine(options: RunOptions, start: Start, output: Writer, serial: Sequ
     )
 
 
+def end(machine: Machine, outcome: Outcome) -> None:
+    """End the guest, for a client."""
+    machine.stop(outcome)
+    _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
+
+
 def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None) -> Server:
     """Let the machine be controlled by its socket, from now on."""
 
-    def end(outcome: Outcome) -> None:
-        machine.stop(outcome)
-        _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
-
-    control = MachineControl(machine, end, lambda: machine.report(base), saver.save if saver else None)
+    control = MachineControl(
+        machine, lambda outcome: end(machine, outcome), lambda: machine.report(base), saver.save if saver else None
+    )
     server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
     control.announce = server.announce
     server.start()
@@ -242,6 +250,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     """
     if options.cache_flush and options.strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
+    if options.gdb_wait and not options.gdb:
+        raise click.UsageError("--gdb-wait needs --gdb, where gdb connects to")
     if options.save_at and not options.save_to:
         raise click.UsageError("--save-at needs --save-to, the directory that the machine is saved in")
     watchdog, ending = Watchdog(), Ending()
@@ -256,6 +266,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
     socket_file = SocketFile(options.control) if options.control else None
+    gdb_socket = listen(options.gdb) if options.gdb else None
     saver = Saver(options.save_to) if options.save_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output
@@ -263,7 +274,9 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         say(f"console      {console.where}")
     serial = open_serial(options, ending)
     remotes = [console, *serial.values()]
-    sockets = [each for each in (socket_file and socket_file.socket, *(each.listening for each in remotes)) if each]
+    sockets = [
+        each for each in (socket_file and socket_file.socket, gdb_socket, *(each.listening for each in remotes)) if each
+    ]
     sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
     machine = make_machine(options, start, output, [each.output for each in serial.values()])
@@ -283,7 +296,14 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         saver.serve(machine, options.save_at)
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
     session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver)
-    server = serve_control(machine, socket_file, base, saver) if socket_file else None
+    servers: list[Server | GdbServer] = []
+    if socket_file:
+        servers.append(serve_control(machine, socket_file, base, saver))
+    if gdb_socket:
+        save = saver.save if saver else None
+        servers.append(
+            serve_gdb(machine, gdb_socket, options.gdb_wait, save, lambda: end(machine, Outcome.INTERRUPTED))
+        )
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
@@ -291,7 +311,9 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
-    with session, closing(server) if server else nullcontext():
+    with session, ExitStack() as served:
+        for each in servers:
+            served.enter_context(closing(each))
         try:
             session.run()
         except Exception as error:

@@ -128,10 +128,10 @@ def _ram(engine: Engine) -> Iterator[tuple[int, bytes]]:
     else:
         used, read = core.touched_pages(), engine.read_memory
     for gpa, data in pages.stretches(used, read):
-        yield gpa, _with(replaced, gpa, data)
+        yield gpa, with_code(replaced, gpa, data)
 
 
-def _with(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes:
+def with_code(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes:
     """A stretch of RAM with these pieces of code in it, each of which can begin before it or end behind it."""
     for at, code in replaced:
         first, last = max(at, gpa), min(at + len(code), gpa + len(data))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import Any, NoReturn
 
 import click
@@ -34,7 +35,7 @@ from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
-from dwcvmm.gdb.place import listen
+from dwcvmm.gdb.place import address_of, listen
 from dwcvmm.gdb.server import Server as GdbServer
 from dwcvmm.gdb.serving import serve_gdb
 from dwcvmm.guest.memory import check_size
@@ -212,6 +213,14 @@ def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | 
     return server
 
 
+def serve_debugger(machine: Machine, listening: socket, wait: bool, saver: Saver | None) -> GdbServer:
+    """Let gdb connect from now on; stderr says where, as the port may be any."""
+    save = saver.save if saver else None
+    server = serve_gdb(machine, listening, wait, save, lambda: end(machine, Outcome.INTERRUPTED))
+    say(f"gdb          target remote {address_of(listening)}")
+    return server
+
+
 @click.command(cls=MachineCommand)
 @click.argument(ARGUMENT, required=False, expose_value=False, type=click.Path(), metavar="[MACHINE.toml]")
 @run_options
@@ -300,10 +309,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if socket_file:
         servers.append(serve_control(machine, socket_file, base, saver))
     if gdb_socket:
-        save = saver.save if saver else None
-        servers.append(
-            serve_gdb(machine, gdb_socket, options.gdb_wait, save, lambda: end(machine, Outcome.INTERRUPTED))
-        )
+        servers.append(serve_debugger(machine, gdb_socket, options.gdb_wait, saver))
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from dwcvmm.core.debugging import Point, PointKind
 from dwcvmm.errors import DwcVmmError
-from dwcvmm.gdb.description import Description
+from dwcvmm.gdb.description import Description, Mode
 from dwcvmm.gdb.packets import MOST_BYTES
 from dwcvmm.gdb.registers import NotSettableError
 from dwcvmm.gdb.target import TRAPPED, Ended, EndedError, Stop, Target, TargetError, Way
@@ -120,12 +120,12 @@ class Conversation:
         if self._told_of_mode or not self._description:
             return
         with suppress(DwcVmmError):
-            if not self._description.fits(self._target.registers()):
+            mode = Mode.of(self._target.registers())
+            if mode is not self._description.mode:
                 self._told_of_mode = True
-                now, was = ("not in long mode", "64") if self._description.long_mode else ("in long mode", "32")
                 self._remarks.append(
-                    f"The guest is {now} now, and gdb shows registers and code as {was} bits. "
-                    "For the others: disconnect, and connect again.\n"
+                    f"The guest is in {mode.name.lower()} mode now, and gdb shows registers and code as those of "
+                    f"{self._description.mode.name.lower()} mode. To see others: disconnect, and connect again.\n"
                 )
 
     def _tell(self, stop: Stop | Ended) -> bytes:
@@ -149,9 +149,7 @@ class Conversation:
 
     def description(self) -> Description:
         if not self._description:
-            in_long_mode = Description(True, self._target.has_avx)
-            fits = in_long_mode.fits(self._target.registers())
-            self._description = in_long_mode if fits else Description(False, self._target.has_avx)
+            self._description = Description(Mode.of(self._target.registers()), self._target.has_avx)
         return self._description
 
     def _read_all(self, packet: bytes) -> bytes:

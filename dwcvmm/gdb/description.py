@@ -5,12 +5,13 @@ after the other, as the packets g and G have them. gdb reads it once, when it co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from dwcvmm.gdb import registers
 from dwcvmm.gdb.registers import NotSettableError, Register, Registers
 
-EFER_LMA = 1 << 10
+EFER_LMA, CR0_PE = 1 << 10, 1
 VECTOR_PARTS = {"v4f": ("ieee_single", 4), "v2d": ("ieee_double", 2), "v16c": ("int8", 16), "v8s": ("int16", 8)}
 VECTOR_PARTS |= {"v4i": ("int32", 4), "v2l": ("int64", 2)}
 VECTOR_FIELDS = {"v4_float": "v4f", "v2_double": "v2d", "v16_int8": "v16c", "v8_int16": "v8s", "v4_int32": "v4i"}
@@ -28,11 +29,27 @@ class Feature(NamedTuple):
     registers: tuple[Register, ...]
 
 
-class Description:
-    """Of a guest that is in long mode or not, with or without AVX."""
+class Mode(Enum):
+    """Of the processor, by the name of gdb's architecture."""
 
-    def __init__(self, long_mode: bool, avx: bool) -> None:
-        self.long_mode, self.avx = long_mode, avx
+    LONG = "i386:x86-64"
+    PROTECTED = "i386"
+    REAL = "i8086"
+
+    @classmethod
+    def of(cls, now: Registers) -> Mode:
+        sregs = now.state.sregs
+        if sregs.efer & EFER_LMA:
+            return Mode.LONG
+        return Mode.PROTECTED if sregs.cr0 & CR0_PE else Mode.REAL
+
+
+class Description:
+    """Of a guest that is in this mode, with or without AVX."""
+
+    def __init__(self, mode: Mode, avx: bool) -> None:
+        self.mode = mode
+        long_mode = mode is Mode.LONG
         bits, vectors = (64, 16) if long_mode else (32, 8)
         core = registers.CORE_64 if long_mode else registers.CORE_32
         features = [Feature("org.gnu.gdb.i386.core", core), Feature("org.gnu.gdb.i386.sse", registers.xmm(vectors))]
@@ -44,17 +61,9 @@ class Description:
         self._features: Sequence[Feature] = features
         self.registers = [register for feature in features for register in feature.registers]
 
-    @property
-    def architecture(self) -> str:
-        return "i386:x86-64" if self.long_mode else "i386"
-
-    def fits(self, now: Registers) -> bool:
-        """Whether the guest is in the mode that it describes."""
-        return self.long_mode == bool(now.state.sregs.efer & EFER_LMA)
-
     def xml(self) -> str:
         features = "".join(map(_feature, self._features))
-        return f'{HEAD}<target version="1.0"><architecture>{self.architecture}</architecture>\n{features}</target>\n'
+        return f'{HEAD}<target version="1.0"><architecture>{self.mode.value}</architecture>\n{features}</target>\n'
 
     def all_values(self, now: Registers) -> bytes:
         return b"".join(self.value(number, now) for number in range(len(self.registers)))

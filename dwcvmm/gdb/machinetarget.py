@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,6 +21,7 @@ from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.saved.xsave import components
 
 T = TypeVar("T")
+LOOK_AGAIN_S = 0.001
 LOOK_S = 0.05  # between two looks whether the server is to end, while the machine is waited for
 SEARCH_S = 0.02  # for which single steps look for a point, before others get their turn
 BY_STEPS = (
@@ -177,7 +179,13 @@ class MachineTarget(Observer):
         else:
             self._ours = True
             self._machine.resume()
+            self._wait_until_it_goes()
         return None
+
+    def _wait_until_it_goes(self) -> None:
+        """So that an interrupt behind it is one. It may have stopped again already."""
+        while self._machine.paused and not (self._stopped or self._ended or self.closing()):
+            time.sleep(LOOK_AGAIN_S)
 
     def interrupt(self) -> None:
         self._interrupted = True

@@ -56,3 +56,9 @@ def listen(place: Place) -> socket.socket:
         listening.close()
         raise os_failure(f"cannot listen at {place}", error) from error
     return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """As gdb's `target remote` takes it."""
+    name = listening.getsockname()
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)

@@ -4,6 +4,7 @@ points at which the guest stops, and steps. All of it belongs on the machine's t
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ FAULTS = (14, 13, 6)
 INT3, DEBUG, INTO = 3, 1, 4
 LSTAR, SYSENTER_EIP = 0xC0000082, 0x176
 NOT_STEPPED = (InsnKind.LOAD_SS, InsnKind.INT, InsnKind.ICEBP, InsnKind.HLT, InsnKind.SYSCALL)
+IRETQ, RETURN, RING = b"\x48\xcf", struct.Struct("<QQ"), 3  # what it takes from the stack; a selector's ring
 STEPS_AT_ONCE = 64
 PASS_ELEMENTS = 64  # that an instruction may need: a long string of port I/O has many exits
 
@@ -196,8 +198,19 @@ class Debugger:
         self._pass_instruction()
 
     def _needs_passing(self) -> bool:
-        state = self._core.replicas[0].state if self._pc.protected else saving.settled_state(self._core)
-        return decode(self._code(state), state.code_bits).kind in NOT_STEPPED
+        state = saving.settled_state(self._core)
+        if decode(self._code(state), state.code_bits).kind in NOT_STEPPED:
+            return True
+        return self._abilities.execute and self._return_address(state) is not None
+
+    def _return_address(self, state: State) -> int | None:
+        """Where an IRET within ring 0 of long mode leads: a single step of it can be two (KVM's emulator, 6.18)."""
+        code = self._code(state)
+        if not state.sregs.cs.l or state.sregs.ss.dpl or code[:2] != IRETQ:
+            return None
+        frame = self._read(state.rsp, RETURN.size)
+        to, selector = RETURN.unpack(frame) if len(frame) == RETURN.size else (None, RING)
+        return None if selector & RING else to
 
     def _code(self, state: State) -> bytes:
         return self._read(state.linear_rip, LONGEST_INSTRUCTION)
@@ -237,6 +250,8 @@ class Debugger:
     def _targets(self) -> list[int]:
         """Where the next instruction can lead: the one after it, and handlers. The most likely come first."""
         state = self.state()
+        if to := self._return_address(state):
+            return [to]
         code, linear = self._code(state), state.linear_rip
         insn = decode(code, state.code_bits)
         after = [address for address, _, _ in instructions(code, linear, state.code_bits, 3)][1:]

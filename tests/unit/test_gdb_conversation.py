@@ -7,7 +7,7 @@ import pytest
 from dwcvmm.core.debugging import Point, PointKind
 from dwcvmm.core.state import State
 from dwcvmm.gdb.conversation import Conversation
-from dwcvmm.gdb.description import EFER_LMA
+from dwcvmm.gdb.description import CR0_PE, EFER_LMA
 from dwcvmm.gdb.registers import Registers
 from dwcvmm.gdb.target import INTERRUPTED, Ended, EndedError, Stop, TargetError, Way
 
@@ -26,7 +26,7 @@ class Guest:
         self.done: list[object] = []
 
     def set_mode(self, long_mode: bool) -> None:
-        self.state.sregs.efer = EFER_LMA if long_mode else 0
+        self.state.sregs.cr0, self.state.sregs.efer = CR0_PE, EFER_LMA if long_mode else 0
 
     def registers(self) -> Registers:
         return Registers(self.state, {})

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from dwcvmm.cli.apart import STDOUT, check_apart
+from dwcvmm.cli.dumper import Dumper
 from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
@@ -126,6 +127,7 @@ def written_files(options: RunOptions) -> dict[str, Path | None]:
         **{f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)},
         "--log": options.log,
         "--control": options.control,
+        "--dump-to": options.dump_to,
         "--gdb": options.gdb.path if options.gdb else None,
     }
 
@@ -201,11 +203,17 @@ def end(machine: Machine, outcome: Outcome) -> None:
     _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
 
 
-def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None) -> Server:
+def serve_control(
+    machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None, dumper: Dumper | None
+) -> Server:
     """Let the machine be controlled by its socket, from now on."""
 
     control = MachineControl(
-        machine, lambda outcome: end(machine, outcome), lambda: machine.report(base), saver.save if saver else None
+        machine,
+        lambda outcome: end(machine, outcome),
+        lambda: machine.report(base),
+        saver.save if saver else None,
+        dumper.save if dumper else None,
     )
     server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
     control.announce = server.announce
@@ -213,10 +221,12 @@ def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | 
     return server
 
 
-def serve_debugger(machine: Machine, listening: socket, wait: bool, saver: Saver | None) -> GdbServer:
+def serve_debugger(
+    machine: Machine, listening: socket, wait: bool, saver: Saver | None, dumper: Dumper | None
+) -> GdbServer:
     """Let gdb connect from now on; stderr says where, as the port may be any."""
-    save = saver.save if saver else None
-    server = serve_gdb(machine, listening, wait, save, lambda: end(machine, Outcome.INTERRUPTED))
+    save, dump = saver.save if saver else None, dumper.save if dumper else None
+    server = serve_gdb(machine, listening, wait, save, dump, lambda: end(machine, Outcome.INTERRUPTED))
     say(f"gdb          target remote {address_of(listening)}")
     return server
 
@@ -277,6 +287,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     socket_file = SocketFile(options.control) if options.control else None
     gdb_socket = listen(options.gdb) if options.gdb else None
     saver = Saver(options.save_to) if options.save_to else None
+    dumper = Dumper(options.dump_to) if options.dump_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output
     if console.where:
@@ -303,13 +314,15 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     always_waits = bool(socket_file) or any(each.is_remote for each in remotes)
     if saver:
         saver.serve(machine, options.save_at)
+    if dumper:
+        dumper.serve(machine)
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
-    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver)
+    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver, dumper)
     servers: list[Server | GdbServer] = []
     if socket_file:
-        servers.append(serve_control(machine, socket_file, base, saver))
+        servers.append(serve_control(machine, socket_file, base, saver, dumper))
     if gdb_socket:
-        servers.append(serve_debugger(machine, gdb_socket, options.gdb_wait, saver))
+        servers.append(serve_debugger(machine, gdb_socket, options.gdb_wait, saver, dumper))
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
@@ -338,6 +351,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if session.stuck:
         leave_behind(failure, result)
     machine.close()
+    if dumper:
+        dumper.close()
     if saver:
         saver.check_done()
         saver.close()

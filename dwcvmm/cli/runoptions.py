@@ -79,6 +79,7 @@ class RunOptions:
     gdb_wait: bool
     save_to: Path | None
     save_at: Moment | None
+    dump_to: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -251,6 +252,11 @@ OPTIONS = (
         type=MomentText(),
         help="Save the machine in --save-to once so many elements are committed, or at a time of the guest's clock: "
         "5000, 1.5s. It goes on.",
+    ),
+    click.option(
+        "--dump-to",
+        type=click.Path(path_type=Path),
+        help="A file for a core dump of the guest: by Ctrl-a d, dwcvmm ctl, gdb's monitor dump (docs/gdb.md).",
     ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),

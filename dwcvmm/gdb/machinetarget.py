@@ -18,6 +18,7 @@ from dwcvmm.machine import Machine
 from dwcvmm.pc.debugger import Abilities, Debugger
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome, Result
+from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.xsave import components
 
 T = TypeVar("T")
@@ -37,13 +38,19 @@ class MachineTarget(Observer):
 
     reverses = False
 
-    def __init__(self, machine: Machine, abilities: Abilities, save: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        abilities: Abilities,
+        save: Callable[[], int] | None = None,
+        dump: Callable[[], int] | None = None,
+    ) -> None:
         self.changed: Callable[[], None] = lambda: None
         self.closing: Callable[[], bool] = lambda: False
         self.kill_by: Callable[[], None] = machine.stop
         self._machine = machine
         self._debugger = Debugger(machine.pc, abilities)
-        self._monitor = Monitor(machine, save, self._do)
+        self._monitor = Monitor(machine, self._do, save, dump)
         self._components = components(machine.pc.replicas.cpuid)
         self._software: set[int] = set()  # addresses of software breakpoints
         self._ours = False  # the guest stands since we wanted it to
@@ -86,7 +93,7 @@ class MachineTarget(Observer):
             raise EndedError(str(error)) if self._machine.outcome else TargetError(str(error)) from error
         except (TargetError, EndedError):
             raise
-        except (ConfigError, GuestMemoryError) as error:
+        except (ConfigError, GuestMemoryError, SaveError) as error:
             raise TargetError(str(error)) from error
 
     def _wait(self, done: Future[T]) -> T:

@@ -17,21 +17,33 @@ time         the guest's clock, in seconds
 divergences  how many there were, by cause
 status       figures of the run
 save         save the machine in the directory of run --save-to
+dump         write a core dump into the file of run --dump-to
 """
 
 
 class Monitor:
-    """`save` saves the machine, on its thread. `between` has a function called there, between two elements."""
+    """`save` saves the machine, on its thread, and `dump` dumps it. `between` has a function called there, between two
+    elements.
+    """
 
-    def __init__(self, machine: Machine, save: Callable[[], int] | None, between: Callable[..., Any]) -> None:
-        self._machine, self._save, self._between = machine, save, between
+    def __init__(
+        self,
+        machine: Machine,
+        between: Callable[..., Any],
+        save: Callable[[], int] | None,
+        dump: Callable[[], int] | None,
+    ) -> None:
+        self._machine, self._between = machine, between
         self._commands: dict[str, Callable[[], str]] = {
             "help": lambda: HELP,
             "element": lambda: f"{machine.elements}\n",
             "time": lambda: f"{machine.pc.core.guest_ns / 1e9:.9f}\n",
             "divergences": self._divergences,
             "status": lambda: f"{describe(machine.status())}\n",
-            "save": self._save_machine,
+            "save": lambda: self._write(
+                save, "saved", "there is no directory to save the machine in: --save-to names it"
+            ),
+            "dump": lambda: self._write(dump, "dumped", "there is no file to dump the machine in: --dump-to names it"),
         }
 
     def answer(self, words: str) -> str:
@@ -50,7 +62,7 @@ class Monitor:
         counts = self._machine.result().divergences
         return "".join(f"{cause} {count}\n" for cause, count in counts.items()) or "none\n"
 
-    def _save_machine(self) -> str:
-        if not self._save:
-            raise TargetError("there is no directory to save the machine in: start it with --save-to")
-        return f"saved: {self._between(self._save) / 1e6:.1f} MB\n"
+    def _write(self, job: Callable[[], int] | None, done: str, why_not: str) -> str:
+        if not job:
+            raise TargetError(why_not)
+        return f"{done}: {self._between(job) / 1e6:.1f} MB\n"

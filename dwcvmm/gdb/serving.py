@@ -19,11 +19,13 @@ def serve_gdb(
     where: str | socket.socket,
     wait: bool = False,
     save: Callable[[], int] | None = None,
+    dump: Callable[[], int] | None = None,
     kill: Callable[[], None] | None = None,
 ) -> Server:
     """Let gdb connect to a machine, from before its first run to the server's `close`. `where`: as for `--gdb`, or a
     socket that listens. `wait`: the guest stands before its first instruction until gdb lets it go on.
-    `save`: for gdb's `monitor save`. `kill`: ends the run for gdb's `kill`, if Machine.stop does not.
+    `save`, `dump`: for gdb's `monitor save` and `monitor dump`. `kill`: ends the run for gdb's `kill`, if Machine.stop
+    does not.
 
     Raises ConfigError or HostError.
     """
@@ -33,7 +35,7 @@ def serve_gdb(
         abilities = Abilities(execute=host.breakpoint, access=host.watchpoint)
     finally:
         system.close()
-    target = MachineTarget(machine, abilities, save)
+    target = MachineTarget(machine, abilities, save, dump)
     target.kill_by = kill or machine.stop
     server = Server(listen(parse_place(where)) if isinstance(where, str) else where, target)
     if wait:

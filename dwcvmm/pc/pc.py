@@ -34,6 +34,7 @@ from dwcvmm.pc.devices import fwcfg
 from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
+from dwcvmm.pc.dump import write_dump
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
@@ -355,12 +356,26 @@ class PC:
         """
         saving.check_can_save(self.config.virtio)
         self.settle()
+        with self._stands(), self._ends_if_over():
+            return saving.write(
+                sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
+            )
+
+    def dump(self, fd: int) -> int:
+        """Between two elements: replace a regular file's content by a core dump of the guest, which goes on. Returns
+        how many bytes were written. Raises MachineStateError if the guest has ended or ends, SaveError if it cannot be
+        written.
+        """
+        self.settle()
+        with self._stands(), self._ends_if_over():
+            return write_dump(fd, self.engine, self.memory)
+
+    @contextmanager
+    def _stands(self) -> Iterator[None]:
+        """The guest's clock stands still meanwhile."""
         since_ns = time.monotonic_ns()
         try:
-            with self._ends_if_over():
-                return saving.write(
-                    sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
-                )
+            yield
         finally:
             stood_ns = time.monotonic_ns() - since_ns
             self.saving_ns += stood_ns

@@ -273,7 +273,7 @@ class _Silent:
     def do(self) -> None:
         """Nothing."""
 
-    stop = cont = power_down = reset = quit = details = report = save = do
+    stop = cont = power_down = reset = quit = details = report = save = dump = do
 
 
 def control_socket(data: bytes) -> None:

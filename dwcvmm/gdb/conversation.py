@@ -99,8 +99,9 @@ class Conversation:
             return WRONG
         except (TargetError, NotSettableError):
             return REFUSED
-        except EndedError:
-            return self._tell(Ended(0))
+        except EndedError:  # how is told when it is known
+            self.running = True
+            return self.news()
 
     def news(self) -> bytes | None:
         """What is to be told of a guest that has gone on: that it stands, or has ended. None: it goes on."""

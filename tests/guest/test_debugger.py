@@ -150,6 +150,24 @@ def test_changes_outlast_a_rollback(boot: StartGuest, abilities: Abilities, stra
     assert booted.output == f"breaks: OK {0x1000 + 2 * (5 + 4 + 3 + 2 + 1):016x}\n"
 
 
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_a_fault_behind_a_change_is_undone(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
+    """In the element that begins with what was changed: a rollback leads to the change, and not to before it."""
+    booted = boot("breaks", strategy)
+    debugger = Debugger(booted.machine, abilities)
+    state = debugger.state().copy()
+    state.regs.r9 = 0x99
+    debugger.set_state(state)
+    booted.machine.inject(parse("0:e2:r9:0"))
+    debugger.points.append(break_at(TWICE))
+    to_a_stop(booted, debugger)
+    assert debugger.state().regs.r9 == 0x99
+    debugger.points.clear()
+    debugger.stand()
+    ends_well(booted)
+    assert [record.cause for record in booted.divergences] == [Cause.INJECTED]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_memory_that_is_watched(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
     booted = boot("breaks", strategy)

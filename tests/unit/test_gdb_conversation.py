@@ -207,8 +207,10 @@ def test_a_guest_that_has_ended_is_told_as_such(monkeypatch: pytest.MonkeyPatch)
 
     guest = Guest()
     monkeypatch.setattr(guest, "registers", ended)
+    guest.stops = [None, Ended(5)]
     talk = Conversation(guest)
-    assert talk.answer(b"g") == b"W00"
+    assert talk.answer(b"g") is None, "how it has ended is not known yet"
+    assert talk.news() == b"W05"
     assert talk.over
 
 

@@ -115,17 +115,10 @@ BUGS = {
         f"{DEBUGGER}::test_registers_are_set_in_all_copies",
         "sequential",
     ),
-    "a debugger's change is not in the checkpoint's sum": Bug(
-        "cbits/element/debugger.c",
-        "\te->checkpoint.sum = dwc_checkpoint_sum(e);\n",
-        "",
-        f"{DEBUGGER}::test_a_fault_behind_a_change_is_undone",
-        "sequential",
-    ),
     "single steps pass breakpoints": Bug(
         "cbits/element/steps.c",
         "\t\tmet = r->engine->points.count && meets_points(r);\n",
-        "\t\tmet = 0;\n",
+        "\t\tmet = r->engine->points.count && meets_points(r) && r->engine->points.count > 99;\n",
         f"{DEBUGGER}::test_each_call_is_met_once",
         "sequential-steps",
     ),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
 from typing import Any, NoReturn
 
 import click
@@ -22,23 +19,21 @@ from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_to
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.cli.saver import Saver
+from dwcvmm.cli.servers import serve_control, serve_debugger
 from dwcvmm.console.output import Output
 from dwcvmm.console.places import STDIO, Console, Log, Writer, file_or_socket, open_console
 from dwcvmm.console.portinput import PortInput
 from dwcvmm.console.remote import Remote
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
-from dwcvmm.control import commands, qmp
-from dwcvmm.control.machinecontrol import MachineControl
 from dwcvmm.control.server import Server
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
-from dwcvmm.gdb.place import address_of, listen
+from dwcvmm.gdb.place import listen
 from dwcvmm.gdb.server import Server as GdbServer
-from dwcvmm.gdb.serving import serve_gdb
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -195,40 +190,6 @@ def make_machine(options: RunOptions, start: Start, output: Writer, serial: Sequ
         tsc=options.tsc,
         **how,
     )
-
-
-def end(machine: Machine, outcome: Outcome) -> None:
-    """End the guest, for a client."""
-    machine.stop(outcome)
-    _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
-
-
-def serve_control(
-    machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None, dumper: Dumper | None
-) -> Server:
-    """Let the machine be controlled by its socket, from now on."""
-
-    control = MachineControl(
-        machine,
-        lambda outcome: end(machine, outcome),
-        lambda: machine.report(base),
-        saver.save if saver else None,
-        dumper.save if dumper else None,
-    )
-    server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
-    control.announce = server.announce
-    server.start()
-    return server
-
-
-def serve_debugger(
-    machine: Machine, listening: socket, wait: bool, saver: Saver | None, dumper: Dumper | None
-) -> GdbServer:
-    """Let gdb connect from now on; stderr says where, as the port may be any."""
-    save, dump = saver.save if saver else None, dumper.save if dumper else None
-    server = serve_gdb(machine, listening, wait, save, dump, lambda: end(machine, Outcome.INTERRUPTED))
-    say(f"gdb          target remote {address_of(listening)}")
-    return server
 
 
 @click.command(cls=MachineCommand)

@@ -7,17 +7,16 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import threading
 from contextlib import suppress
 
-from dwcvmm.errors import HostError, as_error
+from dwcvmm.errors import as_error
 from dwcvmm.gdb.conversation import Conversation
 from dwcvmm.gdb.machinetarget import MachineTarget
 from dwcvmm.gdb.packets import Event, Splitter, encode
 from dwcvmm.gdb.target import EndedError
+from dwcvmm.serverthread import PIECE, ServerThread
 from dwcvmm.streams import say, write_all
 
-PIECE = 4096  # bytes, of a read
 ACK, AGAIN = b"+", b"-"
 
 
@@ -30,46 +29,16 @@ class Client:
         self.gone = False
 
 
-class Server:
-    """`listening`: a socket to accept from. Start it before the sandbox closes. Raises HostError without a thread."""
+class Server(ServerThread):
+    """`listening`: a socket to accept from. Start it before the sandbox closes. `close` tells the client how the guest
+    has ended.
+    """
 
     def __init__(self, listening: socket.socket, target: MachineTarget) -> None:
-        self._listening, self._target = listening, target
+        super().__init__(listening, "gdb", "gdb")
+        self._target = target
         self._client: Client | None = None
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
-        self._listening.setblocking(False)
-        self._lock = threading.Lock()  # of the pipe, which close() closes
-        self._closing = threading.Event()
-        self._selector = selectors.DefaultSelector()
-        self._thread = threading.Thread(target=self._serve, name="gdb", daemon=True)
-        target.changed, target.closing = self._wake, self._closing.is_set
-
-    def start(self) -> None:
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise HostError("this host gives no thread for gdb", "see ulimit -u") from error
-
-    def close(self) -> None:
-        """Tell the client how the guest has ended, disconnect it, and end the thread."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        self._wake()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._selector.close()
-        self._listening.close()
-        with self._lock:
-            for fd in (self._wake_read, self._wake_write):
-                os.close(fd)
-            self._wake_write = -1
-
-    def _wake(self) -> None:
-        with self._lock, suppress(OSError):  # the pipe is full, and wakes it up all the same
-            if self._wake_write >= 0:
-                os.write(self._wake_write, b"\0")
+        target.changed, target.closing = self.wake, self._closing.is_set
 
     def _serve(self) -> None:
         self._selector.register(self._listening, selectors.EVENT_READ)
@@ -77,7 +46,7 @@ class Server:
         while not self._closing.is_set():
             ready = {key.fileobj for key, _ in self._selector.select()}
             if self._wake_read in ready:
-                os.read(self._wake_read, PIECE)
+                self._awake()
             if self._client and self._client.socket in ready:
                 self._hear(self._client)
             if self._client:

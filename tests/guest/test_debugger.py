@@ -52,6 +52,15 @@ def to_a_stop(booted: Booted, debugger: Debugger) -> list[Point]:
     return debugger.stand()
 
 
+def at_first_call(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> tuple[Booted, Debugger]:
+    """With a breakpoint there."""
+    booted = boot("breaks", strategy)
+    debugger = Debugger(booted.machine, abilities)
+    debugger.points.append(break_at(TWICE))
+    to_a_stop(booted, debugger)
+    return booted, debugger
+
+
 def ends_well(booted: Booted) -> None:
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == (ROOT / "guest-images" / "breaks" / "token").read_text()
@@ -80,10 +89,7 @@ def test_each_call_is_met_once(boot: StartGuest, abilities: Abilities, strategy:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_single_steps_pass_each_instruction(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
     """Also the one that accesses a device, which is finished."""
-    booted = boot("breaks", strategy)
-    debugger = Debugger(booted.machine, abilities)
-    debugger.points.append(break_at(TWICE))
-    to_a_stop(booted, debugger)
+    booted, debugger = at_first_call(boot, abilities, strategy)
     debugger.points.clear()
     places = []
     for _ in range(4):
@@ -111,10 +117,8 @@ def test_a_step_onto_a_point_tells_of_it(boot: StartGuest, abilities: Abilities,
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_registers_are_set_in_all_copies(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
     """A refused value leaves all as it was."""
-    booted = boot("breaks", strategy)
-    debugger, machine = Debugger(booted.machine, abilities), booted.machine
-    debugger.points.append(break_at(TWICE))
-    to_a_stop(booted, debugger)
+    booted, debugger = at_first_call(boot, abilities, strategy)
+    machine = booted.machine
     state = debugger.state().copy()
     state.regs.r9, state.regs.rdi = 0x99, CALLS
     debugger.set_state(state)

@@ -36,6 +36,14 @@ def abilities() -> Abilities:
     return found
 
 
+@pytest.fixture
+def at_speed(abilities: Abilities) -> Abilities:
+    """Faults are injected into elements that run: single steps are none."""
+    if not abilities.execute:
+        pytest.skip("doctor: breakpoints: not in ring 0")
+    return abilities
+
+
 def break_at(linear: int) -> Point:
     return Point(PointKind.EXECUTE, linear)
 
@@ -137,16 +145,16 @@ def test_registers_are_set_in_all_copies(boot: StartGuest, abilities: Abilities,
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
-def test_changes_outlast_a_rollback(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
+def test_changes_outlast_a_rollback(boot: StartGuest, at_speed: Abilities, strategy: Strategy) -> None:
     """A fault right behind them is undone; what the debugger has set, and where it stops, is not."""
     booted = boot("breaks", strategy)
-    debugger = Debugger(booted.machine, abilities)
+    debugger = Debugger(booted.machine, at_speed)
     debugger.points.append(break_at(TWICE))
     for _ in range(4):
         to_a_stop(booted, debugger)
     debugger.write(SUM, (0x1000).to_bytes(4, "little"))
-    at_speed = booted.machine.core.committed + 1  # behind the step past the breakpoint
-    booted.machine.inject(parse(f"{at_speed}:e2:rbx:7"))
+    next_run = booted.machine.core.committed + 1  # behind the step past the breakpoint
+    booted.machine.inject(parse(f"{next_run}:e2:rbx:7"))
     met = [to_a_stop(booted, debugger) for _ in range(CALLS - 4)]
     assert met == [debugger.points] * 4
     assert booted.machine.run() is Outcome.POWEROFF
@@ -155,10 +163,10 @@ def test_changes_outlast_a_rollback(boot: StartGuest, abilities: Abilities, stra
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
-def test_a_fault_behind_a_change_is_undone(boot: StartGuest, abilities: Abilities, strategy: Strategy) -> None:
+def test_a_fault_behind_a_change_is_undone(boot: StartGuest, at_speed: Abilities, strategy: Strategy) -> None:
     """In the element that begins with what was changed: a rollback leads to the change, and not to before it."""
     booted = boot("breaks", strategy)
-    debugger = Debugger(booted.machine, abilities)
+    debugger = Debugger(booted.machine, at_speed)
     state = debugger.state().copy()
     state.regs.r9 = 0x99
     debugger.set_state(state)
@@ -207,11 +215,9 @@ def test_too_many_points_and_reads_are_refused(boot: StartGuest) -> None:
         debugger.check(break_at(TWICE))
 
 
-def test_a_breakpoint_is_an_exit_of_both_runs(boot: StartGuest, abilities: Abilities) -> None:
-    if not abilities.execute:
-        pytest.skip("doctor: breakpoints: not in ring 0")
+def test_a_breakpoint_is_an_exit_of_both_runs(boot: StartGuest, at_speed: Abilities) -> None:
     booted = boot("breaks", Strategy.SEQUENTIAL)
-    debugger = Debugger(booted.machine, abilities)
+    debugger = Debugger(booted.machine, at_speed)
     debugger.points.append(break_at(TWICE))
     debugger.go()
     while booted.machine.run_element() is not Stop.BREAKPOINT:

@@ -58,9 +58,14 @@ class Run:
 
 @contextmanager
 def running(kernel: Path, directory: Path, *options: str) -> Iterator[Run]:
-    command = [*COMMAND, "run", "--kernel", str(kernel), "--memory", "16M", "--gdb", f"unix:{directory / 'gdb'}"]
+    with serving(["run", "--kernel", str(kernel), "--memory", "16M"], directory, *options) as run:
+        yield run
+
+
+@contextmanager
+def serving(command: list[str], directory: Path, *options: str) -> Iterator[Run]:
     process = subprocess.Popen(
-        [*command, *options, "-q"],
+        [*COMMAND, *command, "--gdb", f"unix:{directory / 'gdb'}", *options, "-q"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -164,6 +169,19 @@ def test_a_step_into_an_exception(guests: Path, tmp_path: Path, strategy: str) -
         assert run.ends() == (ExitCode.OK, token("breaks")), said
     places = [int(value, 16) for value in re.findall(r"^\$\d+ = (.*)$", said, re.MULTILINE)]
     assert (places[0], places[3]) == (HANDLER, ud2 + 2), said
+
+
+def test_a_restored_machine(guests: Path, tmp_path: Path) -> None:
+    """Saved by gdb at a breakpoint, and looked at again from there."""
+    saved = tmp_path / "saved"
+    with running(guests / "breaks.bin", tmp_path, "--gdb-wait", "--save-to", str(saved)) as run:
+        said = run.gdb(f"break *{TWICE:#x}", "continue", "continue", "monitor save", "kill")
+        assert "saved: " in said
+        run.ends()
+    with serving(["restore", str(saved)], tmp_path, "--gdb-wait", "--strategy", "off") as run:
+        said = run.gdb("p/x $rip", "p $edi", "continue")
+        assert run.ends() == (ExitCode.OK, token("breaks"))
+    assert re.findall(r"^\$\d+ = (.*)$", said, re.MULTILINE) == [f"{TWICE:#x}", "7"], said
 
 
 def test_protected_mode(guests: Path, tmp_path: Path) -> None:

@@ -218,13 +218,17 @@ class Debugger:
     def _pass_instruction(self) -> None:
         """Let the guest run over an instruction that cannot be stepped: to its exit, or to where it leads."""
         before, wanted = self.state().linear_rip, self._armed
+        watched = [self._read(point.linear, point.size) for point in wanted]
         targets = self._targets() if self._abilities.execute else []
         self._arm([Point(PointKind.EXECUTE, to) for to in targets[: debugging.most_in_hardware(self._core)]])
         for _ in range(PASS_ELEMENTS):
             if self._run_element() is Stop.BREAKPOINT or self.state().linear_rip != before:
                 break
-        self._pc.engine.hits = 0
         self._arm(wanted)
+        self._pc.engine.hits = sum(
+            (point.kind is not PointKind.EXECUTE and self._read(point.linear, point.size) != content) << bit
+            for bit, (point, content) in enumerate(zip(wanted, watched, strict=True))
+        )
         self._look()
 
     def _look(self) -> None:
@@ -237,9 +241,7 @@ class Debugger:
         committed, stop = self._core.committed, self._pc.run_element()
         if stop is Stop.ATTENTION:
             self._attention = True
-            if (
-                self._core.committed == committed and not self.is_halted
-            ):  # who waits for an interrupt, may do so for long
+            if self._core.committed == committed and not self.is_halted:  # an interrupt may not come for long
                 stop = self._pc.run_element()
         self._settle()
         return stop

@@ -194,6 +194,21 @@ def test_memory_that_is_watched(boot: StartGuest, abilities: Abilities, strategy
     ends_well(booted)
 
 
+def test_a_write_by_an_instruction_that_is_run(boot: StartGuest, abilities: Abilities) -> None:
+    """The UD2 cannot be stepped, and its exception pushes a frame: that is a write, too."""
+    if not abilities.execute:
+        pytest.skip("doctor: breakpoints: not in ring 0")
+    booted = boot("breaks", Strategy.SEQUENTIAL)
+    debugger = Debugger(booted.machine, abilities)
+    ud2 = BEGIN + debugger.read(BEGIN, 0x200).index(b"\x0f\x0b")
+    debugger.points = [break_at(ud2)]
+    to_a_stop(booted, debugger)
+    pushed = Point(PointKind.WRITE, 0x200000 - 40, 8)  # RIP, the last word of the frame
+    debugger.points = [break_at(0x2000), pushed]
+    assert debugger.step()
+    assert debugger.stand() == [pushed]
+
+
 def test_memory_of_pages_that_are_not_there(boot: StartGuest, abilities: Abilities) -> None:
     debugger = Debugger(boot("breaks", Strategy.SEQUENTIAL).machine, abilities)
     end = 16 << 20

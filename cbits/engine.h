@@ -27,6 +27,7 @@
 #include "sites/sites.h"
 #include "stats.h"
 #include "vcpu/exit.h"
+#include "vcpu/points.h"
 #include "vcpu/tsc.h"
 
 struct dwc_strategy_ops;
@@ -59,6 +60,7 @@ struct dwc_engine {
 	struct dwc_sites sites;
 	struct dwc_search search;
 	struct dwc_steps steps;
+	struct dwc_points points;
 	struct dwc_scrub scrub;
 	struct dwc_recorder recorder;
 	struct dwc_replay replay;

@@ -27,6 +27,7 @@ enum dwc_stop {
 	DWC_STOP_ATTENTION,          /* another thread has something for the devices */
 	DWC_STOP_REPAIRED,           /* the scrubber has repaired a page: repair_gpa, repair_copy */
 	DWC_STOP_WAITING,            /* interrupt windows are inexact on this host, and an interrupt has waited too long for a natural end */
+	DWC_STOP_BREAKPOINT,         /* a committed debug exception of a debugger's point: see dwc_engine.points.hits */
 	DWC_STOP_ELEMENT_START,      /* a visit: the inputs are chosen, neither replica has started */
 	DWC_STOP_BETWEEN_RUNS,       /* a visit, in place: the VM is rewound, and e2 starts with the next call */
 	DWC_STOP_ELEMENT_END,        /* a visit: both replicas have ended, nothing is compared */

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dwcvmm.element.progress import Event
     from dwcvmm.faults.injector import Became, Injection
     from dwcvmm.faults.model import Fault
+    from dwcvmm.gdb.serving import serve_gdb
     from dwcvmm.guest.memory import GuestMemoryError
     from dwcvmm.machine import Machine
     from dwcvmm.net.config import Forward, NetConfig
@@ -43,6 +44,7 @@ _WHERE = {
     "dwcvmm.element.progress": ("Event",),
     "dwcvmm.faults.injector": ("Became", "Injection"),
     "dwcvmm.faults.model": ("Fault",),
+    "dwcvmm.gdb.serving": ("serve_gdb",),
     "dwcvmm.guest.memory": ("GuestMemoryError",),
     "dwcvmm.machine": ("Machine",),
     "dwcvmm.net.config": ("Forward", "NetConfig"),
@@ -90,6 +92,7 @@ __all__ = [
     "Strategy",
     "Tsc",
     "Verdict",
+    "serve_gdb",
 ]
 
 

@@ -53,15 +53,15 @@ def read_file(path: Path, most_bytes: int, too_large: str = "") -> bytes:
     raise UnreadableError(path, f"more than {most_bytes} bytes" + (f": {too_large}" if too_large else ""))
 
 
-def open_output(path: Path, what: str, flags: int) -> int:
-    """Open a descriptor for results with O_WRONLY | O_CREAT and `flags`. A pipe without a reader is waited for, as
-    shells do, and stderr says so. Raises ConfigError for an impossible name, or HostError.
+def open_output(path: Path, what: str, flags: int, mode: int = 0o644) -> int:
+    """Open a descriptor for results with O_WRONLY | O_CREAT and `flags`; `mode`: of a new file. A pipe without a reader
+    is waited for, as shells do, and stderr says so. Raises ConfigError for an impossible name, or HostError.
     """
     started, said = time.monotonic(), False
     while True:
         try:
-            mode = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-            return os.open(path, mode | flags, 0o644)
+            how = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            return os.open(path, how | flags, mode)
         except OSError as error:
             if error.errno != errno.ENXIO or not path.is_fifo():
                 raise write_failure(what, path, error) from error

@@ -80,6 +80,10 @@ class Standstill(Observer):
         while not self._jobs.empty():
             self._jobs.get()()
 
+    def breakpoint(self) -> None:
+        self._wanted = True
+        self.attention()
+
     def attention(self) -> None:
         self._work()
         if not self._wanted or self._pc.outcome:

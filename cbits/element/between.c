@@ -25,6 +25,7 @@
 #include "status.h"
 #include "vcpu/exit.h"
 #include "vcpu/msrs.h"
+#include "vcpu/points.h"
 
 #define IDLE_SLICE_NS 5000000ull
 #define DRAIN_ELEMENTS 256
@@ -170,6 +171,8 @@ int dwc_act(struct dwc_engine *e)
 		dwc_msr_serve(e);
 		return 0;
 	case KVM_EXIT_DEBUG:
+		if ((e->points.hits = dwc_points_in_dr6(e, x->info)))
+			return DWC_STOP_BREAKPOINT;
 		if (!dwc_site_answer(e))
 			dwc_reflect_debug_exception(e);
 		return 0;

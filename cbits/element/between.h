@@ -18,6 +18,7 @@ struct dwc_requests {
 	uint64_t visit_from;       /* the caller gets in at both ends of an element, and between its runs in place, from this one on */
 	unsigned backlog;          /* serial ports whose input waits for room in their FIFO, a bit each */
 	int settle;                /* the next element is to be a settling one (settle.c) */
+	int by_instruction;        /* a debugger steps: no interrupt starts an element, and each access to a device ends it */
 };
 
 int dwc_is_stop_requested(const struct dwc_engine *e);

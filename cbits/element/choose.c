@@ -28,7 +28,8 @@ void dwc_choose_inputs(struct dwc_engine *e)
 
 	e->inputs.settles = e->requests.settle && !e->ops->make_ready;
 	e->requests.settle = 0;
-	alone = e->phase == DWC_PHASE_FRAGMENT || e->inputs.settles || starts_with_exception(e);
+	alone = e->phase == DWC_PHASE_FRAGMENT || e->inputs.settles || starts_with_exception(e) ||
+		(e->requests.by_instruction && !e->clock.halted);
 	e->inner_limit = DWC_NO_LIMIT;
 	dwc_tsc_choose(e);
 	dwc_pc_tick(&e->pc, e->clock.guest_ns);

@@ -16,6 +16,7 @@
 #include "vcpu/counter.h"
 #include "vcpu/debug.h"
 #include "vcpu/insn.h"
+#include "vcpu/points.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
 
@@ -52,16 +53,27 @@ static int step(struct dwc_replica *r)
 		return end;
 	if ((err = dwc_end_step(r, &step)))
 		return err;
-	return end == DWC_RUN_EXIT && r->exit.reason == KVM_EXIT_DEBUG && !took_exception(r, rip, rsp);
+	if (!r->engine->protects) /* dwc_replica_run() has left them in the run page */
+		dwc_state_get_synced(r, &r->state);
+	return end == DWC_RUN_EXIT && r->exit.reason == KVM_EXIT_DEBUG && !(r->engine->protects && took_exception(r, rip, rsp));
+}
+
+/* Note a debugger's points that the step has met. Returns whether there are any. */
+static int meets_points(struct dwc_replica *r)
+{
+	struct dwc_points *points = &r->engine->points;
+
+	points->hits |= dwc_points_in_dr6(r->engine, r->exit.info) | dwc_points_at(r);
+	return points->hits != 0;
 }
 
 /* An element may end anywhere, except right after an STI. */
 static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 {
 	struct dwc_insn insn;
-	int after_sti = 0, went;
+	int after_sti = 0, met = 0, went;
 
-	for (s->done = 0; s->done < s->limit || after_sti; s->done++) {
+	for (s->done = 0; (s->done < s->limit && !met) || after_sti; s->done++) {
 		if (s->done) { /* the first step may only finish an instruction whose exit has been answered */
 			if ((s->to_interruptible || r->engine->inputs.window) && r->run->ready_for_interrupt_injection)
 				return DWC_STEPS_DONE; /* with a window requested the element would end here */
@@ -72,6 +84,7 @@ static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 		}
 		if ((went = step(r)) <= 0)
 			return went < 0 ? went : DWC_STEPS_DISCARDED;
+		met = r->engine->points.count && meets_points(r);
 	}
 	return DWC_STEPS_DONE;
 }
@@ -115,12 +128,25 @@ int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_int
 	return result;
 }
 
+/* One run has nothing to be compared with. What has ended its steps, if it is no debug exception, ends the element. */
+static int commit_unprotected(struct dwc_engine *e, int result)
+{
+	if (result == DWC_STEPS_DONE)
+		return dwc_engine_commit_stepped(e, KVM_EXIT_INTR);
+	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return result;
+}
+
 static int step_both(struct dwc_engine *e, uint64_t limit, int to_interruptible)
 {
 	int in_place = e->vms == 1, result;
 	uint64_t first;
 
-	if ((result = dwc_step_until(e, 0, limit, to_interruptible)))
+	e->points.hits = 0;
+	result = dwc_step_until(e, 0, limit, to_interruptible);
+	if (!e->protects && result >= 0)
+		return commit_unprotected(e, result);
+	if (result)
 		return result;
 	first = e->steps.done;
 	if (in_place && ((result = dwc_pages_harvest(&e->replicas[0])) || (result = dwc_inplace_rewind(e))))

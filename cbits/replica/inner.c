@@ -33,7 +33,7 @@ void dwc_inner_begin(struct dwc_replica *r)
 /* Where the run is to end at the latest, if at an exit that could be an inner one. */
 void dwc_inner_plan(struct dwc_replica *r, uint32_t limit, uint64_t most_ns)
 {
-	r->inner.limit = r->engine->config.end_at_io ? 1 : limit;
+	r->inner.limit = r->engine->config.end_at_io || r->engine->requests.by_instruction ? 1 : limit;
 	r->inner.most_ns = most_ns;
 }
 

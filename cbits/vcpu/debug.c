@@ -8,6 +8,7 @@
 #include "host.h"
 #include "replica/replica.h"
 #include "vcpu/insn.h"
+#include "vcpu/points.h"
 #include "vcpu/state.h"
 #include "vcpu/translate.h"
 
@@ -17,7 +18,8 @@
 #define RFLAGS_TF_BYTE 1
 #define LONGEST_PUSH 8
 
-/* If there are sites in ring 3, debug exceptions must always exit: ask for hardware breakpoints, and set none. */
+/* If there are sites in ring 3, debug exceptions must always exit: ask for hardware breakpoints, and set none. A debugger's points are
+ * set besides, except that single steps begin at any instruction. */
 static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 {
 	struct kvm_guest_debug debug;
@@ -25,10 +27,13 @@ static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 	memset(&debug, 0, sizeof debug);
 	if (r->engine->sites.in_user)
 		control |= KVM_GUESTDBG_USE_HW_BP;
-	debug.control = control ? control | KVM_GUESTDBG_ENABLE : 0;
+	debug.control = control;
+	dwc_points_arm(r->engine, &debug, (control & KVM_GUESTDBG_SINGLESTEP) != 0);
+	if (debug.control)
+		debug.control |= KVM_GUESTDBG_ENABLE;
 	if (linear) {
 		debug.arch.debugreg[0] = linear;
-		debug.arch.debugreg[7] = DR7_G0;
+		debug.arch.debugreg[7] |= DR7_G0;
 	}
 	return (int)dwc_ioctl(r->vcpu_fd, KVM_SET_GUEST_DEBUG, &debug);
 }

@@ -52,9 +52,14 @@ def _report(client: Client, as_json: bool, file: str | None = None) -> None:
         raise write_failure("the report", file, error) from error
 
 
-def _save(client: Client, as_json: bool) -> None:
-    written = client.execute("x-dwc-save")["bytes"]
-    show(pretty_json({"bytes": written}).decode().rstrip() if as_json else f"saved: {written / 1e6:.1f} MB")
+def _writes(command: str, done: str) -> Callable[[Client, bool], None]:
+    """A command that writes the machine."""
+
+    def execute(client: Client, as_json: bool) -> None:
+        written = client.execute(command)["bytes"]
+        show(pretty_json({"bytes": written}).decode().rstrip() if as_json else f"{done}: {written / 1e6:.1f} MB")
+
+    return execute
 
 
 def _wait(client: Client, as_json: bool) -> None:
@@ -105,7 +110,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], int, int]] = {
     "quit": (_plain("quit"), 0, 0),
     "inject": (_inject, 1, 1),
     "report": (_report, 0, 1),
-    "save": (_save, 0, 0),
+    "save": (_writes("x-dwc-save", "saved"), 0, 0),
+    "dump": (_writes("x-dwc-dump", "dumped"), 0, 0),
     "wait": (_wait, 0, 0),
 }
 
@@ -127,6 +133,7 @@ def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> in
     inject FAULT      flip bits, as run --fault does: 5000:e2:rax:3
     report [FILE]     the report as it would be now, as JSON
     save              save it in the directory of run --save-to; it goes on
+    dump              write a core dump into the file of run --dump-to; it goes on
     wait              show what happens, until the run has ended
     QMP [NAME=VALUE]  any command of QMP: query-commands shows them
 
@@ -135,7 +142,7 @@ def ctl(path: Path, command: str, arguments: Sequence[str], as_json: bool) -> in
     do, least, most = COMMANDS.get(command, (None, 0, 0))
     if do and not least <= len(arguments) <= most:
         raise click.UsageError(f"{command} takes {least if least == most else f'{least} or {most}'} arguments")
-    with Client(path, SAVE_S if command == "save" else ANSWER_S) as client:
+    with Client(path, SAVE_S if command in ("save", "dump") else ANSWER_S) as client:
         try:
             if do:
                 do(client, as_json, *arguments)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,24 +14,26 @@ from typing import Any, NoReturn
 import click
 
 from dwcvmm.cli.apart import STDOUT, check_apart
+from dwcvmm.cli.dumper import Dumper
 from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.cli.saver import Saver
+from dwcvmm.cli.servers import serve_control, serve_debugger
 from dwcvmm.console.output import Output
 from dwcvmm.console.places import STDIO, Console, Log, Writer, file_or_socket, open_console
 from dwcvmm.console.portinput import PortInput
 from dwcvmm.console.remote import Remote
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
-from dwcvmm.control import commands, qmp
-from dwcvmm.control.machinecontrol import MachineControl
 from dwcvmm.control.server import Server
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
+from dwcvmm.gdb.place import listen
+from dwcvmm.gdb.server import Server as GdbServer
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -122,6 +122,8 @@ def written_files(options: RunOptions) -> dict[str, Path | None]:
         **{f"--serial (COM{port})": file_or_socket(place) for port, place in enumerate(options.serial, 2)},
         "--log": options.log,
         "--control": options.control,
+        "--dump-to": options.dump_to,
+        "--gdb": options.gdb.path if options.gdb else None,
     }
 
 
@@ -191,20 +193,6 @@ def make_machine(options: RunOptions, start: Start, output: Writer, serial: Sequ
     )
 
 
-def serve_control(machine: Machine, file: SocketFile, base: reportfile.Report | None, saver: Saver | None) -> Server:
-    """Let the machine be controlled by its socket, from now on."""
-
-    def end(outcome: Outcome) -> None:
-        machine.stop(outcome)
-        _thread.interrupt_main(signal.SIGTERM)  # the session waits for what hangs as after any other end
-
-    control = MachineControl(machine, end, lambda: machine.report(base), saver.save if saver else None)
-    server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))
-    control.announce = server.announce
-    server.start()
-    return server
-
-
 @click.command(cls=MachineCommand)
 @click.argument(ARGUMENT, required=False, expose_value=False, type=click.Path(), metavar="[MACHINE.toml]")
 @run_options
@@ -243,6 +231,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     """
     if options.cache_flush and options.strategy != Strategy.IN_PLACE:
         raise click.UsageError("--flush is for --strategy in-place")
+    if options.gdb_wait and not options.gdb:
+        raise click.UsageError("--gdb-wait needs --gdb, where gdb connects to")
     if options.save_at and not options.save_to:
         raise click.UsageError("--save-at needs --save-to, the directory that the machine is saved in")
     watchdog, ending = Watchdog(), Ending()
@@ -257,14 +247,18 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
     socket_file = SocketFile(options.control) if options.control else None
+    gdb_socket = listen(options.gdb) if options.gdb else None
     saver = Saver(options.save_to) if options.save_to else None
+    dumper = Dumper(options.dump_to) if options.dump_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output
     if console.where:
         say(f"console      {console.where}")
     serial = open_serial(options, ending)
     remotes = [console, *serial.values()]
-    sockets = [each for each in (socket_file and socket_file.socket, *(each.listening for each in remotes)) if each]
+    sockets = [
+        each for each in (socket_file and socket_file.socket, gdb_socket, *(each.listening for each in remotes)) if each
+    ]
     sandbox = None if options.no_sandbox else Sandbox([each.fileno() for each in sockets])
     log = EventLog(options.events, ending)
     machine = make_machine(options, start, output, [each.output for each in serial.values()])
@@ -282,9 +276,15 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     always_waits = bool(socket_file) or any(each.is_remote for each in remotes)
     if saver:
         saver.serve(machine, options.save_at)
+    if dumper:
+        dumper.serve(machine)
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
-    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver)
-    server = serve_control(machine, socket_file, base, saver) if socket_file else None
+    session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver, dumper)
+    servers: list[Server | GdbServer] = []
+    if socket_file:
+        servers.append(serve_control(machine, socket_file, base, saver, dumper))
+    if gdb_socket:
+        servers.append(serve_debugger(machine, gdb_socket, options.gdb_wait, saver, dumper))
     if sandbox:
         machine.report(base)  # reads facts about host and guest while files can be opened
         disassembler()
@@ -292,7 +292,9 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if deadline:
         watchdog.arm(deadline + STOP_S + FINISH_S, ExitCode.TIMEOUT, NOT_FINISHED)
     failure: Exception | None = None
-    with session, closing(server) if server else nullcontext():
+    with session, ExitStack() as served:
+        for each in servers:
+            served.enter_context(closing(each))
         try:
             session.run()
         except Exception as error:
@@ -314,6 +316,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if session.stuck:
         leave_behind(failure, result)
     machine.close()
+    if dumper:
+        dumper.close()
     if saver:
         saver.check_done()
         saver.close()

@@ -16,6 +16,7 @@ from dwcvmm.cli.units import (
     DiskText,
     Duration,
     FaultText,
+    GdbText,
     GuestName,
     ModuleText,
     Moment,
@@ -27,6 +28,7 @@ from dwcvmm.cli.units import (
 from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault
+from dwcvmm.gdb.place import Place
 from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
 from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
@@ -73,9 +75,12 @@ class RunOptions:
     serial: tuple[str, ...]
     log: Path | None
     control: Path | None
+    gdb: Place | None
+    gdb_wait: bool
     save_to: Path | None
     save_at: Moment | None
     record: Path | None
+    dump_to: Path | None
     no_sandbox: bool
     quiet: bool
 
@@ -233,6 +238,12 @@ OPTIONS = (
         help="Make a unix socket that speaks QMP, for qmp-shell, dwcvmm ctl and dwcvmm top (docs/usage.md).",
     ),
     click.option(
+        "--gdb",
+        type=GdbText(),
+        help="Let gdb connect, at unix:PATH or 127.0.0.1:PORT, by its target remote (docs/gdb.md).",
+    ),
+    click.option("--gdb-wait", is_flag=True, help="With --gdb: the guest does not start before gdb lets it go on."),
+    click.option(
         "--save-to",
         type=click.Path(path_type=Path),
         help="A directory to save the machine in: by --save-at, Ctrl-a w, dwcvmm ctl (docs/save-restore.md).",
@@ -247,6 +258,11 @@ OPTIONS = (
         "--record",
         type=click.Path(path_type=Path),
         help="A directory for a recording of the run, which dwcvmm replay runs again (docs/replay.md).",
+    ),
+    click.option(
+        "--dump-to",
+        type=click.Path(path_type=Path),
+        help="A file for a core dump of the guest: by Ctrl-a d, dwcvmm ctl, gdb's monitor dump (docs/gdb.md).",
     ),
     click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md)."),
     click.option("-q", "--quiet", is_flag=True, help="No summary."),

@@ -18,6 +18,7 @@ from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments.tinyguests import guest_names
 from dwcvmm.faults.model import Fault, parse
+from dwcvmm.gdb.place import Place, parse_place
 from dwcvmm.nbd.address import is_uri
 from dwcvmm.net.config import NetConfig, parse_net
 from dwcvmm.pc.boot.modules import QUOTES, split_module
@@ -191,6 +192,18 @@ class SerialText(ConsoleText):
         if value == STDIO:
             self.fail("stdin and stdout are the console's: none, pty, unix:PATH, or a file", param, ctx)
         return str(super().convert(value, param, ctx))
+
+
+class GdbText(Parsed[Place]):
+    """ "unix:PATH", or "127.0.0.1:PORT"."""
+
+    name, made = "gdb", Place
+
+    def parse(self, text: str) -> Place:
+        return parse_place(text)
+
+    def under(self, text: str, folder: Path) -> str:
+        return f"{UNIX}{folder / text.removeprefix(UNIX)}" if text.startswith(UNIX) else text
 
 
 def beginning(folder: Path) -> str:

@@ -12,6 +12,7 @@ Ctrl-a c       a Python shell on the stopped machine (end it with Ctrl-d)
 Ctrl-a p       press the power button
 Ctrl-a s       status
 Ctrl-a w       save the machine (--save-to)
+Ctrl-a d       dump the machine (--dump-to)
 Ctrl-a h       this help
 Ctrl-a Ctrl-a  send Ctrl-a to the guest
 """
@@ -23,6 +24,7 @@ class Key(Enum):
     POWER = "p"
     STATUS = "s"
     SAVE = "w"
+    DUMP = "d"
     HELP = "h"
 
 

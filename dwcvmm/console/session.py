@@ -59,19 +59,19 @@ class Ending:
 
 
 class Saves(Protocol):
-    """Saves the machine, on its thread and between two elements."""
+    """Saves or dumps the machine, on its thread and between two elements."""
 
     def save(self) -> int:
         """Returns how many bytes were written."""
 
     def told(self, written: int) -> str:
-        """What was saved, in words."""
+        """What was written, in words."""
 
 
 class Session(Observer):
     """Runs `machine` to its end, a signal, or `deadline` (time.monotonic()). `source`: its input. `ports`: that of more
-    serial ports. `always_waits`: the guest's idle time passes in real time even when the input has ended. `saver`: for
-    Ctrl-a w.
+    serial ports. `always_waits`: the guest's idle time passes in real time even when the input has ended. `saver`,
+    `dumper`: for Ctrl-a w and Ctrl-a d.
 
     A context manager that handles signals: one that comes while results are written ends the wait for their readers.
     """
@@ -86,9 +86,10 @@ class Session(Observer):
         always_waits: bool = False,
         ports: Sequence[PortInput] = (),
         saver: Saves | None = None,
+        dumper: Saves | None = None,
     ) -> None:
         self.machine = machine
-        self._always_waits, self._saver = always_waits, saver
+        self._always_waits, self._saver, self._dumper = always_waits, saver, dumper
         self.stuck = False  # the machine's thread did not return: do not wait for it, and do not use the machine
         self._deadline, self._ending, self._watchdog = deadline, ending, watchdog
         self._input, self._ports = source, ports
@@ -278,24 +279,25 @@ class Session(Observer):
             say("\n" + describe(status, self._status))
             self._status = status
         elif command is Key.SAVE:
-            self._save()
+            self._write(self._saver, "saved", "there is no directory to save the machine in: start it with --save-to")
+        elif command is Key.DUMP:
+            self._write(self._dumper, "dumped", "there is no file to dump the machine in: start it with --dump-to")
         else:
             self._shell()
 
-    def _save(self) -> None:
-        saver = self._saver
+    def _write(self, saver: Saves | None, what: str, why_not: str) -> None:
         if not saver:
-            say("\nthere is no directory to save the machine in: start it with --save-to")
+            say(f"\n{why_not}")
             return
 
         def tell(done: Future[int]) -> None:
             error = done.exception()
-            say(f"\nnot saved: {error}" if error else f"\nsaved {saver.told(done.result())}")
+            say(f"\nnot {what}: {error}" if error else f"\n{what} {saver.told(done.result())}")
 
         try:
             self.machine.between(saver.save).add_done_callback(tell)
         except MachineStateError as error:
-            say(f"\nnot saved: {error}")
+            say(f"\nnot {what}: {error}")
 
     def attention(self) -> None:
         """On the machine's thread, between elements."""

@@ -33,6 +33,8 @@ class Controls(Protocol):
 
     def save(self) -> Any: ...
 
+    def dump(self) -> Any: ...
+
 
 def version_facts() -> dict[str, Any]:
     """Under QEMU's names, since clients expect them; ours."""
@@ -61,5 +63,6 @@ def commands_of(controls: Controls) -> dict[str, Command]:
         "x-dwc-inject": Command(controls.inject, required={"fault": str}),
         "x-dwc-report": Command(controls.report),
         "x-dwc-save": Command(controls.save),
+        "x-dwc-dump": Command(controls.dump),
     }
     return commands

@@ -38,7 +38,7 @@ CAUSES = {
 
 class MachineControl(Observer):
     """`end` ends the guest with an outcome. `announce` is called with each event, from any thread. `report` makes the
-    machine's report, `save` saves it and returns how many bytes were written.
+    machine's report, `save` saves it and `dump` dumps it: they return how many bytes were written.
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class MachineControl(Observer):
         end: Callable[[Outcome], None],
         report: Callable[[], Report],
         save: Callable[[], int] | None = None,
+        dump: Callable[[], int] | None = None,
     ) -> None:
         self.announce: Callable[[bytes], None] = lambda event: None
-        self._machine, self._end_by, self._report, self._save = machine, end, report, save
+        self._machine, self._end_by, self._report, self._save, self._dump = machine, end, report, save, dump
         self._cause: str | None = None  # of an end that a client has asked for
         machine.observe(self)
 
@@ -118,6 +119,12 @@ class MachineControl(Observer):
         if not self._save:
             raise qmp.RefusedError("there is no directory to save the machine in: start it with --save-to")
         return {"bytes": self._between(self._save, SAVE_S)}
+
+    def dump(self) -> Any:
+        """The same."""
+        if not self._dump:
+            raise qmp.RefusedError("there is no file to dump the machine in: start it with --dump-to")
+        return {"bytes": self._between(self._dump, SAVE_S)}
 
     def _check_runs(self) -> None:
         if self._machine.outcome:

@@ -8,17 +8,15 @@ import os
 import queue
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dwcvmm.control import qmp
 from dwcvmm.control.messages import Splitter, TooLongError
-from dwcvmm.errors import DwcVmmError, HostError, as_error
+from dwcvmm.errors import DwcVmmError, as_error
+from dwcvmm.serverthread import PIECE, ServerThread
 
-PIECE = 4096  # bytes, of a read
 MOST_CLIENTS = 16
 MOST_UNREAD = 1 << 20  # bytes of answers and events that a client may leave unread
 INCOMPLETE_S = 1.0  # after which a message that does not go on is refused
@@ -36,55 +34,23 @@ class Client:
     gone: bool = False
 
 
-class Server:
-    """`listening`: a socket to accept from. Start it before the sandbox closes. Raises HostError without a thread."""
+class Server(ServerThread):
+    """`listening`: a socket to accept from. Start it before the sandbox closes."""
 
     def __init__(self, listening: socket.socket, commands: Mapping[str, qmp.Command], greeting: bytes) -> None:
-        self._listening, self._commands, self._greeting = listening, commands, greeting
+        super().__init__(listening, "control", "the control socket")
+        self._commands, self._greeting = commands, greeting
         self._clients: list[Client] = []
         self._events: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._wake_read, self._wake_write = os.pipe()
-        self._lock = threading.Lock()  # of the pipe, which close() closes
-        os.set_blocking(self._wake_write, False)
-        self._listening.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
-
-    def start(self) -> None:
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise HostError("this host gives no thread for the control socket", "see ulimit -u") from error
 
     def announce(self, event: bytes) -> None:
         """From any thread: send an event to all clients that have negotiated. After close() nothing happens."""
         self._events.put(event)
-        self._wake()
-
-    def close(self) -> None:
-        """Send what is left to those who take it, disconnect all, and end the thread."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        self._wake()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._selector.close()
-        self._listening.close()
-        with self._lock:
-            for fd in (self._wake_read, self._wake_write):
-                os.close(fd)
-            self._wake_write = -1
-
-    def _wake(self) -> None:
-        with self._lock, suppress(OSError):  # the pipe is full, and wakes it up all the same; or it is closed
-            if self._wake_write >= 0:
-                os.write(self._wake_write, b"\0")
+        self.wake()
 
     def _serve(self) -> None:
         self._selector.register(self._listening, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: os.read(self._wake_read, PIECE))
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._awake)
         while not self._closing.is_set():
             ready = self._selector.select(self._patience())
             began = time.monotonic()

@@ -169,6 +169,11 @@ class Core(View):
             gpa = lib.dwc_next_touched(self._c, gpa + PAGE)
 
     @property
+    def met_points(self) -> bool:
+        """Whether a debugger's points were met, and not been taken note of (dwcvmm/core/debugging.py)."""
+        return bool(self._c.points.hits)
+
+    @property
     def repair(self) -> Repair:
         """The last page that the scrubber found wrong."""
         return Repair(Copy(self._c.scrub.repair_copy), int(self._c.scrub.repair_gpa))

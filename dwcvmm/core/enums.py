@@ -41,6 +41,7 @@ class Stop(IntEnum):
     ATTENTION = lib.DWC_STOP_ATTENTION  # another thread has something for the devices
     REPAIRED = lib.DWC_STOP_REPAIRED  # the scrubber has repaired a page
     WAITING = lib.DWC_STOP_WAITING  # windows are inexact here, and an interrupt has waited too long for a natural end
+    BREAKPOINT = lib.DWC_STOP_BREAKPOINT  # a committed exit at a debugger's point (dwcvmm/core/debugging.py)
     ELEMENT_START = lib.DWC_STOP_ELEMENT_START  # a visit: the inputs are chosen, and neither replica has started
     BETWEEN_RUNS = lib.DWC_STOP_BETWEEN_RUNS  # a visit, in place: the VM is rewound, e2 comes next
     ELEMENT_END = lib.DWC_STOP_ELEMENT_END  # a visit: both replicas have ended, and nothing has been compared

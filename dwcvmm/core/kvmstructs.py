@@ -261,6 +261,10 @@ class GuestDebugRequest(Struct):
     ctype = "struct kvm_guest_debug *"
     control = Field()
 
+    def set_register(self, number: int, value: int) -> None:
+        """DR0 to DR3, or DR7."""
+        self._c.arch.debugreg[number] = value
+
 
 class Translation(Struct):
     """struct kvm_translation"""

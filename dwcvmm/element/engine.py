@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import NoReturn
 
 from dwcvmm.core import enums
+from dwcvmm.core.debugging import step_guest, take_hits
 from dwcvmm.core.engine import Repair
 from dwcvmm.core.enums import NEVER, KvmExit, Phase, Rollback
 from dwcvmm.core.failure import Damaged
@@ -45,6 +46,7 @@ class Stop(Enum):
     IDLE = auto()
     LIMIT = auto()
     ATTENTION = auto()
+    BREAKPOINT = auto()  # a debugger's point was met
     DIVERGENCE = auto()  # more than max_restarts in a row, or a rollback failed
 
 
@@ -89,6 +91,7 @@ class Engine:
         self._attempt = self._cuts = self._waits = 0
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
+        self.hits = 0  # a debugger's points at which run() has returned, a bit each
         self._said: set[str] = set()  # of searches
 
     def start(self) -> None:
@@ -130,10 +133,14 @@ class Engine:
             if core.committed != committed:
                 self._attempt = 0
                 self.voting.committed()
-            if stop := STOPS.get(status):
-                return stop
-            if not self._go_on(status):
+            stop = STOPS.get(status)
+            if not stop and not self._go_on(status):
                 return Stop.DIVERGENCE
+            if core.met_points:  # by an exit, or by single steps that have ended an element
+                self.hits = take_hits(core)
+                return Stop.BREAKPOINT
+            if stop:
+                return stop
 
     def _go_on(self, status: enums.Stop) -> bool:
         """Do what the core asks for. False if the run is over."""
@@ -414,6 +421,26 @@ class Engine:
         self.counts.stepped_instructions += steps
         return True
 
+    def step(self, limit: int) -> int | None:
+        """For a debugger, from a settled state on: an element of up to `limit` single steps, which ends at the first of
+        its points. Returns how many were made. None: an exit came first. Both replicas are where they were then;
+        without protection the next run() begins with that exit. Raises RunOver.
+        """
+        steps = step_guest(self.core, limit)
+        if steps is None:
+            if self.protected:
+                self._undo_steps()
+            return None
+        self._committed_stepped()
+        self.hits = take_hits(self.core)
+        return steps
+
+    def _undo_steps(self) -> None:
+        try:
+            self.rollback(to=Phase.BETWEEN)
+        except _RollbackFailed as failure:
+            raise RunOver("single steps could not be undone") from failure
+
     def _pass_host_read(self) -> None:
         """The instruction that the last search found cannot be replaced by a trap. Step up to it: that is an element,
         and the next one starts with the result of the instruction. Slow, but it works wherever single steps do."""
@@ -445,4 +472,5 @@ STOPS = {
     enums.Stop.IDLE: Stop.IDLE,
     enums.Stop.ELEMENT_LIMIT: Stop.LIMIT,
     enums.Stop.ATTENTION: Stop.ATTENTION,
+    enums.Stop.BREAKPOINT: Stop.BREAKPOINT,
 }

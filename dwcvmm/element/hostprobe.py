@@ -46,6 +46,9 @@ LIDT_AT, HANDLER_AT, IDT_AT = PROBE_AT + 0x1800, PROBE_AT + 0x800, PROBE_AT + 0x
 LIDT = b"\x0f\x01\x1c\x25" + struct.pack("<I", LIDT_AT)
 UD_VECTOR, GP_VECTOR = 6, 13
 WINDOW_TRIALS = 5
+STORE_AT = PROBE_BYTES - 8
+STORE = b"\x89\x04\x25" + struct.pack("<I", STORE_AT)  # mov [STORE_AT], eax
+DR7_EXECUTE, DR7_WRITE = 2, 2 | 0xD << 16  # breakpoint 0: an instruction; a write to 4 bytes (SDM 3B 18.2.4)
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
@@ -154,6 +157,17 @@ class Probe:
         except KvmError:
             return False
         return stopped and self.vcpu.get(Regs).rip == PROBE_AT + 1
+
+    def breaks(self, user: bool, data: bool = False) -> bool:
+        """Whether a debug register stops the guest: before an instruction, or with `data` behind a write to memory."""
+        self.load(STORE + NOPS + OUT_80, user)
+        at, dr7 = (STORE_AT, DR7_WRITE) if data else (PROBE_AT + len(STORE), DR7_EXECUTE)
+        try:
+            self.vcpu.guest_debug(GuestDebug.ENABLE | GuestDebug.USE_HW_BP, at, dr7)
+            stopped = self.vcpu.run() == KvmExit.DEBUG
+        except KvmError:
+            return False
+        return stopped and self.vcpu.get(Regs).rip == PROBE_AT + len(STORE)
 
     def icebp_rip_after(self) -> bool | None:
         """Whether RIP is past an ICEBP of ring 3 at its debug exception; None if there is no such exit."""
@@ -293,6 +307,23 @@ class Abilities:
     def single_step(self) -> bool:
         with Probe(self._system) as trial:
             return trial.steps(user=False)
+
+    @cached_property
+    def breakpoint(self) -> bool:
+        """Whether debug registers stop the guest before an instruction of ring 0."""
+        with Probe(self._system) as trial:
+            return trial.breaks(user=False)
+
+    @cached_property
+    def breakpoint_user(self) -> bool:
+        with Probe(self._system) as trial:
+            return trial.breaks(user=True)
+
+    @cached_property
+    def watchpoint(self) -> bool:
+        """Whether they stop it when it has written to memory, in ring 0."""
+        with Probe(self._system) as trial:
+            return trial.breaks(user=False, data=True)
 
     @cached_property
     def single_step_user(self) -> bool:

@@ -93,6 +93,19 @@ def _with_kvm(system: System) -> Iterator[Finding]:
         "not in ring 3: an element that computes there without an exit cannot be cut",
     )
     yield _choice(
+        "breakpoints",
+        abilities.breakpoint and abilities.breakpoint_user,
+        "debug registers stop the guest at an instruction, for --gdb",
+        f"debug registers do not stop the guest in ring {'3' if abilities.breakpoint else '0'}"
+        f"{'' if abilities.breakpoint or abilities.breakpoint_user else ' and 3'}: docs/gdb.md says what is done",
+    )
+    yield _choice(
+        "watchpoints",
+        abilities.watchpoint,
+        "debug registers stop the guest behind a write to memory, for --gdb",
+        "debug registers do not stop the guest at accesses to memory: --gdb finds writes by single steps",
+    )
+    yield _choice(
         "irq_window",
         kind.exact_windows,
         "an interrupt window exits at the first instruction at which an interrupt can be taken",

@@ -85,9 +85,12 @@ class Vcpu:
         """Queue an external interrupt; only when run_page.ready_for_interrupt_injection."""
         ioctl(self.fd, "KVM_INTERRUPT", Interrupt(irq=vector))
 
-    def guest_debug(self, control: GuestDebug) -> None:
-        """KVM_SET_GUEST_DEBUG"""
-        ioctl(self.fd, "KVM_SET_GUEST_DEBUG", GuestDebugRequest(control=control))
+    def guest_debug(self, control: GuestDebug, linear: int = 0, dr7: int = 0) -> None:
+        """KVM_SET_GUEST_DEBUG, with these values of DR0 and DR7."""
+        request = GuestDebugRequest(control=control)
+        request.set_register(0, linear)
+        request.set_register(7, dr7)
+        ioctl(self.fd, "KVM_SET_GUEST_DEBUG", request)
 
     def translate(self, linear_address: int) -> int | None:
         """Guest physical address of a linear address, or None where nothing is mapped."""

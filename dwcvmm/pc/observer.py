@@ -30,6 +30,9 @@ class Observer(EngineObserver):
     def attention(self) -> None:
         """Called between two elements after request_attention(). The guest goes on when this returns."""
 
+    def breakpoint(self) -> None:
+        """Between two elements: the guest has come to a point that a debugger has set. It goes on when this returns."""
+
     def input_taken(self) -> None:
         """The guest may have taken some of its input."""
 
@@ -106,6 +109,10 @@ class Observers(Observer):
     def attention(self) -> None:
         for observer in self._all:
             observer.attention()
+
+    def breakpoint(self) -> None:
+        for observer in self._all:
+            observer.breakpoint()
 
     def input_taken(self) -> None:
         for observer in self._all:

@@ -34,6 +34,7 @@ from dwcvmm.pc.devices import fwcfg
 from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
 from dwcvmm.pc.devices.debugexit import DebugExit
 from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
+from dwcvmm.pc.dump import write_dump
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.recorder import Recorder
 from dwcvmm.pc.result import Outcome
@@ -258,9 +259,11 @@ class PC:
             if stop in (Stop.STOPPED, Stop.LIMIT):
                 break
             if stop is Stop.ATTENTION:
-                self._feed()
+                self.feed()
                 self._press()
                 self.observers.attention()
+            elif stop is Stop.BREAKPOINT:
+                self.observers.breakpoint()
         if self._memory_error:
             raise self._memory_error
         if self.outcome and self.injector:
@@ -285,6 +288,23 @@ class PC:
         elif stop is Stop.EXIT:
             self._serve(self.engine.exit)
         return stop
+
+    def run_element(self) -> Stop:
+        """Between two elements: run one more, or see to what else has to be done before. Raises MachineStateError if
+        the guest ends, or is to stop.
+        """
+        self._serve_devices()
+        self.check_not_ended()
+        stop = self._run_to(self.core.committed + 1)
+        self.check_not_ended()
+        if stop is Stop.STOPPED:
+            raise MachineStateError("the guest was stopped")
+        return stop
+
+    def step(self, limit: int) -> int | None:
+        """As Engine.step, for a debugger. Raises MachineStateError if that ends the guest."""
+        with self._ends_if_over():
+            return self.engine.step(limit)
 
     def plan(self, planned: Planned | None) -> None:
         """Before a run or between two: have something done at a time. None: nothing."""
@@ -346,12 +366,26 @@ class PC:
         """
         saving.check_can_save(self.config.virtio)
         self.settle()
+        with self._stands(), self._ends_if_over():
+            return saving.write(
+                sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
+            )
+
+    def dump(self, fd: int) -> int:
+        """Between two elements: replace a regular file's content by a core dump of the guest, which goes on. Returns
+        how many bytes were written. Raises MachineStateError if the guest has ended or ends, SaveError if it cannot be
+        written.
+        """
+        self.settle()
+        with self._stands(), self._ends_if_over():
+            return write_dump(fd, self.engine, self.memory)
+
+    @contextmanager
+    def _stands(self) -> Iterator[None]:
+        """The guest's clock stands still meanwhile."""
         since_ns = time.monotonic_ns()
         try:
-            with self._ends_if_over():
-                return saving.write(
-                    sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
-                )
+            yield
         finally:
             stood_ns = time.monotonic_ns() - since_ns
             self.saving_ns += stood_ns
@@ -485,7 +519,8 @@ class PC:
         """A post-mortem of replica A. Call it on the machine's thread, while the machine is not running."""
         return postmortem.describe(self.core, self.replicas.vcpus[0])
 
-    def _feed(self) -> None:
+    def feed(self) -> None:
+        """Between two elements: give the guest input that has come, as far as it takes it."""
         self.virtio.attend_networks()
         if self.virtio.takes_input:
             self.virtio.receive(self.serial.take(COM1))

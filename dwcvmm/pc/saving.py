@@ -91,7 +91,7 @@ def write(
         if devices.fw_cfg:
             items = {str(key): item for key, item in devices.fw_cfg.items.items()}
             sink.part("rom", pages.compressed(json_part(RomForm(rom=devices.rom, items=items))))
-        sink.part("ram", pages.compressed(pages.encode(_ram(engine))))
+        sink.part("ram", pages.compressed(pages.encode(ram_without_traps(engine))))
         return sink.finish(machine)
     except BaseException:
         sink.abandon()
@@ -118,7 +118,7 @@ def _devices(core: Core, devices: Devices, unread: list[bytes]) -> DevicesForm:
     )
 
 
-def _ram(engine: Engine) -> Iterator[tuple[int, bytes]]:
+def ram_without_traps(engine: Engine) -> Iterator[tuple[int, bytes]]:
     """RAM without the traps of learned sites. Under a strategy with protection all copies of a page agree."""
     core = engine.core
     replaced = list(saving.replaced_code(core))
@@ -128,10 +128,10 @@ def _ram(engine: Engine) -> Iterator[tuple[int, bytes]]:
     else:
         used, read = core.touched_pages(), engine.read_memory
     for gpa, data in pages.stretches(used, read):
-        yield gpa, _with(replaced, gpa, data)
+        yield gpa, with_code(replaced, gpa, data)
 
 
-def _with(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes:
+def with_code(replaced: Iterable[tuple[int, bytes]], gpa: int, data: bytes) -> bytes:
     """A stretch of RAM with these pieces of code in it, each of which can begin before it or end behind it."""
     for at, code in replaced:
         first, last = max(at, gpa), min(at + len(code), gpa + len(data))

@@ -92,6 +92,7 @@ def test_wrong_requests_are_sentences(recorded: Path, tmp_path: Path) -> None:
         ((*run, recorded), ExitCode.CONFIG, "not empty"),
         ((*run, tmp_path / "x", "--strategy", "off"), ExitCode.CONFIG, "cannot be recorded"),
         ((*run, tmp_path / "no" / "where"), ExitCode.CONFIG, "No such file"),
+        ((*run, tmp_path / "y", "--gdb", "127.0.0.1:0", "--strategy", "sequential"), ExitCode.CONFIG, "no debugger"),
         (("replay", tmp_path / "nothing"), ExitCode.CONFIG, "no recording"),
         (("replay", recorded, "--to", "0"), ExitCode.USAGE, "--to"),
         (("replay",), ExitCode.USAGE, "DIRECTORY"),

@@ -15,6 +15,7 @@ from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
 NAMES = ("single_bit", "scrub", "points", "inner_exits")
 SINGLE_BIT, SCRUB, POINTS, INNER = (f"tests/faults/test_{name}.py" for name in NAMES)
 NET, SERIAL = "tests/unit/test_net.py", "tests/guest/test_serial.py"
+DEBUGGER = "tests/guest/test_debugger.py"
 IN_PLACE, ACCOUNT, MEMORY_USE = (f"tests/guest/test_{name}.py" for name in ("in_place", "account", "memory_use"))
 
 
@@ -106,6 +107,20 @@ BUGS = {
         "i = 0; i < 1; i++",
         f"{SERIAL}::test_two_ports",
         "sequential-slice",
+    ),
+    "a debugger sets the registers of one replica": Bug(
+        "cbits/element/debugger.c",
+        "\tif ((err = dwc_replica_call_both(e, job_set)))\n\t\treturn err;\n\tif (e->vms == 2",
+        "\tif ((err = dwc_replica_call(&e->replicas[0], job_set)))\n\t\treturn err;\n\tif (0",
+        f"{DEBUGGER}::test_registers_are_set_in_all_copies",
+        "sequential",
+    ),
+    "single steps pass breakpoints": Bug(
+        "cbits/element/steps.c",
+        "\t\tmet = r->engine->points.count && meets_points(r);\n",
+        "\t\tmet = r->engine->points.count && meets_points(r) && r->engine->points.count > 99;\n",
+        f"{DEBUGGER}::test_each_call_is_met_once",
+        "sequential-steps",
     ),
     "inner exits are not compared": Bug(
         "cbits/replica/inner.c",

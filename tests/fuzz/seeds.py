@@ -89,6 +89,24 @@ def requests() -> bytes:
     return b"".join(RECORD.pack(*step) for step in steps)
 
 
+GDB_PACKETS = [
+    *(b"qSupported:swbreak+;hwbreak+", b"?", b"g", b"p10", b"P11=4142434445464748", b"m0,100", b"M10,3:414243"),
+    *(
+        b"X20,2:\xff}",
+        b"Z0,1000,1",
+        b"z0,1000,1",
+        b"Z2,2000,4",
+        b"vCont?",
+        b"vCont;c",
+        b"c1234",
+        b"S05;40",
+        b"bs",
+        b"bc",
+    ),
+    *(b"qRcmd,68656c70", b"QStartNoAckMode", b"Hg0", b"qXfer:features:read:target.xml:10,20"),
+    *(b"G" + b"00" * 440, b"qfThreadInfo", b"qC", b"vKill;1", b"D", b"k"),
+]
+
 SEEDS: dict[str, list[bytes]] = {
     "kernel": [
         b"\0" + image
@@ -109,13 +127,18 @@ SEEDS: dict[str, list[bytes]] = {
         *(b"\x03200us", b"\x0410", b"\x05utc=2026-11-29T08:00:00"),
         *(b"\x06user,forward=tcp:127.0.0.1:8080:80,mtu=1500", b"\x06tap=tap0,mac=52:54:00:12:34:56"),
         # more digits than Python makes an integer of
-        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(7) for prefix in (b"", b"1:e2:rax:", b"utc=")),
+        *(bytes([kind]) + prefix + b"9" * 5000 for kind in range(9) for prefix in (b"", b"1:e2:rax:", b"utc=")),
     ],
     "control_socket": [
         b"\xff" + b'{"execute": "x-dwc-inject", "arguments": {"fault": "5000:e2:rax:3"}, "id": [1, "a\\"}"]}\n' * 2,
         b"\x03" + b'{"execute": "stop"}{"execute": "query-commands", "id": 1.5e300}',
         b"\x10" + b'{"execute": "query-version", "id": [\n1,\n{"a":\n2}]}\n',
         b"\x00" + b'{\n"execute": "query-status",\n"id": {"a": [null, true, "\\ud83d\\ude00"]}}\n[]\n"\n}{\n\n',
+    ],
+    "gdb": [
+        b"\0$qSupported:swbreak+#00+$?#3f$g#67$p1f#c7\x03$vCont;s:1#00$qXfer:features:read:target.xml:0,ffb#ec",
+        b"\1" + b"\n".join(GDB_PACKETS),
+        *(b"\1" + packet for packet in GDB_PACKETS),
     ],
     "machine_file": [
         b'kernel = "k"\nmemory = 512\nrng = true\ndisk = ["a,snapshot", "b"]\nmodule = [\n  "m x",\n]\n',

@@ -25,15 +25,21 @@ from virtiodriver import BAR, QUEUE_SIZE, RINGS, Driver
 
 from dwcvmm.cli.machinefile import read_machine
 from dwcvmm.cli.run import run
-from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, MomentText, NetText, Size
+from dwcvmm.cli.units import DateText, DiskText, Duration, FaultText, GdbText, MomentText, NetText, Size
 from dwcvmm.control.commands import commands_of
 from dwcvmm.control.messages import Splitter, TooLongError
 from dwcvmm.control.qmp import Conversation
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
+from dwcvmm.core.debugging import Point
+from dwcvmm.core.state import State
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
 from dwcvmm.faults.model import parse
+from dwcvmm.gdb import conversation as gdb_conversation
+from dwcvmm.gdb import packets
+from dwcvmm.gdb.registers import AVX, Registers
+from dwcvmm.gdb.target import Stop, TargetError, Way
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.net.backend import LENGTH
 from dwcvmm.net.stream import StreamBackend
@@ -54,6 +60,7 @@ from dwcvmm.pc.devices.virtio.pci import VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.results import divergencefile, reportfile
+from dwcvmm.saved.xsave import Component
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="dwcvmm-fuzz-"))
 IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "disk", SCRATCH / "rom", 8 << 20, 2 << 20
@@ -241,7 +248,16 @@ def texts(data: bytes) -> None:
     """What stands on a command line."""
     text = data[1:].decode(errors="replace")
     durations = (Duration(1, 10**12), Duration(1, 10**12, bare="s"))
-    kinds: tuple[Any, ...] = (DiskText(), FaultText(), Size(), *durations, DateText(), NetText(), MomentText())
+    kinds: tuple[Any, ...] = (
+        DiskText(),
+        FaultText(),
+        Size(),
+        *durations,
+        DateText(),
+        NetText(),
+        MomentText(),
+        GdbText(),
+    )
     with contextlib.suppress(click.BadParameter, ConfigError):
         kinds[(data[0] if data else 0) % len(kinds)].convert(text, None, None)
 
@@ -257,7 +273,7 @@ class _Silent:
     def do(self) -> None:
         """Nothing."""
 
-    stop = cont = power_down = reset = quit = details = report = save = do
+    stop = cont = power_down = reset = quit = details = report = save = dump = do
 
 
 def control_socket(data: bytes) -> None:
@@ -273,6 +289,67 @@ def control_socket(data: bytes) -> None:
                 answer = conversation.answer(text)
                 assert answer.endswith(b"\r\n") and answer.count(b"\n") == 1
                 assert len({"return", "error"} & msgspec.json.decode(answer, type=dict).keys()) == 1
+
+
+class _Standing:
+    """A guest that stands wherever gdb lets it go, and has one page of memory."""
+
+    reverses, has_avx = True, True
+
+    def __init__(self) -> None:
+        self._now, self._page = Registers(State(), {AVX: Component(576, 256)}), bytearray(4096)
+        self._points: list[Point] = []
+
+    def registers(self) -> Registers:
+        return Registers(self._now.changed(), self._now.components)
+
+    def set_registers(self, registers: Registers) -> None:
+        self._now = registers
+
+    def read(self, linear: int, length: int) -> bytes:
+        return bytes(self._page[linear : linear + length])
+
+    def write(self, linear: int, data: bytes) -> None:
+        if linear + len(data) > len(self._page):
+            raise TargetError("not mapped")
+        self._page[linear : linear + len(data)] = data
+
+    def insert(self, point: Point, software: bool) -> None:
+        self._points.append(point)
+
+    def remove(self, point: Point) -> None:
+        if point in self._points:
+            self._points.remove(point)
+
+    def go(self, way: Way) -> Stop | None:
+        return Stop(point=self._points[-1] if self._points else None)
+
+    def why(self) -> None:
+        """It stands."""
+
+    def monitor(self, words: str) -> str:
+        return words
+
+    def attach(self) -> None:
+        """Nothing."""
+
+    release = interrupt = kill = attach
+
+
+def gdb(data: bytes) -> None:
+    """What a debugger sends: by the first byte, pieces of a stream, or packets of which each is a line. Each packet but
+    the last has an answer.
+    """
+    splitter, conversation = packets.Splitter(), gdb_conversation.Conversation(_Standing())
+    pieces = [data[at : at + 64] for at in range(1, len(data), 64)]
+    if data and data[0] & 1:
+        pieces = [packets.encode(line) for line in data[1:].split(b"\n")]
+    for piece in pieces:
+        for what in splitter.feed(piece):
+            if isinstance(what, bytes) and not conversation.over:
+                answer = conversation.answer(what)
+                assert answer is not None or conversation.over
+                assert list(packets.Splitter().feed(packets.encode(answer or b""))) == [answer or b""]
 
 
 def machine_file(data: bytes) -> None:
@@ -291,14 +368,15 @@ def results(data: bytes) -> None:
 
 # how often each is run of a million times
 TARGETS: dict[Callable[[bytes], None], int] = {
-    kernel: 155_000,
+    kernel: 130_000,
     control_socket: 60_000,
+    gdb: 100_000,
     firmware_dma: 10_000,
-    texts: 150_000,
+    texts: 100_000,
     qcow2_header: 100_000,
     registers: 150_000,
     virtio_block: 100_000,
-    virtio_console: 75_000,
+    virtio_console: 50_000,
     virtio_rng: 25_000,
     virtio_net: 75_000,
     results: 40_000,

@@ -85,6 +85,10 @@ class Fake:
         self._note("save")
         return {"bytes": 1}
 
+    def dump(self) -> Any:
+        self._note("save")
+        return {"bytes": 2}
+
     def report(self) -> Any:
         return {"schema": "s", "text": "x" * 100_000}
 
@@ -237,7 +241,8 @@ def test_the_commands() -> None:
     assert ask("x-dwc-report")["schema"] == "s"
     assert {"name": "qmp_capabilities"} in ask("query-commands")
     assert ask("x-dwc-save") == {"bytes": 1}
-    assert len(ask("query-commands")) == 13
+    assert ask("x-dwc-dump") == {"bytes": 2}
+    assert len(ask("query-commands")) == 14
 
 
 def test_greeting_and_events() -> None:

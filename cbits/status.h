@@ -88,7 +88,6 @@ enum dwc_replay_result {
 	DWC_REPLAY_REACHED = 0xa00,  /* the element that was wanted */
 	DWC_REPLAY_DIFFERS,          /* this VM has come elsewhere: dwc_engine.replay says what differs */
 	DWC_REPLAY_MALFORMED,        /* this is no recording, or is damaged */
-	DWC_REPLAY_WANTS_COUNTER,    /* the element was ended by a progress counter, and here is none */
 	DWC_REPLAY_STOP_REQUESTED,
 	DWC_REPLAY_ENDED,            /* the recording is over */
 	DWC_REPLAY_AT_START,         /* of the element that is wanted: its inputs are chosen, and it has not run */

@@ -101,8 +101,8 @@ int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit)
 	return status == WAY_OWN_EXIT ? DWC_ALIGN_NATURAL : status == WAY_OVERRUN ? DWC_ALIGN_MISSED : status;
 }
 
-/* Whether all state agrees. It compares memory, if the registers agree. */
-static int agree(struct dwc_engine *e)
+/* Whether all state agrees, or -errno. It compares memory, if the registers agree. */
+int dwc_agree(struct dwc_engine *e)
 {
 	int err;
 
@@ -218,7 +218,7 @@ static int catch_up(struct dwc_replica *lagging, uint64_t distance)
 		return err;
 	dwc_counter_extend(lagging, distance + chase.slack + SKID); /* in case the breakpoint is not hit any more */
 	while ((status = dwc_replica_call(lagging, job_chase)) == WAY_AT_COMMON_POINT)
-		if ((status = agree(lagging->engine))) {
+		if ((status = dwc_agree(lagging->engine))) {
 			status = status < 0 ? status : WAY_MET;
 			break;
 		}
@@ -299,7 +299,7 @@ int dwc_align(struct dwc_engine *e)
 		dwc_inner_plan(&e->replicas[i], DWC_NO_LIMIT, 0);
 	note_stop(e);
 	for (int number = 0; number < TRIES; number++) {
-		if (near(e->replicas[0].count, e->replicas[1].count) && (status = agree(e))) {
+		if (near(e->replicas[0].count, e->replicas[1].count) && (status = dwc_agree(e))) {
 			if (status > 0)
 				learn_noise(e);
 			return status < 0 ? status : DWC_ALIGN_MET;

@@ -153,8 +153,8 @@ int dwc_engine_commit(struct dwc_engine *e)
 {
 	if (e->inputs.settles)
 		return commit(e, DWC_ENDED_SETTLED, 0);
-	/* nothing but an overflow ends a run with this reason */
-	return commit(e, e->replicas[0].exit.reason == KVM_EXIT_INTR ? DWC_ENDED_BY_COUNT : DWC_ENDED_NATURALLY, 0);
+	/* nothing but the VMM ends a run with this reason */
+	return commit(e, e->replicas[0].exit.reason == KVM_EXIT_INTR ? DWC_ENDED_AT_POINT : DWC_ENDED_NATURALLY, 0);
 }
 
 /* Commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*). */

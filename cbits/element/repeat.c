@@ -135,7 +135,7 @@ static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
 	int end, err;
 
 	dwc_inner_plan(a, DWC_NO_LIMIT, 0);
-	if (x->distance <= 2 * NEAR) {
+	if (!e->config.counting || x->distance <= 2 * NEAR) {
 		err = dwc_replica_feed(a);
 		dwc_state_get_synced(a, &a->state);
 		dwc_counter_arm(a, 0);
@@ -150,8 +150,9 @@ static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
 	return end < 0 || end == DWC_RUN_COUNTER ? end < 0 ? end : 0 : differs(e, DWC_REPLAYED_EXIT);
 }
 
-/* An element that was ended by an overflow: run to a little before, and then to where it ended. */
-static int run_to_count(struct dwc_engine *e, const struct dwc_recorded *x)
+/* An element that the VMM has ended: run to a little before, and then to where it ended. In a loop in which the guest waits every turn is
+ * the same, and the first one will do. */
+static int run_to_point(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	int err, result;
@@ -161,7 +162,10 @@ static int run_to_count(struct dwc_engine *e, const struct dwc_recorded *x)
 		return result;
 	if ((err = dwc_set_breakpoint(a, x->rip)))
 		return err;
-	dwc_counter_extend(a, FAR);
+	if (e->config.counting && x->distance)
+		dwc_counter_extend(a, FAR);
+	else
+		dwc_counter_disarm(a);
 	result = chase(e, x);
 	dwc_counter_disarm(a);
 	err = dwc_set_breakpoint(a, 0);
@@ -177,8 +181,8 @@ static int run_to_end(struct dwc_engine *e, const struct dwc_recorded *x)
 		return run_steps(e, x);
 	case DWC_ENDED_SETTLED:
 		return run_settling(e);
-	case DWC_ENDED_BY_COUNT:
-		return e->config.counting ? run_to_count(e, x) : DWC_REPLAY_WANTS_COUNTER;
+	case DWC_ENDED_AT_POINT:
+		return run_to_point(e, x);
 	default:
 		return run_to_exit(e, x);
 	}

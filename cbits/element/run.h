@@ -12,6 +12,8 @@ struct dwc_cut {
 	uint64_t without_exit_ns; /* for how long it had run since its start, or its last inner exit: host time */
 	uint64_t last;            /* it ends at its last inner exit now; no exit is near behind this number of elements */
 	int waits;                /* the guest waited in a loop */
+	int meets;                /* when it last did, both replicas were brought to one point there (element/loop.c) */
+	unsigned misses, left_out; /* how often they were not, in a row; for how many waits it is not tried */
 };
 
 int dwc_job_element(struct dwc_replica *r);

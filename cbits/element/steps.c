@@ -210,3 +210,20 @@ int dwc_step_together(struct dwc_engine *e, uint64_t limit)
 	dwc_leave(&e->replicas[0], before);
 	return result;
 }
+
+/* A stands, and B may be at the same point of a loop: step B until all registers agree. Returns as dwc_step_together() does; with
+ * steps.done == limit B can run on from where it is. */
+int dwc_step_to_a(struct dwc_engine *e, uint64_t limit)
+{
+	enum dwc_activity before;
+	int result;
+
+	e->slice.counts_void = 1;
+	e->steps = (struct dwc_steps){ .limit = limit };
+	if (!dwc_state_compare_synced(&e->replicas[0].state, &e->replicas[1].state, &e->stats))
+		return DWC_STEPS_DONE;
+	before = dwc_enter(&e->replicas[0], DWC_AT_STEPS);
+	result = dwc_replica_call(&e->replicas[1], job_step_together);
+	dwc_leave(&e->replicas[0], before);
+	return result;
+}

@@ -15,5 +15,6 @@ struct dwc_steps {
 int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_interruptible);
 int dwc_step_element(struct dwc_engine *e, uint64_t limit, int to_interruptible);
 int dwc_step_together(struct dwc_engine *e, uint64_t limit);
+int dwc_step_to_a(struct dwc_engine *e, uint64_t limit);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "element/align.h"
+#include "element/loop.h"
 #include "element/run.h"
 #include "element/slice.h"
 #include "engine.h"
@@ -35,6 +36,36 @@ static int align(struct dwc_engine *e, int first, int second)
 	return dwc_align_to_natural(&e->replicas[!first], e->slice.budget + DWC_LEAST_BUDGET);
 }
 
+/* Both are at the same point, and all state agrees: that is the element's end. */
+static int have_met(struct dwc_engine *e)
+{
+	for (int i = 0; i < 2; i++)
+		dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
+	dwc_set_phase(e, DWC_PHASE_COMPARED);
+	return 0;
+}
+
+/* The runs were cut, this one in the fewest inner exits. If the guest waits in a loop the element can end there. */
+static int cut(struct dwc_engine *e, struct dwc_replica *r, int (*meet_in_loop)(struct dwc_engine *))
+{
+	uint64_t ended_ns = r->ended_ns, started_ns = r->started_ns;
+	int status = meet_in_loop(e);
+
+	/* the time to get to the common point is not guest time */
+	r->ended_ns = ended_ns;
+	r->started_ns = started_ns;
+	switch (status) {
+	case DWC_ALIGN_MET:
+		return have_met(e);
+	case DWC_ALIGN_MISSED:
+		return dwc_cut(e, r);
+	case DWC_ALIGN_STOP_REQUESTED:
+		return DWC_STOP_REQUESTED;
+	default:
+		return status;
+	}
+}
+
 /* At least one run was ended by its counter: bring both to the same point. */
 static int meet(struct dwc_engine *e, int first, int second)
 {
@@ -54,10 +85,7 @@ static int meet(struct dwc_engine *e, int first, int second)
 	a->started_ns = started_ns;
 	switch (status) {
 	case DWC_ALIGN_MET:
-		for (int i = 0; i < 2; i++)
-			dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
-		dwc_set_phase(e, DWC_PHASE_COMPARED);
-		return 0;
+		return have_met(e);
 	case DWC_ALIGN_NATURAL:
 		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 		return dwc_replica_call_both(e, dwc_pages_harvest);
@@ -113,7 +141,7 @@ static int end(struct dwc_engine *e, int first, int second)
 	if (first == DWC_RUN_COUNTER || second == DWC_RUN_COUNTER)
 		return meet(e, first, second);
 	if (first == DWC_RUN_TIME_LIMIT && second == DWC_RUN_TIME_LIMIT)
-		return dwc_cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1]);
+		return cut(e, e->replicas[0].inner.count < e->replicas[1].inner.count ? &e->replicas[0] : &e->replicas[1], dwc_loop_meet);
 	if (first || second) {
 		before = enter_run_of(&e->replicas[!first]);
 		stop = dwc_extend(e, &e->replicas[!first]);
@@ -134,7 +162,7 @@ int dwc_run_sequential(struct dwc_engine *e)
 	first = dwc_replica_call(a, dwc_job_element);
 	dwc_account(e, DWC_AT_SECOND_RUN);
 	if (first == DWC_RUN_TIME_LIMIT)
-		return dwc_cut(e, a);
+		return cut(e, a, dwc_loop_follow);
 	if (first && first != DWC_RUN_COUNTER)
 		return dwc_stop_of(first);
 	if (first && e->slice.arm) /* so that e2 is likely to end where e1 did */

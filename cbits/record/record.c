@@ -61,11 +61,12 @@ static void add_bytes(struct dwc_recorder *to, enum dwc_record_kind kind, uint64
 }
 
 /* Record from now on, between two elements. Returns -ENOMEM or 0. */
-int dwc_record_begin(struct dwc_engine *e)
+int dwc_record_begin(struct dwc_engine *e, int without_loops)
 {
 	struct dwc_recorder *to = &e->recorder;
 
 	memset(to, 0, sizeof *to);
+	to->without_loops = without_loops;
 	to->room = 2 * DWC_RECORD_DRAIN;
 	to->bytes = malloc(to->room);
 	return to->bytes ? 0 : -ENOMEM;
@@ -169,7 +170,7 @@ static void fill(const struct dwc_engine *e, struct dwc_recorded *to, enum dwc_r
 	to->guest_ns = e->clock.guest_ns;
 	to->ran_ns = a->ended_ns - a->started_ns;
 	to->ended = ended;
-	to->distance = ended == DWC_ENDED_BY_COUNT ? counted(e) : distance;
+	to->distance = ended == DWC_ENDED_AT_POINT ? counted(e) : distance;
 	to->rip = dwc_linear_rip(&a->state);
 	to->inner_exits = a->inner.count;
 	to->user_traps = e->sites.in_user > 0;

@@ -49,7 +49,8 @@ enum dwc_recorded_end {
 	DWC_ENDED_NATURALLY, /* by its exit, after `inner_exits` others */
 	DWC_ENDED_BY_STEPS,  /* after `distance` single steps */
 	DWC_ENDED_SETTLED,   /* a settling element */
-	DWC_ENDED_BY_COUNT,  /* after about `distance` events of the progress counter, at `rip` */
+	DWC_ENDED_AT_POINT,  /* at `rip`, where nothing but the VMM ends it: by the progress counter, after about `distance` events; or in
+			      * a loop in which the guest waits (element/loop.c), distance 0 */
 	DWC_RECORDED_ENDS
 };
 
@@ -76,12 +77,13 @@ struct dwc_recorder {
 	uint8_t *bytes;        /* NULL: nothing is recorded */
 	uint64_t used, room;
 	int lost;              /* there was no memory for a record */
+	int without_loops;     /* no element may end in a loop, since breakpoints do not work here, by which a replay would come to it */
 	struct dwc_pc pc;      /* as the last element has left the devices */
 	uint64_t chain;
 	uint64_t counted;      /* by the progress counter, up to the last element's end */
 };
 
-int dwc_record_begin(struct dwc_engine *e);
+int dwc_record_begin(struct dwc_engine *e, int without_loops);
 void dwc_record_end(struct dwc_engine *e);
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
 void dwc_record_checkpoint(struct dwc_engine *e);

@@ -53,6 +53,8 @@ int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 
 	if (!limit_ns || ran_ns >= limit_ns)
 		return limit_ns != 0;
+	if (r->engine->cut.meets && r->stretch_most && ran_ns >= r->wait_ns && dwc_waits_in_loop(r))
+		return 1;
 	if (r->may_be_cut && ran_ns >= SOON_NS && atomic_load(&r->engine->requests.soon))
 		return 1;
 	return inner->most_ns && inner->count &&
@@ -63,6 +65,7 @@ int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 void dwc_limit_set(struct dwc_replica *r, uint64_t limit_ns, uint32_t stretch_most)
 {
 	r->limit_ns = limit_ns;
+	r->wait_ns = limit_ns / r->engine->clock.patience_factor;
 	r->stretch = 1;
 	r->stretch_most = stretch_most;
 	r->seen.count = 0;
@@ -99,15 +102,24 @@ void dwc_limit_was_passed(const struct dwc_replica *r)
 /* A kick has found the guest somewhere. Right after another one it may not have run in between. */
 void dwc_see(struct dwc_replica *r)
 {
-	if (r->seen.count && r->ended_ns - r->seen.last_ns < APART_NS)
+	struct dwc_seen *seen = &r->seen;
+	unsigned at = seen->count % DWC_SEEN, kept = seen->count < DWC_SEEN ? seen->count : DWC_SEEN;
+	uint64_t sum, since_ns = UINT64_MAX;
+
+	if (seen->count && r->ended_ns - seen->last_ns < APART_NS)
 		return;
-	r->seen.last_ns = r->ended_ns;
-	r->seen.sums[r->seen.count++ % DWC_SEEN] = dwc_sum(0, &r->run->s.regs.regs, sizeof r->run->s.regs.regs);
+	sum = dwc_sum(0, &r->run->s.regs.regs, sizeof r->run->s.regs.regs);
+	seen->last_ns = r->ended_ns;
+	for (unsigned i = 0; i < kept && since_ns == UINT64_MAX; i++)
+		if (seen->sums[i] == sum)
+			since_ns = seen->since_ns[i];
+	seen->since_ns[at] = since_ns == UINT64_MAX ? dwc_ran_ns(r) : since_ns;
+	seen->sums[at] = sum;
+	seen->count++;
 }
 
-/* Whether kicks have found all registers the same several times since the last exit: the guest is in a loop that changes none of them,
- * and so waits for something else, such as an interrupt. Memory is not looked at: a loop that counts only there seems to wait, too. */
-int dwc_waits_in_loop(const struct dwc_replica *r)
+/* After how long a kick first found the registers as several have found them since; UINT64_MAX: none did. */
+uint64_t dwc_in_loop_after_ns(const struct dwc_replica *r)
 {
 	const struct dwc_seen *seen = &r->seen;
 	unsigned kept = seen->count < DWC_SEEN ? seen->count : DWC_SEEN;
@@ -118,7 +130,14 @@ int dwc_waits_in_loop(const struct dwc_replica *r)
 		for (unsigned k = i; k < kept; k++)
 			same += seen->sums[i] == seen->sums[k];
 		if (same >= SAME)
-			return 1;
+			return seen->since_ns[i];
 	}
-	return 0;
+	return UINT64_MAX;
+}
+
+/* Whether kicks have found all registers the same several times since the last exit: the guest is in a loop that changes none of them,
+ * and so waits for something else, such as an interrupt. Memory is not looked at: a loop that counts only there seems to wait, too. */
+int dwc_waits_in_loop(const struct dwc_replica *r)
+{
+	return dwc_in_loop_after_ns(r) != UINT64_MAX;
 }

@@ -11,7 +11,7 @@ struct dwc_replica;
 /* What kicks have found since the last exit: sums of the registers. */
 #define DWC_SEEN 16
 struct dwc_seen {
-	uint64_t sums[DWC_SEEN], last_ns;
+	uint64_t sums[DWC_SEEN], since_ns[DWC_SEEN], last_ns; /* since_ns: how long into the run a kick first found these */
 	unsigned count;
 };
 
@@ -23,5 +23,6 @@ void dwc_limit_was_kept(const struct dwc_replica *r);
 void dwc_limit_was_passed(const struct dwc_replica *r);
 void dwc_see(struct dwc_replica *r);
 int dwc_waits_in_loop(const struct dwc_replica *r);
+uint64_t dwc_in_loop_after_ns(const struct dwc_replica *r);
 
 #endif

@@ -61,6 +61,7 @@ struct dwc_replica {
 	struct dwc_exit exit;
 	struct dwc_inner inner;
 	uint64_t ended_ns, started_ns, limit_ns;
+	uint64_t wait_ns; /* its run is cut after that if the guest waits in a loop, where both replicas can meet */
 	uint32_t stretch, stretch_most; /* by how much the limit was made longer in this run, and may be at most (replica/limit.c) */
 	struct dwc_seen seen;
 	int may_be_cut; /* its run can end before it has come to an end, if the caller asks for that */

@@ -24,7 +24,6 @@ EXIT_CODES = {
     Replayed.WANTS_MORE: ExitCode.OK,
     Replayed.DIFFERS: ExitCode.DIVERGENCE_STOP,
     Replayed.MALFORMED: ExitCode.CONFIG,
-    Replayed.WANTS_COUNTER: ExitCode.HOST_UNFIT,
     Replayed.STOP_REQUESTED: ExitCode.TIMEOUT,
 }
 NAMES = {
@@ -114,8 +113,6 @@ def remark_of(verdict: Verdict, quiet: bool) -> str:
             )
         case Replayed.MALFORMED:
             return f"dwcvmm: element {element} of the recording is damaged"
-        case Replayed.WANTS_COUNTER:
-            return f"dwcvmm: element {element} was ended by a progress counter, and cannot be repeated by this host"
         case Replayed.STOP_REQUESTED:
             return "dwcvmm: the time was over"
         case Replayed.WANTS_MORE if not quiet:

@@ -131,7 +131,6 @@ class Replayed(IntEnum):
     REACHED = lib.DWC_REPLAY_REACHED  # the element that was wanted
     DIFFERS = lib.DWC_REPLAY_DIFFERS
     MALFORMED = lib.DWC_REPLAY_MALFORMED  # no recording, or a damaged one
-    WANTS_COUNTER = lib.DWC_REPLAY_WANTS_COUNTER  # a progress counter has ended the element, and here is none
     STOP_REQUESTED = lib.DWC_REPLAY_STOP_REQUESTED
     ENDED = lib.DWC_REPLAY_ENDED  # the recording is over
     AT_START = lib.DWC_REPLAY_AT_START  # of the element that is wanted, whose inputs are chosen

@@ -35,9 +35,11 @@ def _shape(kind: Any) -> Any:
     return [ffi.sizeof(kind), [[name, field.offset, _shape(field.type)] for name, field in kind.fields]]
 
 
-def begin(core: Core) -> None:
-    """Record from now on, between two elements."""
-    check("record", lib.dwc_record_begin(core._c))
+def begin(core: Core, breakpoints: bool) -> None:
+    """Record from now on, between two elements. `breakpoints`: they work on this host. Without them no element may end
+    in a loop in which the guest waits, where no exit ends it.
+    """
+    check("record", lib.dwc_record_begin(core._c, not breakpoints))
 
 
 def take(core: Core) -> bytes:
@@ -84,7 +86,7 @@ def registers_sum(core: Core) -> int:
 
 def expected(core: Core) -> Expected:
     of = core._c.replay.expected
-    length = int(of.distance) if of.ended in (lib.DWC_ENDED_BY_STEPS, lib.DWC_ENDED_BY_COUNT) else None
+    length = int(of.distance) if of.ended in (lib.DWC_ENDED_BY_STEPS, lib.DWC_ENDED_AT_POINT) else None
     return Expected(int(of.number) + 1, int(of.guest_ns), int(of.rip), length)
 
 

@@ -20,7 +20,7 @@ from dwcvmm.element.config import Clock, EngineConfig, Policy, Strategy
 from dwcvmm.element.divergence import Cause, Divergence, describe
 from dwcvmm.element.observer import NO_COPY, EngineObserver
 from dwcvmm.element.replicas import Replicas
-from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites
+from dwcvmm.element.sites import SEARCH_STEPS, Found, Sites, cause_without_site
 from dwcvmm.element.visits import Visitor
 from dwcvmm.element.voting import Voting
 from dwcvmm.errors import DwcVmmError
@@ -318,7 +318,7 @@ class Engine:
         if found:
             self._learn(record, found)
             return found.cause
-        return Cause.ALIGNMENT if aligning else Cause.UNEXPLAINED
+        return Cause.ALIGNMENT if aligning else cause_without_site(record)
 
     def _find_host_read(self, record: Divergence, time_ran: bool, aligning: bool) -> Found | None:
         """Find the first instruction of the element that differed which reads a value of the host. `aligning`: an

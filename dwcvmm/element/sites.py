@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dwcvmm.core.engine import Core, Search
 from dwcvmm.core.enums import InsnKind, Rollback, UserTrap
-from dwcvmm.element.divergence import Cause
+from dwcvmm.element.divergence import Cause, Divergence
 
 SEARCH_STEPS = 500_000
 SEARCH_NS, SCAN_NS = 20_000_000_000, 10_000_000_000
@@ -34,6 +34,15 @@ class Found:
     cause: Cause
     gpa: int
     linear: int
+
+
+def cause_without_site(record: Divergence) -> Cause:
+    """The cause of a divergence for which no such instruction was found. A tick of the frozen TSC that fell into the
+    element explains it, unless single steps have come to the element's end: then nothing in it has read the time.
+    """
+    search = record.detail.get("search")
+    searched = search is not None and not search["timed_out"] and search["steps"] < SEARCH_STEPS
+    return Cause.TSC_TICK if record.detail.get("tick") and not searched else Cause.UNEXPLAINED
 
 
 class Sites:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dwcvmm.core import recording
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.engine import Engine
+from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc import saving
@@ -53,7 +54,7 @@ class Recorder:
         )
         with closing(SavedWriter(self._writer.start)) as start:
             saving.write(start, engine, self._replicas, devices, unread, machine)
-        recording.begin(engine.core)
+        recording.begin(engine.core, Abilities(self._replicas.system).breakpoint)
         engine.take_recorded = self.take
         self._begun = True
 

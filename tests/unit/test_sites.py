@@ -6,7 +6,8 @@ import pytest
 
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.enums import MAX_SITES, PAGE, Copy, UserTrap
-from dwcvmm.element.sites import Sites
+from dwcvmm.element.divergence import Cause, Divergence
+from dwcvmm.element.sites import SEARCH_STEPS, Sites, cause_without_site
 from dwcvmm.errors import KvmError
 
 PORT_TRAP, SYSENTER = b"\xe5\xf5", b"\x0f\x34"
@@ -56,3 +57,18 @@ def test_a_full_list_takes_known_sites_only() -> None:
         core.learn_site()
     assert core.replicas[Copy.A].ram.read(place, 2) == before
     assert core.site_count == MAX_SITES
+
+
+@pytest.mark.parametrize(
+    ("detail", "cause"),
+    [
+        ({}, Cause.UNEXPLAINED),
+        ({"tick": True}, Cause.TSC_TICK),  # a scan has found none: in ring 3 it finds none on some hosts
+        ({"tick": True, "search": {"steps": SEARCH_STEPS, "timed_out": False}}, Cause.TSC_TICK),
+        ({"tick": True, "search": {"steps": 9, "timed_out": True}}, Cause.TSC_TICK),
+        ({"tick": True, "search": {"steps": 9, "timed_out": False}}, Cause.UNEXPLAINED),
+        ({"search": {"steps": SEARCH_STEPS, "timed_out": False}}, Cause.UNEXPLAINED),
+    ],
+)
+def test_a_tick_explains_what_was_not_searched_to_its_end(detail: dict[str, object], cause: Cause) -> None:
+    assert cause_without_site(Divergence(1, ["memory"], (2, 2), {}, [0], 3, detail=detail)) is cause

@@ -116,6 +116,13 @@ int dwc_agree(struct dwc_engine *e)
 	return !dwc_state_compare(&e->replicas[0].state, &e->replicas[1].state, &e->stats) && !dwc_pages_compare(e, 1);
 }
 
+/* Whether an element that is recorded cannot end where this replica is, since no breakpoint leads there: within a repeated string
+ * instruction, whose turns share one RIP, or in an interrupt shadow. */
+int dwc_cannot_be_recorded(struct dwc_replica *r)
+{
+	return r->engine->recorder.bytes && (after_repeat(r) || r->state.events.interrupt.shadow);
+}
+
 static int near(uint64_t a, uint64_t b)
 {
 	return (a > b ? a - b : b - a) <= NOISE;
@@ -299,7 +306,8 @@ int dwc_align(struct dwc_engine *e)
 		dwc_inner_plan(&e->replicas[i], DWC_NO_LIMIT, 0);
 	note_stop(e);
 	for (int number = 0; number < TRIES; number++) {
-		if (near(e->replicas[0].count, e->replicas[1].count) && (status = dwc_agree(e))) {
+		if (near(e->replicas[0].count, e->replicas[1].count) && !dwc_cannot_be_recorded(&e->replicas[0]) &&
+		    (status = dwc_agree(e))) {
 			if (status > 0)
 				learn_noise(e);
 			return status < 0 ? status : DWC_ALIGN_MET;

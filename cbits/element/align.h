@@ -16,6 +16,7 @@ struct dwc_counter_habits {
 uint64_t dwc_budget_to_end_at(const struct dwc_engine *e, uint64_t count);
 uint64_t dwc_budget_of_b(const struct dwc_engine *e, uint64_t count);
 int dwc_agree(struct dwc_engine *e);
+int dwc_cannot_be_recorded(struct dwc_replica *r);
 int dwc_align(struct dwc_engine *e);
 int dwc_align_to_natural(struct dwc_replica *r, uint64_t limit);
 

@@ -34,7 +34,9 @@ static int step_to_a(struct dwc_engine *e)
 
 	if (err)
 		return err;
-	return e->replicas[0].state.events.interrupt.shadow ? DWC_STEPS_DISCARDED : dwc_step_to_a(e, TURN_STEPS);
+	if (e->replicas[0].state.events.interrupt.shadow || dwc_cannot_be_recorded(&e->replicas[0]))
+		return DWC_STEPS_DISCARDED;
+	return dwc_step_to_a(e, TURN_STEPS);
 }
 
 /* Both were stopped: bring B to where A is. Returns an enum dwc_align_result or -errno. */

@@ -128,6 +128,7 @@ LINUX: dict[str, tuple[str, tuple[str, ...]]] = {  # options, and lines that it 
 WITH_COM2 = ("legacy", "qboot")
 MACH_PANICS, IPXE_STARTS = "No bootstrap code loaded with the kernel!", "iPXE initialising devices"
 POWER_WAITS = "DWCVMM-WAITS"
+RECORDING = ("sequential", "parallel")
 OF_32_BITS = {"686": "off", "686-pae": "sequential"}
 
 
@@ -150,8 +151,17 @@ def linux() -> Results:
     quiet = f"--kernel {files}/vmlinuz --initrd {files}/initramfs.cpio --append 'quiet printk.time=0 dwc.work'"
     boots.append(Boot("saved", f"{quiet} --strategy parallel --save-to {saved} --save-at 300ms"))
     boots += [Boot(f"restored-{each}", f"{saved} --strategy {each}", command="restore") for each in STRATEGIES]
+    boots += [
+        Boot(f"recorded-{each}", f"{quiet} --strategy {each} --record {ROOT}/build/nested-linux/recording-{each}")
+        for each in RECORDING
+    ]
     virtio = f".venv/bin/python -m dwcvmm.experiments.kernelruns run {ROOT}/build/nested-linux virtio:sequential"
-    return boot_all("linux", boots, then=virtio)
+    replays = [
+        f"{{ .venv/bin/dwcvmm replay {base}/recording-{each}; echo exit code $?; }} > {base}/replayed-{each}.txt 2>&1"
+        for base in [f"{ROOT}/build/nested-linux"]
+        for each in RECORDING
+    ]
+    return boot_all("linux", boots, then="; ".join([*replays, virtio]))
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +229,17 @@ def test_linux_goes_on_where_it_was_saved(linux: Results, strategy: str) -> None
     assert whole.endswith(rest)
     assert linux.ends("saved", f"restored-{strategy}") == [("poweroff", 0)] * 2
     assert linux.report(f"restored-{strategy}").strategy == strategy
+
+
+@in_linux
+@pytest.mark.parametrize("strategy", RECORDING)
+def test_linux_is_replayed_as_it_was_recorded(linux: Results, strategy: str) -> None:
+    """On one VM, with each element's registers and all memory as they were, to the end. Loops end elements there."""
+    report = linux.report(f"recorded-{strategy}")
+    assert (report.outcome, report.divergences.unexplained) == ("poweroff", 0)
+    said = (linux.directory / f"replayed-{strategy}.txt").read_text()
+    assert said.endswith("every element agrees with the recording\nexit code 0\n")
+    assert f"replayed     {report.elements.committed} elements" in said
 
 
 @in_linux

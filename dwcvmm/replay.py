@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from pathlib import Path
@@ -31,8 +32,9 @@ class Replay:
     """
 
     def __init__(self, path: str | os.PathLike[str], before: Callable[[], None] | None = None) -> None:
-        self._replayer = Replayer(Path(path))
-        self._thread, self._before, self._started, self._closed = MachineThread(), before, False, False
+        self._replayer, self._thread = Replayer(Path(path)), MachineThread()
+        self._before, self._started = before, False
+        self._finalizer = weakref.finalize(self, _shut, self._replayer, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -42,10 +44,7 @@ class Replay:
 
     def close(self) -> None:
         """Free the VM. May be called again."""
-        if not self._closed:
-            self._closed = True
-            self.stop()
-            self._thread.finish(self._replayer.close)
+        self._finalizer()
 
     @property
     def guest(self) -> GuestForm:
@@ -129,3 +128,8 @@ class Replay:
             self.stop()
             raise
         return future.result()
+
+
+def _shut(replayer: Replayer, thread: MachineThread) -> None:
+    replayer.core.request_stop()
+    thread.finish(replayer.close)

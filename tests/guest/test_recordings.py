@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +55,13 @@ def record(guests: Path, tmp_path: Path) -> Record:
 def replay(path: Path) -> Verdict:
     with Replay(path) as run:
         return run.run(timeout=100)
+
+
+def test_one_that_is_not_closed_ends_with_its_interpreter(record: Record) -> None:
+    path, _ = record("ports")
+    script = f"import dwcvmm; replay = dwcvmm.Replay({str(path)!r}); print(replay.run(until_element=5).elements)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

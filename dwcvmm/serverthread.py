@@ -13,6 +13,16 @@ from dwcvmm.errors import HostError
 PIECE = 4096  # bytes, of a read
 
 
+def receive(connection: socket.socket) -> bytes | None:
+    """What has come, b"" at the end, None if nothing has. By read(2), as the sandbox need not allow more then."""
+    try:
+        return os.read(connection.fileno(), PIECE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class ServerThread:
     """`listening`: a socket to accept from. `name`: the thread's. `what`: is served, for errors. Start it before the
     sandbox closes.

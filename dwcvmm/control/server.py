@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from dwcvmm.control import qmp
 from dwcvmm.control.messages import Splitter, TooLongError
 from dwcvmm.errors import DwcVmmError, as_error
-from dwcvmm.serverthread import PIECE, ServerThread
+from dwcvmm.serverthread import PIECE, ServerThread, receive
 
 MOST_CLIENTS = 16
 MOST_UNREAD = 1 << 20  # bytes of answers and events that a client may leave unread
@@ -91,13 +91,9 @@ class Server(ServerThread):
         self._tell(client, self._greeting)
 
     def _hear(self, client: Client) -> None:
-        """read(2) and write(2), as the sandbox need not allow more then."""
-        try:
-            data = os.read(client.socket.fileno(), PIECE)
-        except BlockingIOError:
+        data = receive(client.socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             client.gone = True
             return

@@ -4,7 +4,6 @@ guest goes on when it has gone.
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 from contextlib import suppress
@@ -14,7 +13,7 @@ from dwcvmm.gdb.conversation import Conversation
 from dwcvmm.gdb.machinetarget import MachineTarget
 from dwcvmm.gdb.packets import Event, Splitter, encode
 from dwcvmm.gdb.target import EndedError
-from dwcvmm.serverthread import PIECE, ServerThread
+from dwcvmm.serverthread import ServerThread, receive
 from dwcvmm.streams import say, write_all
 
 ACK, AGAIN = b"+", b"-"
@@ -80,13 +79,9 @@ class Server(ServerThread):
         self._target.release()
 
     def _hear(self, client: Client) -> None:
-        """read(2) and write(2), as the sandbox need not allow more then."""
-        try:
-            data = os.read(client.socket.fileno(), PIECE)
-        except BlockingIOError:
+        data = receive(client.socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         client.gone = not data
         for what in client.splitter.feed(data):
             if client.gone or client.talk.over:

@@ -7,7 +7,7 @@
         jmp short .start
         align 8
         db "DWCR"
-.turns: dd 10000000
+.turns: dd 300000
 .start: mov eax, [rel .turns]
         mov [rel left], eax
         sti

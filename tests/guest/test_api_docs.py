@@ -23,7 +23,7 @@ PRINTS = {  # what an example prints, by a word of its code
 
 
 def test_there_are_examples_of_all_that_is_promised() -> None:
-    assert len(EXAMPLES) == PAGE.count("```python") == 10
+    assert len(EXAMPLES) == PAGE.count("```python") == 11
     for word in PRINTS:
         assert sum(word in example for example in EXAMPLES) == 1, word
 

@@ -28,6 +28,7 @@
 #define MOST_TICKS 64 /* runs again: an element that is as long as a tick meets one each time */
 #define NEAR 1024 /* events: more than an overflow is late by, and than counts differ by */
 #define FAR (64 * NEAR)
+#define MOST_HITS (1u << 20) /* of a breakpoint: some seconds */
 
 static int differs(struct dwc_engine *e, uint32_t part)
 {
@@ -114,7 +115,7 @@ static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 	struct dwc_replica *a = &e->replicas[0];
 	int end, there;
 
-	for (;;) {
+	for (uint32_t hits = 0; hits < MOST_HITS; hits++) {
 		if (dwc_linear_rip(&a->state) == x->rip) {
 			if ((there = is_there(e, x)))
 				return there < 0 ? there : 0;
@@ -127,6 +128,7 @@ static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 		if (end || !dwc_at_breakpoint(a))
 			return differs(e, end == DWC_RUN_EXIT ? DWC_REPLAYED_EXIT : DWC_REPLAYED_REGISTERS);
 	}
+	return differs(e, DWC_REPLAYED_HANG);
 }
 
 static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
@@ -147,7 +149,9 @@ static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
 	end = dwc_job_element(a);
 	if (end == DWC_RUN_STOP_REQUESTED)
 		return DWC_REPLAY_STOP_REQUESTED;
-	return end < 0 || end == DWC_RUN_COUNTER ? end < 0 ? end : 0 : differs(e, DWC_REPLAYED_EXIT);
+	if (end < 0)
+		return end;
+	return end == DWC_RUN_COUNTER ? 0 : differs(e, DWC_REPLAYED_EXIT);
 }
 
 /* An element that the VMM has ended: run to a little before, and then to where it ended. In a loop in which the guest waits every turn is

@@ -19,6 +19,7 @@
 #include "vcpu/state.h"
 
 #define TURN_STEPS 64 /* instructions in a turn of the loop, at most */
+#define FIRST_LOOK_NS 100000ull
 #define MOST_MISSES 6 /* after n of them in a row, up to this many, 2^n - 1 waits are left out */
 
 static int job_synced(struct dwc_replica *r)
@@ -88,26 +89,32 @@ static int job_run_on(struct dwc_replica *r)
 	return dwc_replica_run(r, r->limit_ns);
 }
 
-/* A was cut, and B has not run. If A waits in a loop, bring B to where it is. B need not run for as long as A: a little after the time at
- * which A was first seen in the loop it is likely to be there, too. Returns as dwc_loop_meet() does. */
+/* A was cut, and B has not run. If A waits in a loop, bring B to where it is. B need not run for as long as A: it is stopped now and then, and is
+ * in the loop once it has registers that A was seen with, or a little after the time at which A was first seen there. Returns as dwc_loop_meet() does. */
 int dwc_loop_follow(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
 	uint64_t after_ns = dwc_in_loop_after_ns(a), ran_ns = 0;
-	int (*job)(struct dwc_replica *) = dwc_job_element, result;
+	int (*job)(struct dwc_replica *) = dwc_job_element, result, again;
 
 	if (after_ns == UINT64_MAX || !is_worth_it(e))
 		return DWC_ALIGN_MISSED;
-	dwc_limit_set(b, after_ns + after_ns / 4, 1);
+	after_ns += after_ns / 4;
+	dwc_limit_set(b, after_ns < FIRST_LOOK_NS ? after_ns : FIRST_LOOK_NS, 1);
 	b->may_be_cut = 0;
 	do {
 		dwc_inner_plan(b, a->inner.count + 1, 0);
 		if ((result = dwc_replica_call(b, job)) != DWC_RUN_TIME_LIMIT) /* with an exit it has come further than A */
 			return result == DWC_RUN_STOP_REQUESTED ? DWC_ALIGN_STOP_REQUESTED : result < 0 ? result : note(e, DWC_ALIGN_MISSED);
 		ran_ns += dwc_ran_ns(b);
-		result = meet(e);
+		again = ran_ns < after_ns || ran_ns < dwc_ran_ns(a);
+		result = DWC_ALIGN_MISSED;
+		if (ran_ns >= after_ns || dwc_was_seen_like(a, b)) {
+			result = meet(e);
+			again = again && result == DWC_ALIGN_MISSED && e->steps.done == TURN_STEPS;
+		}
 		b->limit_ns = ran_ns;
 		job = job_run_on;
-	} while (result == DWC_ALIGN_MISSED && e->steps.done == TURN_STEPS && ran_ns < dwc_ran_ns(a));
+	} while (again);
 	return note(e, result);
 }

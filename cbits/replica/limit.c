@@ -99,6 +99,11 @@ void dwc_limit_was_passed(const struct dwc_replica *r)
 		r->engine->clock.stretch /= 2;
 }
 
+static uint64_t sum_of_registers(const struct dwc_replica *r)
+{
+	return dwc_sum(0, &r->run->s.regs.regs, sizeof r->run->s.regs.regs);
+}
+
 /* A kick has found the guest somewhere. Right after another one it may not have run in between. */
 void dwc_see(struct dwc_replica *r)
 {
@@ -108,7 +113,7 @@ void dwc_see(struct dwc_replica *r)
 
 	if (seen->count && r->ended_ns - seen->last_ns < APART_NS)
 		return;
-	sum = dwc_sum(0, &r->run->s.regs.regs, sizeof r->run->s.regs.regs);
+	sum = sum_of_registers(r);
 	seen->last_ns = r->ended_ns;
 	for (unsigned i = 0; i < kept && since_ns == UINT64_MAX; i++)
 		if (seen->sums[i] == sum)
@@ -140,4 +145,15 @@ uint64_t dwc_in_loop_after_ns(const struct dwc_replica *r)
 int dwc_waits_in_loop(const struct dwc_replica *r)
 {
 	return dwc_in_loop_after_ns(r) != UINT64_MAX;
+}
+
+/* Whether a kick has found it with the registers that the other one has now. */
+int dwc_was_seen_like(const struct dwc_replica *r, const struct dwc_replica *other)
+{
+	uint64_t sum = sum_of_registers(other);
+	unsigned kept = r->seen.count < DWC_SEEN ? r->seen.count : DWC_SEEN, i = 0;
+
+	while (i < kept && r->seen.sums[i] != sum)
+		i++;
+	return i < kept;
 }

@@ -24,5 +24,6 @@ void dwc_limit_was_passed(const struct dwc_replica *r);
 void dwc_see(struct dwc_replica *r);
 int dwc_waits_in_loop(const struct dwc_replica *r);
 uint64_t dwc_in_loop_after_ns(const struct dwc_replica *r);
+int dwc_was_seen_like(const struct dwc_replica *r, const struct dwc_replica *other);
 
 #endif

@@ -18,7 +18,7 @@ GUESTS = (
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "serial", "pciscan", "pcireads", "cmpxchg", "refused"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
-    *("memory", "returns", "polls", "mxcsr", "breaks", "counts"),
+    *("memory", "returns", "polls", "mxcsr", "breaks", "shadow"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect

@@ -7,7 +7,7 @@ from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import KvmExit
 from dwcvmm.element.config import Strategy
-from dwcvmm.element.hostprobe import Abilities, kvm_module
+from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.element.progress import Event
 from dwcvmm.kvm.system import System
 from dwcvmm.pc.result import Outcome
@@ -71,8 +71,6 @@ def test_what_was_computed_before_a_wait_is_kept(boot: StartGuest, strategy: Str
 @pytest.mark.parametrize("strategy", PROTECTED)
 def test_a_guest_that_counts_in_memory_does_not_meet(boot: StartGuest, strategy: Strategy) -> None:
     """It seems to wait, by its registers. No element ends where the two replicas have counted differently."""
-    if kvm_module() == "kvm_pvm":
-        pytest.skip("doctor: kernel_code: KVM emulates it, and it counts for minutes")
     booted = boot("counts", strategy, progress=Event.NONE)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token_of("counts")

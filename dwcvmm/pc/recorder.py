@@ -54,9 +54,15 @@ class Recorder:
         )
         with closing(SavedWriter(self._writer.start)) as start:
             saving.write(start, engine, self._replicas, devices, unread, machine)
-        recording.begin(engine.core, Abilities(self._replicas.system).breakpoint)
+        recording.begin(engine.core, self._leads_by_breakpoints())
         engine.take_recorded = self.take
         self._begun = True
+
+    def _leads_by_breakpoints(self) -> bool:
+        """Whether a replay can go from hit to hit of a breakpoint. KVMs with shadow paging may emulate ring 0, where
+        RFLAGS.RF does not lead on behind one.
+        """
+        return Abilities(self._replicas.system).breakpoint and not self._replicas.host.shadow_paging
 
     def take(self) -> None:
         """Write what was recorded so far. Raises RecordError."""

@@ -33,8 +33,8 @@ def test_a_spinning_guest_prints_twenty_lines_a_second(
     assert booted.machine.run() is Outcome.POWEROFF
     token = (ROOT / "guest-images" / "spin" / "token").read_text().splitlines()
     assert booted.output.splitlines() == [token[0]] * TICKS + token[-1:]
-    # without a counter now and then a tick comes late, and the next ones with it: every 16th cut lets an element take 16
-    # times as long (Engine._choose_patience), which is 3.5 s of this guest's clock where the first ones were stretched
+    # without a counter now and then a tick comes late, and the next ones with it: every 16th cut lets an element take
+    # 16 times as long (Engine._choose_patience), 3.5 s of this guest's clock where the first ones were stretched
     slower = 1 if booted.machine.core.counting or strategy is Strategy.OFF else 6
     assert (TICKS - 1) * TICK_NS <= booted.machine.core.guest_ns < slower * (TICKS + 5) * TICK_NS
     assert booted.divergences == []

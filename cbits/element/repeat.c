@@ -218,7 +218,6 @@ static int goes_back(struct dwc_engine *e, enum dwc_phase to)
 	if (!e->replay.tick_since || e->replay.tries == MOST_TICKS)
 		return 0;
 	e->replay.tries++;
-	e->replay.ticks++;
 	if (e->phase > DWC_PHASE_INPUTS_CHOSEN)
 		dwc_set_phase(e, DWC_PHASE_DISCARDED);
 	result = dwc_engine_rollback(e, 0, to);

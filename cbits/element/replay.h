@@ -25,7 +25,6 @@ struct dwc_replay {
 	uint32_t differs;             /* enum dwc_replay_part */
 	int tick_since;               /* the frozen TSC has ticked within an element since the checkpoint */
 	uint32_t tries;               /* runs again of the current element */
-	uint64_t ticks;               /* all runs again: they had differed, after such a tick */
 	int begun;                    /* an element was replayed: from now on their numbers are consecutive */
 	uint64_t wanted;              /* stop at the start of this element, counted from 1; 0: of none */
 	uint64_t chain;

@@ -36,13 +36,26 @@ static int align(struct dwc_engine *e, int first, int second)
 	return dwc_align_to_natural(&e->replicas[!first], e->slice.budget + DWC_LEAST_BUDGET);
 }
 
-/* Both are at the same point, and all state agrees: that is the element's end. */
-static int have_met(struct dwc_engine *e)
+/* What an enum dwc_align_result, or -errno, means for the element. If they have met all state agrees, and that is its end. */
+static int stop_of_align(struct dwc_engine *e, int status)
 {
-	for (int i = 0; i < 2; i++)
-		dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
-	dwc_set_phase(e, DWC_PHASE_COMPARED);
-	return 0;
+	switch (status) {
+	case DWC_ALIGN_MET:
+		for (int i = 0; i < 2; i++)
+			dwc_replica_ends_by(&e->replicas[i], KVM_EXIT_INTR);
+		dwc_set_phase(e, DWC_PHASE_COMPARED);
+		return 0;
+	case DWC_ALIGN_NATURAL:
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+		return dwc_replica_call_both(e, dwc_pages_harvest);
+	case DWC_ALIGN_MISSED:
+		e->divergence.groups = DWC_DIFF_HANG;
+		return DWC_STOP_DIVERGED;
+	case DWC_ALIGN_STOP_REQUESTED:
+		return DWC_STOP_REQUESTED;
+	default:
+		return status;
+	}
 }
 
 /* The runs were cut, this one in the fewest inner exits. If the guest waits in a loop the element can end there. */
@@ -54,16 +67,7 @@ static int cut(struct dwc_engine *e, struct dwc_replica *r, int (*meet_in_loop)(
 	/* the time to get to the common point is not guest time */
 	r->ended_ns = ended_ns;
 	r->started_ns = started_ns;
-	switch (status) {
-	case DWC_ALIGN_MET:
-		return have_met(e);
-	case DWC_ALIGN_MISSED:
-		return dwc_cut(e, r);
-	case DWC_ALIGN_STOP_REQUESTED:
-		return DWC_STOP_REQUESTED;
-	default:
-		return status;
-	}
+	return status == DWC_ALIGN_MISSED ? dwc_cut(e, r) : stop_of_align(e, status);
 }
 
 /* At least one run was ended by its counter: bring both to the same point. */
@@ -83,20 +87,7 @@ static int meet(struct dwc_engine *e, int first, int second)
 	/* the time to get to the common point is not guest time */
 	a->ended_ns = ended_ns;
 	a->started_ns = started_ns;
-	switch (status) {
-	case DWC_ALIGN_MET:
-		return have_met(e);
-	case DWC_ALIGN_NATURAL:
-		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
-		return dwc_replica_call_both(e, dwc_pages_harvest);
-	case DWC_ALIGN_MISSED:
-		e->divergence.groups = DWC_DIFF_HANG;
-		return DWC_STOP_DIVERGED;
-	case DWC_ALIGN_STOP_REQUESTED:
-		return DWC_STOP_REQUESTED;
-	default:
-		return status;
-	}
+	return stop_of_align(e, status);
 }
 
 /* A replica runs on, and the other one has ended: that is time of its run. */

@@ -47,7 +47,7 @@ from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved.folder import SavedReader, SavedWriter
 from dwcvmm.saved.form import DiskForm, MachineForm
 from dwcvmm.standstill import REFUSALS, Standstill
-from dwcvmm.units import Duration, Size, duration_ns, size_bytes
+from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
 
 if TYPE_CHECKING:
     from dwcvmm.results.reportfile import Report
@@ -60,7 +60,6 @@ E = TypeVar("E", bound=StrEnum)
 LEAST_SLICE_NS, MOST_SLICE_NS = 50 * US, 10 * MS
 MOST_CLOCK_DIVISOR = 10_000
 LEAST_HANG_NS, MOST_HANG_NS = MS, HOUR
-MOST_TIMEOUT_NS = 365 * 24 * HOUR
 
 
 class Machine:

@@ -13,11 +13,10 @@ from dwcvmm.machinethread import MachineThread
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.stepped import Comparison, Stepped
 from dwcvmm.saved.form import GuestForm
-from dwcvmm.units import Duration, duration_ns
+from dwcvmm.units import MOST_TIMEOUT_NS, Duration, duration_ns
 
 T = TypeVar("T")
 MOST_STEPS = 1_000_000
-MOST_TIMEOUT_NS = 365 * 24 * 3_600_000_000_000
 
 
 class Replay:
@@ -70,16 +69,8 @@ class Replay:
         """Run until `until_element` elements are committed in all, to the end of the recording, or to the first element
         that differs. After `timeout`, `stop` or KeyboardInterrupt the replay is over, too.
         """
-        future = self._thread.submit(lambda: self._run(until_element or 0))
-        try:
-            done = wait([future], None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9).done
-            if not done:
-                self.stop()
-        except BaseException:
-            self.stop()
-            wait([future])
-            raise
-        return future.result()
+        seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
+        return self._call(lambda: self._run(until_element or 0), seconds)
 
     def compare_steps(self, element: int, cpus: tuple[int, int] | None = None, limit: int = MOST_STEPS) -> Comparison:
         """Go to this element, execute it twice, instruction by instruction, on two CPUs (None: the first two that may
@@ -120,12 +111,15 @@ class Replay:
         """As Machine.read_memory."""
         return self._call(lambda: self._replayer.memory.read(gpa, length))
 
-    def _call(self, job: Callable[[], T]) -> T:
+    def _call(self, job: Callable[[], T], seconds: float | None = None) -> T:
+        """On the VM's thread. It is told to stop when the time is over, or if something interrupts the wait for it."""
         future = self._thread.submit(job)
         try:
-            wait([future])
+            if not wait([future], seconds).done:
+                self.stop()
         except BaseException:
             self.stop()
+            wait([future])
             raise
         return future.result()
 

@@ -10,6 +10,7 @@ from dwcvmm.errors import ConfigError
 NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 BYTES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 MOST_BYTES = 1 << 63
+MOST_TIMEOUT_NS = 365 * 24 * 3_600_000_000_000
 
 Size = int | str  # bytes, or text
 Duration = float | str | timedelta  # seconds, or text

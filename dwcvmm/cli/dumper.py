@@ -1,47 +1,31 @@
-"""Dumps the machine of a command, as often as it is asked for, into the file of --dump-to."""
+"""Dumps the machine of a command into the file of --dump-to."""
 
 from __future__ import annotations
 
 import os
 import stat
-import time
 from pathlib import Path
 
-from dwcvmm.errors import ConfigError, MachineStateError
+from dwcvmm.cli.writer import MachineWriter
+from dwcvmm.errors import ConfigError
 from dwcvmm.files import open_output
-from dwcvmm.machine import Machine
+from dwcvmm.pc.pc import PC
 
 
-class Dumper:
-    """Make it before the sandbox closes. An earlier content stays until there is a dump.
-
-    Raises ConfigError or HostError.
+class Dumper(MachineWriter):
+    """An earlier content of the file stays until there is a dump. Raises ConfigError or HostError; `save` raises as
+    PC.dump.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._fd = open_output(path, "a dump", 0, mode=0o600)  # it has all that the guest has in its memory
-        self._machine: Machine | None = None
-        self._took_s = 0.0
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             raise ConfigError(f"cannot write a dump to {path}: it is no regular file")
 
-    def serve(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def save(self) -> int:
-        """On the machine's thread, between two elements. Returns how many bytes were written. Raises as PC.dump."""
-        if not self._machine:
-            raise MachineStateError("there is no machine yet")
-        began = time.monotonic()
-        written = self._machine.pc.dump(self._fd)
-        self._took_s = time.monotonic() - began
-        return written
-
-    def told(self, written: int) -> str:
-        element = self._machine.elements if self._machine else 0
-        return f"element {element} in {self.path}: {written / 1e6:.1f} MB in {self._took_s:.2f} s"
+    def _write(self, pc: PC) -> int:
+        return pc.dump(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)

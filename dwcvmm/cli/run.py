@@ -277,7 +277,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     if saver:
         saver.serve(machine, options.save_at)
     if dumper:
-        dumper.serve(machine)
+        dumper.machine = machine
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
     session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver, dumper)
     servers: list[Server | GdbServer] = []

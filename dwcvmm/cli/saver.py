@@ -1,46 +1,38 @@
-"""Saves the machine of a command, as often as it is asked for, into the directory of --save-to."""
+"""Saves the machine of a command into the directory of --save-to."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from dwcvmm.cli.units import Moment
+from dwcvmm.cli.writer import MachineWriter
 from dwcvmm.errors import ConfigError, DwcVmmError, MachineStateError
 from dwcvmm.machine import Machine
-from dwcvmm.pc.pc import Planned
+from dwcvmm.pc.pc import PC, Planned
 from dwcvmm.pc.saving import check_can_save
 from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.remote import RemoteSink
 from dwcvmm.streams import say
 
 
-class Saver:
-    """Make it before the sandbox closes, and before threads are started. Raises ConfigError or HostError."""
+class Saver(MachineWriter):
+    """Make it before threads are started, too. Raises ConfigError or HostError; `save` raises as PC.save."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._sink, self._planned = RemoteSink(path), False
-        self._machine: Machine | None = None
-        self._took_s = 0.0
         self.failure: DwcVmmError | None = None  # of what was planned
-        self.path = path
 
     def serve(self, machine: Machine, at: Moment | None) -> None:
         """Save this machine, and `at` a moment unasked. Raises ConfigError if it cannot be saved."""
-        self._machine = machine
+        self.machine = machine
         check_can_save(machine.pc.config.virtio)
         if at:
             self._planned = True
             machine.pc.plan(Planned(self._as_planned, at.element, at.guest_ns))
 
-    def save(self) -> int:
-        """On the machine's thread, between two elements. Returns how many bytes were written. Raises as PC.save."""
-        if not self._machine:
-            raise MachineStateError("there is no machine yet")
-        began = time.monotonic()
-        written = self._machine.pc.save(self._sink)
-        self._took_s = time.monotonic() - began
-        return written
+    def _write(self, pc: PC) -> int:
+        return pc.save(self._sink)
 
     def _as_planned(self) -> None:
         self._planned = False
@@ -51,10 +43,6 @@ class Saver:
             say(f"dwcvmm: {error}")
         else:
             say(f"saved        {self.told(written)}")
-
-    def told(self, written: int) -> str:
-        element = self._machine.elements if self._machine else 0
-        return f"element {element} in {self.path}: {written / 1e6:.1f} MB in {self._took_s:.2f} s"
 
     def check_done(self) -> None:
         """After the run: say so if what was planned has not been done."""

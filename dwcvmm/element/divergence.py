@@ -8,7 +8,7 @@ from typing import Any
 
 from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import PAGE, Diff
-from dwcvmm.core.kvmstructs import REGISTERS, Msrs, Sregs
+from dwcvmm.core.kvmstructs import REGISTERS, Msrs, Regs, Sregs
 
 
 class Cause(StrEnum):
@@ -36,6 +36,11 @@ def special_registers(sregs: Sregs) -> dict[str, int]:
     names += [f"{segment}.{field}" for segment in SEGMENTS for field in SEGMENT_FIELDS]
     names += [f"{table}.{field}" for table in TABLES for field in ("base", "limit")]
     return {name: sregs.number(name) for name in names}
+
+
+def registers_by_name(regs: Regs, sregs: Sregs) -> dict[str, int]:
+    """General registers, RIP and RFLAGS, and the fields of a kvm_sregs."""
+    return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
 
 
 def msr_differences(a: Msrs, b: Msrs) -> dict[str, tuple[int, int]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from dwcvmm.core import saving as core_saving
 from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
-from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
+from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.core.state import Exit
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
-from dwcvmm.element.divergence import special_registers
+from dwcvmm.element.divergence import registers_by_name
 from dwcvmm.element.engine import Engine, RunOver, Stop
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, HostError, InternalError, MachineStateError
@@ -442,7 +442,7 @@ class PC:
         regs, sregs = self.core.replicas[0].state.regs, self.core.replicas[0].state.sregs
         if not self.protected or not self.core.committed:  # states are not read, or not yet
             regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
-        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
+        return registers_by_name(regs, sregs)
 
     def translate(self, linear: int) -> int | None:
         """Guest physical address of a linear one, between two elements; None where no RAM is mapped."""

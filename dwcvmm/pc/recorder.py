@@ -62,12 +62,10 @@ class Recorder:
         """Whether a replay can go from hit to hit of a breakpoint. KVMs with shadow paging may emulate ring 0, where
         RFLAGS.RF does not lead on behind one.
         """
-        return Abilities(self._replicas.system).breakpoint and not self._replicas.host.shadow_paging
+        return not self._replicas.host.shadow_paging and Abilities(self._replicas.system).breakpoint
 
     def take(self) -> None:
         """Write what was recorded so far. Raises RecordError."""
-        if not self._begun:
-            return
         try:
             records = recording.take(self._engine.core)
         except recording.LostError as error:

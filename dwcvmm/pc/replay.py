@@ -11,10 +11,10 @@ import msgspec
 
 from dwcvmm.core import recording
 from dwcvmm.core.enums import Copy, Part, Replayed
-from dwcvmm.core.kvmstructs import REGISTERS, Regs, Sregs
+from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
-from dwcvmm.element.divergence import special_registers
+from dwcvmm.element.divergence import registers_by_name
 from dwcvmm.element.progress import Event
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, HostError, MachineStateError
@@ -111,8 +111,8 @@ class Replayer:
 
     def registers(self) -> dict[str, int]:
         """By name, between two elements."""
-        regs, sregs = self.replicas.vcpus[0].get(Regs), self.replicas.vcpus[0].get(Sregs)
-        return {name: regs.number(name) for name in REGISTERS} | special_registers(sregs)
+        vcpu = self.replicas.vcpus[0]
+        return registers_by_name(vcpu.get(Regs), vcpu.get(Sregs))
 
     def start(self) -> None:
         """Bind the vCPU to the calling thread, which calls the other methods then."""

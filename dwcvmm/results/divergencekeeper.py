@@ -12,12 +12,11 @@ import msgspec
 
 from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import PAGE, Diff
-from dwcvmm.core.kvmstructs import REGISTERS
 from dwcvmm.core.replica import Replica
 from dwcvmm.core.state import Exit as CoreExit
 from dwcvmm.core.state import State as CoreState
 from dwcvmm.element import guestcode
-from dwcvmm.element.divergence import Cause, Divergence, special_registers
+from dwcvmm.element.divergence import Cause, Divergence, registers_by_name
 from dwcvmm.kvm.exits import exit_name
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC
@@ -144,9 +143,7 @@ def take(core: Core) -> Capture:
 
 def _state(synced: CoreState, others: CoreState, has_xcrs: bool) -> State:
     """`synced`: the state from which to take the groups that come with each KVM_RUN (cbits/vcpu/state.c)."""
-    general = synced.regs.numbers()
-    registers = {name: general[name] for name in REGISTERS}
-    registers |= special_registers(synced.sregs)
+    registers = registers_by_name(synced.regs, synced.sregs)
     registers |= {f"events.{name}": value for name, value in synced.events.numbers().items()}
     registers |= {f"msr:{index:#x}": value for index, value in others.msrs.values().items()}
     registers |= {f"dr{i}": value for i, value in enumerate(others.debugregs.db)}

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import msgspec
 
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
-from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, PartForm
+from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, PartForm, kind_and_version
 from dwcvmm.saved.pages import unpacked
 
 MACHINE, NEW = "machine.json", "machine.json.new"
@@ -194,8 +194,7 @@ class SavedReader:
         except FileNotFoundError as error:
             raise ConfigError(f"{self.path}: no saved machine ({MACHINE} is not there)") from error
         try:
-            head = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-            kind, version = (msgspec.json.decode(head.get(name, b"null")) for name in ("kind", "version"))
+            kind, version = kind_and_version(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged(MACHINE, str(error)) from error
         self._check_own_sum(text)

@@ -17,6 +17,15 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Bytes are base64 in JSON."""
 
 
+def kind_and_version(text: bytes) -> tuple[object, object]:
+    """Of a file that may be of another version, whose other fields are not looked at. Raises msgspec.MsgspecError,
+    UnicodeDecodeError or RecursionError if it is no JSON object.
+    """
+    head = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    kind, version = (msgspec.json.decode(head.get(name, b"null")) for name in ("kind", "version"))
+    return kind, version
+
+
 class PartForm(Form, frozen=True, kw_only=True):
     """A file beside machine.json."""
 

@@ -15,6 +15,7 @@ import msgspec
 import zstandard
 
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
+from dwcvmm.saved.form import kind_and_version
 from dwcvmm.saved.recordingform import KIND, VERSION, RecordingForm
 
 ABOUT, LOG, START = "recording.json", "log", "start"
@@ -99,8 +100,7 @@ class RecordingReader:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{name}: {getattr(error, 'strerror', error)}") from error
         try:
-            head = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-            kind, version = (msgspec.json.decode(head.get(each, b"null")) for each in ("kind", "version"))
+            kind, version = kind_and_version(text)
             if (kind, version) != (KIND, VERSION):
                 raise ConfigError(f"{name}: {kind} in version {version}, and this dwcvmm reads {KIND} {VERSION}")
             return msgspec.json.decode(text, type=RecordingForm)

@@ -78,6 +78,7 @@ kernel_package() {
 # guest_initramfs TREE FILE: busybox of an unpacked package, and guest-images/linux/init; the same bytes at each build
 guest_initramfs() {
   local top
+  need cpio cpio
   top=$(mktemp -d)
   chmod 755 "$top"
   mkdir -p "$top"/{bin,dev,proc,sys}

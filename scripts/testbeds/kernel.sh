@@ -24,6 +24,7 @@ module_closure() {
 make_initramfs() {
   local tree=$1 init=$2 file=$3 top=$cache/initramfs path
   shift 3
+  need cpio cpio
   rm -rf "$top" && mkdir -p "$top"/{bin,dev,proc,sys,lower,upper,new,modules}
   cp "$tree/bin/busybox" "$top/bin/"
   install -m 755 "$init" "$top/init"

@@ -1,5 +1,3 @@
-"""The version of dwcvmm: read once, and before a sandbox lets no file be opened."""
+"""The version of dwcvmm, which pyproject.toml takes from here: to ask for an installed package's takes 40 ms."""
 
-from importlib.metadata import version
-
-VERSION = version("dwcvmm")
+VERSION = "0.1.0"

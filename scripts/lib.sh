@@ -106,13 +106,17 @@ prepare_python() {
     python=python3
   fi
   need "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
-  stamp=$(cd "$root" && find pyproject.toml setup.py cbits -type f ! -name "_core.*" -exec cat {} + | sha256sum | cut -d' ' -f1)-$extras
-  case $(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null) in "$stamp"*) return ;; esac
-  say "building the virtual environment .venv"
-  [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
-  "$root/.venv/bin/pip" install -q --disable-pip-version-check -e "$root${extras:+[$extras]}" >"$root/build/pip.log" 2>&1 \
-    || { tail -20 "$root/build/pip.log" >&2; exit 4; }
-  echo "$stamp" >"$root/.venv/dwcvmm-stamp"
+  stamp=$(cd "$root" && find pyproject.toml setup.py dwcvmm/version.py cbits -type f ! -name "_core.*" -exec cat {} + | sha256sum | cut -d' ' -f1)-$extras
+  if [[ $(cat "$root/.venv/dwcvmm-stamp" 2>/dev/null) != "$stamp"* ]]; then
+    say "building the virtual environment .venv"
+    [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"
+    "$root/.venv/bin/pip" install -q --disable-pip-version-check -e "$root${extras:+[$extras]}" >"$root/build/pip.log" 2>&1 \
+      || { tail -20 "$root/build/pip.log" >&2; exit 4; }
+    echo "$stamp" >"$root/.venv/dwcvmm-stamp"
+  fi
+  # A testbed has the tree read-only, or a copy of it: Python would compile all of it there at each start. Nor does it keep
+  # anything where PYTHONDONTWRITEBYTECODE is set.
+  "$root/.venv/bin/python" -m compileall -q "$root/dwcvmm" >/dev/null || true
 }
 
 # python_programs EXTRA: put the programs of the virtual environment on the PATH. Tests name theirs by DWCVMM_TESTS_PYTHON:

@@ -11,6 +11,7 @@ import click
 
 from dwcvmm.errors import DwcVmmError, ExitCode, as_error
 from dwcvmm.streams import complete_descriptors, give_up_streams, say
+from dwcvmm.version import VERSION
 
 DEBUG = "DWCVMM_DEBUG"  # environment variable: show errors with their traceback
 
@@ -47,7 +48,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dwcvmm")
+@click.version_option(VERSION, prog_name="dwcvmm")
 def cli() -> None:
     """Run unmodified guests under double execution with comparison."""
 

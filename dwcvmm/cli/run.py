@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,21 +19,18 @@ from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_to
 from dwcvmm.cli.machinekeys import PRINT
 from dwcvmm.cli.runoptions import RunOptions, run_options
 from dwcvmm.cli.saver import Saver
-from dwcvmm.cli.servers import serve_control, serve_debugger
 from dwcvmm.console.output import Output
 from dwcvmm.console.places import STDIO, Console, Log, Writer, file_or_socket, open_console
 from dwcvmm.console.portinput import PortInput
 from dwcvmm.console.remote import Remote
 from dwcvmm.console.session import FINISH_S, STOP_S, Ending, Session
 from dwcvmm.console.watchdog import Watchdog
-from dwcvmm.control.server import Server
 from dwcvmm.element.config import CacheFlush, Strategy
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.gdb.place import listen
-from dwcvmm.gdb.server import Server as GdbServer
 from dwcvmm.guest.memory import check_size
 from dwcvmm.machine import Machine, what_boots
 from dwcvmm.pc.boot.kinds import Kind
@@ -49,6 +46,10 @@ from dwcvmm.sandbox import Sandbox
 from dwcvmm.saved.folder import SavedReader
 from dwcvmm.socketfile import SocketFile
 from dwcvmm.streams import say, show
+
+if TYPE_CHECKING:
+    from dwcvmm.control.server import Server
+    from dwcvmm.gdb.server import Server as GdbServer
 
 EXIT_CODES = {
     Outcome.POWEROFF: ExitCode.OK,
@@ -281,6 +282,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
     session = Session(machine, console.input, deadline, ending, watchdog, always_waits, ports, saver, dumper)
     servers: list[Server | GdbServer] = []
+    if socket_file or gdb_socket:  # most runs need not wait until these are imported
+        from dwcvmm.cli.servers import serve_control, serve_debugger
     if socket_file:
         servers.append(serve_control(machine, socket_file, base, saver, dumper))
     if gdb_socket:

@@ -10,9 +10,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-
-from elftools.elf.elffile import ELFFile
-from elftools.elf.segments import NoteSegment
+from typing import TYPE_CHECKING
 
 from dwcvmm.errors import GuestImageError
 from dwcvmm.guest.entry import CpuEntry, Mode
@@ -20,6 +18,9 @@ from dwcvmm.pc import layout
 from dwcvmm.pc.boot.bzimage import CMDLINE, linux_boot_params, memory_map, place_initrd
 from dwcvmm.pc.boot.placement import open_elf, place_segments, segments_to_load
 from dwcvmm.pc.boot.room import Room, text_bytes
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 MAGIC = b"\x7fELF"
 # notes of Xen (include/public/elfnote.h); pyelftools knows names for GNU's types only
@@ -44,6 +45,8 @@ def is_elf(image: bytes) -> bool:
 
 def read_notes(path: Path, elf: ELFFile) -> Notes:
     """Raises GuestImageError for damaged ones."""
+    from elftools.elf.segments import NoteSegment  # as in open_elf
+
     pvh_entry, system, of_linux = None, None, False
     try:
         for segment in elf.iter_segments():

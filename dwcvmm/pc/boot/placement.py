@@ -6,12 +6,13 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING, Any
 
 from dwcvmm.errors import GuestImageError
 from dwcvmm.pc.boot.room import Room
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ def place_addresses(room: Room, image: bytes, header_offset: int, at: Addresses)
 
 def open_elf(path: Path, image: bytes) -> ELFFile:
     """Open an ELF file for x86 that contains all of its headers. Raises GuestImageError for anything else."""
+    from elftools.elf.elffile import (
+        ELFFile,
+    )  # a tenth of a start, and most kernels are no ELF files
+
     try:
         elf = ELFFile(io.BytesIO(_without_sections(image)))
         header, count = elf.header, elf.num_segments()

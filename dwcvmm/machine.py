@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import warnings
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -27,25 +25,23 @@ from dwcvmm.consolefiles import (
     serial_inputs,
     serial_outputs,
 )
-from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Policy, Strategy, Tsc, default_strategy
+from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Policy, Strategy, Tsc
 from dwcvmm.element.divergence import Cause
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ConfigError, MachineStateError, as_error
-from dwcvmm.faults.model import Fault, parse
+from dwcvmm.faults.model import Fault
+from dwcvmm.machinesettings import FilePath, disk_config, engine_config, fault, net_config, saved_settings, what_boots
 from dwcvmm.machinethread import MachineThread
-from dwcvmm.nbd.address import is_uri, parse_uri
-from dwcvmm.net.config import NetConfig, parse_net
-from dwcvmm.pc.boot.bios import installed_bios
+from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.devices.cmos import parse_date
-from dwcvmm.pc.devices.disk import DiskConfig, parse_disk
+from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved.folder import SavedReader, SavedWriter
-from dwcvmm.saved.form import DiskForm, MachineForm
 from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
 
@@ -54,12 +50,6 @@ if TYPE_CHECKING:
     from dwcvmm.results.status import Status
 
 T = TypeVar("T")
-FilePath = str | os.PathLike[str]
-US, MS, HOUR = 1_000, 1_000_000, 3_600_000_000_000  # ns
-E = TypeVar("E", bound=StrEnum)
-LEAST_SLICE_NS, MOST_SLICE_NS = 50 * US, 10 * MS
-MOST_CLOCK_DIVISOR = 10_000
-LEAST_HANG_NS, MOST_HANG_NS = MS, HOUR
 
 
 class Machine:
@@ -129,24 +119,22 @@ class Machine:
         saved: SavedReader | None = None,
         record: FilePath | None = None,
     ) -> None:
-        if clock_divisor is not None and not 1 <= clock_divisor <= MOST_CLOCK_DIVISOR:
-            raise ConfigError(f"a clock divisor of {clock_divisor}: 1 to {MOST_CLOCK_DIVISOR}")
-        engine = EngineConfig(
-            strategy=_member(Strategy, strategy) if strategy else default_strategy(),
-            cache_flush=_member(CacheFlush, flush),
-            slice_ns=duration_ns(slice, LEAST_SLICE_NS, MOST_SLICE_NS),
-            end_at=_member(EndAt, end_at),
-            clock=_member(Clock, clock),
+        engine = engine_config(
+            strategy=strategy,
+            flush=flush,
+            slice=slice,
+            end_at=end_at,
+            clock=clock,
             clock_divisor=clock_divisor,
-            progress=_member(Event, progress) if progress else None,
-            tsc=_member(Tsc, tsc),
+            progress=progress,
+            tsc=tsc,
             checkpoint_every=checkpoint_every,
-            policy=_member(Policy, policy),
-            scrub_bytes_per_s=size_bytes(scrub),
-            hang_ns=duration_ns(hang, LEAST_HANG_NS, MOST_HANG_NS),
+            policy=policy,
+            scrub=scrub,
+            hang=hang,
             cpus=cpus,
         )
-        drives, networks = tuple(map(_disk, disks)), tuple(map(_net, nets))
+        drives, networks = tuple(map(disk_config, disks)), tuple(map(net_config, nets))
         first, firmware = what_boots(kernel, bios, bool(drives) and not saved)
         readers, serial_out = serial_inputs(serial), serial_outputs(serial)
         if console_in:
@@ -165,7 +153,7 @@ class Machine:
                     cmdline=text,
                     memory_bytes=memory_bytes,
                     engine=engine,
-                    faults=tuple(map(_fault, faults)),
+                    faults=tuple(map(fault, faults)),
                     close_after=close_after,
                     modules=tuple(modules),
                     virtio=VirtioConfig(drives, rng, virtio_console, networks),
@@ -394,7 +382,7 @@ class Machine:
         """Inject faults (their text is in dwcvmm/faults/model.py, and docs/api.md), before a run or between two.
         Raises ConfigError if one cannot be injected here, or if its element is committed.
         """
-        wanted = tuple(map(_fault, faults))
+        wanted = tuple(map(fault, faults))
         self._check_not_ended()
         self._call(lambda: self._pc.inject(*wanted))
 
@@ -547,71 +535,6 @@ class Machine:
             wait([future])
             raise
         return future.result()
-
-
-def what_boots(kernel: FilePath | None, bios: FilePath | None, has_disks: bool) -> tuple[Path, Path | None]:
-    """Returns (kernel or BIOS, firmware that starts the kernel). Raises ConfigError if there is nothing to boot."""
-    if kernel:
-        return Path(kernel), Path(bios) if bios else None
-    if bios:
-        return Path(bios), None
-    if not has_disks:
-        raise ConfigError("nothing to boot: a kernel or a disk")
-    return installed_bios(), None
-
-
-def saved_settings(
-    machine: MachineForm, disks: Sequence[FilePath | DiskConfig] | None, how: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Settings of a Machine that goes on with this one. Raises ConfigError."""
-    guest, tsc = machine.guest, Tsc(how.get("tsc", Tsc.SHOWN if machine.shows_tsc else Tsc.AUTO))
-    if (tsc is Tsc.SHOWN) != machine.shows_tsc:
-        raise ConfigError(f"the guest was {'' if machine.shows_tsc else 'not '}shown a TSC, which stays so")
-    if disks is not None and len(disks) != len(machine.disks):
-        raise ConfigError(f"{len(disks)} disks: the saved machine has {len(machine.disks)}")
-    serial, more_ports = list(how.get("serial", ())), machine.serial_ports - 1
-    if len(serial) > more_ports:
-        raise ConfigError(f"{len(serial)} serial ports beside COM1: the saved machine has {more_ports}")
-    return {
-        **how,
-        "kernel": guest.kernel,
-        "initrd": guest.initrd,
-        "append": guest.command_line,
-        "default_append": False,
-        "memory": guest.memory_bytes,
-        "rtc": guest.date_ns,
-        "rng": machine.rng,
-        "virtio_console": machine.virtio_console,
-        "serial": [*serial, *[None] * (more_ports - len(serial))],
-        "disks": [_saved_disk(disk) for disk in machine.disks] if disks is None else disks,
-        "tsc": tsc,
-    }
-
-
-def _saved_disk(disk: DiskForm) -> DiskConfig:
-    path = parse_uri(disk.name) if is_uri(disk.name) else Path(disk.name)
-    return DiskConfig(path, read_only=disk.read_only, format=disk.format, reconnect=disk.reconnect)
-
-
-def _member(kind: type[E], value: E | str) -> E:
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise ConfigError(f"{value!r} is none of {', '.join(each.value for each in kind)}") from error
-
-
-def _disk(disk: FilePath | DiskConfig) -> DiskConfig:
-    if isinstance(disk, DiskConfig):
-        return disk
-    return parse_disk(disk) if isinstance(disk, str) else DiskConfig(Path(disk))
-
-
-def _net(net: str | NetConfig) -> NetConfig:
-    return net if isinstance(net, NetConfig) else parse_net(net)
-
-
-def _fault(fault: str | Fault) -> Fault:
-    return fault if isinstance(fault, Fault) else parse(fault)
 
 
 @contextmanager

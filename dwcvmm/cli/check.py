@@ -15,7 +15,7 @@ from dwcvmm.element.config import Strategy, Tsc, default_strategy
 from dwcvmm.element.progress import Event
 from dwcvmm.errors import ExitCode
 from dwcvmm.experiments.check import check_guest, picture
-from dwcvmm.machine import LEAST_SLICE_NS, MOST_SLICE_NS
+from dwcvmm.machinesettings import LEAST_SLICE_NS, MOST_SLICE_NS
 from dwcvmm.page import pictures
 from dwcvmm.page.style import check_picture_path, save
 from dwcvmm.progressline import progress as progress_line

@@ -32,7 +32,8 @@ from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, as_error
 from dwcvmm.experiments.tinyguests import guest_path
 from dwcvmm.gdb.place import listen
 from dwcvmm.guest.memory import check_size
-from dwcvmm.machine import Machine, what_boots
+from dwcvmm.machine import Machine
+from dwcvmm.machinesettings import what_boots
 from dwcvmm.pc.boot.kinds import Kind
 from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.observer import Observer

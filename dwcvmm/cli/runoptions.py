@@ -29,7 +29,7 @@ from dwcvmm.element.config import CacheFlush, Clock, EngineConfig, Policy, Strat
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.model import Fault
 from dwcvmm.gdb.place import Place
-from dwcvmm.machine import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
+from dwcvmm.machinesettings import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLICE_NS
 from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.serialports import COM1, check_count

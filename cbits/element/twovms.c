@@ -18,6 +18,8 @@
 #include "status.h"
 #include "vcpu/exit.h"
 
+#define DOUBTS_FROM 4 /* patience factor of a cut run, from which on it may be the replica's own fault that it does not end */
+
 static void plan(struct dwc_engine *e)
 {
 	uint64_t limit_ns = e->config.counting ? 0 : dwc_time_limit(e, &e->pc, e->clock.guest_ns);
@@ -143,6 +145,20 @@ static int end(struct dwc_engine *e, int first, int second)
 	return stop;
 }
 
+/* A was cut, and does not wait in a loop. Mostly the guest computes; but if A has a fault in its code that nothing has found, it would
+ * go round for ever. So B gets a part of A's time now and then: if it comes to an exit that A has not come to, A hangs. */
+static int cut_in_doubt(struct dwc_engine *e)
+{
+	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
+	int second;
+
+	dwc_limit_set(b, a->limit_ns / DOUBTS_FROM, 1);
+	dwc_inner_plan(b, a->inner.count + 1, 0);
+	b->may_be_cut = 0;
+	second = dwc_replica_call(b, dwc_job_element);
+	return second == DWC_RUN_TIME_LIMIT ? dwc_cut(e, a) : end(e, DWC_RUN_TIME_LIMIT, second);
+}
+
 int dwc_run_sequential(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0], *b = &e->replicas[1];
@@ -152,6 +168,8 @@ int dwc_run_sequential(struct dwc_engine *e)
 	dwc_account(e, DWC_AT_FIRST_RUN);
 	first = dwc_replica_call(a, dwc_job_element);
 	dwc_account(e, DWC_AT_SECOND_RUN);
+	if (first == DWC_RUN_TIME_LIMIT && e->clock.patience_factor >= DOUBTS_FROM && !dwc_waits_in_loop(a))
+		return cut_in_doubt(e);
 	if (first == DWC_RUN_TIME_LIMIT)
 		return cut(e, a, dwc_loop_follow);
 	if (first && first != DWC_RUN_COUNTER)

@@ -291,8 +291,10 @@ class Engine:
             self.voting.diverged()  # reads all register groups and the dirty logs
             self.observer.before_rollback()
         # If the restart diverges too, the suspect is a fault in a page that nothing has written: restore all of RAM.
-        # In place do so at once: a fault that hit e2 in such a page would be seen by both runs of the restart
-        self.rollback(everything=self._attempt > 1 or self.in_place)
+        # In place do so at once: a fault that hit e2 in such a page would be seen by both runs of the restart. So after
+        # a time limit that only one run came to: the restart would be cut, and not compared
+        hangs = record.groups == ["hang"] and not self.core.counting
+        self.rollback(everything=self._attempt > 1 or self.in_place or hangs)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
         self._record(record)

@@ -53,9 +53,12 @@ def test_page_table_entry(boot: StartGuest, strategy: Strategy, run: str) -> Non
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_code_that_does_not_end(boot: StartGuest, run: str) -> None:
-    """The replica goes round for ever in a page that is in no log, so that no restart ends by itself."""
-    booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+0x100045:7"], hang_ns=500_000_000)
+@pytest.mark.parametrize("jump", ["0x100045:7", "0x100049:2"])
+def test_code_that_does_not_end(boot: StartGuest, run: str, jump: str) -> None:
+    """The replica goes round for ever in a page that is in no log, so that no restart ends by itself. The second jump
+    does so behind a loop of many turns: single steps after a cut do not come to it.
+    """
+    booted = boot("untouched", Strategy.SEQUENTIAL, faults=[f"186:{run}:ram+{jump}"], hang_ns=500_000_000)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.output == token("untouched")
     (injection,) = booted.machine.injections

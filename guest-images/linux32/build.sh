@@ -9,6 +9,7 @@ mkdir -p "$out/packages"
 cd "$out"
 
 [ -s initramfs.cpio ] && ! [ "$here/../linux/init" -nt initramfs.cpio ] && exit
+rm -rf tree tree-* # of a build that was interrupted
 i386_lists "$PWD/packages" bookworm
 fetch_package packages busybox-static tree "${apt_options[@]}"
 for kind in 686 686-pae; do

@@ -7,14 +7,5 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib.sh"
 . "$root/scripts/testbeds/kernel.sh"
 out=${1:-$root/build/guests/virtio}
-mkdir -p "$out/packages"
-cd "$out"
-if [ initramfs.cpio -nt "$here/init" ] && [ initramfs.cpio -nt "$here/build.sh" ]; then exit; fi
-need depmod kmod
-cache=$out/packages # of what kernel.sh downloads
-rm -rf tree
-unpack_kernel tree
-cp tree/boot/vmlinuz-* vmlinuz
-make_initramfs tree "$here/init" initramfs.cpio virtio_pci virtio_blk virtio_console virtio-rng button evdev
-truncate -s 16M disk.img
-rm -rf tree
+guest_with_modules "$here" "$out" virtio_pci virtio_blk virtio_console virtio-rng button evdev
+truncate -s 16M "$out/disk.img"

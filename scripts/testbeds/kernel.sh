@@ -35,3 +35,17 @@ make_initramfs() {
   (cd "$top" && find . | cpio --quiet -o -H newc) >"$file"
   rm -rf "$top"
 }
+
+# guest_with_modules FOLDER OUT MODULE ...: vmlinuz, and initramfs.cpio of FOLDER/init and these modules, in OUT, unless they are there
+guest_with_modules() {
+  local folder=$1 out=$2 cache=$2/packages
+  shift 2
+  mkdir -p "$cache"
+  [ "$out/initramfs.cpio" -nt "$folder/init" ] && [ "$out/initramfs.cpio" -nt "$folder/build.sh" ] && return
+  need depmod kmod
+  rm -rf "$out/tree" # of a build that was interrupted
+  unpack_kernel "$out/tree"
+  cp "$out"/tree/boot/vmlinuz-* "$out/vmlinuz"
+  make_initramfs "$out/tree" "$folder/init" "$out/initramfs.cpio" "$@"
+  rm -rf "$out/tree"
+}

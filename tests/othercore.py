@@ -41,7 +41,7 @@ def shared_by_workers(factory: pytest.TempPathFactory) -> Path:
 def copy_tree(target: Path) -> None:
     """What a test run needs of the project. The guests are those of the project itself."""
     for part in ("cbits", "dwcvmm", "tests", "guest-images"):
-        shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("*.so", "_core.c", "__pycache__"))
+        shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("*.so", "_core.c"))
     for file in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / file, target / file)
     (target / "build").mkdir()

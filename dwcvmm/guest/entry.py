@@ -57,18 +57,15 @@ class CpuEntry:
 def build_gdt(memory: GuestMemory, mode: Mode, at: int = GDT) -> None:
     """0x10 code and 0x18 data of ring 0, 0x28 data and 0x30 code of ring 3, 0x38 free."""
     code = CODE64_0 if mode is Mode.LONG64 else CODE32_0
-    for i, descriptor in enumerate((0, 0, code, DATA_0, 0, DATA_3, CODE64_3, 0, 0)):
-        memory.write_u64(at + 8 * i, descriptor)
+    memory.write_table(at, (0, 0, code, DATA_0, 0, DATA_3, CODE64_3, 0, 0))
 
 
 def build_long_mode_tables(memory: GuestMemory, at: int = PAGE_TABLES) -> None:
     """Identity map of the first 4 GiB by 2 MiB pages, with accessed and dirty bits set. Takes six pages."""
-    memory.write_u64(at, (at + 0x1000) | PRESENT_WRITE_USER_A_D)
-    for g in range(4):
-        directory = at + 0x2000 + g * 0x1000
-        memory.write_u64(at + 0x1000 + 8 * g, directory | PRESENT_WRITE_USER_A_D)
-        for i in range(512):
-            memory.write_u64(directory + 8 * i, (g << 30) | (i << 21) | PRESENT_WRITE_USER_A_D | LARGE)
+    pointers, directories = at + 0x1000, at + 0x2000
+    memory.write_table(at, [pointers | PRESENT_WRITE_USER_A_D])
+    memory.write_table(pointers, [directories + g * 0x1000 | PRESENT_WRITE_USER_A_D for g in range(4)])
+    memory.write_table(directories, [page << 21 | PRESENT_WRITE_USER_A_D | LARGE for page in range(4 * 512)])
 
 
 def apply(entry: CpuEntry, memory: GuestMemory, vcpu: Vcpu) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dwcvmm.core.ram import HIGH, LOW_END, MOST_BYTES, end_of_ram
 from dwcvmm.errors import ConfigError, DwcVmmError
@@ -55,8 +55,9 @@ class GuestMemory:
         self.check(gpa, len(data))
         self._store(gpa, data)
 
-    def write_u64(self, gpa: int, value: int) -> None:
-        self.write(gpa, struct.pack("<Q", value))
+    def write_table(self, gpa: int, entries: Sequence[int]) -> None:
+        """Write 64-bit numbers, one after the other."""
+        self.write(gpa, struct.pack(f"<{len(entries)}Q", *entries))
 
     def ranges(self) -> list[tuple[int, int]]:
         """(start, length) of each stretch of RAM, in bytes."""

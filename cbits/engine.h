@@ -9,6 +9,7 @@
 #include "config.h"
 #include "element/between.h"
 #include "element/inplace.h"
+#include "element/past.h"
 #include "element/replay.h"
 #include "element/run.h"
 #include "element/slice.h"
@@ -17,6 +18,7 @@
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "memory/scrub.h"
+#include "memory/undo.h"
 #include "pc/pc.h"
 #include "phase.h"
 #include "record/record.h"
@@ -64,6 +66,8 @@ struct dwc_engine {
 	struct dwc_scrub scrub;
 	struct dwc_recorder recorder;
 	struct dwc_replay replay;
+	struct dwc_past past;
+	struct dwc_undo_log undo;
 	struct dwc_stats stats;
 	struct dwc_account account;
 };

@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "element/caches.h"
+#include "element/past.h"
 #include "element/strategy.h"
 #include "engine.h"
 #include "host.h"
@@ -187,6 +188,7 @@ void dwc_engine_free(struct dwc_engine *e)
 			e->replicas[i].slots[slot].dirty = NULL;
 		}
 	dwc_record_end(e);
+	dwc_past_free(e);
 	dwc_copies_free(e);
 	free(e->checkpoint.sums);
 	free(e->checkpoint.new_sums);

@@ -17,6 +17,7 @@ from dwcvmm.units import MOST_TIMEOUT_NS, Duration, duration_ns
 
 T = TypeVar("T")
 MOST_STEPS = 1_000_000
+KEEP_BYTES = 256 << 20
 
 
 class Replay:
@@ -24,14 +25,18 @@ class Replay:
     no devices: their answers are in the recording, and nothing leaves. As a context manager it is closed whatever
     happens.
 
-    before: called on the VM's thread once everything is made, and before the guest runs.
+    keep_bytes: memory for snapshots on its way, by which it can go back; old ones are thinned out. 0: it cannot. What
+    the guest has written since the start is kept in any case. before: called on the VM's thread once everything is
+    made, and before the guest runs.
 
     Raises ConfigError for a recording that is none, is damaged, or is of another build of dwcvmm; HostError with what
     differs if this is another kind of host.
     """
 
-    def __init__(self, path: str | os.PathLike[str], before: Callable[[], None] | None = None) -> None:
-        self._replayer, self._thread = Replayer(Path(path)), MachineThread()
+    def __init__(
+        self, path: str | os.PathLike[str], before: Callable[[], None] | None = None, keep_bytes: int = KEEP_BYTES
+    ) -> None:
+        self._replayer, self._thread = Replayer(Path(path), keep_bytes), MachineThread()
         self._before, self._started = before, False
         self._finalizer = weakref.finalize(self, _shut, self._replayer, self._thread)
 
@@ -67,7 +72,8 @@ class Replay:
 
     def run(self, until_element: int | None = None, timeout: Duration | None = None) -> Verdict:
         """Run until `until_element` elements are committed in all, to the end of the recording, or to the first element
-        that differs. After `timeout`, `stop` or KeyboardInterrupt the replay is over, too.
+        that differs. If more are committed already it goes back, which raises MachineStateError if it cannot. After
+        `timeout`, `stop` or KeyboardInterrupt the replay is over, too.
         """
         seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
         return self._call(lambda: self._run(until_element or 0), seconds)

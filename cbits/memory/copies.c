@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "host.h"
+#include "memory/undo.h"
 #include "ram.h"
 
 #define BITS 64
@@ -70,6 +71,7 @@ uint8_t *dwc_page_to_save(struct dwc_engine *e, uint64_t gpa)
 {
 	uint64_t page = gpa / DWC_PAGE;
 
+	dwc_undo_note(e, gpa);
 	e->in_use.saved[page / BITS] |= 1ull << (page % BITS);
 	return e->checkpoint.ram + page * DWC_PAGE;
 }

@@ -65,7 +65,7 @@ def replay(
         raise click.UsageError("--cpus is for --steps")
     sandbox = None if no_sandbox else Sandbox()
     disassembler()
-    with Replay(directory, sandbox.enter if sandbox else None) as run:
+    with Replay(directory, sandbox.enter if sandbox else None, keep_bytes=0) as run:
         if not quiet:
             say(f"replaying    {run.guest.kernel}, recorded under {run.strategy}")
         if steps:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from dwcvmm.core import recording
-from dwcvmm.core.enums import Copy, Part, Replayed
+from dwcvmm.core import past, recording
+from dwcvmm.core.enums import Copy, Part, Phase, Replayed, Rollback
 from dwcvmm.core.kvmstructs import Regs, Sregs
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
@@ -27,6 +27,7 @@ from dwcvmm.saved.recordingfolder import RecordingReader
 from dwcvmm.saved.recordingform import HostForm
 
 NOTHING = Part(0)
+KEEP_EVERY = 256  # elements
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,16 @@ class Verdict:
 class Replayer:
     """A VM at the start of a recording. Nothing of the host's is used by it: no file, no device, no network.
 
+    keep_bytes: memory for pages of snapshots, by which it can go back; 0: it cannot. What the guest has written since
+    the start, and since the last snapshot, is kept in any case. keep_every: elements between two snapshots, while they
+    are new; old ones are thinned out.
+
     Raises ConfigError for a recording that is none or is damaged, HostError with what differs if this host cannot
     repeat it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep_bytes: int = 0, keep_every: int = KEEP_EVERY) -> None:
+        self._keep_bytes, self._keep_every = keep_bytes, keep_every
         with ExitStack() as made:
             self._reader = RecordingReader(path)
             made.callback(self._reader.close)
@@ -72,6 +78,8 @@ class Replayer:
             self._made = made.pop_all()
         self._pieces: Iterator[bytes] = self._reader.pieces()
         self._records = b""
+        self._used = 0  # bytes of all records that were replayed
+        self._used_at: list[int] = []  # the same at each snapshot
         self._started = False
 
     def _load(self, saved: SavedReader, made: ExitStack) -> None:
@@ -118,21 +126,72 @@ class Replayer:
         """Bind the vCPU to the calling thread, which calls the other methods then."""
         self._started = True
         self.core.start()
+        if self._keep_bytes:
+            self._keep()
 
     def run(self, last: int = 0) -> Verdict:
-        """Go on until `last` elements are committed in all, to the end of the recording (0), or to what differs, after
-        which there is nothing to go on with.
+        """Go on until `last` elements are committed in all, to the end of the recording (0), or to what differs. If
+        more are committed already it goes back. Raises MachineStateError if it cannot.
         """
+        if last and (last < self.core.committed or self.core.phase is not Phase.BETWEEN):
+            self._go_back(last)
+        result = Replayed.REACHED
+        while result is Replayed.REACHED and (not last or self.core.committed < last):
+            result = self._replay(self._next_stop(last))
+            if self._snapshot_is_due() and past.can_keep(self.core):
+                self._keep()
+        return self._verdict(result)
+
+    def _replay(self, last: int) -> Replayed:
         result = Replayed.WANTS_MORE
         while result is Replayed.WANTS_MORE:
             result, used = recording.replay(self.core, self._records, last)
             self._records = self._records[used:]
+            self._used += used
             if result is Replayed.WANTS_MORE:
                 piece = next(self._pieces, b"")
                 if not piece:
                     break
                 self._records += piece
-        return self._verdict(result)
+        return result
+
+    # snapshots
+
+    def _snapshot_is_due(self) -> bool:
+        return bool(self._used_at) and self.core.committed >= past.elements(self.core)[-1] + self._keep_every
+
+    def _next_stop(self, last: int) -> int:
+        """Up to which element to go at once: to the next snapshot, or from then on to the next checkpoint."""
+        if not self._used_at:
+            return last
+        stop = max(past.elements(self.core)[-1] + self._keep_every, self.core.committed + 1)
+        return min(stop, last) if last else stop
+
+    def _keep(self) -> None:
+        if past.is_lost(self.core):
+            return
+        while len(self._used_at) > 2 and (
+            len(self._used_at) == past.MOST_SNAPSHOTS or past.kept_bytes(self.core) > self._keep_bytes
+        ):
+            number = _least_missed(past.elements(self.core))
+            past.thin(self.core, number)
+            del self._used_at[number]
+        past.keep(self.core)
+        self._used_at.append(self._used)
+
+    def _go_back(self, element: int) -> None:
+        """To the last snapshot that is not behind this element."""
+        if not self._used_at:
+            raise MachineStateError("this replay keeps no snapshots to which it could go back")
+        if past.is_lost(self.core):
+            raise MachineStateError("this replay cannot go back: there was no memory for its snapshots")
+        kept = past.elements(self.core)
+        number = max(number for number, committed in enumerate(kept) if not number or committed <= element)
+        if self.core.phase is Phase.ROLLING_BACK or past.go_back(self.core, number) is not Rollback.DONE:
+            raise MachineStateError("the replay cannot go back: its state is undefined")
+        del self._used_at[number + 1 :]
+        self._used = self._used_at[number]
+        self._pieces, self._records = self._reader.pieces(self._used), b""
 
     def _verdict(self, result: Replayed) -> Verdict:
         core = self.core
@@ -149,6 +208,15 @@ class Replayer:
         if self._started:
             self.core.stop()
         self._made.close()
+
+
+def _least_missed(elements: list[int]) -> int:
+    """Which of the snapshots to forget, but the first and the last: where it leaves the least gap for its age."""
+    now = elements[-1]
+    return min(
+        range(1, len(elements) - 1),
+        key=lambda number: (elements[number + 1] - elements[number - 1]) / (now - elements[number - 1] + 1),
+    )
 
 
 def _cannot_write(gpa: int, data: bytes) -> None:

@@ -107,10 +107,14 @@ class RecordingReader:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{name} is damaged: {error}") from error
 
-    def pieces(self) -> Iterator[bytes]:
-        """The log, piece by piece, up to its end or to where it was cut off."""
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """The log from byte `start` of its records on, piece by piece, up to its end or to where it was cut off. What
+        is before that is unpacked, too.
+        """
+        self._log.seek(0)
         unpacker = zstandard.ZstdDecompressor().stream_reader(self._log, read_size=PIECE, read_across_frames=True)
         try:
+            unpacker.seek(start)
             while piece := unpacker.read(PIECE):
                 yield piece
         except zstandard.ZstdError as error:

@@ -90,7 +90,20 @@ enum dwc_replay_result {
 	DWC_REPLAY_MALFORMED,        /* this is no recording, or is damaged */
 	DWC_REPLAY_STOP_REQUESTED,
 	DWC_REPLAY_ENDED,            /* the recording is over */
-	DWC_REPLAY_AT_START,         /* of the element that is wanted: its inputs are chosen, and it has not run */
+	DWC_REPLAY_AT_START,         /* of the element that is wanted, or whose first instruction is a point: its inputs are chosen, and it
+				      * has not run */
+	DWC_REPLAY_MET,              /* the same, of an element that meets a point when it runs */
+};
+
+/* The result of a move within a recorded element (element/within.c). */
+enum dwc_within_result {
+	DWC_WITHIN_DONE,
+	DWC_WITHIN_MET = 0xb00,      /* a point */
+	DWC_WITHIN_OVER,             /* the element's end has come first */
+	DWC_WITHIN_AT_EXIT,          /* the next inner exit has, which is not answered yet */
+	DWC_WITHIN_STUCK,            /* the next instruction cannot be stepped, or has no end that is known: dwc_engine.steps.done
+				      * were executed before it. The VM's state is undefined, up to a rollback */
+	DWC_WITHIN_STOP_REQUESTED,
 };
 
 /* What can differ between two replicas; one bit each, so that several can be combined. */

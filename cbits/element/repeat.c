@@ -1,6 +1,7 @@
 /* A recorded element is run again: from its inputs to where it ended, and compared with its sums there. */
 #include "element/repeat.h"
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "element/run.h"
 #include "element/settle.h"
 #include "element/steps.h"
+#include "element/stops.h"
 #include "engine.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
@@ -21,6 +23,7 @@
 #include "vcpu/counter.h"
 #include "vcpu/debug.h"
 #include "vcpu/exit.h"
+#include "vcpu/points.h"
 #include "vcpu/state.h"
 
 #define SPARE_NS 10000000000ull /* in case this machine is slower */
@@ -36,12 +39,19 @@ static int differs(struct dwc_engine *e, uint32_t part)
 	return DWC_REPLAY_DIFFERS;
 }
 
+/* Whether the last run has ended at a point. */
+static int has_met(struct dwc_replica *a)
+{
+	if (a->exit.reason == KVM_EXIT_DEBUG)
+		a->engine->points.hits |= dwc_points_in_dr6(a->engine, a->exit.info);
+	return a->engine->points.hits != 0;
+}
+
 static int run_to_exit(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	int end;
 
-	dwc_set_phase(e, DWC_PHASE_RUNNING);
 	dwc_counter_disarm(a);
 	dwc_limit_set(a, SPARE_NS + (x->ran_ns < SPARE_NS ? x->ran_ns : SPARE_NS) * SPARE_TIMES, 1);
 	dwc_inner_plan(a, x->inner_exits + 1, 0);
@@ -50,8 +60,7 @@ static int run_to_exit(struct dwc_engine *e, const struct dwc_recorded *x)
 		return DWC_REPLAY_STOP_REQUESTED;
 	if (end)
 		return end < 0 ? end : differs(e, DWC_REPLAYED_HANG);
-	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
-	return 0;
+	return has_met(a) ? DWC_REPLAY_MET : 0;
 }
 
 static int run_steps(struct dwc_engine *e, const struct dwc_recorded *x)
@@ -61,17 +70,12 @@ static int run_steps(struct dwc_engine *e, const struct dwc_recorded *x)
 
 	if (result < 0)
 		return result;
+	if (e->points.hits)
+		return DWC_REPLAY_MET;
 	if (result || e->steps.done != x->distance)
 		return differs(e, DWC_REPLAYED_STEPS);
 	dwc_replica_ends_by(a, KVM_EXIT_INTR);
-	dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 	return x->checkpoint ? dwc_replica_call(a, dwc_replica_read_state) : 0;
-}
-
-static int run_settling(struct dwc_engine *e)
-{
-	dwc_set_phase(e, DWC_PHASE_RUNNING);
-	return dwc_run_settling(e);
 }
 
 /* Compare memory, and the registers that are read at checkpoints only. */
@@ -95,7 +99,7 @@ static int compare_checkpoint(struct dwc_engine *e, const struct dwc_recorded_su
 }
 
 /* Whether the VM is where the element was ended: all that was recorded agrees. Returns -errno, 1 or 0. */
-static int is_there(struct dwc_engine *e, const struct dwc_recorded *x)
+int dwc_repeat_is_there(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	int err;
@@ -117,14 +121,18 @@ static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 
 	for (uint32_t hits = 0; hits < MOST_HITS; hits++) {
 		if (dwc_linear_rip(&a->state) == x->rip) {
-			if ((there = is_there(e, x)))
+			if ((there = dwc_repeat_is_there(e, x)))
 				return there < 0 ? there : 0;
+			if (e->points.hits)
+				return DWC_REPLAY_MET;
 			dwc_resume_past(a);
 		}
 		if ((end = dwc_replica_run(a, SPARE_NS)) < 0)
 			return end;
 		if (end == DWC_RUN_STOP_REQUESTED)
 			return DWC_REPLAY_STOP_REQUESTED;
+		if (!end && has_met(a) && dwc_linear_rip(&a->state) != x->rip)
+			return DWC_REPLAY_MET;
 		if (end || !dwc_at_breakpoint(a))
 			return differs(e, end == DWC_RUN_EXIT ? DWC_REPLAYED_EXIT : DWC_REPLAYED_REGISTERS);
 	}
@@ -151,45 +159,77 @@ static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
 		return DWC_REPLAY_STOP_REQUESTED;
 	if (end < 0)
 		return end;
+	if (end == DWC_RUN_EXIT && has_met(a))
+		return DWC_REPLAY_MET;
 	return end == DWC_RUN_COUNTER ? 0 : differs(e, DWC_REPLAYED_EXIT);
 }
 
-/* An element that the VMM has ended: run to a little before, and then to where it ended. In a loop in which the guest waits every turn is
- * the same, and the first one will do. */
+/* An element that the VMM has ended: run to where it ended from here, which is not behind that. In a loop in which the guest waits every
+ * turn is the same, and the first one will do. */
 static int run_to_point(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	int err, result;
 
-	dwc_set_phase(e, DWC_PHASE_RUNNING);
-	if ((result = run_near(e, x)))
-		return result;
 	if ((err = dwc_set_breakpoint(a, x->rip)))
 		return err;
-	if (e->config.counting && x->distance)
-		dwc_counter_extend(a, FAR);
-	else
-		dwc_counter_disarm(a);
 	result = chase(e, x);
 	dwc_counter_disarm(a);
 	err = dwc_set_breakpoint(a, 0);
-	if (!err && !result)
-		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
 	return err ? err : result;
 }
 
-static int run_to_end(struct dwc_engine *e, const struct dwc_recorded *x)
+/* The same from its start. */
+static int run_near_and_to_point(struct dwc_engine *e, const struct dwc_recorded *x)
+{
+	int result = run_near(e, x);
+
+	if (result)
+		return result;
+	if (e->config.counting && x->distance)
+		dwc_counter_extend(&e->replicas[0], FAR);
+	else
+		dwc_counter_disarm(&e->replicas[0]);
+	return run_to_point(e, x);
+}
+
+static int run_as_it_ended(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	switch (x->ended) {
 	case DWC_ENDED_BY_STEPS:
 		return run_steps(e, x);
 	case DWC_ENDED_SETTLED:
-		return run_settling(e);
+		return dwc_run_settling(e);
 	case DWC_ENDED_AT_POINT:
-		return run_to_point(e, x);
+		return run_near_and_to_point(e, x);
 	default:
 		return run_to_exit(e, x);
 	}
+}
+
+static int run_to_end(struct dwc_engine *e, const struct dwc_recorded *x)
+{
+	int err, result;
+
+	dwc_set_phase(e, DWC_PHASE_RUNNING);
+	if ((err = dwc_stops_arm(e, 1)))
+		return err;
+	result = run_as_it_ended(e, x);
+	if ((err = dwc_stops_arm(e, 0)))
+		return err;
+	if (!result && e->phase == DWC_PHASE_RUNNING)
+		dwc_set_phase(e, DWC_PHASE_BOTH_ENDED);
+	return result;
+}
+
+/* From where a move within it has led (within.c), to a point or to its end. */
+int dwc_repeat_rest(struct dwc_engine *e, const struct dwc_recorded *x)
+{
+	if (x->ended != DWC_ENDED_AT_POINT)
+		return run_to_exit(e, x);
+	dwc_counter_disarm(&e->replicas[0]);
+	dwc_inner_plan(&e->replicas[0], DWC_NO_LIMIT, 0);
+	return run_to_point(e, x);
 }
 
 /* Compare what the recording has of the element's end. */
@@ -224,6 +264,18 @@ static int goes_back(struct dwc_engine *e, enum dwc_phase to)
 	return result < 0 ? result : !result;
 }
 
+/* It meets a point: who asked for it goes there by moves within it. */
+static int back_to_start(struct dwc_engine *e)
+{
+	int result;
+
+	dwc_set_phase(e, DWC_PHASE_DISCARDED);
+	result = dwc_engine_rollback(e, 0, DWC_PHASE_INPUTS_CHOSEN);
+	if (result)
+		return result < 0 ? result : -EIO;
+	return DWC_REPLAY_MET;
+}
+
 /* Run an element again, whose inputs are chosen. Returns an enum dwc_replay_result or -errno. 0: it has ended as it was recorded. */
 int dwc_repeat_element(struct dwc_engine *e, const struct dwc_recorded *x)
 {
@@ -234,7 +286,11 @@ int dwc_repeat_element(struct dwc_engine *e, const struct dwc_recorded *x)
 		e->replay.differs = 0;
 		if (!(result = run_to_end(e, x)))
 			result = compare(e, x);
+		if (!result && dwc_stops_changed(e))
+			result = DWC_REPLAY_MET;
 		e->replay.tick_since |= e->replicas[0].tick_crossed;
+		if (result == DWC_REPLAY_MET)
+			return back_to_start(e);
 		if (result != DWC_REPLAY_DIFFERS)
 			return result;
 	} while ((again = goes_back(e, DWC_PHASE_INPUTS_CHOSEN)) > 0);

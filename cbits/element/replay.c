@@ -13,6 +13,8 @@
 #include "element/between.h"
 #include "element/commit.h"
 #include "element/repeat.h"
+#include "element/rollback.h"
+#include "element/stops.h"
 #include "engine.h"
 #include "memory/dma.h"
 #include "phase.h"
@@ -74,6 +76,13 @@ static int commit(struct dwc_engine *e, const struct dwc_recorded *x)
 	return 0;
 }
 
+static int finish(struct dwc_engine *e, const struct dwc_recorded *x)
+{
+	int result = dwc_repeat_element(e, x);
+
+	return result ? result : commit(e, x);
+}
+
 static int replay_element(struct dwc_engine *e, const struct dwc_recorded *x, uint64_t last)
 {
 	int result;
@@ -82,9 +91,9 @@ static int replay_element(struct dwc_engine *e, const struct dwc_recorded *x, ui
 		return DWC_REPLAY_MALFORMED;
 	if ((result = begin(e, x)))
 		return result;
-	if (x->number + 1 == e->replay.wanted)
+	if (x->number + 1 == e->replay.wanted || dwc_stands_at_point(e))
 		return DWC_REPLAY_AT_START;
-	if ((result = dwc_repeat_element(e, x)) || (result = commit(e, x)))
+	if ((result = finish(e, x)))
 		return result;
 	return e->stats.committed == last ? DWC_REPLAY_REACHED : DWC_REPLAY_WANTS_MORE;
 }
@@ -126,6 +135,21 @@ static int replay_record(struct dwc_engine *e, const struct dwc_record_head *hea
 	default:
 		return DWC_REPLAY_MALFORMED;
 	}
+}
+
+/* Run the element on whose way the VM is (AT_START, MET, within.c) from its start to its end, past all points. Returns an enum
+ * dwc_replay_result or -errno. */
+int dwc_replay_finish(struct dwc_engine *e)
+{
+	uint32_t points = e->points.count;
+	int result = dwc_engine_rollback(e, 0, DWC_PHASE_INPUTS_CHOSEN);
+
+	if (result)
+		return result < 0 ? result : -EIO;
+	e->points.count = e->points.hits = 0;
+	result = finish(e, &e->replay.expected);
+	e->points.count = points;
+	return result;
 }
 
 /* Replay records, which are aligned to DWC_RECORD_ALIGN, until `last` elements are committed (0: all of them). `used`: how many bytes were

@@ -28,9 +28,12 @@ struct dwc_replay {
 	int begun;                    /* an element was replayed: from now on their numbers are consecutive */
 	uint64_t wanted;              /* stop at the start of this element, counted from 1; 0: of none */
 	uint64_t chain;
+	int moves;                    /* single steps are moves within an element (within.c) */
+	int stops, resumes;           /* debug registers stop the guest at the points; RFLAGS.RF leads on from one */
 	struct dwc_recorded expected; /* the last element that was replayed, or that differs */
 };
 
 int dwc_replay(struct dwc_engine *e, const uint8_t *bytes, uint64_t length, uint64_t last, uint64_t *used);
+int dwc_replay_finish(struct dwc_engine *e);
 
 #endif

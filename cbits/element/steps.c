@@ -80,13 +80,24 @@ static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 			dwc_insn_at(r, dwc_linear_rip(&r->state), &insn);
 			if (must_stop(&insn))
 				return after_sti ? DWC_STEPS_DISCARDED : DWC_STEPS_DONE;
-			after_sti = insn.kind == DWC_INSN_STI;
+			after_sti = insn.kind == DWC_INSN_STI && !r->engine->replay.moves; /* moves end no element */
 		}
 		if ((went = step(r)) <= 0)
 			return went < 0 ? went : DWC_STEPS_DISCARDED;
 		met = r->engine->points.count && meets_points(r);
 	}
 	return DWC_STEPS_DONE;
+}
+
+/* In a replay the element has an end already. */
+static uint32_t inner_limit(const struct dwc_replica *r)
+{
+	const struct dwc_replay *replay = &r->engine->replay;
+
+	if (r->engine->config.strategy != DWC_REPLAY)
+		return DWC_NO_LIMIT;
+	/* an exit can hide the debug exception of its step: so moves stop there. Recorded steps were counted with that */
+	return (replay->moves && replay->expected.ended != DWC_ENDED_BY_STEPS ? r->inner.count : replay->expected.inner_exits) + 1;
 }
 
 static int job_step_until(struct dwc_replica *r)
@@ -96,8 +107,7 @@ static int job_step_until(struct dwc_replica *r)
 	dwc_counter_disarm(r);
 	if ((err = dwc_replica_feed_once(r)))
 		return err;
-	/* in a replay the element has an end already */
-	dwc_inner_plan(r, r->engine->config.strategy == DWC_REPLAY ? r->engine->replay.expected.inner_exits + 1 : DWC_NO_LIMIT, 0);
+	dwc_inner_plan(r, inner_limit(r), 0);
 	dwc_state_get_synced(r, &r->state); /* the inputs can have set registers, and that can be all of the element */
 	r->started_ns = r->ended_ns = dwc_now_ns();
 	r->run->request_interrupt_window = 0;
@@ -119,7 +129,8 @@ int dwc_step_until(struct dwc_engine *e, int replica, uint64_t limit, int to_int
 
 	DWC_ASSERT(e, e->replicas[replica].stage <= DWC_STAGE_HAS_INPUTS);
 	e->steps = (struct dwc_steps){ .limit = limit, .to_interruptible = to_interruptible };
-	if (e->inputs.vector >= 0) /* delivering the interrupt would push TF with the interrupted RFLAGS */
+	/* delivering the interrupt would push TF with the interrupted RFLAGS; behind a move of a replay it has been delivered */
+	if (e->inputs.vector >= 0 && !(e->replay.moves && e->replicas[replica].stage == DWC_STAGE_HAS_INPUTS))
 		return DWC_STEPS_DISCARDED;
 	e->slice.counts_void = 1;
 	before = dwc_enter(&e->replicas[0], DWC_AT_STEPS);

@@ -14,10 +14,11 @@
 #define DR7_KIND(n) (16 + 4 * (n))
 #define DR7_LENGTH(n) (18 + 4 * (n))
 
-/* The first debug register of them. Alignment uses DR0 where a progress counter ends elements (align.c). */
+/* The first debug register of them. Alignment uses DR0 where a progress counter ends elements (align.c), and a replay does in an element that
+ * the VMM has ended. */
 static unsigned first_register(const struct dwc_engine *e)
 {
-	return e->config.counting ? 1 : 0;
+	return e->config.strategy == DWC_REPLAY ? e->replay.expected.ended == DWC_ENDED_AT_POINT : e->config.counting != 0;
 }
 
 /* How many debug registers have. */

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from dwcvmm.core._binding import ffi, lib
+from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.engine import Core
 from dwcvmm.core.failure import check
 from dwcvmm.core.state import State
 
+REGISTERS = int(lib.DWC_DEBUG_REGISTERS)
 MOST_POINTS = int(lib.DWC_MOST_POINTS)  # that single steps look for
 
 
@@ -39,10 +40,15 @@ def set_points(core: Core, points: Sequence[Point], in_hardware: bool) -> None:
     """Let elements end where one of them is met, once the checkpoint is the last committed state. `in_hardware`: by
     debug registers, for which all have to fit; else only single steps find them, and they find no reads.
     """
+    check("KVM_SET_GUEST_DEBUG", lib.dwc_points_set(core._c, in_c(points), len(points), in_hardware))
+
+
+def in_c(points: Sequence[Point]) -> CData:
+    """As an array for calls of C."""
     made = ffi.new("struct dwc_point[]", max(1, len(points)))
     for place, point in zip(made, points, strict=False):
         place.linear, place.kind, place.bytes = point.linear, point.kind, point.size
-    check("KVM_SET_GUEST_DEBUG", lib.dwc_points_set(core._c, made, len(points), in_hardware))
+    return made
 
 
 def look_for_points(core: Core) -> None:

@@ -133,7 +133,19 @@ class Replayed(IntEnum):
     MALFORMED = lib.DWC_REPLAY_MALFORMED  # no recording, or a damaged one
     STOP_REQUESTED = lib.DWC_REPLAY_STOP_REQUESTED
     ENDED = lib.DWC_REPLAY_ENDED  # the recording is over
-    AT_START = lib.DWC_REPLAY_AT_START  # of the element that is wanted, whose inputs are chosen
+    AT_START = lib.DWC_REPLAY_AT_START  # of the element that is wanted, or that begins at a point
+    MET = lib.DWC_REPLAY_MET  # the same: it meets a point when it runs
+
+
+class Within(IntEnum):
+    """The result of a move within a recorded element (cbits/status.h)."""
+
+    DONE = lib.DWC_WITHIN_DONE
+    MET = lib.DWC_WITHIN_MET  # a point
+    OVER = lib.DWC_WITHIN_OVER  # the element's end has come first
+    AT_EXIT = lib.DWC_WITHIN_AT_EXIT  # the next inner exit has
+    STUCK = lib.DWC_WITHIN_STUCK  # the next instruction cannot be stepped; the VM's state is undefined
+    STOP_REQUESTED = lib.DWC_WITHIN_STOP_REQUESTED
 
 
 class Part(IntFlag):

@@ -59,6 +59,9 @@ class Expected(NamedTuple):
     guest_ns: int  # the guest clock at its start
     rip: int  # linear, at its end
     instructions: int | None  # that it had, about; None: it was ended by an exit
+    inner_exits: int
+    by_steps: bool  # it was ended by so many single steps
+    settles: bool  # it is the rest of an instruction, and has none of its own
 
 
 def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:
@@ -71,8 +74,8 @@ def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:
 
 
 def stop_at_start_of(core: Core, element: int) -> None:
-    """Let a replay stop when the inputs of this element are chosen, and before it runs. Then it is single-stepped and
-    rolled back as often as wanted.
+    """Let a replay stop when the inputs of this element are chosen, and before it runs (0: of none). Then moves within
+    it are made (dwcvmm/core/within.py), and rolled back, as often as wanted.
     """
     core._c.replay.wanted = element
 
@@ -86,8 +89,17 @@ def registers_sum(core: Core) -> int:
 
 def expected(core: Core) -> Expected:
     of = core._c.replay.expected
-    length = int(of.distance) if of.ended in (lib.DWC_ENDED_BY_STEPS, lib.DWC_ENDED_AT_POINT) else None
-    return Expected(int(of.number) + 1, int(of.guest_ns), int(of.rip), length)
+    ended = int(of.ended)
+    length = int(of.distance) if ended in (lib.DWC_ENDED_BY_STEPS, lib.DWC_ENDED_AT_POINT) else None
+    return Expected(
+        int(of.number) + 1,
+        int(of.guest_ns),
+        int(of.rip),
+        length,
+        int(of.inner_exits),
+        ended == lib.DWC_ENDED_BY_STEPS,
+        ended == lib.DWC_ENDED_SETTLED,
+    )
 
 
 def differing_parts(core: Core) -> Part:

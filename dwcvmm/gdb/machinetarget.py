@@ -15,8 +15,9 @@ from dwcvmm.gdb.registers import AVX, Registers
 from dwcvmm.gdb.target import INTERRUPTED, TRAPPED, Ended, EndedError, Stop, TargetError, Way
 from dwcvmm.guest.memory import GuestMemoryError
 from dwcvmm.machine import Machine
-from dwcvmm.pc.debugger import Abilities, Debugger
+from dwcvmm.pc.debugger import Debugger
 from dwcvmm.pc.observer import Observer
+from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.xsave import components

@@ -12,7 +12,7 @@ from dwcvmm.gdb.place import listen, parse_place
 from dwcvmm.gdb.server import Server
 from dwcvmm.kvm.system import System
 from dwcvmm.machine import Machine
-from dwcvmm.pc.debugger import Abilities
+from dwcvmm.pc.passing import Abilities
 
 
 def serve_gdb(

@@ -4,39 +4,22 @@ points at which the guest stops, and steps. All of it belongs on the machine's t
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dwcvmm.core import debugging, saving
 from dwcvmm.core.debugging import Point, PointKind
-from dwcvmm.core.enums import LONGEST_INSTRUCTION, PAGE, InsnKind
+from dwcvmm.core.enums import LONGEST_INSTRUCTION, PAGE
 from dwcvmm.core.insn import decode
 from dwcvmm.core.state import ALL_64_BITS, State
 from dwcvmm.element.engine import Stop
-from dwcvmm.element.entrypoints import handler
-from dwcvmm.element.postmortem import instructions
 from dwcvmm.errors import ConfigError, MachineStateError
+from dwcvmm.pc.passing import NOT_STEPPED, Abilities, return_address, targets_of
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.saving import with_code
 
-# exceptions that most often end an instruction before its end: page fault, general protection, invalid opcode
-FAULTS = (14, 13, 6)
-INT3, DEBUG, INTO = 3, 1, 4
-LSTAR, SYSENTER_EIP = 0xC0000082, 0x176
-NOT_STEPPED = (InsnKind.LOAD_SS, InsnKind.INT, InsnKind.ICEBP, InsnKind.HLT, InsnKind.SYSCALL)
-IRETQ, RETURN, RING = b"\x48\xcf", struct.Struct("<QQ"), 3  # what it takes from the stack; a selector's ring
 STEPS_AT_ONCE = 64
 PASS_ELEMENTS = 64  # that an instruction may need: a long string of port I/O has many exits
-
-
-@dataclass(frozen=True)
-class Abilities:
-    """What debug registers stop on this host (dwcvmm/element/hostprobe.py)."""
-
-    execute: bool = True
-    access: bool = True
 
 
 class Debugger:
@@ -102,17 +85,11 @@ class Debugger:
         return not self._fit(self.points)
 
     def _fit(self, points: Sequence[Point]) -> bool:
-        able = {PointKind.EXECUTE: self._abilities.execute}
-        return len(points) <= debugging.most_in_hardware(self._core) and all(
-            able.get(point.kind, self._abilities.access) for point in points
-        )
+        return self._abilities.find(points, debugging.most_in_hardware(self._core))
 
     def check(self, point: Point) -> None:
         """Raises ConfigError if a point like this cannot be found here."""
-        if point.kind is PointKind.ACCESS and not self._fit([point]):
-            raise ConfigError("debug registers of this host's guests do not stop at reads of memory")
-        if len(self.points) >= debugging.MOST_POINTS:
-            raise ConfigError(f"at most {debugging.MOST_POINTS} breakpoints and watchpoints")
+        self._abilities.check(point, self.points)
 
     def _arm(self, points: Sequence[Point]) -> None:
         debugging.set_points(self._core, points, self._fit(points))
@@ -199,27 +176,15 @@ class Debugger:
 
     def _needs_passing(self) -> bool:
         state = saving.settled_state(self._core)
-        if decode(self._code(state), state.code_bits).kind in NOT_STEPPED:
+        if decode(self._read(state.linear_rip, LONGEST_INSTRUCTION), state.code_bits).kind in NOT_STEPPED:
             return True
-        return self._abilities.execute and self._return_address(state) is not None
-
-    def _return_address(self, state: State) -> int | None:
-        """Where an IRET within ring 0 of long mode leads: a single step of it can be two (KVM's emulator, 6.18)."""
-        code = self._code(state)
-        if not state.sregs.cs.l or state.sregs.ss.dpl or code[:2] != IRETQ:
-            return None
-        frame = self._read(state.rsp, RETURN.size)
-        to, selector = RETURN.unpack(frame) if len(frame) == RETURN.size else (None, RING)
-        return None if selector & RING else to
-
-    def _code(self, state: State) -> bytes:
-        return self._read(state.linear_rip, LONGEST_INSTRUCTION)
+        return self._abilities.execute and return_address(state, self._read) is not None
 
     def _pass_instruction(self) -> None:
         """Let the guest run over an instruction that cannot be stepped: to its exit, or to where it leads."""
         before, wanted = self.state().linear_rip, self._armed
         watched = [self._read(point.linear, point.size) for point in wanted]
-        targets = self._targets() if self._abilities.execute else []
+        targets = targets_of(self.state(), self._read) if self._abilities.execute else []
         self._arm([Point(PointKind.EXECUTE, to) for to in targets[: debugging.most_in_hardware(self._core)]])
         for _ in range(PASS_ELEMENTS):
             if self._run_element() is Stop.BREAKPOINT or self.state().linear_rip != before:
@@ -248,25 +213,3 @@ class Debugger:
 
     def _settle(self) -> None:
         self._pc.settle()
-
-    def _targets(self) -> list[int]:
-        """Where the next instruction can lead: the one after it, and handlers. The most likely come first."""
-        state = self.state()
-        if to := self._return_address(state):
-            return [to]
-        code, linear = self._code(state), state.linear_rip
-        insn = decode(code, state.code_bits)
-        after = [address for address, _, _ in instructions(code, linear, state.code_bits, 3)][1:]
-        if insn.kind is InsnKind.LOAD_SS:  # the instruction after it stops for no breakpoint
-            return after[::-1]
-        vectors: Sequence[int] = FAULTS
-        if insn.kind is InsnKind.INT:
-            vectors = [{0xCC: INT3, 0xCE: INTO}.get(code[insn.prefixes], code[insn.prefixes + 1])]
-        elif insn.kind is InsnKind.ICEBP:
-            vectors = [DEBUG]
-        found = [handler(state, vector, self._read) for vector in vectors]
-        if insn.kind is InsnKind.SYSCALL:
-            values = state.msrs.values()
-            found = [values.get(LSTAR), values.get(SYSENTER_EIP), *found]
-        # an instruction that has been tried by a step, and has led elsewhere, mostly has raised an exception
-        return [address for address in (*after[:1], *found) if address]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from dwcvmm.saved.recordingfolder import RecordingReader
 from dwcvmm.saved.recordingform import HostForm
 
 NOTHING = Part(0)
-KEEP_EVERY = 256  # elements
+KEEP_EVERY, AT_ONCE = 256, 64  # elements
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,35 @@ class Replayer:
         if self._keep_bytes:
             self._keep()
 
-    def run(self, last: int = 0) -> Verdict:
+    def run(self, last: int = 0, between: Callable[[], None] = lambda: None) -> Verdict:
         """Go on until `last` elements are committed in all, to the end of the recording (0), or to what differs. If
-        more are committed already it goes back. Raises MachineStateError if it cannot.
+        more are committed already it goes back. Raises MachineStateError if it cannot. `between`: called now and then,
+        between two elements.
         """
         if last and (last < self.core.committed or self.core.phase is not Phase.BETWEEN):
             self._go_back(last)
         result = Replayed.REACHED
         while result is Replayed.REACHED and (not last or self.core.committed < last):
+            between()
             result = self._replay(self._next_stop(last))
             if self._snapshot_is_due() and past.can_keep(self.core):
                 self._keep()
         return self._verdict(result)
+
+    def go_to_start_of(self, element: int, between: Callable[[], None]) -> Verdict:
+        """Forwards or backwards, up to the inputs of an element: AT_START, or how the recording ends before it."""
+        if element <= self.core.committed or self.core.phase is not Phase.BETWEEN:
+            self._go_back(element - 1)
+        recording.stop_at_start_of(self.core, element)
+        try:
+            return self.run(0, between)
+        finally:
+            recording.stop_at_start_of(self.core, 0)
+
+    def go_back_before(self, element: int) -> int:
+        """To the last snapshot before this element. Returns how many elements are committed there."""
+        self._go_back(element - 1)
+        return self.core.committed
 
     def _replay(self, last: int) -> Replayed:
         result = Replayed.WANTS_MORE
@@ -161,10 +178,10 @@ class Replayer:
         return bool(self._used_at) and self.core.committed >= past.elements(self.core)[-1] + self._keep_every
 
     def _next_stop(self, last: int) -> int:
-        """Up to which element to go at once: to the next snapshot, or from then on to the next checkpoint."""
-        if not self._used_at:
-            return last
-        stop = max(past.elements(self.core)[-1] + self._keep_every, self.core.committed + 1)
+        """Up to which element to go at once: not far, and from where a snapshot is due, to the next checkpoint."""
+        stop = self.core.committed + (1 if self._snapshot_is_due() else AT_ONCE)
+        if self._used_at and not self._snapshot_is_due():
+            stop = min(stop, past.elements(self.core)[-1] + self._keep_every)
         return min(stop, last) if last else stop
 
     def _keep(self) -> None:
@@ -179,14 +196,14 @@ class Replayer:
         past.keep(self.core)
         self._used_at.append(self._used)
 
-    def _go_back(self, element: int) -> None:
-        """To the last snapshot that is not behind this element."""
+    def _go_back(self, elements: int) -> None:
+        """To the last snapshot at which no more elements were committed."""
         if not self._used_at:
             raise MachineStateError("this replay keeps no snapshots to which it could go back")
         if past.is_lost(self.core):
             raise MachineStateError("this replay cannot go back: there was no memory for its snapshots")
         kept = past.elements(self.core)
-        number = max(number for number, committed in enumerate(kept) if not number or committed <= element)
+        number = max(number for number, committed in enumerate(kept) if not number or committed <= elements)
         if self.core.phase is Phase.ROLLING_BACK or past.go_back(self.core, number) is not Rollback.DONE:
             raise MachineStateError("the replay cannot go back: its state is undefined")
         del self._used_at[number + 1 :]

@@ -15,7 +15,8 @@ from dwcvmm.element.hostprobe import Abilities as HostAbilities
 from dwcvmm.errors import ConfigError, KvmError, MachineStateError
 from dwcvmm.faults.model import parse
 from dwcvmm.kvm.system import System
-from dwcvmm.pc.debugger import Abilities, Debugger
+from dwcvmm.pc.debugger import Debugger
+from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.result import Outcome
 
 STRATEGIES = list(Strategy)

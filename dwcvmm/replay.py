@@ -9,9 +9,12 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Self, TypeVar
 
+from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.machinethread import MachineThread
+from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.stepped import Comparison, Stepped
+from dwcvmm.pc.walk import Walk
 from dwcvmm.saved.form import GuestForm
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, duration_ns
 
@@ -38,6 +41,9 @@ class Replay:
     ) -> None:
         self._replayer, self._thread = Replayer(Path(path), keep_bytes), MachineThread()
         self._before, self._started = before, False
+        self._between: Callable[[], None] = lambda: None
+        self._after: Callable[[], None] = lambda: None
+        self.stopping = False  # `stop` was called
         self._finalizer = weakref.finalize(self, _shut, self._replayer, self._thread)
 
     def __enter__(self) -> Self:
@@ -96,7 +102,10 @@ class Replay:
 
     def _run(self, last: int) -> Verdict:
         self._start()
-        return self._replayer.run(last)
+        try:
+            return self._replayer.run(last, self._between)
+        finally:
+            self._after()
 
     def _start(self) -> None:
         if not self._started:
@@ -105,8 +114,24 @@ class Replay:
             if self._before:
                 self._before()
 
+    def attend(self, between: Callable[[], None], after: Callable[[], None]) -> None:
+        """Before it runs: have functions called on the VM's thread, now and then between two elements of a run, and
+        after each run. The first may use `walk`.
+        """
+        self._between, self._after = between, after
+
+    def walk(self, abilities: Abilities, interrupted: Callable[[], bool]) -> Walk:
+        """What goes from instruction to instruction, from where the replay stands."""
+        return Walk(self._replayer, abilities, interrupted)
+
+    @property
+    def cpuid(self) -> list[CpuidEntry]:
+        """What the guest is shown."""
+        return self._replayer.replicas.cpuid
+
     def stop(self) -> None:
         """From any thread: end the replay within the current element."""
+        self.stopping = True
         self._replayer.core.request_stop()
 
     def registers(self) -> Mapping[str, int]:

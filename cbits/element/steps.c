@@ -92,12 +92,12 @@ static int step_on(struct dwc_replica *r, struct dwc_steps *s)
 /* In a replay the element has an end already. */
 static uint32_t inner_limit(const struct dwc_replica *r)
 {
-	const struct dwc_replay *replay = &r->engine->replay;
+	const struct dwc_engine *e = r->engine;
 
-	if (r->engine->config.strategy != DWC_REPLAY)
+	if (e->config.strategy != DWC_REPLAY)
 		return DWC_NO_LIMIT;
 	/* an exit can hide the debug exception of its step: so moves stop there. Recorded steps were counted with that */
-	return (replay->moves && replay->expected.ended != DWC_ENDED_BY_STEPS ? r->inner.count : replay->expected.inner_exits) + 1;
+	return (e->replay.moves && e->replay.expected.ended != DWC_ENDED_BY_STEPS ? r->inner.count : e->replay.expected.inner_exits) + 1;
 }
 
 static int job_step_until(struct dwc_replica *r)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from dwcvmm.cli.units import DAY, MS, CpuPair, Duration
+from dwcvmm.cli.servers import serve_replay
+from dwcvmm.cli.units import DAY, MS, CpuPair, Duration, GdbText
 from dwcvmm.core.enums import Part, Replayed
 from dwcvmm.element.postmortem import disassembler
 from dwcvmm.errors import ExitCode
+from dwcvmm.gdb.place import Place, listen
 from dwcvmm.pc.replay import Verdict
 from dwcvmm.pc.stepped import Comparison
 from dwcvmm.progressline import progress
-from dwcvmm.replay import Replay
+from dwcvmm.replay import KEEP_BYTES, Replay
 from dwcvmm.sandbox import Sandbox
 from dwcvmm.streams import say
 
@@ -44,12 +47,14 @@ NAMES = {
 @click.option("--to", "last", type=click.IntRange(1), help="Stop after this element.")
 @click.option("--steps", type=click.IntRange(1), help="Execute this element twice by single steps, and compare.")
 @click.option("--cpus", type=CpuPair(), help="Two CPUs for --steps, as in 2,3. Default: the first and the last.")
+@click.option("--gdb", type=GdbText(), help="Let gdb connect, at unix:PATH or 127.0.0.1:PORT, forwards and backwards.")
+@click.option("--gdb-wait", is_flag=True, help="With --gdb: the replay does not start before gdb lets it go on.")
 @click.option("--timeout", type=Duration(MS, DAY, bare="s"), help="Give up after this time (seconds without a unit).")
 @click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
 def replay(
-    directory: Path, last: int | None, steps: int | None, cpus: tuple[int, int] | None, timeout: int | None,
-    no_sandbox: bool, quiet: bool,
+    directory: Path, last: int | None, steps: int | None, cpus: tuple[int, int] | None, gdb: Place | None,
+    gdb_wait: bool, timeout: int | None, no_sandbox: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Run what was recorded in DIRECTORY (run --record) once more, and compare each element with the recording.
 
@@ -58,18 +63,29 @@ def replay(
 
     With --steps, an element is executed twice, instruction by instruction, on two CPUs: the first instruction behind
     which registers differ is named.
+
+    With --gdb, a debugger goes through the recording in both directions (docs/gdb.md).
     """
     if last and steps:
         raise click.UsageError("either --to or --steps")
     if cpus and not steps:
         raise click.UsageError("--cpus is for --steps")
-    sandbox = None if no_sandbox else Sandbox()
+    if gdb and steps:
+        raise click.UsageError("either --gdb or --steps")
+    if gdb_wait and not gdb:
+        raise click.UsageError("--gdb-wait needs --gdb, where gdb connects to")
+    listening = listen(gdb) if gdb else None
+    sandbox = None if no_sandbox else Sandbox([listening.fileno()] if listening else ())
     disassembler()
-    with Replay(directory, sandbox.enter if sandbox else None, keep_bytes=0) as run:
+    keep_bytes = KEEP_BYTES if gdb else 0
+    with ExitStack() as stack:
+        run = stack.enter_context(Replay(directory, sandbox.enter if sandbox else None, keep_bytes))
         if not quiet:
             say(f"replaying    {run.guest.kernel}, recorded under {run.strategy}")
         if steps:
             return tell_steps(run.compare_steps(steps, cpus), quiet)
+        if listening:
+            stack.callback(serve_replay(run, listening, gdb_wait).close)
         began = time.monotonic()
         with progress(lambda: f"{run.elements} elements, {run.guest_ns / 1e9:.1f} s of the guest's clock"):
             verdict = run.run(last, f"{timeout}ns" if timeout else None)

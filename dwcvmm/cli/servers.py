@@ -16,6 +16,7 @@ from dwcvmm.gdb.server import Server as GdbServer
 from dwcvmm.gdb.serving import serve_gdb
 from dwcvmm.machine import Machine
 from dwcvmm.pc.result import Outcome
+from dwcvmm.replay import Replay
 from dwcvmm.results import reportfile
 from dwcvmm.socketfile import SocketFile
 from dwcvmm.streams import say
@@ -51,5 +52,16 @@ def serve_debugger(
     """Let gdb connect from now on; stderr says where, as the port may be any."""
     save, dump = saver.save if saver else None, dumper.save if dumper else None
     server = serve_gdb(machine, listening, wait, save, dump, lambda: end(machine, Outcome.INTERRUPTED))
+    say_where(listening)
+    return server
+
+
+def say_where(listening: socket) -> None:
     say(f"gdb          target remote {address_of(listening)}")
+
+
+def serve_replay(replay: Replay, listening: socket, wait: bool) -> GdbServer:
+    """The same for a replay."""
+    server = serve_gdb(replay, listening, wait)
+    say_where(listening)
     return server

@@ -140,6 +140,8 @@ class Conversation:
         reason = ""
         if stop.at_start:
             reason = "replaylog:begin;"
+        elif stop.at_end:
+            reason = "replaylog:end;"
         elif stop.point and stop.point.kind in WATCHES:
             reason = f"{WATCHES[stop.point.kind]}:{stop.point.linear:x};"
         elif stop.point:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
 from dwcvmm.core.debugging import Point
-from dwcvmm.errors import ConfigError, DwcVmmError, MachineStateError
-from dwcvmm.gdb.monitor import Monitor
+from dwcvmm.errors import ConfigError, DwcVmmError
+from dwcvmm.gdb.jobs import LOOK_S, wait_for
+from dwcvmm.gdb.monitor import Monitor, of_machine
+from dwcvmm.gdb.points import Points
 from dwcvmm.gdb.registers import AVX, Registers
-from dwcvmm.gdb.target import INTERRUPTED, TRAPPED, Ended, EndedError, Stop, TargetError, Way
-from dwcvmm.guest.memory import GuestMemoryError
+from dwcvmm.gdb.target import Ended, EndedError, Stop, TargetError, Way
 from dwcvmm.machine import Machine
 from dwcvmm.pc.debugger import Debugger
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.result import Outcome, Result
-from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.xsave import components
 
 T = TypeVar("T")
 LOOK_AGAIN_S = 0.001
-LOOK_S = 0.05  # between two looks whether the server is to end, while the machine is waited for
 SEARCH_S = 0.02  # for which single steps look for a point, before others get their turn
 BY_STEPS = (
     "The debug registers of this host's guests do not stop at all of these breakpoints and watchpoints. "
@@ -51,9 +48,9 @@ class MachineTarget(Observer):
         self.kill_by: Callable[[], None] = machine.stop
         self._machine = machine
         self._debugger = Debugger(machine.pc, abilities)
-        self._monitor = Monitor(machine, self._do, save, dump)
+        self._monitor = Monitor(of_machine(machine, self._do, save, dump))
         self._components = components(machine.pc.replicas.cpuid)
-        self._software: set[int] = set()  # addresses of software breakpoints
+        self._points = Points(self._debugger.points, self._debugger.check)
         self._ours = False  # the guest stands since we wanted it to
         self._goes = self._stopped = self._searches = self._interrupted = self._said_by_steps = False
         self._ended: Ended | None = None
@@ -88,22 +85,7 @@ class MachineTarget(Observer):
 
     def _do(self, job: Callable[[], T]) -> T:
         """Between two elements. Raises as Target's methods do."""
-        try:
-            return self._wait(self._machine.between(job))
-        except MachineStateError as error:
-            raise EndedError(str(error)) if self._machine.outcome else TargetError(str(error)) from error
-        except (TargetError, EndedError):
-            raise
-        except (ConfigError, GuestMemoryError, SaveError) as error:
-            raise TargetError(str(error)) from error
-
-    def _wait(self, done: Future[T]) -> T:
-        while True:
-            try:
-                return done.result(LOOK_S)
-            except FutureTimeout:
-                if self.closing():
-                    raise EndedError("the run is over") from None
+        return wait_for(self._machine.between(job), self.closing, lambda: bool(self._machine.outcome))
 
     def attach(self) -> None:
         self._ours = not self._machine.paused or self._ours
@@ -125,8 +107,7 @@ class MachineTarget(Observer):
 
     def release(self) -> None:
         self._searches = self._goes = False
-        self._debugger.points.clear()
-        self._software.clear()
+        self._points.clear()
         try:
             self._do(self._debugger.stand)
         except (TargetError, EndedError):
@@ -155,19 +136,10 @@ class MachineTarget(Observer):
         self._do(lambda: self._debugger.write(linear, data))
 
     def insert(self, point: Point, software: bool) -> None:
-        def put() -> None:
-            if point not in self._debugger.points:
-                self._debugger.check(point)
-                self._debugger.points.append(point)
-
-        self._do(put)
-        if software:
-            self._software.add(point.linear)
+        self._do(lambda: self._points.insert(point, software))
 
     def remove(self, point: Point) -> None:
-        if point in self._debugger.points:
-            self._debugger.points.remove(point)
-        self._software.discard(point.linear)
+        self._points.remove(point)
 
     def go(self, way: Way) -> Stop | None:
         self._interrupted = self._stopped = False
@@ -213,10 +185,7 @@ class MachineTarget(Observer):
         text = ""
         if self._debugger.by_steps and not self._said_by_steps:
             text, self._said_by_steps = BY_STEPS, True
-        if not met:
-            return Stop(INTERRUPTED if self._interrupted else TRAPPED, text=text)
-        point = next((each for each in met if each.size > 1), met[0])
-        return Stop(TRAPPED, point if point in self._debugger.points else None, point.linear in self._software, text)
+        return self._points.stop(met, self._interrupted, text)
 
     def monitor(self, words: str) -> str:
         return self._monitor.answer(words)

@@ -10,9 +10,8 @@ from contextlib import suppress
 
 from dwcvmm.errors import as_error
 from dwcvmm.gdb.conversation import Conversation
-from dwcvmm.gdb.machinetarget import MachineTarget
 from dwcvmm.gdb.packets import Event, Splitter, encode
-from dwcvmm.gdb.target import EndedError
+from dwcvmm.gdb.target import EndedError, Served
 from dwcvmm.serverthread import ServerThread, receive
 from dwcvmm.streams import say, write_all
 
@@ -22,7 +21,7 @@ ACK, AGAIN = b"+", b"-"
 class Client:
     """Who is connected. `talk`: the conversation."""
 
-    def __init__(self, connection: socket.socket, target: MachineTarget) -> None:
+    def __init__(self, connection: socket.socket, target: Served) -> None:
         self.socket, self.talk, self.splitter = connection, Conversation(target), Splitter()
         self.last = b""  # that was sent, in case it is to be sent again
         self.gone = False
@@ -33,7 +32,7 @@ class Server(ServerThread):
     has ended.
     """
 
-    def __init__(self, listening: socket.socket, target: MachineTarget) -> None:
+    def __init__(self, listening: socket.socket, target: Served) -> None:
         super().__init__(listening, "gdb", "gdb")
         self._target = target
         self._client: Client | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -33,7 +34,8 @@ class Way(Enum):
 @dataclass(frozen=True)
 class Stop:
     """The guest stands. `signal`: the reason that gdb is told; `point`: the point that it has met, and `software`: that
-    is a software breakpoint. `text`: a remark for the user. `at_start`: of a replay that cannot go back any further.
+    is a software breakpoint. `text`: a remark for the user. `at_start`, `at_end`: of a recording, beyond which its
+    replay cannot go.
     """
 
     signal: int = TRAPPED
@@ -41,6 +43,7 @@ class Stop:
     software: bool = False
     text: str = ""
     at_start: bool = False
+    at_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,12 @@ class Target(Protocol):
 
     def kill(self) -> None:
         """End the guest."""
+
+
+class Served(Target, Protocol):
+    """A target with a server. `changed`: is called, from any thread, when `why` may have an answer. `closing`: whether
+    to give up waiting for the guest.
+    """
+
+    changed: Callable[[], None]
+    closing: Callable[[], bool]

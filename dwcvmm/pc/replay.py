@@ -80,6 +80,7 @@ class Replayer:
         self._records = b""
         self._used = 0  # bytes of all records that were replayed
         self._used_at: list[int] = []  # the same at each snapshot
+        self._ended = False  # its last record was replayed
         self._started = False
 
     def _load(self, saved: SavedReader, made: ExitStack) -> None:
@@ -160,7 +161,7 @@ class Replayer:
         return self.core.committed
 
     def _replay(self, last: int) -> Replayed:
-        result = Replayed.WANTS_MORE
+        result = Replayed.ENDED if self._ended else Replayed.WANTS_MORE
         while result is Replayed.WANTS_MORE:
             result, used = recording.replay(self.core, self._records, last)
             self._records = self._records[used:]
@@ -170,6 +171,7 @@ class Replayer:
                 if not piece:
                     break
                 self._records += piece
+        self._ended = result is Replayed.ENDED
         return result
 
     # snapshots
@@ -207,7 +209,7 @@ class Replayer:
         if self.core.phase is Phase.ROLLING_BACK or past.go_back(self.core, number) is not Rollback.DONE:
             raise MachineStateError("the replay cannot go back: its state is undefined")
         del self._used_at[number + 1 :]
-        self._used = self._used_at[number]
+        self._used, self._ended = self._used_at[number], False
         self._pieces, self._records = self._reader.pieces(self._used), b""
 
     def _verdict(self, result: Replayed) -> Verdict:

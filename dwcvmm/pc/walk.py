@@ -41,8 +41,8 @@ class How(Enum):
 
 
 class Walk:
-    """`points`: at which to stop; the caller changes them. `gap`: a remark on what was left out, since it was last "".
-    `interrupted`: asked now and then.
+    """`points`: at which to stop; the caller changes them. `met`: those at which the last way has ended. `gap`: a
+    remark on what was left out, since it was last "". `interrupted`: asked now and then.
 
     Methods raise Interrupt, and MachineStateError if the replay does not come to the same place again.
     """
@@ -51,6 +51,7 @@ class Walk:
         self._replayer, self._core, self._abilities = replayer, replayer.core, abilities
         self._interrupted = interrupted
         self.points: list[Point] = []
+        self.met: list[Point] = []
         self.gap = ""
         self._end: Place | None = None  # of the recording, once it is known
         self._state: State | None = None  # where the VM stands, if it was read
@@ -60,6 +61,11 @@ class Walk:
         self._go_to(self.place)
 
     # looking
+
+    @property
+    def guest_ns(self) -> int:
+        """The guest clock at the start of the element."""
+        return self._expected(self.place.element).guest_ns if self.place != self._end else self._core.guest_ns
 
     def state(self) -> State:
         """All registers."""
@@ -194,7 +200,22 @@ class Walk:
         """Whether the instruction there is at a point, and nothing of it is done yet."""
         self._go_to(place)
         within.set_points(self._core, self.points, False)
-        return place != self._end and within.stands_at_point(self._core)
+        if place == self._end or not within.stands_at_point(self._core):
+            return False
+        linear = self.state().linear_rip
+        self.met = [each for each in self.points if (each.kind, each.linear) == (PointKind.EXECUTE, linear)]
+        return True
+
+    def _note_met(self) -> None:
+        """The last move has ended at points."""
+        hits = debugging.take_hits(self._core)
+        self.met = [point for bit, point in enumerate(self.points) if hits >> bit & 1]
+
+    def leave(self) -> None:
+        """Stand between two elements, so that the replay can go on by itself."""
+        self._arm()
+        if self._core.phase in (Phase.INPUTS_CHOSEN, Phase.START_VISITED):
+            self._finish()
 
     # by single steps
 
@@ -229,6 +250,8 @@ class Walk:
                 result, place = self._pass(place, points)
                 total += 1
         self._stands = place if result in (Within.DONE, Within.MET) else None
+        if result is Within.MET:
+            self._note_met()
         return result, place, total
 
     def _pass(self, place: Place, points: Sequence[Point]) -> tuple[Within, Place]:
@@ -295,6 +318,7 @@ class Walk:
         return self._or_stay(self._step)
 
     def _step(self) -> bool:
+        self.met = []
         before, place, met = self._registers_sum(), self.place, False
         while place != self._end and self._registers_sum() == before and not met:
             result, to, _ = self._walk(place, self.points, 1)
@@ -308,6 +332,7 @@ class Walk:
         return self._or_stay(self._go)
 
     def _go(self) -> bool:
+        self.met = []
         place = self.place
         while place != self._end:
             if found := self._next_in(place):
@@ -342,6 +367,8 @@ class Walk:
             self._leave()
             self._arm(self.points)
             result, _ = within.run(self._core)
+            if result is Within.MET:
+                self._note_met()
             if result is not Within.STUCK:
                 return place.then(Move(Kind.RUN, 1, tuple(self.points))) if result is Within.MET else None
         for anchor, _ in self._stretches(place):
@@ -358,6 +385,7 @@ class Walk:
         return self._or_stay(self._step_back)
 
     def _step_back(self) -> bool:
+        self.met = []
         to = self._before(self.place)
         self.move_to(to or self.place)
         return to is not None
@@ -420,8 +448,9 @@ class Walk:
         return self._or_stay(self._back)
 
     def _back(self) -> bool:
-        element = self.place.element
-        found = self._last_before(self.place)
+        self.met = []
+        element = self.place.element if self.points else 1
+        found = self._last_before(self.place) if self.points else None
         while not found and (element := self._last_element(element - 1)):
             found = self._last_up_to(element, None)
         self.move_to(found or Place(1))
@@ -483,6 +512,8 @@ class Walk:
         else:
             found = None
             for anchor, until in reversed(self._stretches(start)):
+                if self.how is How.STEPS or expected.by_steps:  # there is one stretch
+                    until = exit_number
                 if exit_number is None or (until is not None and until <= exit_number):
                     found = found or self._last_walked_to_exit(anchor, until)
         return found or (start if self._is_point(start) else None)
@@ -506,18 +537,15 @@ class Walk:
             self._leave()
             self._arm(self.points)
             within.run(self._core, nth - 1)
-            writes = self._writes()
+            self._note_met()
+            met = self.met
+            writes = _of_memory(met)
             there = start.then(Move(Kind.RUN, nth, tuple(self.points)))
-            if writes:
-                return self._before(there)
-            if not (at_end and nth == number):
-                return there
+            if writes or not (at_end and nth == number):
+                found = self._before(there) if writes else there
+                self.met = writes or met
+                return found
         return None
-
-    def _writes(self) -> bool:
-        """Whether memory is among the points that the last move has met."""
-        hits = debugging.take_hits(self._core)
-        return any(hits >> bit & 1 and each.kind is not PointKind.EXECUTE for bit, each in enumerate(self.points))
 
     def _last_walked(self, start: Place, end: Place, at_end: bool) -> Place | None:
         """The last point between two places, the second of which is one move behind the first."""
@@ -529,7 +557,7 @@ class Walk:
             left -= made
             if result is not Within.MET:
                 break
-            found.note(place, self._writes(), here=at_end and left <= 0)
+            found.note(place, self, here=at_end and left <= 0)
         return self._resolve(found)
 
     def _last_walked_to_exit(self, start: Place, exit_number: int | None) -> Place | None:
@@ -540,27 +568,36 @@ class Walk:
             result, place, _ = self._walk(place, self.points, STEPS_AT_ONCE)
             there = exit_number is not None and place.exits >= exit_number
             if result is Within.MET and not there:
-                found.note(place, self._writes(), here=False)
+                found.note(place, self, here=False)
             over = there or result is Within.OVER
         return self._resolve(found)
 
     def _resolve(self, found: Found) -> Place | None:
-        return self._before(found.place) if found.place and found.writes else found.place
+        place = self._before(found.place) if found.place and found.writes else found.place
+        if place:
+            self.met = found.writes or found.met
+        return place
 
 
 class Found:
-    """The last point that was met. `writes`: it is the instruction before `place`."""
+    """The last point that was met. `writes`: points of memory that the instruction before `place` has written."""
 
     def __init__(self) -> None:
         self.place: Place | None = None
-        self.writes = False
+        self.met: list[Point] = []
+        self.writes: list[Point] = []
 
-    def note(self, place: Place, writes: bool, here: bool) -> None:
+    def note(self, place: Place, walk: Walk, here: bool) -> None:
         """`here`: the search began there, so that only a write counts."""
+        writes = _of_memory(walk.met)
         if writes or not here:
-            self.place, self.writes = place, writes
+            self.place, self.met, self.writes = place, walk.met, writes
 
 
 def _anchor(element: int, exits: int) -> Place:
     """The inner exit of this number, or the element's start."""
     return Place(element, (Move(Kind.EXIT, exits),) if exits else ())
+
+
+def _of_memory(points: Sequence[Point]) -> list[Point]:
+    return [each for each in points if each.kind is not PointKind.EXECUTE]

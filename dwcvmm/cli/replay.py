@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -84,14 +85,17 @@ def replay(
             say(f"replaying    {run.guest.kernel}, recorded under {run.strategy}")
         if steps:
             return tell_steps(run.compare_steps(steps, cpus), quiet)
+        killed = Event()
         if listening:
-            stack.callback(serve_replay(run, listening, gdb_wait).close)
+            stack.callback(serve_replay(run, listening, gdb_wait, killed).close)
         began = time.monotonic()
         with progress(lambda: f"{run.elements} elements, {run.guest_ns / 1e9:.1f} s of the guest's clock"):
             verdict = run.run(last, f"{timeout}ns" if timeout else None)
         if not quiet:
             took_s, clock_s = time.monotonic() - began, verdict.guest_ns / 1e9
             say(f"replayed     {verdict.elements} elements in {took_s:.2f} s, {clock_s:.2f} s of the guest's clock")
+    if killed.is_set():
+        return ExitCode.INTERRUPTED
     if remark := remark_of(verdict, quiet):
         say(remark)
     return EXIT_CODES[verdict.result]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import signal
 from socket import socket
+from threading import Event
 
 from dwcvmm.cli.dumper import Dumper
 from dwcvmm.cli.saver import Saver
@@ -60,8 +61,13 @@ def say_where(listening: socket) -> None:
     say(f"gdb          target remote {address_of(listening)}")
 
 
-def serve_replay(replay: Replay, listening: socket, wait: bool) -> GdbServer:
-    """The same for a replay."""
-    server = serve_gdb(replay, listening, wait)
+def serve_replay(replay: Replay, listening: socket, wait: bool, killed: Event) -> GdbServer:
+    """The same for a replay. `killed` is set when gdb ends it."""
+
+    def kill() -> None:
+        killed.set()
+        replay.stop()
+
+    server = serve_gdb(replay, listening, wait, kill=kill)
     say_where(listening)
     return server

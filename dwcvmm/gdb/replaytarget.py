@@ -52,6 +52,7 @@ class ReplayTarget:
         self._over = False
         self._stop: Stop | None = None
         self._said: set[str] = set()
+        self._refused = ""
         self._points = Points([], lambda point: abilities.check(point, self._points.all))
         self._walk: Walk | None = None  # while gdb is here
         self._components = components(replay.cpuid)
@@ -126,7 +127,7 @@ class ReplayTarget:
                 moved = walk.step_back()
             case Way.BACK:
                 moved = walk.back()
-        text = walk.gap + self._remark(walk)
+        text, self._refused = self._refused + walk.gap + self._remark(walk), ""
         if not moved:
             backwards = way in (Way.BACK, Way.STEP_BACK)
             return Stop(TRAPPED, text=text, at_start=backwards, at_end=not backwards)
@@ -176,12 +177,16 @@ class ReplayTarget:
         return self._do(lambda: Registers(self._there().state(), self._components))
 
     def set_registers(self, registers: Registers) -> None:
-        raise TargetError(REFUSED)
+        self._refuse()
 
     def read(self, linear: int, length: int) -> bytes:
         return self._do(lambda: self._there().read(linear, length))
 
     def write(self, linear: int, data: bytes) -> None:
+        self._refuse()
+
+    def _refuse(self) -> None:
+        self._refused = REFUSED  # gdb shows no more than a number now
         raise TargetError(REFUSED)
 
     def insert(self, point: Point, software: bool) -> None:

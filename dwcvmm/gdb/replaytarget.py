@@ -102,8 +102,7 @@ class ReplayTarget:
         self._here = False
 
     def _element(self) -> str:
-        walk = self._there()
-        return f"{walk.place.element}, at its {'start' if not walk.place.moves else walk.place}\n"
+        return f"{self._there().place}\n"
 
     def _go(self, way: Way) -> None:
         walk = self._there()

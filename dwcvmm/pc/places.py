@@ -15,6 +15,9 @@ class Kind(Enum):
     PASS = auto()  # an interrupt, or an instruction that cannot be stepped, to one of `targets`
 
 
+TEXTS = {Kind.EXIT: "inner exit ", Kind.RUN: "points +", Kind.STEPS: "instructions +", Kind.PASS: "interrupts +"}
+
+
 @dataclass(frozen=True)
 class Move:
     kind: Kind
@@ -29,6 +32,11 @@ class Place:
 
     element: int
     moves: tuple[Move, ...] = ()
+
+    def __str__(self) -> str:
+        way = [f"inner exit {self.exits}"] if self.exits else ["start"]
+        way += [f"{TEXTS[move.kind]}{move.number}" for move in self.moves[bool(self.exits) :]]
+        return f"element {self.element}: {', '.join(way)}"
 
     def then(self, move: Move) -> Place:
         """With one more move; two of one kind are one."""

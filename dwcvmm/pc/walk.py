@@ -478,6 +478,7 @@ class Walk:
         """The last point before a place in its element. A point of memory is before the instruction that writes it."""
         place = self._named_by_these_points(place)
         for length in range(len(place.moves), 0, -1):
+            self._check()
             start, move = place.first(length - 1), place.moves[length - 1]
             at_end = length == len(place.moves)
             match move.kind:

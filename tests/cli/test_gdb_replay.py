@@ -62,7 +62,7 @@ def test_break_and_go_back(recorded: Path, tmp_path: Path) -> None:
         *(f"{BEGIN:#x}", "7", "8", f"{CALL:#x}", f"{TWICE:#x}", f"{OUT:#x}", f"{OUT + 2:#x}", f"{BEGIN:#x}")
     ], said
     assert said.count("No more reverse-execution history.") == 2, said
-    assert "\n1, at its start" in said
+    assert "\nelement 1: start\n" in said
 
 
 def test_to_the_last_write(recorded: Path, tmp_path: Path) -> None:

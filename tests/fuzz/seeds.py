@@ -137,8 +137,8 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "gdb": [
         b"\0$qSupported:swbreak+#00+$?#3f$g#67$p1f#c7\x03$vCont;s:1#00$qXfer:features:read:target.xml:0,ffb#ec",
-        b"\1" + b"\n".join(GDB_PACKETS),
-        *(b"\1" + packet for packet in GDB_PACKETS),
+        *(first + b"\n".join(GDB_PACKETS) for first in (b"\1", b"\3")),
+        *(first + packet for first in (b"\1", b"\3") for packet in GDB_PACKETS),
     ],
     "machine_file": [
         b'kernel = "k"\nmemory = 512\nrng = true\ndisk = ["a,snapshot", "b"]\nmodule = [\n  "m x",\n]\n',

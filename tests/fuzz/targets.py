@@ -9,9 +9,9 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import click
 import msgspec
@@ -32,6 +32,7 @@ from dwcvmm.control.qmp import Conversation
 from dwcvmm.core.bare import BareCore
 from dwcvmm.core.chipset import Chipset
 from dwcvmm.core.debugging import Point
+from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.core.state import State
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.errors import ConfigError, GuestImageError
@@ -39,7 +40,8 @@ from dwcvmm.faults.model import parse
 from dwcvmm.gdb import conversation as gdb_conversation
 from dwcvmm.gdb import packets
 from dwcvmm.gdb.registers import AVX, Registers
-from dwcvmm.gdb.target import Stop, TargetError, Way
+from dwcvmm.gdb.replaytarget import ReplayTarget
+from dwcvmm.gdb.target import Stop, Target, TargetError, Way
 from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.net.backend import LENGTH
 from dwcvmm.net.stream import StreamBackend
@@ -58,7 +60,11 @@ from dwcvmm.pc.devices.virtio.device import VirtioDevice
 from dwcvmm.pc.devices.virtio.net import Net
 from dwcvmm.pc.devices.virtio.pci import VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
+from dwcvmm.pc.passing import Abilities
+from dwcvmm.pc.places import Place
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
+from dwcvmm.pc.walk import How
+from dwcvmm.replay import Replay
 from dwcvmm.results import divergencefile, reportfile
 from dwcvmm.saved.xsave import Component
 
@@ -67,6 +73,7 @@ IMAGE, DISK, ROM, KERNEL_BYTES, DMA_BYTES = SCRATCH / "kernel.bin", SCRATCH / "d
 DISK.write_bytes(bytes(64 * 512))
 ROM.write_bytes(qboot_image())
 SIZES = (1, 2, 4, 8)
+T = TypeVar("T")
 NO_RAM = DeviceMemory(BareCore(), lambda read: read())
 RECORD = struct.Struct("<BBHQ")  # what is done, and with what
 STEPS = 200
@@ -336,11 +343,59 @@ class _Standing:
     release = interrupt = kill = attach
 
 
+class _Recording:
+    """A replay of nothing: as a walk it stands at its start, and has one page of memory."""
+
+    cpuid: tuple[CpuidEntry, ...] = ()
+    points: Sequence[Point] = ()
+    met: Sequence[Point] = ()
+    gap, how, place, at_end, guest_ns = "", How.CONTENT, Place(1), False, 0
+
+    def attend(self, between: Callable[[], None], after: Callable[[], None]) -> None:
+        """It does not run."""
+
+    def walk(self, abilities: Abilities, interrupted: Callable[[], bool]) -> _Recording:
+        return self
+
+    def state(self) -> State:
+        return State()
+
+    def read(self, linear: int, length: int) -> bytes:
+        return bytes(4096)[linear : linear + length]
+
+    def step(self) -> bool:
+        self.met = self.points[-1:]
+        return bool(self.met)
+
+    go = step_back = back = step
+
+    def stop(self) -> None:
+        """It does not run."""
+
+    leave = stop
+
+
+class _Replayed(ReplayTarget):
+    """Without a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Replay, _Recording()), Abilities())
+        self.attach()
+
+    def _do(self, job: Callable[[], T]) -> T:
+        return job()
+
+    def go(self, way: Way) -> Stop | None:
+        self._go(way)
+        return cast(Stop, self.why())
+
+
 def gdb(data: bytes) -> None:
-    """What a debugger sends: by the first byte, pieces of a stream, or packets of which each is a line. Each packet but
-    the last has an answer.
+    """What a debugger sends: by the first byte, to a machine or to a replay, pieces of a stream, or packets of which
+    each is a line. Each packet but the last has an answer.
     """
-    splitter, conversation = packets.Splitter(), gdb_conversation.Conversation(_Standing())
+    target: Target = _Replayed() if data and data[0] & 2 else _Standing()
+    splitter, conversation = packets.Splitter(), gdb_conversation.Conversation(target)
     pieces = [data[at : at + 64] for at in range(1, len(data), 64)]
     if data and data[0] & 1:
         pieces = [packets.encode(line) for line in data[1:].split(b"\n")]

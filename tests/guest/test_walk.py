@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import needs_kvm
+from test_debugger import abilities  # noqa: F401
 from test_recordings import Record, record  # noqa: F401
 
 from dwcvmm.core.debugging import Point, PointKind
-from dwcvmm.element.hostprobe import Abilities as HostAbilities
 from dwcvmm.errors import ConfigError
-from dwcvmm.kvm.system import System
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.places import Kind, Place
 from dwcvmm.pc.replay import Replayer
@@ -28,17 +27,6 @@ BY_STEPS = Abilities(execute=False, access=False)
 INSTRUCTIONS = 250
 EVERY = 8  # elements between snapshots
 KEEP = 1 << 26
-
-
-@pytest.fixture(scope="module")
-def able() -> Abilities:
-    system = System()
-    host = HostAbilities(system)
-    if not host.single_step:
-        pytest.skip("doctor: single_step: not in ring 0")
-    found = Abilities(host.breakpoint, host.watchpoint)
-    system.close()
-    return found
 
 
 @contextmanager
@@ -62,16 +50,16 @@ def summed(walk: Walk) -> int:
 
 @pytest.mark.parametrize("end_at", ["io", "slice"])
 @pytest.mark.parametrize("guest", ["breaks", "interrupts", "masked", "smc", "pit", "mmio"])
-def test_backwards_over_the_same_instructions(record: Record, able: Abilities, guest: str, end_at: str) -> None:  # noqa: F811
+def test_backwards_over_the_same_instructions(record: Record, abilities: Abilities, guest: str, end_at: str) -> None:  # noqa: F811
     """Accesses to devices and ends of elements among them, and interrupts where breakpoints work."""
     path, _ = record(guest, end_at=end_at)
-    with walking(path, able) as walk:
+    with walking(path, abilities) as walk:
         forwards: list[tuple[int, ...]] = []
         while len(forwards) < INSTRUCTIONS and not walk.at_end and not walk.gap:
             forwards.append(here(walk))
             walk.step()
         if walk.gap:  # an instruction that nothing leads over: what is behind it can only be come to from there
-            assert not able.execute
+            assert not abilities.execute
             pytest.skip("doctor: breakpoints: not in ring 0")
         backwards = []
         while walk.step_back():
@@ -81,12 +69,12 @@ def test_backwards_over_the_same_instructions(record: Record, able: Abilities, g
         assert walk.place == Place(1) and not walk.step_back()
 
 
-def test_the_delivery_of_an_interrupt_is_a_step(record: Record, able: Abilities) -> None:  # noqa: F811
+def test_the_delivery_of_an_interrupt_is_a_step(record: Record, abilities: Abilities) -> None:  # noqa: F811
     """An element that starts with one is not skipped: its handler's first instruction comes next."""
-    if not able.execute:
+    if not abilities.execute:
         pytest.skip("doctor: breakpoints: not in ring 0")
     path, result = record("interrupts")
-    with walking(path, able) as walk:
+    with walking(path, abilities) as walk:
         delivered = 0
         while delivered < 3 and walk.place.element < result.elements:
             walk.step()
@@ -104,9 +92,9 @@ def test_the_delivery_of_an_interrupt_is_a_step(record: Record, able: Abilities)
 
 @pytest.mark.parametrize("how", ["as the host can", "steps"])
 @pytest.mark.parametrize("end_at", ["io", "slice"])
-def test_breakpoints(record: Record, able: Abilities, end_at: str, how: str) -> None:  # noqa: F811
+def test_breakpoints(record: Record, abilities: Abilities, end_at: str, how: str) -> None:  # noqa: F811
     path, _ = record("breaks", end_at=end_at)
-    with walking(path, BY_STEPS if how == "steps" else able) as walk:
+    with walking(path, BY_STEPS if how == "steps" else abilities) as walk:
         walk.points = [Point(PointKind.EXECUTE, TWICE)]
         forwards = []
         while walk.go():
@@ -123,10 +111,10 @@ def test_breakpoints(record: Record, able: Abilities, end_at: str, how: str) -> 
 
 @pytest.mark.parametrize("how", ["as the host can", "steps"])
 @pytest.mark.parametrize("end_at", ["io", "slice"])
-def test_watchpoints(record: Record, able: Abilities, end_at: str, how: str) -> None:  # noqa: F811
+def test_watchpoints(record: Record, abilities: Abilities, end_at: str, how: str) -> None:  # noqa: F811
     """Forwards behind the instruction that writes, backwards before it."""
     path, _ = record("breaks", end_at=end_at)
-    with walking(path, BY_STEPS if how == "steps" else able) as walk:
+    with walking(path, BY_STEPS if how == "steps" else abilities) as walk:
         walk.points = [Point(PointKind.WRITE, SUM, 4)]
         for value in SUMS[1:]:
             assert walk.go() and walk.met == walk.points
@@ -139,11 +127,11 @@ def test_watchpoints(record: Record, able: Abilities, end_at: str, how: str) -> 
 
 
 @pytest.mark.parametrize("how", ["as the host can", "steps"])
-def test_points_that_change_on_the_way(record: Record, able: Abilities, how: str) -> None:  # noqa: F811
+def test_points_that_change_on_the_way(record: Record, abilities: Abilities, how: str) -> None:  # noqa: F811
     """Backwards from a place to which other points have led."""
     path, _ = record("breaks")
     write, call = Point(PointKind.WRITE, SUM, 4), Point(PointKind.EXECUTE, TWICE)
-    with walking(path, BY_STEPS if how == "steps" else able) as walk:
+    with walking(path, BY_STEPS if how == "steps" else abilities) as walk:
         walk.points = [call]
         for _ in range(5):
             assert walk.go()
@@ -157,10 +145,10 @@ def test_points_that_change_on_the_way(record: Record, able: Abilities, how: str
         assert walk.go() and walk.met == [call]
 
 
-def test_it_is_where_it_was_after_an_interruption(record: Record, able: Abilities) -> None:  # noqa: F811
+def test_it_is_where_it_was_after_an_interruption(record: Record, abilities: Abilities) -> None:  # noqa: F811
     path, _ = record("interrupts")
     asked = False
-    with walking(path, able, lambda: asked) as walk:
+    with walking(path, abilities, lambda: asked) as walk:
         for _ in range(20):
             walk.step()
         place, registers = walk.place, here(walk)

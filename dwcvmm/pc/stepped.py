@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dwcvmm.core import recording
-from dwcvmm.core.enums import Phase, Replayed, Rollback
+from dwcvmm.core import recording, within
+from dwcvmm.core.enums import Phase, Replayed, Rollback, Within
 from dwcvmm.element import guestcode
+from dwcvmm.element.entrypoints import handler
 from dwcvmm.element.postmortem import disassemble
 from dwcvmm.errors import ConfigError, HostError, MachineStateError
 from dwcvmm.pc.replay import Replayer
@@ -67,11 +68,7 @@ class Stepped:
         verdict = replayer.run()
         if verdict.result is not Replayed.AT_START:
             raise ConfigError(f"the replay comes to element {verdict.elements}, and not to element {element}")
-        if self._core.vector is not None:
-            raise HostError(
-                f"element {element} starts with an interrupt, whose frame single steps would change",
-                "step another element",
-            )
+        self._vector = within.starts_by_interrupt(self._core)
 
     def compare(self, cpus: tuple[int, int], limit: int) -> Comparison:
         """Execute the element on either CPU, at most `limit` instructions of it."""
@@ -106,10 +103,27 @@ class Stepped:
         if self._core.rollback(to=Phase.INPUTS_CHOSEN) is not Rollback.DONE:
             raise MachineStateError("the start of the element cannot be reached again")
         self._core.move(0, cpu)
+        if self._vector is not None:
+            self._deliver(self._vector)
+
+    def _deliver(self, vector: int) -> None:
+        """Let the interrupt with which the element starts come, up to the first instruction of its handler: single
+        steps would change its frame.
+        """
+        replica = self._core.replicas[0]
+        to = handler(within.state(self._core), vector, lambda at, length: guestcode.read_code(replica, at, length))
+        if to is None or within.pass_by(self._core, [to]) is not Within.DONE:
+            raise HostError(
+                f"element {self._element} starts with an interrupt, and no breakpoint stops at its handler here",
+                "step another element",
+            )
 
     def _advance(self, execution: int, number: int) -> bool:
-        """Execute the next instruction. Returns False if it has left the element, or cannot be stepped."""
-        if self._core.step_replica(0, 1) is None:
+        """Execute the next instruction, or up to its access to a device. Returns False if it has left the element, or
+        cannot be stepped.
+        """
+        result, made = within.step(self._core, 1)
+        if not made and result is not Within.AT_EXIT:
             return False
         if self._hook:
             self._hook(execution, number + 1)

@@ -21,9 +21,11 @@ from test_tokens import skip_what_this_kind_cannot
 from dwcvmm.core.enums import PAGE, Copy, Part, Replayed
 from dwcvmm.core.recording import layout
 from dwcvmm.element.config import EndAt, Strategy
+from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.errors import ConfigError, HostError
 from dwcvmm.faults.flip import flip
 from dwcvmm.faults.model import parse
+from dwcvmm.kvm.system import System
 from dwcvmm.machine import Machine
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.result import Outcome, Result
@@ -171,6 +173,32 @@ def test_the_first_instruction_that_differs_is_named(record: Record) -> None:
     assert "imul rbx, rbx, 0x5851f42d" in found.first.text == found.second.text
     ((name, (a, b)),) = found.differing.items()
     assert name == "rbx" and a is not None and b is not None and a ^ b == 1 << 17
+
+
+def test_an_element_that_starts_with_an_interrupt_is_stepped(record: Record) -> None:
+    """From its handler on, where breakpoints work; else it is refused."""
+    system = System()
+    by_breakpoint = Abilities(system).breakpoint
+    system.close()
+    path, result = record("interrupts")
+    cpu = min(os.sched_getaffinity(0))
+    for element in range(1, result.elements):
+        replayer = Replayer(path)
+        try:
+            replayer.start()
+            stepped = Stepped(replayer, element)
+            if replayer.core.vector is None:
+                continue
+            if not by_breakpoint:
+                with pytest.raises(HostError, match="starts with an interrupt"):
+                    stepped.compare((cpu, cpu), 3)
+                return
+            found = stepped.compare((cpu, cpu), 3)
+            assert found.agrees and found.instructions == 3
+            return
+        finally:
+            replayer.close()
+    raise AssertionError("no element starts with an interrupt")
 
 
 def test_a_log_that_was_cut_off_replays_up_to_there(record: Record) -> None:

@@ -17,7 +17,8 @@ from dwcvmm.gdb.points import Points
 from dwcvmm.gdb.registers import AVX, Registers
 from dwcvmm.gdb.target import INTERRUPTED, TRAPPED, Ended, EndedError, Stop, TargetError, Way
 from dwcvmm.pc.passing import Abilities
-from dwcvmm.pc.walk import How, Interrupt, Walk
+from dwcvmm.pc.standing import How, Interrupt
+from dwcvmm.pc.walk import Walk
 from dwcvmm.replay import Replay
 from dwcvmm.saved.xsave import components
 

@@ -73,3 +73,8 @@ class Place:
     def exits(self) -> int:
         """The inner exit from which its moves start; 0: they start from the element's start."""
         return self.moves[0].number if self.moves and self.moves[0].kind is Kind.EXIT else 0
+
+
+def anchor_at(element: int, exits: int) -> Place:
+    """The inner exit of this number, or the element's start."""
+    return Place(element, (Move(Kind.EXIT, exits),) if exits else ())

@@ -62,8 +62,8 @@ from dwcvmm.pc.devices.virtio.pci import VERSION_1
 from dwcvmm.pc.devices.virtio.rng import Rng
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.places import Place
+from dwcvmm.pc.standing import How
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
-from dwcvmm.pc.walk import How
 from dwcvmm.replay import Replay
 from dwcvmm.results import divergencefile, reportfile
 from dwcvmm.saved.xsave import Component

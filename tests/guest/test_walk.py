@@ -16,7 +16,8 @@ from dwcvmm.errors import ConfigError
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.places import Kind, Place
 from dwcvmm.pc.replay import Replayer
-from dwcvmm.pc.walk import Interrupt, Walk
+from dwcvmm.pc.standing import Interrupt
+from dwcvmm.pc.walk import Walk
 
 pytestmark = needs_kvm
 # of guest-images/breaks

@@ -180,7 +180,7 @@ def test_an_element_that_starts_with_an_interrupt_is_stepped(record: Record) -> 
     system = System()
     by_breakpoint = Abilities(system).breakpoint
     system.close()
-    path, result = record("interrupts")
+    path, result = record("waits")
     cpu = min(os.sched_getaffinity(0))
     for element in range(1, result.elements):
         replayer = Replayer(path)

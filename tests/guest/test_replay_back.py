@@ -21,7 +21,7 @@ from dwcvmm.replay import Replay
 
 pytestmark = needs_kvm
 # with interrupts, page tables that change, code that changes, sites, disks that write memory
-GUESTS = ("breaks", "interrupts", "paging", "smc", "rdtsc", "memory", "masked")
+GUESTS = ("breaks", "waits", "paging", "smc", "rdtsc", "memory", "masked")
 SOME_PAGES = 6 * PAGE
 MOST_STATES = 120
 

@@ -50,7 +50,7 @@ def summed(walk: Walk) -> int:
 
 
 @pytest.mark.parametrize("end_at", ["io", "slice"])
-@pytest.mark.parametrize("guest", ["breaks", "interrupts", "masked", "smc", "pit", "mmio"])
+@pytest.mark.parametrize("guest", ["breaks", "masked", "smc", "pit", "mmio"])
 def test_backwards_over_the_same_instructions(record: Record, abilities: Abilities, guest: str, end_at: str) -> None:  # noqa: F811
     """Accesses to devices and ends of elements among them, and interrupts where breakpoints work."""
     path, _ = record(guest, end_at=end_at)
@@ -74,7 +74,7 @@ def test_the_delivery_of_an_interrupt_is_a_step(record: Record, abilities: Abili
     """An element that starts with one is not skipped: its handler's first instruction comes next."""
     if not abilities.execute:
         pytest.skip("doctor: breakpoints: not in ring 0")
-    path, result = record("interrupts")
+    path, result = record("waits")
     with walking(path, abilities) as walk:
         delivered = 0
         while delivered < 3 and walk.place.element < result.elements:
@@ -147,7 +147,7 @@ def test_points_that_change_on_the_way(record: Record, abilities: Abilities, how
 
 
 def test_it_is_where_it_was_after_an_interruption(record: Record, abilities: Abilities) -> None:  # noqa: F811
-    path, _ = record("interrupts")
+    path, _ = record("pit")
     asked = False
     with walking(path, abilities, lambda: asked) as walk:
         for _ in range(20):

@@ -45,6 +45,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes | str) and len(val) > 64 else None
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that any thread of process `pid` has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(number) for children in tasks for number in children.read_text().split())
+
+
 needs_kvm = pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="doctor: cannot open /dev/kvm")
 
 

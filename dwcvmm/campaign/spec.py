@@ -89,6 +89,13 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     samples: list[Sample]
 
 
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is needed to run any fault of a campaign, besides the guests' files."""
+
+    spec: Spec
+    golden: list[Golden]
+
+
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A fault of the list. `guest` counts from 0; `target` and `point` are the kinds that it was drawn for."""
 
@@ -101,7 +108,8 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What became of fault `number`. `latency_elements`: from its element to the one that showed it; `suspects`: CPUs
-    that lost several votes.
+    that lost several votes; `workers_lost`: workers that ended or hung while they ran this fault, before one gave the
+    result.
     """
 
     number: int
@@ -111,6 +119,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     latent: bool = False
     repaired: bool = False
     suspects: list[int] = []
+    workers_lost: int = 0
     note: str = ""
 
 
@@ -137,6 +146,9 @@ class Directory:
 
     def golden(self) -> list[Golden]:
         return self._decode("golden.json", list[Golden])
+
+    def facts(self) -> Facts:
+        return Facts(spec=self.spec(), golden=self.golden())
 
     def write_faults(self, faults: list[Planned]) -> None:
         self._replace("faults.ndjson", b"".join(msgspec.json.encode(fault) + b"\n" for fault in faults))

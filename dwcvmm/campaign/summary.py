@@ -39,6 +39,7 @@ class Summary(msgspec.Struct, kw_only=True):
     by_point: dict[str, dict[str, int]]
     latent: int
     scrubbed: int
+    workers_lost: int  # while they ran a fault; its result is from another one
     named: dict[str, int] | None  # of defects
     bounds: dict[str, Bounds]
     error: float | None
@@ -110,6 +111,7 @@ def summarise(directory: Directory) -> Summary:
         by_point=_table([(faults[n].point, r) for n, r in results.items()]),
         scrubbed=sum(result.repaired for result in results.values()),
         latent=sum(result.latent for result in results.values()),
+        workers_lost=sum(result.workers_lost for result in results.values()),
         named=named(faults, results) if spec.defects else None,
         bounds={
             "coverage of effective faults": clopper_pearson(classes[Class.RECOVERED], effective, CONFIDENCE),
@@ -156,6 +158,8 @@ def as_text(summary: Summary) -> str:
     lines.append(f"  masked and still in RAM, unused: {summary.latent}")
     if summary.scrubbed:
         lines.append(f"  repaired by the scrubber before use: {summary.scrubbed}")
+    if summary.workers_lost:
+        lines.append(f"  runs that were lost with their worker, and run again: {summary.workers_lost}")
     if summary.named:
         lines.append("defective CPU: " + ", ".join(f"{name} {count}" for name, count in summary.named.items()))
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]

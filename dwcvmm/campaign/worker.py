@@ -1,5 +1,5 @@
-"""A process that runs guests with faults: jobs come as lines of JSON on stdin, answers go to stdout. It ends when its
-parent ends: a run that hangs in the kernel must not outlive a killed campaign.
+"""A process that runs guests with faults: the campaign's facts and then jobs come as lines of JSON on stdin, answers go
+to stdout. It ends when its parent ends: a run that hangs in the kernel must not outlive a killed campaign.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
 
 import msgspec
 
 from dwcvmm.campaign.outcome import Class, classify, classify_run
 from dwcvmm.campaign.runs import run_guest
-from dwcvmm.campaign.spec import Directory, Golden, Planned, Result, Spec
+from dwcvmm.campaign.spec import Facts, Golden, Planned, Result
 from dwcvmm.errors import as_error
 from dwcvmm.faults.injector import Injection
 from dwcvmm.faults.model import parse
@@ -51,9 +50,10 @@ def result_of(planned: Planned, injection: Injection, run: Class | None, suspect
     )
 
 
-def work(spec: Spec, golden: list[Golden], job: list[Planned]) -> Answer:
+def work(facts: Facts, job: list[Planned]) -> Answer:
     """Run the guest of `job` with all its faults."""
-    guest, expected = spec.guests[job[0].guest], golden[job[0].guest]
+    spec = facts.spec
+    guest, expected = spec.guests[job[0].guest], facts.golden[job[0].guest]
     faults = {planned.number: parse(planned.fault) for planned in job}
     try:
         run = run_guest(spec, guest, limit_s(expected), list(faults.values()))
@@ -83,11 +83,10 @@ def main() -> None:
     if os.getppid() == 1:
         return  # the parent ended before
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    directory = Directory(Path(sys.argv[1]))
-    spec, golden = directory.spec(), directory.golden()
+    facts = msgspec.json.decode(sys.stdin.buffer.readline(), type=Facts)
     for line in sys.stdin.buffer:
         job = msgspec.json.decode(line, type=list[Planned])
-        sys.stdout.buffer.write(msgspec.json.encode(work(spec, golden, job)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(work(facts, job)) + b"\n")
         sys.stdout.buffer.flush()
 
 

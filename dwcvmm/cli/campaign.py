@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dwcvmm.campaign import draw
+from dwcvmm.campaign.crew import Crew, LocalCrew
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
-from dwcvmm.campaign.spec import Directory, GuestSpec, Spec
+from dwcvmm.campaign.spec import Directory, Facts, GuestSpec, Spec
 from dwcvmm.campaign.statistics import clopper_pearson
 from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import GuestName, Size, Utf8Text, end_at_option
@@ -165,6 +168,10 @@ def _guests(
 def _run_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in (
         click.option("--jobs", type=click.IntRange(1), help="Guests at a time. Default: as many as CPUs allow."),
+        click.option(
+            "--local", type=click.IntRange(1), help="Instead: a Dask cluster of so many workers on this host."
+        ),
+        click.option("--scheduler", metavar="ADDRESS", help="Instead: the workers of this Dask scheduler."),
         click.option("--limit", type=click.IntRange(1), help="Stop after so many more faults."),
         click.option("--most-silent", default=0, show_default=True, help="Silent corruptions before it gives up."),
         click.option("--most-errors", default=10, show_default=True, help="Tool errors before it gives up."),
@@ -176,29 +183,46 @@ def _run_options(command: Callable[..., int]) -> Callable[..., int]:
 @campaign.command("run")
 @DIRECTORY
 @_run_options
-def run_campaign(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+def run_campaign(directory: Path, **options: Any) -> int:
     """Run a campaign that has no results yet."""
     if Directory(directory).results():
         raise ConfigError(f"{directory} has results: go on with dwcvmm campaign resume")
-    return _execute(directory, jobs, limit, most_silent, most_errors)
+    return _execute(directory, **options)
 
 
 @campaign.command()
 @DIRECTORY
 @_run_options
-def resume(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+def resume(directory: Path, **options: Any) -> int:
     """Continue a campaign, however it ended."""
-    return _execute(directory, jobs, limit, most_silent, most_errors)
+    return _execute(directory, **options)
 
 
-def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: int, most_errors: int) -> int:
+def _crew(facts: Facts, jobs: int | None, local: int | None, scheduler: str | None) -> Crew:
+    if sum(way is not None for way in (jobs, local, scheduler)) > 1:
+        raise click.UsageError("a campaign runs by one of --jobs, --local and --scheduler")
+    if local or scheduler:
+        try:
+            from dwcvmm.campaign.cluster import ClusterCrew
+        except ImportError as error:
+            raise ConfigError("a cluster needs Dask: pip install 'dwcvmm[cluster]'") from error
+        cluster = ClusterCrew(facts, scheduler or "", local or 0)
+        say(f"Dask's dashboard: {cluster.dashboard}")
+        return cluster
+    cpus = len(os.sched_getaffinity(0))
+    return LocalCrew(facts, jobs or (max(1, cpus // 2) if facts.spec.strategy is Strategy.PARALLEL else cpus))
+
+
+def _execute(
+    directory: Path, jobs: int | None, local: int | None, scheduler: str | None,
+    limit: int | None, most_silent: int, most_errors: int,
+) -> int:  # fmt: skip
     place = Directory(directory)
     clopper_pearson(0, 1)  # without SciPy there are no bounds: that is said before all the faults, not after them
-    cpus = len(os.sched_getaffinity(0))
-    workers = jobs or (max(1, cpus // 2) if place.spec().strategy is Strategy.PARALLEL else cpus)
     line = ProgressLine(PROGRESS_S_NO_TTY)
     try:
-        progress = execute(place, workers, lambda now: line(lambda: _line(now)), most_silent, most_errors, limit)
+        with closing(_crew(place.facts(), jobs, local, scheduler)) as crew:
+            progress = execute(place, crew, lambda now: line(lambda: _line(now)), most_silent, most_errors, limit)
     except KeyboardInterrupt:
         say(f"\ninterrupted: go on with dwcvmm campaign resume {directory}")
         return ExitCode.INTERRUPTED
@@ -210,7 +234,8 @@ def _execute(directory: Path, jobs: int | None, limit: int | None, most_silent: 
 def _line(progress: Progress) -> str:
     left = f", {progress.left_s / 60:.1f} min left" if progress.left_s else ""
     counts = ", ".join(f"{name} {count}" for name, count in progress.counts.most_common())
-    return f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}"
+    lost = f"; runs lost with their worker: {progress.lost}" if progress.lost else ""
+    return f"{progress.done}/{progress.total} ({progress.per_s:.1f}/s{left}): {counts}{lost}"
 
 
 @campaign.command()

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import COMMAND, ROOT, needs_kvm
+from conftest import COMMAND, ROOT, children_of, needs_kvm
 from othercore import copy_tree
 from test_run import dwcvmm
 
@@ -160,10 +160,6 @@ def test_a_column_names_strategy_and_flush(tmp_path: Path, monkeypatch: pytest.M
     assert "--timeout 1.5s --strategy in-place --flush dirty --report" in run.wrong[0]
     run, _ = guestprocess.execute(Guest(Path("k"), append="a b"), "parallel", 0, tmp_path, 1.5)
     assert "--flush" not in run.wrong[0]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @needs_kvm

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GUESTS, needs_kvm
+from conftest import GUESTS, children_of, needs_kvm
 
 from dwcvmm.campaign import worker
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
-from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Planned, Spec
+from dwcvmm.campaign.spec import Directory, Facts, GuestSpec, Planned, Spec
 from dwcvmm.element.config import Policy, Strategy
 
 pytestmark = needs_kvm
@@ -66,23 +66,23 @@ def test_workers_end_with_a_campaign_that_is_killed(tmp_path: Path) -> None:
     process = dwcvmm("campaign", "run", place, "--jobs", "1")
     while not Directory(place).results():
         time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert children
+    workers = children_of(process.pid)
+    assert workers
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children):
+    while any(Path(f"/proc/{child}").exists() for child in workers):
         assert time.monotonic() < deadline, "a worker goes on without its campaign"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def ring3(guests: Path) -> tuple[Spec, list[Golden]]:
+def ring3(guests: Path) -> Facts:
     spec = Spec(
         guests=[GuestSpec(name="ring3", kernel=str(GUESTS / "ring3.bin"), memory_bytes=16 << 20)],
         strategy=Strategy.SEQUENTIAL, policy=Policy.RESTART, faults=1, seed=1, targets=[], points=[], golden_runs=1,
     )  # fmt: skip
-    return spec, [run_golden(spec, spec.guests[0])]
+    return Facts(spec=spec, golden=[run_golden(spec, spec.guests[0])])
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,18 @@ def ring3(guests: Path) -> tuple[Spec, list[Golden]]:
         ("20:e1:msr:0x12345:1", Class.TOOL_ERROR),
     ],
 )
-def test_classes(
-    ring3: tuple[Spec, list[Golden]], monkeypatch: pytest.MonkeyPatch, fault: str, expected: Class
-) -> None:
+def test_classes(ring3: Facts, monkeypatch: pytest.MonkeyPatch, fault: str, expected: Class) -> None:
     """Faults that hit both replicas alike are the way to see what double execution would let through."""
     monkeypatch.setattr(worker, "LEAST_LIMIT_S", 2.0)
     monkeypatch.setattr(worker, "SECOND_LIMIT", 1)
-    spec, golden = ring3
     job = [Planned(number=0, guest=0, target="", point="", fault=fault)]
-    answer = worker.work(spec, golden, job)
+    answer = worker.work(ring3, job)
     assert [(result.number, result.outcome) for result in answer.results] == [(0, expected)]
     assert not answer.again
 
 
-def test_a_run_of_several_that_goes_wrong_says_nothing(ring3: tuple[Spec, list[Golden]]) -> None:
-    spec, golden = ring3
+def test_a_run_of_several_that_goes_wrong_says_nothing(ring3: Facts) -> None:
     texts = ["20:e1:rbx:3", "100:both:rbx:3"]
     job = [Planned(number=n, guest=0, target="", point="", fault=text) for n, text in enumerate(texts)]
-    assert worker.work(spec, golden, job) == worker.Answer(results=[], again=True)
-    assert [r.outcome for r in worker.work(spec, golden, job[:1]).results] == [Class.RECOVERED]
+    assert worker.work(ring3, job) == worker.Answer(results=[], again=True)
+    assert [r.outcome for r in worker.work(ring3, job[:1]).results] == [Class.RECOVERED]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from dwcvmm.campaign import processes
 from dwcvmm.campaign.draw import POINTS, TARGETS, draw_faults
-from dwcvmm.campaign.execute import jobs_of
+from dwcvmm.campaign.execute import Job, jobs_of, settle
 from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, printed_lines
-from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Result, Sample, Spec
+from dwcvmm.campaign.processes import Lost
+from dwcvmm.campaign.spec import Directory, Facts, Golden, GuestSpec, Result, Sample, Spec
 from dwcvmm.campaign.statistics import clopper_pearson, margin, quantile, sample_size
 from dwcvmm.campaign.summary import as_text, command_of, summarise
+from dwcvmm.campaign.worker import Answer
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
@@ -191,6 +196,39 @@ def test_a_fault_counts_once(tmp_path: Path) -> None:
     assert directory.results() == {3: Result(number=3, outcome=Class.MASKED)}
     jobs = jobs_of(directory.spec(), directory.faults(), directory.results())
     assert [job[0].number for job in jobs] == [n for n in range(200) if n != 3]
+
+
+def test_a_job_that_loses_its_workers() -> None:
+    """It is run again, then halved, and what is left is a result. Other answers say nothing about the workers."""
+    planned = draw_faults(spec(per_run=2, faults=2), [GOLDEN, GOLDEN])
+    job, lost = Job(planned), Lost(note="worker ended by -9")
+    assert settle(job, lost) == ([job], [])
+    assert settle(job, lost) == ([job], [])
+    halves, results = settle(job, lost)
+    assert halves == [Job(planned[:1]), Job(planned[1:])]
+    assert not results
+    assert settle(halves[0], Lost(note="Dask worker is gone", workers=2)) == ([halves[0]], [])
+    note = "3 workers were lost with it; the last one: worker ended by -9"
+    assert settle(halves[0], lost) == ([], [Result(number=0, outcome=Class.TOOL_ERROR, workers_lost=3, note=note)])
+    assert settle(halves[1], lost) == ([halves[1]], [])
+    masked = Result(number=1, outcome=Class.MASKED)
+    assert settle(halves[1], Answer(results=[masked])) == ([], [msgspec.structs.replace(masked, workers_lost=1)])
+    assert settle(Job(planned), Answer(results=[], again=True)) == ([Job(planned[:1]), Job(planned[1:])], [])
+
+
+@pytest.mark.parametrize(
+    ("script", "note"),
+    [
+        ("import sys; sys.stdin.readline(); sys.exit(3)", "worker ended by 3"),
+        ("input(); input(); input()", "no answer in time"),
+    ],
+)
+def test_a_worker_that_ends_or_hangs(monkeypatch: pytest.MonkeyPatch, script: str, note: str) -> None:
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, "-c", script])
+    monkeypatch.setattr(processes, "GRACE", 0.01)
+    facts = Facts(spec=spec(), golden=[GOLDEN, GOLDEN])
+    with closing(processes.Processes(facts)) as workers:
+        assert workers.run(draw_faults(facts.spec, facts.golden)[:1]) == Lost(note=note)
 
 
 def test_summary(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dwcvmm.campaign.outcome import Oracle
 from dwcvmm.campaign.runs import run_guest
+from dwcvmm.campaign.space import HOLE
 from dwcvmm.campaign.spec import Golden, GuestSpec, Sample, Spec
 from dwcvmm.core.enums import PAGE
 from dwcvmm.element.pagetables import PRESENT, long_mode, reader, table_levels, walk
@@ -46,7 +47,7 @@ def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
     runs.append(run_guest(spec, guest, LIMIT_S, on_stop=look, elements=stops))
     written = {page for sample in samples for page in sample.written}
     pages = range(0, guest.memory_bytes, PAGE)
-    untouched = [page for page in pages if page not in written and not 0xA0000 <= page < 0x100000]
+    untouched = [page for page in pages if page not in written and page not in HOLE]
     divergences = sum((Counter(run.divergences) for run in runs), Counter())
     return Golden(
         outcome=first.outcome.value,
@@ -56,6 +57,8 @@ def run_golden(spec: Spec, guest: GuestSpec) -> Golden:
         wall_s=[run.wall_s for run in runs],
         divergences=dict(divergences),
         untouched=untouched[:: max(1, len(untouched) // UNTOUCHED_KEPT)],
+        untouched_pages=len(untouched),
+        memory_bytes=guest.memory_bytes,
         samples=samples,
         **facts,
     )

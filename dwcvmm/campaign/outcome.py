@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dwcvmm.faults.injector import Became, Injection
+from dwcvmm.faults.injector import Injection
 from dwcvmm.pc.result import Outcome
 
 
@@ -72,10 +73,12 @@ def classify_run(golden: Outcome, outcome: Outcome | None, complaint: str) -> Cl
     return Class.SILENT if complaint else None
 
 
-def classify(injection: Injection, run: Class | None) -> Class:
-    """The class of a fault that was alone in its run, or in a run that went as it should."""
-    if injection.became is not Became.INJECTED:
+def classify(injections: Sequence[Injection], run: Class | None) -> Class:
+    """The class of faults that were injected together: alone in their run, or in one that went as it should."""
+    done = [injection for injection in injections if injection.done]
+    if not done:
         return Class.NOT_ACTIVATED
     if run:
         return run
-    return Class.MASKED if injection.detected_at is None and not injection.repaired else Class.RECOVERED
+    found = any(injection.detected_at is not None or injection.repaired for injection in done)
+    return Class.RECOVERED if found else Class.MASKED

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,15 @@ from dwcvmm.results.origin import Origin
 from dwcvmm.streams import write_all
 
 T = TypeVar("T")
+CLOSE_AFTER = 64
+
+
+class Group(StrEnum):
+    """The faults that are injected together, and have one result."""
+
+    SINGLE = "single"
+    DOUBLE = "double"  # two in one element
+    BEAM = "beam"  # those that a beam makes in one run: Poisson arrivals in all state, by its size
 
 
 class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,9 +48,10 @@ class GuestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`per_run`: faults in one run of a guest. `close_after`: elements after which a fault that no divergence has
-    shown is looked for and repaired (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`: instead of
-    transient faults, defects of the two CPUs that the replicas are bound to. `end_at`: if every exit ends an element,
-    elements are the same in each run, so that the text of a fault names a place in the guest.
+    shown is looked for and repaired, None: never (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`:
+    instead of transient faults, defects of the two CPUs that the replicas are bound to. `end_at`: if every exit ends an
+    element, elements are the same in each run, so that the text of a fault names a place in the guest. `group`: what is
+    drawn. `beam`: upsets that arrive in a run of the guest, on average.
     """
 
     schema: str = SCHEMA
@@ -56,9 +67,11 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     bits: int = 1
     per_run: int = 1
     golden_runs: int = 3
-    close_after: int = 64
+    close_after: int | None = CLOSE_AFTER
     hang_ns: int = 500_000_000
     defects: bool = False
+    group: Group = Group.SINGLE
+    beam: float = 0.0
     runs: tuple[str, ...] = ("e1", "e2")
     scrub_bytes_per_s: int = 0
     expect: str = ""  # which lines of the guest's output matter: a regular expression
@@ -82,7 +95,9 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     elements: list[int]  # of each run
     wall_s: list[float]
     divergences: dict[str, int]  # of all runs, by cause
-    untouched: list[int]  # pages that are written in no sample
+    untouched: list[int]  # pages that are written in no sample, or as many as are enough to choose from
+    untouched_pages: int = 0  # all of them; this and the next are 0 in campaigns of older versions
+    memory_bytes: int = 0
     msrs: list[int]
     avx: bool
     cpus: list[int]  # that the replicas are bound to
@@ -97,7 +112,9 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A fault of the list. `guest` counts from 0; `target` and `point` are the kinds that it was drawn for."""
+    """A fault of the list, or a group of them. `guest` counts from 0; `target` and `point` are the kinds that the first
+    was drawn for; `fault`: the text of each, with spaces between them.
+    """
 
     number: int
     guest: int
@@ -107,9 +124,9 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What became of fault `number`. `latency_elements`: from its element to the one that showed it; `suspects`: CPUs
-    that lost several votes; `workers_lost`: workers that ended or hung while they ran this fault, before one gave the
-    result.
+    """What became of fault `number`. `latency_elements`: from its element to the one that showed it, and of a group for
+    the one that was found first; `suspects`: CPUs that lost several votes; `workers_lost`: workers that ended or hung
+    while they ran this fault, before one gave the result.
     """
 
     number: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter, defaultdict
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import msgspec
 
 from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
-from dwcvmm.campaign.spec import Directory, Golden, GuestSpec, Planned, Result, Spec
+from dwcvmm.campaign.space import Weighted, weigh
+from dwcvmm.campaign.spec import Directory, Golden, Group, GuestSpec, Planned, Result, Spec
 from dwcvmm.campaign.statistics import Bounds, clopper_pearson, margin, quantile
 from dwcvmm.faults.model import parse
 from dwcvmm.results.campaignfile import SCHEMA
@@ -41,6 +43,8 @@ class Summary(msgspec.Struct, kw_only=True):
     scrubbed: int
     workers_lost: int  # while they ran a fault; its result is from another one
     named: dict[str, int] | None  # of defects
+    weighted: Weighted | None  # None: what was drawn has no sizes, or is drawn by size
+    upsets_per_run: float | None  # of a beam: mean number, also of runs without any
     bounds: dict[str, Bounds]
     error: float | None
     latency_elements: dict[str, Any]
@@ -49,14 +53,16 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 def command_of(spec: Spec, guest: GuestSpec, fault: str) -> str:
-    """The command that repeats a fault."""
+    """The command that repeats a fault, or those of a group."""
     words = ["dwcvmm", "run", "--kernel", guest.kernel, "--strategy", spec.strategy.value]
     words += ["--memory", f"{guest.memory_bytes >> 20}M", "--policy", spec.policy.value, "--no-default-append"]
     words += ["--rtc", "fixed"]
     words += ["--scrub", f"{spec.scrub_bytes_per_s >> 20}M"] if spec.scrub_bytes_per_s else []
     words += ["--initrd", guest.initrd] if guest.initrd else []
     words += ["--append", guest.command_line] if guest.command_line else []
-    return shlex.join([*words, "--fault", fault])
+    for each in fault.split():
+        words += ["--fault", each]
+    return shlex.join(words)
 
 
 def _table(pairs: list[tuple[str, Result]]) -> dict[str, dict[str, int]]:
@@ -95,6 +101,8 @@ def summarise(directory: Directory) -> Summary:
     latencies = [r.latency_elements for r in results.values() if r.latency_elements is not None]
     times = [r.latency_us for r in results.values() if r.latency_us is not None]
     right = classes[Class.MASKED] + classes[Class.RECOVERED]
+    by_target = _table([(faults[n].target, r) for n, r in results.items()])
+    beam = spec.group is Group.BEAM
     return Summary(
         host=spec.origin.host,
         command=spec.origin.command,
@@ -107,12 +115,14 @@ def summarise(directory: Directory) -> Summary:
         faults=len(results),
         golden=[_golden(g.name, golden) for g, golden in zip(spec.guests, directory.golden(), strict=True)],
         classes={name.value: classes[name] for name in Class},
-        by_target=_table([(faults[n].target, r) for n, r in results.items()]),
+        by_target=by_target,
         by_point=_table([(faults[n].point, r) for n, r in results.items()]),
         scrubbed=sum(result.repaired for result in results.values()),
         latent=sum(result.latent for result in results.values()),
         workers_lost=sum(result.workers_lost for result in results.values()),
         named=named(faults, results) if spec.defects else None,
+        weighted=None if beam or spec.defects else weigh(directory.golden(), by_target, CONFIDENCE),
+        upsets_per_run=spec.beam if beam else None,
         bounds={
             "coverage of effective faults": clopper_pearson(classes[Class.RECOVERED], effective, CONFIDENCE),
             "coverage of all faults": clopper_pearson(right, injected, CONFIDENCE),
@@ -144,6 +154,17 @@ def _share(bounds: Bounds) -> str:
     return f"{bounds.count} of {bounds.of} ({percent:.2f} %), {which} with {100 * bounds.confidence:.0f} % confidence"
 
 
+def _weighted_lines(weighted: Weighted) -> list[str]:
+    shares = ", ".join(f"{name} {100 * share:.3f} %" for name, share in weighted.classes.items() if share)
+    covered = "" if weighted.coverage is None else f"; coverage of effective faults {100 * weighted.coverage:.3f} %"
+    bits = ", ".join(f"{name} {count}" for name, count in weighted.bits.items())
+    return [
+        f"weighted by size: {shares}{covered}; silent corruption at most {100 * weighted.silent:.3f} % "
+        f"with {100 * weighted.confidence:.0f} % confidence",
+        f"  bits of state: {bits}; {100 * weighted.left_out:.3f} % of it not hit",
+    ]
+
+
 def as_text(summary: Summary) -> str:
     lines = [
         f"campaign     {', '.join(summary.guests)}, {summary.strategy}, {summary.policy}, seed {summary.seed}",
@@ -163,6 +184,13 @@ def as_text(summary: Summary) -> str:
     if summary.named:
         lines.append("defective CPU: " + ", ".join(f"{name} {count}" for name, count in summary.named.items()))
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]
+    if summary.weighted:
+        lines += _weighted_lines(summary.weighted)
+    if summary.upsets_per_run:
+        lines.append(
+            f"beam: {summary.upsets_per_run:g} upsets a run on average; "
+            f"{100 * math.exp(-summary.upsets_per_run):.2f} % of runs have none, and are not in this list"
+        )
     if summary.error:
         lines.append(f"so many faults know a share to +-{100 * summary.error:.2f} % (Leveugle 2009, 95 %)")
     names = [name.value for name in Class if summary.classes[name]]

@@ -16,7 +16,7 @@ from dwcvmm.campaign.runs import run_guest
 from dwcvmm.campaign.spec import Facts, Golden, Planned, Result
 from dwcvmm.errors import as_error
 from dwcvmm.faults.injector import Injection
-from dwcvmm.faults.model import parse
+from dwcvmm.faults.model import parse_all
 from dwcvmm.pc.result import Outcome
 
 PR_SET_PDEATHSIG = 1
@@ -36,17 +36,21 @@ class Answer(msgspec.Struct, kw_only=True):
     again: bool = False
 
 
-def result_of(planned: Planned, injection: Injection, run: Class | None, suspects: list[int], note: str) -> Result:
-    detected = injection.detected_at
+def result_of(
+    planned: Planned, injections: list[Injection], run: Class | None, suspects: list[int], note: str
+) -> Result:
+    done = [injection for injection in injections if injection.done]
+    found = [injection for injection in done if injection.detected_at is not None]
+    first = min(found, key=lambda injection: injection.detected_ns, default=None)
     return Result(
         number=planned.number,
-        outcome=classify(injection, run),
-        latency_elements=None if detected is None else detected - injection.element,
-        latency_us=injection.latency_us,
-        latent=injection.latent,
-        repaired=injection.repaired,
+        outcome=classify(injections, run),
+        latency_elements=first.detected_at - first.element if first and first.detected_at is not None else None,
+        latency_us=first.latency_us if first else None,
+        latent=any(injection.latent for injection in done),
+        repaired=any(injection.repaired for injection in done),
         suspects=suspects,
-        note=note if injection.done else injection.became.value,
+        note=note if done else injections[0].became.value,
     )
 
 
@@ -54,11 +58,12 @@ def work(facts: Facts, job: list[Planned]) -> Answer:
     """Run the guest of `job` with all its faults."""
     spec = facts.spec
     guest, expected = spec.guests[job[0].guest], facts.golden[job[0].guest]
-    faults = {planned.number: parse(planned.fault) for planned in job}
+    groups = {planned.number: parse_all(planned.fault) for planned in job}
+    faults = [fault for group in groups.values() for fault in group]
     try:
-        run = run_guest(spec, guest, limit_s(expected), list(faults.values()))
+        run = run_guest(spec, guest, limit_s(expected), faults)
         if run.outcome is Outcome.TIMEOUT and len(job) == 1:
-            run = run_guest(spec, guest, SECOND_LIMIT * limit_s(expected), list(faults.values()))
+            run = run_guest(spec, guest, SECOND_LIMIT * limit_s(expected), faults)
     except Exception as error:  # of the host, or a bug: this job has no result, but the next ones may have one
         if len(job) > 1:
             return Answer(results=[], again=True)
@@ -73,7 +78,8 @@ def work(facts: Facts, job: list[Planned]) -> Answer:
     by_fault = {id(injection.fault): injection for injection in run.injections}
     return Answer(
         results=[
-            result_of(planned, by_fault[id(faults[planned.number])], became, run.suspects, note) for planned in job
+            result_of(planned, [by_fault[id(fault)] for fault in groups[planned.number]], became, run.suspects, note)
+            for planned in job
         ]
     )
 

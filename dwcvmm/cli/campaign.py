@@ -16,7 +16,7 @@ from dwcvmm.campaign.crew import Crew, LocalCrew
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
-from dwcvmm.campaign.spec import Directory, Facts, GuestSpec, Spec
+from dwcvmm.campaign.spec import CLOSE_AFTER, Directory, Facts, Group, GuestSpec, Spec
 from dwcvmm.campaign.statistics import clopper_pearson
 from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import GuestName, Size, Utf8Text, end_at_option
@@ -24,7 +24,6 @@ from dwcvmm.cli.worker import interruptible
 from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.experiments.tinyguests import guest_path
-from dwcvmm.faults.model import Run
 from dwcvmm.guest.memory import check_size
 from dwcvmm.pc.boot.loader import command_line
 from dwcvmm.progressline import ProgressLine
@@ -42,11 +41,6 @@ DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 @click.group()
 def campaign() -> None:
     """Inject many faults, and say what became of them (docs/campaigns.md)."""
-
-
-def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
-    """Whether what is hit has devices of its own."""
-    return strategy != Strategy.IN_PLACE and Run.CHECKPOINT not in runs
 
 
 @campaign.command()
@@ -79,6 +73,12 @@ def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
 )
 @click.option("--scrub", type=Size(), default="0", help="As of dwcvmm run.")
 @click.option("--defects", is_flag=True, help="Not transient faults, but defects of the replicas' CPUs.")
+@click.option("--double", is_flag=True, help="Two faults in the same element, as one.")
+@click.option(
+    "--beam",
+    type=click.FloatRange(0, draw.MOST_ARRIVALS, min_open=True),
+    help="So many upsets in a run, on average, in all state by its size.",
+)
 @click.option(
     "--expect",
     type=Utf8Text(),
@@ -90,7 +90,8 @@ def _has_devices(strategy: str, runs: tuple[str, ...]) -> bool:
 def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
     faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
-    per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, expect: str, end_at: str, golden_runs: int,
+    per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, double: bool, beam: float | None,
+    expect: str, end_at: str, golden_runs: int,
 ) -> None:  # fmt: skip
     """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
     if bool(guests) == bool(kernel):
@@ -103,9 +104,14 @@ def new(
         points = ("start",)
     if defects and (points or per_run > 1):
         raise click.UsageError("a defect is at the end of every run: no --point, no --per-run")
-    possible = [name for name in draw.TARGETS if name != "device" or _has_devices(strategy, runs)]
-    if set(targets) - set(possible):
-        raise click.UsageError("neither a checkpoint nor a replica in place has devices of its own: no --target device")
+    if defects + double + bool(beam) > 1:
+        raise click.UsageError("a campaign has one of --defects, --double and --beam")
+    if beam and per_run > 1:
+        raise click.UsageError("a beam makes the faults of a whole run: no --per-run")
+    group = Group.BEAM if beam else Group.DOUBLE if double else Group.SINGLE
+    possible = draw.possible_targets(Strategy(strategy), runs, defects, group)
+    if impossible := sorted(set(targets) - set(possible)):
+        raise click.UsageError(f"such a campaign cannot hit {', '.join(impossible)} (docs/campaigns.md)")
     check_size(memory)
     spec = Spec(
         origin=origin(this_host()),
@@ -115,12 +121,16 @@ def new(
         policy=Policy(policy),
         faults=faults,
         seed=seed,
-        targets=list(targets or possible),
-        points=list(points or draw.POINTS),
+        targets=list(targets or draw.default_targets(possible, group)),
+        points=list(points or draw.default_points(group)),
         bits=bits,
         per_run=per_run,
         golden_runs=golden_runs,
         defects=defects,
+        group=group,
+        beam=beam or 0.0,
+        # what a beam has hit stays, until something uses it or the guest ends
+        close_after=None if beam else CLOSE_AFTER,
         runs=runs or ("e1", "e2"),
         scrub_bytes_per_s=scrub,
         expect=expect,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from dwcvmm.core._binding import lib
+from dwcvmm.core._binding import ffi, lib
 
 PAGE: int = lib.DWC_PAGE  # bytes
 IO_BYTES: int = lib.DWC_IO_BYTES  # of an exit's data, at most
@@ -16,6 +16,7 @@ MAX_DIFFS: int = lib.DWC_MAX_DIFFS
 LONGEST_INSTRUCTION: int = lib.DWC_LONGEST_INSTRUCTION  # bytes
 NEVER = (1 << 64) - 1  # an element or a time that never comes
 DEVICE_BYTES: int = lib.DWC_PC_BYTES  # of the devices in C, without what the serial ports have sent
+INTERRUPT_BYTES = ffi.offsetof("struct dwc_pc", "pit")  # of the interrupt controllers, with which the devices begin
 UARTS: int = lib.DWC_UARTS  # serial ports, at most
 SENT_BYTES: int = lib.DWC_SENT_BYTES  # room for what serial ports have sent and the host has not taken
 SENT_HEAD: int = lib.DWC_SENT_HEAD  # of each run of bytes in it

@@ -43,11 +43,16 @@ def disassembler() -> Any:
     return capstone
 
 
-def instructions(code: bytes, address: int, bits: int, count: int = 0) -> list[tuple[int, int, str]]:
-    """(address, length in bytes, text) of the instructions at the start of `code`, `count` at most (0: all)."""
+def decoder(bits: int) -> Any:
+    """capstone's, for code of 64, 32 or 16 bits."""
     capstone = disassembler()
     mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
-    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    return capstone.Cs(capstone.CS_ARCH_X86, mode)
+
+
+def instructions(code: bytes, address: int, bits: int, count: int = 0) -> list[tuple[int, int, str]]:
+    """(address, length in bytes, text) of the instructions at the start of `code`, `count` at most (0: all)."""
+    engine = decoder(bits)
     return [
         (i.address, i.size, f"{i.address:#x}: {i.bytes.hex(' '):24} {i.mnemonic} {i.op_str}".rstrip())
         for i in engine.disasm(code, address, count)

@@ -13,7 +13,7 @@ from dwcvmm.core import enums
 from dwcvmm.core.config import ReplicaConfig
 from dwcvmm.core.engine import Core, filter_msrs
 from dwcvmm.core.enums import LOG_ELEMENTS, MOST_IDLE, PAGE, Cap, MemFlags, UserTrap
-from dwcvmm.core.kvmstructs import CpuidEntry, address_of
+from dwcvmm.core.kvmstructs import CpuidEntry, Sregs, address_of
 from dwcvmm.core.ram import end_of_ram, ram_slots
 from dwcvmm.element.caches import last_level_cache_bytes
 from dwcvmm.element.config import CacheFlush, Clock, EndAt, EngineConfig, Strategy, Tsc
@@ -28,6 +28,7 @@ from dwcvmm.kvm.vm import Vm
 
 # outside RAM and below 4 GiB; the same places as QEMU's (hw/i386/kvm: 0xfeffc000, 0xfeffd000)
 IDENTITY_MAP, TSS = 0xFEFFC000, 0xFEFFD000
+SPARE, SPARE_SLOT = 0xFEFFB000, 1023  # a memory slot that comes and goes
 FOUR_GIB = 1 << 32
 
 # MSRs that a guest can change by itself and that no other register group holds. TSC is left out, since
@@ -43,6 +44,7 @@ SAVED_MSRS = (
 
 CHECKPOINT_EVERY = 16
 MAP_NORESERVE = 0x4000  # <asm-generic/mman.h>; Python has no name for it
+CR4_PGE = 1 << 7
 HUGE_PAGE, APART_PAGES = 2 << 20, 21
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
@@ -81,6 +83,7 @@ class Replicas:
         self.host_cpuid = apply_policy(system.supported_cpuid(), show_tsc=config.tsc is Tsc.SHOWN)
         self.cpuid = self.host_cpuid if cpuid is None else list(cpuid)
         self._keep: list[mmap.mmap] = []
+        self._spare: mmap.mmap | None = None
         self.host = probe(system)
         self._check_in_place()
         self.vms: list[Vm] = []
@@ -94,6 +97,19 @@ class Replicas:
         except BaseException:
             self.close()
             raise
+
+    def empty_tlb(self, index: int) -> None:
+        """Have a replica that stands walk its page tables anew. Raises KvmError."""
+        if self.host.shadow_paging:  # only a memory slot that goes makes KVM drop shadow pages (cbits/memory/pages.c)
+            memory = self._spare = self._spare or self._memory(PAGE)
+            self.vms[index].set_memslot(SPARE_SLOT, SPARE, PAGE, address_of(memory))
+            self.vms[index].set_memslot(SPARE_SLOT, SPARE, 0, 0)
+            return
+        sregs = self.vcpus[index].get(Sregs)
+        right = sregs.cr4
+        for cr4 in (right ^ CR4_PGE, right):  # KVM empties it if CR4 changes
+            sregs.set_number("cr4", cr4)
+            self.vcpus[index].set(sregs)
 
     @property
     def clock_divisor(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dwcvmm.core.engine import Core
 from dwcvmm.core.kvmstructs import Events, RegisterGroup, Regs, Sregs, Xsave
 from dwcvmm.core.ram import Ram
@@ -23,7 +25,7 @@ def flip(core: Core, vcpu: Vcpu, index: int, fault: Fault) -> bool:
     where = fault.target.where
     try:
         if fault.target.space is Space.RAM:
-            _change_byte(replica.ram, fault)
+            _change_bytes(replica.ram, fault)
         elif fault.target.space is Space.DEVICE:
             return replica.upset_device(int(where), fault.of)
         elif fault.target.space is Space.MSR:
@@ -50,7 +52,7 @@ def flip_checkpoint(core: Core, fault: Fault) -> None:
     """Change the checkpoint's registers or RAM, which a rollback restores. Raises ConfigError."""
     state, where = core.checkpoint_to_upset(), fault.target.where
     if fault.target.space is Space.RAM:
-        _change_byte(core.checkpoint_ram, fault)
+        _change_bytes(core.checkpoint_ram, fault)
     elif fault.target.space is Space.MSR:
         values = state.msrs.values()
         if where not in values:
@@ -62,11 +64,15 @@ def flip_checkpoint(core: Core, fault: Fault) -> None:
         _change_register(state.regs if fault.target.space is Space.GENERAL else state.sregs, fault)
 
 
-def _change_byte(ram: Ram, fault: Fault) -> None:
+def _change_bytes(ram: Ram, fault: Fault) -> None:
+    """In RAM. The bits of a fault that was located there (dwcvmm/faults/located.py) can be in several bytes."""
     gpa = int(fault.target.where)
-    if not ram.holds(gpa):
-        raise ConfigError(f"fault {fault}: there is no RAM at {gpa:#x}")
-    ram.upset(gpa, fault.of(ram.byte(gpa)))
+    for at in range(max(fault.bits) // 8 + 1):
+        if not ram.holds(gpa + at):
+            raise ConfigError(f"fault {fault}: there is no RAM at {gpa + at:#x}")
+        if in_byte := fault.mask >> 8 * at & 0xFF:
+            bits = tuple(bit for bit in range(8) if in_byte >> bit & 1)
+            ram.upset(gpa + at, replace(fault, bits=bits).of(ram.byte(gpa + at)))
 
 
 def _change_register(registers: RegisterGroup, fault: Fault) -> None:

@@ -11,10 +11,13 @@ from dwcvmm.core.engine import now_ns
 from dwcvmm.core.enums import NEVER, PAGE, Phase
 from dwcvmm.element.divergence import Divergence
 from dwcvmm.element.observer import NO_COPY, EngineObserver
+from dwcvmm.element.postmortem import disassembler
 from dwcvmm.element.visits import Visitor
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.flip import flip, flip_checkpoint
+from dwcvmm.faults.located import located
 from dwcvmm.faults.model import At, Fault, Run, Space
+from dwcvmm.faults.translations import Translations
 
 if TYPE_CHECKING:
     from dwcvmm.element.engine import Engine
@@ -29,7 +32,8 @@ class Became(StrEnum):
 
     INJECTED = "injected"
     REFUSED = "refused"  # by KVM: no processor can hold such a value
-    NOT_REACHED = "not reached"  # the guest ended before, or the element has no such point, or no single steps there
+    # the guest ended before, or the element has no such point or target, or no single steps there
+    NOT_REACHED = "not reached"
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Injection:
     detected_ns: int = 0
     latent: bool = False  # the wrong byte was still in RAM, unused, when the fault was closed
     repaired: bool = False  # by the scrubber, before it was used
+    located: Fault | None = None  # `fault`, or where its bits were found when its point was reached, if they stay there
 
     @property
     def done(self) -> bool:
@@ -53,7 +58,7 @@ class Injection:
     @property
     def page(self) -> int | None:
         """Guest physical address of the fault's page, if it is in RAM."""
-        target = self.fault.target
+        target = (self.located or self.fault).target
         return int(target.where) // PAGE * PAGE if target.space is Space.RAM else None
 
     @property
@@ -75,6 +80,7 @@ class Injector(Visitor, EngineObserver):
         self._defects: list[Fault] = []
         self._open: list[Injection] = []  # no divergence has shown them yet
         self._in_place = engine.in_place
+        self._translations = Translations(engine)
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
@@ -92,6 +98,10 @@ class Injector(Visitor, EngineObserver):
     def _check(self, fault: Fault, committed: int) -> None:
         if self._in_place and (fault.run not in IN_PLACE_RUNS or fault.point.at is not At.START):
             raise ConfigError(f"fault {fault}: in place it is at the start of e1 or e2, or in the checkpoint")
+        if fault.target.space is Space.BRANCH:
+            disassembler()  # now, and not in a sandbox
+        if self._in_place and fault.target.space is Space.TRANSLATION:
+            raise ConfigError(f"fault {fault}: in place both runs have one set of page tables")
         if fault.cpu is not None:
             if fault.cpu not in [replica.cpu for replica in self._core.replicas]:
                 raise ConfigError(f"fault {fault}: no replica is bound to CPU {fault.cpu}")
@@ -101,11 +111,14 @@ class Injector(Visitor, EngineObserver):
     @property
     def visit_from(self) -> int:
         wanted = [fault.element for fault in (*self._due[:1], *self._defects)]
+        if self._translations:
+            wanted.append(self._core.committed)
         if self._close_after is not None:
             wanted += [each.element + self._close_after for each in self._open]
         return min(wanted, default=NEVER)
 
     def at_start(self) -> None:
+        self._translations.put_right()  # of an element that was discarded
         committed = self._core.committed
         if self._close_after is not None:
             due = committed - self._close_after
@@ -128,6 +141,7 @@ class Injector(Visitor, EngineObserver):
         return self._in_place and fault.run is Run.E2
 
     def at_end(self) -> None:
+        self._translations.put_right()
         committed = self._core.committed
         for fault in [f for f in self._due if f.element == committed and f.point.at is At.END]:
             self._take(fault, self._inject_at_end(fault, committed, fault.run.replicas))
@@ -204,7 +218,7 @@ class Injector(Visitor, EngineObserver):
         """
         faults = sorted(faults, key=_order)
         while True:
-            attempt = _Attempt(self._engine, committed, self._in_place)
+            attempt = _Attempt(self._engine, committed, self._in_place, self._translations)
             late = next((fault for fault in faults if not attempt.inject(fault)), None)
             if not late:
                 break
@@ -218,11 +232,23 @@ class Injector(Visitor, EngineObserver):
     def _inject_at_end(self, fault: Fault, committed: int, replicas: tuple[int, ...]) -> Injection:
         injection = Injection(fault, committed, Became.INJECTED, now_ns())
         for index in replicas:
-            if not flip(self._core, self._engine.replicas.vcpus[index], index, fault):
-                injection.became = Became.REFUSED
-                continue
-            self._core.read_again(index)  # the state to be compared was read before the flip
+            if _flip_there(self._engine, index, injection):
+                self._core.read_again(index)  # the state to be compared was read before the flip
         return injection
+
+
+def _flip_there(engine: Engine, index: int, injection: Injection) -> Fault | None:
+    """Flip the bits of a fault that stays, and say where they were found; None, with the reason noted, if not."""
+    vcpu = engine.replicas.vcpus[index]
+    there = located(engine.core, vcpu, index, injection.fault)
+    if there is None:
+        injection.became = Became.NOT_REACHED
+    elif not flip(engine.core, vcpu, index, there):
+        injection.became = Became.REFUSED
+    else:
+        injection.located = there
+        return there
+    return None
 
 
 def _order(fault: Fault) -> tuple[bool, int, int]:
@@ -237,10 +263,10 @@ class _Attempt:
     point to the next.
     """
 
-    def __init__(self, engine: Engine, committed: int, in_place: bool) -> None:
+    def __init__(self, engine: Engine, committed: int, in_place: bool, translations: Translations) -> None:
         self.injections: list[Injection] = []
         self._engine, self._core = engine, engine.core
-        self._committed, self._in_place = committed, in_place
+        self._committed, self._in_place, self._translations = committed, in_place, translations
         self._steps, self._us = [0, 0], [0, 0]  # how far each replica has been led: instructions, then time
         self._stuck = [False, False]  # at an instruction that cannot be stepped
         self._flipped: list[tuple[int, Fault]] = []
@@ -254,16 +280,25 @@ class _Attempt:
             # in place the one VM is at that point already
             if not self._in_place and not self._go_to_point(fault, index, injection):
                 return False
-            if flip(self._core, self._engine.replicas.vcpus[index], index, fault):
-                self._flipped.append((index, fault))
-            else:
-                injection.became = Became.REFUSED
+            if fault.target.space is Space.TRANSLATION:
+                self._mistranslate(index, injection)
+            elif there := _flip_there(self._engine, index, injection):
+                self._flipped.append((index, there))
         injection.injected_ns = now_ns() if injection.done else 0
         self.injections.append(injection)
         return True
 
+    def _mistranslate(self, index: int, injection: Injection) -> None:
+        vcpu = self._engine.replicas.vcpus[index]
+        there = located(self._core, vcpu, index, injection.fault)
+        if there is None:
+            injection.became = Became.NOT_REACHED
+        else:
+            self._translations.make_wrong(index, there)
+
     def undo(self) -> None:
         """Bring both replicas back to the element's start. Raises what a rollback raises."""
+        self._translations.put_right()
         for index, fault in self._flipped:
             if fault.target.space is Space.RAM:  # a rollback does not restore a page that is in no dirty log
                 flip(self._core, self._engine.replicas.vcpus[index], index, fault)

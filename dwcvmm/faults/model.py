@@ -12,7 +12,10 @@ at the end of every run there from ELEMENT on.
 
 TARGET: a general register, RIP or RFLAGS; cr0 to cr4, efer; a segment's base (`fs.base`); `msr:0xc0000082`; a byte of
 the XSAVE image (`xsave+160` is XMM0's lowest, SDM vol. 1 13.4.1), of RAM by its guest physical address
-(`ram+0x400000`), or of the replica's own devices (`device+100`: byte 100 of struct dwc_pc in cbits/pc/pc.h).
+(`ram+0x400000`), or of the replica's own devices (`device+100`: byte 100 of struct dwc_pc in cbits/pc/pc.h). Or what is
+there when the point is reached: `branch`, the first two bytes of the next jump, call or return in the replica's code,
+without its prefixes; `tlb+rip`, `tlb+rsp`: the translation of the address in that register, which is wrong up to the
+element's end (bit 12 is the lowest of the page's address, bits 0 to 11 are those of a page-table entry).
 
 BITS: those that flip: `3`, `0,7`, a burst `4-6`. Those of a defect may be stuck at a value: `3=1`.
 """
@@ -55,6 +58,8 @@ class Space(Enum):
     XSAVE = "xsave"
     RAM = "ram"
     DEVICE = "device"
+    BRANCH = "branch"
+    TRANSLATION = "tlb"
 
     @property
     def prefix(self) -> str:
@@ -62,10 +67,14 @@ class Space(Enum):
 
     @property
     def bits(self) -> int:
-        return 8 if self in (Space.XSAVE, Space.RAM, Space.DEVICE) else 64
+        return BITS.get(self, 64)
 
 
+BITS = {Space.XSAVE: 8, Space.RAM: 8, Space.DEVICE: 8, Space.BRANCH: 16, Space.TRANSLATION: 52}
 PREFIXES = {Space.MSR: "msr:", Space.XSAVE: "xsave+", Space.RAM: "ram+", Space.DEVICE: "device+"}
+BRANCH = "branch"
+TRANSLATIONS = {f"tlb+{name}": name for name in ("rip", "rsp")}
+FOUND_THERE = (Space.BRANCH, Space.TRANSLATION)  # which bytes they are is known when the point is reached
 HIGHEST = {
     Space.MSR: (1 << 32) - 1,
     Space.XSAVE: XSAVE_COMPONENTS[2].stop,
@@ -77,7 +86,7 @@ LONGEST_US = 10**9
 
 @dataclass(frozen=True)
 class Target:
-    """`where`: a register's name, an MSR's number, a byte's offset or address."""
+    """`where`: a register's name, an MSR's number, a byte's offset or address; `branch`."""
 
     space: Space
     where: str | int
@@ -85,6 +94,8 @@ class Target:
     def __str__(self) -> str:
         if self.space in (Space.GENERAL, Space.SPECIAL):
             return str(self.where)
+        if self.space in FOUND_THERE:
+            return str(self.where) if self.space is Space.BRANCH else f"tlb+{self.where}"
         number = self.where if self.space in (Space.XSAVE, Space.DEVICE) else f"{self.where:#x}"
         return f"{self.space.prefix}{number}"
 
@@ -151,6 +162,10 @@ def _parse_target(text: str) -> Target:
         return Target(Space.GENERAL, text)
     if text in SPECIAL:
         return Target(Space.SPECIAL, text)
+    if text == BRANCH:
+        return Target(Space.BRANCH, text)
+    if text in TRANSLATIONS:
+        return Target(Space.TRANSLATION, TRANSLATIONS[text])
     for space in PREFIXES:
         if text.startswith(space.prefix):
             try:
@@ -161,7 +176,8 @@ def _parse_target(text: str) -> Target:
                 break
             return Target(space, where)
     raise ConfigError(
-        f"{text!r} is no target of a fault: give a register, msr:N, xsave+N, ram+N or device+N (docs/protection.md)"
+        f"{text!r} is no target of a fault: give a register, msr:N, xsave+N, ram+N, device+N, "
+        "branch, tlb+rip or tlb+rsp (docs/protection.md)"
     )
 
 
@@ -204,6 +220,10 @@ def parse(text: str) -> Fault:
     point = _parse_point(match["point"])
     if run is Run.CHECKPOINT and target.space is Space.DEVICE:
         raise ConfigError(f"{text!r}: a checkpoint has no devices of its own")
+    if run in (Run.CPU, Run.CHECKPOINT) and target.space in FOUND_THERE:
+        raise ConfigError(f"{text!r}: {target} is looked for in a replica: e1, e2 or both")
+    if target.space is Space.TRANSLATION and point.at is At.END:
+        raise ConfigError(f"{text!r}: a wrong translation ends with its element, and has no effect there")
     if run in (Run.CPU, Run.CHECKPOINT) and point.at is not At.START:
         raise ConfigError(f"{text!r}: a fault of {run} takes no point in an element")
     if run is Run.BOTH and point.at not in (At.START, At.END):
@@ -212,3 +232,8 @@ def parse(text: str) -> Fault:
         raise ConfigError(f"{text!r}: only defects of a CPU can be stuck")
     stuck = None if match["stuck"] is None else int(match["stuck"])
     return Fault(int(match["element"]), run, target, bits, point, cpu, stuck)
+
+
+def parse_all(texts: str) -> list[Fault]:
+    """Faults whose texts stand one after another, with spaces between them. Raises ConfigError."""
+    return [parse(text) for text in texts.split()]

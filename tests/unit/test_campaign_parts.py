@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import closing
 from itertools import pairwise
@@ -15,26 +16,27 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from dwcvmm.campaign import processes
-from dwcvmm.campaign.draw import POINTS, TARGETS, draw_faults
+from dwcvmm.campaign.draw import POINTS, TARGETS, default_targets, draw_faults, possible_targets
 from dwcvmm.campaign.execute import Job, jobs_of, settle
 from dwcvmm.campaign.outcome import Class, Oracle, classify, classify_run, printed_lines
 from dwcvmm.campaign.processes import Lost
-from dwcvmm.campaign.spec import Directory, Facts, Golden, GuestSpec, Result, Sample, Spec
+from dwcvmm.campaign.space import weigh
+from dwcvmm.campaign.spec import Directory, Facts, Golden, Group, GuestSpec, Result, Sample, Spec
 from dwcvmm.campaign.statistics import clopper_pearson, margin, quantile, sample_size
 from dwcvmm.campaign.summary import as_text, command_of, summarise
 from dwcvmm.campaign.worker import Answer
 from dwcvmm.element.config import Policy, Strategy
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became, Injection
-from dwcvmm.faults.model import parse
+from dwcvmm.faults.model import Space, parse, parse_all
 from dwcvmm.pc.devices.cmos import date_text
 from dwcvmm.pc.pc import PcConfig
 from dwcvmm.pc.result import Outcome
 
 GOLDEN = Golden(
     outcome="poweroff", status=0, oracle=Oracle("", ["OK"], True), elements=[2000, 2010], wall_s=[0.1, 0.1],
-    divergences={}, untouched=[0x3000], msrs=[0xC0000082], avx=False, cpus=[2, 3],
-    samples=[Sample(element=1, code=[0x100000], entries=[0x8000], written=[0x4000])],
+    divergences={}, untouched=[0x3000], untouched_pages=3000, memory_bytes=16 << 20, msrs=[0xC0000082], avx=False,
+    cpus=[2, 3], samples=[Sample(element=1, code=[0x100000], entries=[0x8000], written=[0x4000])],
 )  # fmt: skip
 
 
@@ -95,8 +97,72 @@ def test_a_seed_gives_one_list() -> None:
         assert 1 <= parse(planned.fault).element < 2000
 
 
+def test_two_faults_in_one_element() -> None:
+    drawn = draw_faults(spec(group=Group.DOUBLE, per_run=4), [GOLDEN, GOLDEN])
+    assert len(drawn) == 200
+    pairs = [parse_all(planned.fault) for planned in drawn]
+    assert all(first.element == second.element and first != second for first, second in pairs)
+    assert len({first.target.space for first, _ in pairs}) > 5
+
+
+def test_a_beam() -> None:
+    """Upsets by the size of state, nearly all in RAM; a Poisson number of them, and no run without any."""
+    targets = default_targets(possible_targets(Strategy.SEQUENTIAL, ("e1", "e2"), False, Group.BEAM), Group.BEAM)
+    drawn = draw_faults(spec(group=Group.BEAM, beam=2.0, faults=2000, targets=targets), [GOLDEN, GOLDEN])
+    groups = [parse_all(planned.fault) for planned in drawn]
+    upsets = sum(map(len, groups))
+    assert upsets / len(groups) == pytest.approx(2.0 / (1 - math.exp(-2.0)), rel=0.05)
+    assert sum(len(group) == 1 for group in groups) / 2000 == pytest.approx(0.313, abs=0.04)
+    assert sum(fault.target.space is Space.RAM for group in groups for fault in group) / upsets > 0.99
+    assert all(1 <= fault.element < 1999 for group in groups for fault in group)
+    assert not any(0xA0000 <= int(f.target.where) < 0x100000 for g in groups for f in g if f.target.space is Space.RAM)
+
+    drawn = draw_faults(spec(group=Group.BEAM, beam=0.1, faults=2000, targets=["general", "rip"]), [GOLDEN, GOLDEN])
+    assert sum(planned.target == "rip" for planned in drawn) / 2000 == pytest.approx(1 / 17, abs=0.02)
+    with pytest.raises(ConfigError, match="none of the targets avx"):
+        draw_faults(spec(group=Group.BEAM, beam=1.0, targets=["avx"]), [GOLDEN, GOLDEN])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "runs", "defects", "not_there"),
+    [
+        (Strategy.SEQUENTIAL, ("e1", "e2"), False, set()),
+        (Strategy.IN_PLACE, ("e1", "e2"), False, {"device", "interrupt", "tlb"}),
+        (Strategy.SEQUENTIAL, ("checkpoint",), False, {"device", "interrupt", "tlb", "branch"}),
+        (Strategy.PARALLEL, ("e1", "e2"), True, {"tlb", "branch"}),
+    ],
+)
+def test_what_can_be_hit(strategy: Strategy, runs: tuple[str, ...], defects: bool, not_there: set[str]) -> None:
+    possible = possible_targets(strategy, runs, defects, Group.SINGLE)
+    assert set(TARGETS) - set(possible) == not_there
+    drawn = draw_faults(spec(targets=possible, runs=runs, defects=defects), [GOLDEN, GOLDEN])
+    assert {planned.target for planned in drawn} == set(possible) - {"avx"}
+    for planned in drawn:
+        assert str(parse(planned.fault)) == planned.fault
+
+
+def test_weighted_by_size() -> None:
+    """Registers are rarely hit by chance, so what became of faults in them hardly counts."""
+    by_target: dict[str, dict[str, int]] = {
+        "general": {Class.RECOVERED: 90, Class.SILENT: 10},
+        "untouched": {Class.MASKED: 50, Class.RECOVERED: 50},
+    }
+    found = weigh([GOLDEN, GOLDEN], by_target | {"code": {Class.CRASH: 7}, "rip": {Class.NOT_ACTIVATED: 3}}, 0.95)
+    assert found
+    assert found.bits == {"general": 16 * 64, "untouched": 3000 * 4096 * 8}
+    share = 16 * 64 / sum(found.bits.values())
+    assert found.classes[Class.SILENT] == pytest.approx(0.1 * share)
+    assert found.classes[Class.RECOVERED] == pytest.approx(0.9 * share + 0.5 * (1 - share))
+    assert found.coverage == pytest.approx(1 - 0.1 * share / (share + 0.5 * (1 - share)))
+    upper = (1 - share) * clopper_pearson(0, 100, 0.975).upper + share * clopper_pearson(10, 100, 0.975).upper
+    assert found.silent == pytest.approx(upper)
+    written = ((16 << 20) - 0x60000 - 3000 * 4096) * 8
+    assert found.left_out == pytest.approx(written / (16 * 8 << 20), rel=0.05)
+    assert weigh([GOLDEN], {"code": {Class.CRASH: 7}}, 0.95) is None
+
+
 def test_defects() -> None:
-    drawn = draw_faults(spec(defects=True), [GOLDEN, GOLDEN])
+    drawn = draw_faults(spec(defects=True, targets=["general", "sse", "code"]), [GOLDEN, GOLDEN])
     assert len(drawn) == 200
     for planned in drawn:
         fault = parse(planned.fault)
@@ -162,7 +228,17 @@ def test_classes_of_runs(outcome: Outcome, output: bytes, exact: bool, expected:
 )
 def test_classes_of_faults(became: Became, detected_at: int | None, run: Class | None, expected: Class) -> None:
     injection = Injection(parse("5:e1:rax:1"), 5, became, detected_at=detected_at)
-    assert classify(injection, run) is expected
+    assert classify([injection], run) is expected
+
+
+def test_classes_of_groups() -> None:
+    """One that was found makes the group found; those that were never injected say nothing."""
+    masked, found = (Injection(parse("5:e1:rax:1"), 5, Became.INJECTED, detected_at=at) for at in (None, 6))
+    refused = Injection(parse("5:e1:cr0:60"), 5, Became.REFUSED)
+    assert classify([masked, found], None) is Class.RECOVERED
+    assert classify([refused, masked], None) is Class.MASKED
+    assert classify([refused, found], Class.CRASH) is Class.CRASH
+    assert classify([refused, refused], Class.CRASH) is Class.NOT_ACTIVATED
 
 
 def filled(path: Path, asked: Spec) -> Directory:

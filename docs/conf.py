@@ -28,7 +28,7 @@ highlight_language = "none"  # of a block that does not name its own
 # the sidebar: pages of docs/ that are not named stand under Change
 GROUPS = {
     "Use": ("usage", "guests", "platform", "api", "save-restore", "replay", "gdb", "protection"),
-    "Measure": ("measurements", "campaigns", "triage", "report", "testbeds"),
+    "Measure": ("measurements", "campaigns", "hosts", "triage", "report", "testbeds"),
     "Understand": ("glossary", "design", "progress", "state-table"),
 }
 OTHERS = ("CONTRIBUTING", "tests/README", "CHANGELOG")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.experiments.hostfindings import Finding, Level, examine
+from dwcvmm.experiments.hostfindings import examine
+from dwcvmm.results.doctorfile import SCHEMA, Finding, Level, fit, with_remedy
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.streams import show
 
@@ -17,16 +18,15 @@ MARKS = {Level.OK: "ok  ", Level.NOTE: "note", Level.FAIL: "FAIL"}
 def doctor(as_json: bool) -> int:
     """Examine this host. Exit code 4 if it cannot run guests."""
     findings = examine()
-    fit = all(finding.level is not Level.FAIL for finding in findings)
+    can = fit(findings)
     if as_json:
-        document = {"schema": "dwcvmm-doctor/1", "fit": fit, "findings": findings}
+        document = {"schema": SCHEMA, "fit": can, "findings": findings}
         show(pretty_json(document).decode(), end="")
     else:
-        verdict = "this host can run guests" if fit else "this host cannot run guests"
+        verdict = "this host can run guests" if can else "this host cannot run guests"
         show("\n".join([*map(_line, findings), verdict]))
-    return ExitCode.OK if fit else ExitCode.HOST_UNFIT
+    return ExitCode.OK if can else ExitCode.HOST_UNFIT
 
 
 def _line(finding: Finding) -> str:
-    text = f"{MARKS[finding.level]}  {finding.name}: {finding.detail}"
-    return f"{text}; {finding.remedy}" if finding.remedy else text
+    return with_remedy(f"{MARKS[finding.level]}  {finding.name}: {finding.detail}", finding.remedy)

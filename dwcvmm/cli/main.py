@@ -23,6 +23,7 @@ COMMANDS = (
     "ctl",
     "top",
     "doctor",
+    "qualify",
     "bench",
     "check",
     "campaign",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -26,6 +27,11 @@ def report(inputs: tuple[Path, ...], out: Path, png: Path | None, svg: Path | No
     """Make one HTML page of reports of runs, results of bench and check, and campaigns (docs/report.md)."""
     check_apart({"--out": out}, {f"the input {path}": path for path in inputs})
     figure_class()  # fail early if matplotlib is missing
+    write_page(inputs, out, png, svg)
+
+
+def write_page(inputs: Sequence[Path], out: Path, png: Path | None = None, svg: Path | None = None) -> None:
+    """Make the page of result files, and say what is on it."""
     made = sections([(path, read(path)) for path in inputs])
     try:
         out.write_text(render(made, now(), VERSION))

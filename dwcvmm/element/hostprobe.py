@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dwcvmm.core.enums import GuestDebug, InsnKind, KvmExit, UserTrap
+from dwcvmm.core.enums import PAGE, GuestDebug, InsnKind, KvmExit, MemFlags, UserTrap
 from dwcvmm.core.kvmstructs import Regs, Sregs, address_of
-from dwcvmm.element.progress import Event, Progress, self_test
+from dwcvmm.element.progress import Event, Progress, lateness, self_test
 from dwcvmm.errors import KvmError
 from dwcvmm.guest import entry
 from dwcvmm.guest.cpuid import apply_policy
@@ -49,6 +49,12 @@ WINDOW_TRIALS = 5
 STORE_AT = PROBE_BYTES - 8
 STORE = b"\x89\x04\x25" + struct.pack("<I", STORE_AT)  # mov [STORE_AT], eax
 DR7_EXECUTE, DR7_WRITE = 2, 2 | 0xD << 16  # breakpoint 0: an instruction; a write to 4 bytes (SDM 3B 18.2.4)
+IOPL_3 = 3 << 12
+WRITTEN, WRITTEN_AT, FAULTS_TIMED = 128, 0x140000, 7
+WRITE_PAGES = (  # mov ebx, at; mov [rbx], eax; add ebx, 4096; cmp ebx, end; jb to the write; out
+    b"\xbb" + struct.pack("<I", WRITTEN_AT) + b"\x89\x03\x81\xc3" + struct.pack("<I", PAGE)
+    + b"\x81\xfb" + struct.pack("<I", WRITTEN_AT + WRITTEN * PAGE) + b"\x72\xf0" + OUT_80
+)  # fmt: skip
 LOOP_TURNS = 100_000
 LOOP = b"\xb9" + LOOP_TURNS.to_bytes(4, "little") + b"\xff\xc9\x75\xfc"  # mov ecx, n; dec ecx; jnz
 
@@ -194,6 +200,29 @@ class Probe:
                 return found
         return found
 
+    def lateness(self, event: Event, times: int) -> list[int]:
+        """By how many events overflows in the middle of a loop were late; empty if the event is of no use here."""
+        found = self.progress(event)
+        middle = LOOP_TURNS if event is Event.INSTRUCTIONS else LOOP_TURNS // 2
+        return lateness(found, self.vcpu, lambda: self.load(LOOP + OUT_80), middle, times) if found else []
+
+    def write_fault_ns(self) -> float:
+        """Of a guest that writes to each of WRITTEN pages; median of several runs."""
+        took: dict[int, list[int]] = {0: [], MemFlags.LOG_DIRTY_PAGES: []}
+        for _ in range(FAULTS_TIMED):
+            for flags, times in took.items():
+                # to begin a log write-protects all pages (api.rst 4.35, without KVM_DIRTY_LOG_INITIALLY_SET)
+                self._vm.set_memslot(0, 0, PROBE_BYTES, address_of(self._memory), flags)
+                self.load(WRITE_PAGES, user=True)  # ring 0 does not run natively on each KVM
+                registers = self.vcpu.get(Regs)
+                registers.rflags |= IOPL_3  # for the OUT
+                self.vcpu.set(registers)
+                started = time.perf_counter_ns()
+                self.vcpu.run()
+                times.append(time.perf_counter_ns() - started)
+        without, with_faults = (statistics.median(times) for times in took.values())
+        return max(0.0, (with_faults - without) / WRITTEN)
+
     def tsc_offset_counts(self) -> bool:
         """Whether the guest's RDTSC follows KVM_VCPU_TSC_OFFSET."""
         high: list[int] = []
@@ -291,6 +320,17 @@ class Abilities:
         """The progress counter that slices would use."""
         with Probe(self._system) as trial:
             return trial.progress(None)
+
+    def tried(self, event: Event, times: int) -> tuple[Progress, list[int]]:
+        """The self-test of an event, and by how many events `times` of its overflows were late; none if it fails."""
+        with Probe(self._system) as trial:
+            return trial.progress(event), trial.lateness(event, times)
+
+    @cached_property
+    def write_fault_ns(self) -> float:
+        """Time of the first write to a page whose writes are logged, less that of any other write."""
+        with Probe(self._system) as trial:
+            return trial.write_fault_ns()
 
     @cached_property
     def step_ns(self) -> float:

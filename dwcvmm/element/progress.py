@@ -99,6 +99,16 @@ class Progress:
         return self.event is not Event.NONE
 
 
+def lateness(progress: Progress, vcpu: Vcpu, load: Callable[[], None], at: int, times: int) -> list[int]:
+    """By how many events each of `times` overflows was late that was to end a guest at `at`; `load` as of self_test."""
+    late = []
+    for _ in range(times):
+        load()
+        _, count, _ = count_run(vcpu.fd, vcpu.run_page, progress.perf_type, progress.config, at)
+        late.append(count - at)
+    return late
+
+
 REFUSALS = {
     errno.ENOENT: ("there is no PMU, or not this event", "use a host with a PMU; in a VM, switch its vPMU on"),
     errno.EOPNOTSUPP: (

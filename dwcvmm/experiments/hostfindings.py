@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -16,21 +15,9 @@ from dwcvmm.element.replicas import REQUIRED
 from dwcvmm.errors import HostError
 from dwcvmm.experiments.perfsettings import perf_troubles
 from dwcvmm.kvm.system import System
+from dwcvmm.results.doctorfile import Finding, Level
 
 NATIVE_NS = 50
-
-
-class Level(StrEnum):
-    OK = "ok"
-    NOTE = "note"  # works, but with a cost or a limit
-    FAIL = "fail"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
 
 
 def examine() -> list[Finding]:

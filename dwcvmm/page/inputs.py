@@ -7,14 +7,15 @@ from pathlib import Path
 import msgspec
 
 from dwcvmm.errors import ConfigError
-from dwcvmm.results import benchfile, campaignfile, checkfile, reportfile
+from dwcvmm.results import benchfile, campaignfile, checkfile, qualifyfile, reportfile
 from dwcvmm.results.benchfile import ElementsBench, ExitsBench, MemoryBench, RunsBench
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.jsonfile import NOT_JSON, read_json_file
+from dwcvmm.results.qualifyfile import Qualification
 from dwcvmm.results.reportfile import Report
 
-Document = Report | RunsBench | ElementsBench | MemoryBench | ExitsBench | CheckResult | Campaign
+Document = Report | RunsBench | ElementsBench | MemoryBench | ExitsBench | CheckResult | Campaign | Qualification
 KINDS: dict[str, type[Document]] = {
     reportfile.SCHEMA: Report,
     benchfile.BOOT: RunsBench,
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Document]] = {
     benchfile.EXITS: ExitsBench,
     checkfile.SCHEMA: CheckResult,
     campaignfile.SCHEMA: Campaign,
+    qualifyfile.SCHEMA: Qualification,
 }
 
 

@@ -13,12 +13,14 @@ from dwcvmm.page.costsections import exits_bench_parts, memory_parts
 from dwcvmm.page.html import Picture, Section, Table
 from dwcvmm.page.inputs import Document
 from dwcvmm.page.pictures import Point
+from dwcvmm.page.qualifysection import qualify_parts
 from dwcvmm.results import rates
 from dwcvmm.results.benchfile import BOOT, OFF, ElementsBench, ExitsBench, MemoryBench, RunsBench, RunsRow
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, with_bounds
 from dwcvmm.results.phasenames import NAMES
+from dwcvmm.results.qualifyfile import Qualification
 from dwcvmm.results.reportfile import Report
 
 # Tokponnon & Lobelle, FOSDEM 2017: penalties in percent, on a native machine
@@ -36,6 +38,8 @@ RUN_HEADERS = (
 
 def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     """The sections that have something to show."""
+    hosts = [found for _, found in documents if isinstance(found, Qualification)]
+    documents = [*documents, *(part for path, found in documents for part in parts_of(path, found))]
     boots = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema == BOOT]
     works = [(path, found) for path, found in documents if isinstance(found, RunsBench) and found.schema != BOOT]
     runs = [(path, found) for path, found in documents if isinstance(found, Report)]
@@ -46,6 +50,7 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
     campaigns = [(path, found) for path, found in documents if isinstance(found, Campaign)]
     points = [point for _, found in documents for point in points_of(found)]
     made = [
+        Section("Host", "", [part for found in hosts for part in qualify_parts(found)]),
         Section("Boot", ABOUT_2017, [part for n, (_, b) in enumerate(boots, 1) for part in bench_parts("boot", n, b)]),
         Section("Workload", "", [part for n, (_, b) in enumerate(works, 1) for part in bench_parts("workload", n, b)]),
         Section("Runs", "", list(run_parts(runs))),
@@ -61,6 +66,14 @@ def sections(documents: Sequence[tuple[Path, Document]]) -> list[Section]:
         Section("Faults", "", [part for n, (p, c) in enumerate(campaigns, 1) for part in campaign_parts(n, p, c)]),
     ]
     return [section for section in made if section.parts]
+
+
+def parts_of(path: Path, found: Document) -> Iterator[tuple[Path, Document]]:
+    """The documents that are within another one."""
+    if isinstance(found, Qualification):
+        for part in (found.boot, found.elements, found.exits, *found.noise):
+            if part:
+                yield path, part
 
 
 def _bench_row(row: RunsRow) -> tuple[str, ...]:

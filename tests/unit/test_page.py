@@ -43,9 +43,11 @@ from dwcvmm.results.benchfile import (
 )
 from dwcvmm.results.campaignfile import Campaign
 from dwcvmm.results.checkfile import CheckResult
+from dwcvmm.results.doctorfile import Finding, Level
 from dwcvmm.results.jsonfile import pretty_json
 from dwcvmm.results.origin import Origin
 from dwcvmm.results.phasenames import NAMES
+from dwcvmm.results.qualifyfile import Costs, Fitness, Qualification
 from dwcvmm.results.rates import Spread
 from dwcvmm.results.ratios import Ratio
 from dwcvmm.results.reportfile import Phases, Report
@@ -119,7 +121,12 @@ FAULTS = {
     "latency_elements": {"histogram": {"0": 20, "3": 1}, "max": 3},
     "latency_us": {"median": 10.0, "p99": 20.5, "max": 21.0},
 }  # fmt: skip
+QUALIFIED = Qualification(
+    fitness=Fitness.LIMITED, verdict=f"fit with limits: {EVIL}", findings=[Finding("cpus", Level.NOTE, "one")],
+    costs=Costs(exit=1.25),
+)  # fmt: skip
 EXAMPLES: dict[str, Any] = {
+    "qualify": QUALIFIED,
     "run": EXAMPLE | {"penalty_percent": 150.0, "guest": EXAMPLE["guest"] | {"kernel": f"/k/{EVIL.replace('/', '')}"}},
     "boot": bench(),
     "workload": bench(hashes=True),
@@ -136,6 +143,7 @@ TYPES = {
     "exits": ExitsBench,
     "check": CheckResult,
     "campaign": Campaign,
+    "qualify": Qualification,
 }
 
 
@@ -198,7 +206,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_page_of_everything(tmp_path: Path) -> None:
     made = sections(all_examples(tmp_path))
     assert [s.title for s in made] == [
-        "Boot", "Workload", "Runs", "Elements", "Exits", "Memory", "Penalty and exits", "Slice ends", "Faults",
+        "Host", "Boot", "Workload", "Runs", "Elements", "Exits", "Memory", "Penalty and exits", "Slice ends", "Faults",
     ]  # fmt: skip
     text = render(made, "2026", "0")
     page = Parsed(text)

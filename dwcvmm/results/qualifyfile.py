@@ -101,7 +101,7 @@ def judge(
         text += f"than {1 << most_apart} apart"
     if boot:
         text += f"; Linux boots under {', '.join(row.strategy for row in boot.rows if row.runs)}"
-    return fitness, f"{fitness}: {text}{'. ' + '; '.join(limits) if limits else ''}"
+    return fitness, f"{fitness}: {text}{'. Limits: ' + '; '.join(limits) if limits else ''}"
 
 
 def _last(histogram: list[int]) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import ROOT, Booted, StartGuest
 
 from dwcvmm.core.enums import INTERRUPT_BYTES
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.divergence import Cause
+from dwcvmm.element.postmortem import instructions
 from dwcvmm.errors import ConfigError
 from dwcvmm.faults.injector import Became
 from dwcvmm.pc.result import Outcome
@@ -31,7 +34,13 @@ def undone(booted: Booted, guest: str, element: int) -> None:
 @pytest.mark.parametrize("bit", [0, 9])
 def test_the_next_branch(boot: StartGuest, strategy: Strategy, run: str, bit: int) -> None:
     """It goes the other way (bit 0 of a condition), or elsewhere."""
-    undone(boot("ring3", strategy, faults=[f"20:{run}:branch:{bit}"], hang_ns=500_000_000), "ring3", 20)
+    booted = boot("ring3", strategy, faults=[f"20:{run}:branch:{bit}"], hang_ns=500_000_000)
+    undone(booted, "ring3", 20)
+    (injection,) = booted.machine.injections
+    assert injection.located
+    opcode = int(injection.located.target.where)
+    ((_, _, text),) = instructions(booted.machine.core.replicas[0].ram.read(opcode, 15), opcode, 64, 1)
+    assert re.search(r" (j\w+|call|ret) ", f"{text} "), text
 
 
 @pytest.mark.elements_by_exits

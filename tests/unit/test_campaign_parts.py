@@ -103,6 +103,9 @@ def test_two_faults_in_one_element() -> None:
     pairs = [parse_all(planned.fault) for planned in drawn]
     assert all(first.element == second.element and first != second for first, second in pairs)
     assert len({first.target.space for first, _ in pairs}) > 5
+    # among few targets the same one is often drawn twice
+    few = draw_faults(spec(group=Group.DOUBLE, targets=["rip"], points=["end"], faults=2000), [GOLDEN, GOLDEN])
+    assert all(first != second for first, second in (parse_all(planned.fault) for planned in few))
 
 
 def test_a_beam() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from dwcvmm.core.enums import NEVER
+from dwcvmm.faults import injector
 from dwcvmm.faults.model import parse
 from dwcvmm.faults.translations import Translations
 
@@ -28,15 +30,35 @@ class Memory:
         return bytes(self.content[gpa : gpa + length])
 
 
+def machine(ram: Memory, emptied: list[int]) -> Any:
+    """An engine with what is needed of it. Replica B has `ram`."""
+    return SimpleNamespace(
+        in_place=False,
+        core=SimpleNamespace(committed=5, replicas=[None, SimpleNamespace(ram=ram)]),
+        replicas=SimpleNamespace(vcpus=[None, None], empty_tlb=emptied.append),
+    )
+
+
+@pytest.mark.parametrize("visit", ["at_end", "at_start"])
+def test_before_anything_is_compared_or_run_again(monkeypatch: pytest.MonkeyPatch, visit: str) -> None:
+    ram = Memory()
+    engine = machine(ram, [])
+    translations = Translations(engine)
+    monkeypatch.setattr(injector, "Translations", lambda engine: translations)
+    visitor = injector.Injector(engine, [])
+    assert visitor.visit_from == NEVER
+    translations.make_wrong(1, parse("5:e2:ram+0x8:5"))
+    assert visitor.visit_from == 5, "its end is visited"
+    getattr(visitor, visit)()
+    assert ram.content == bytearray(range(16))
+    assert visitor.visit_from == NEVER
+
+
 @pytest.mark.parametrize("meanwhile", ["nothing", "put right", "another bit"])
 def test_put_right(meanwhile: str) -> None:
     ram = Memory()
     emptied: list[int] = []
-    engine: Any = SimpleNamespace(
-        core=SimpleNamespace(replicas=[None, SimpleNamespace(ram=ram)]),
-        replicas=SimpleNamespace(vcpus=[None, None], empty_tlb=emptied.append),
-    )
-    translations = Translations(engine)
+    translations = Translations(machine(ram, emptied))
     translations.make_wrong(1, parse("5:e2:ram+0x8:5"))
     assert translations
     assert ram.content[8] == 8 ^ 0x20

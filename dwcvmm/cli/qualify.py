@@ -12,7 +12,7 @@ from dwcvmm.cli.report import write_page
 from dwcvmm.cli.worker import interruptible
 from dwcvmm.errors import ExitCode
 from dwcvmm.experiments.bench_runs import Guest
-from dwcvmm.experiments.qualify import Wishes
+from dwcvmm.experiments.qualify import PARTS, Wishes
 from dwcvmm.experiments.qualify import qualify as measure
 from dwcvmm.files import write_failure
 from dwcvmm.page.style import figure_class
@@ -33,10 +33,11 @@ LINUX_TOKEN = "DWCVMM-INIT-OK Linux"
 @click.option("--kernel", type=click.Path(path_type=Path), help="To boot. Default: build/guests/linux, if it is there.")
 @click.option("--initrd", type=click.Path(path_type=Path))
 @click.option("--token", default="", help="What that kernel must print.")
+@click.option("--without", multiple=True, type=click.Choice(PARTS), help="Leave out a part; may be repeated.")
 @click.option("--no-page", is_flag=True, help="Only the file; dwcvmm report makes the page of it, on any machine.")
 def qualify(
     out: Path, elements: int, overflows: int, rounds: int, kernel: Path | None, initrd: Path | None, token: str,
-    no_page: bool,
+    without: tuple[str, ...], no_page: bool,
 ) -> int:  # fmt: skip
     """How fit this host is: doctor, counter, costs, noise, benchmarks, a boot of Linux (docs/hosts.md).
 
@@ -60,7 +61,7 @@ def qualify(
         part.append(name)
 
     with progress(lambda: f"{part[-1]}: {time.monotonic() - began:.0f} s") as line:
-        found = interruptible(lambda: measure(Wishes(elements, overflows, rounds, linux), begin))
+        found = interruptible(lambda: measure(Wishes(elements, overflows, rounds, linux, without), begin))
     file.write(pretty_json(found))
     if not no_page:
         write_page([file.path], out / "qualify.html")

@@ -32,6 +32,7 @@ from dwcvmm.results.reportbuilder import this_host
 
 T = TypeVar("T")
 BUCKETS = 32  # of the histogram of lateness
+PARTS = ("counter", "write fault", "exits", "elements", "noise", "boot")
 SLICE_NS = 50_000
 WORK_US, PAGES = 200, (0, 10, 50)
 BOOT_TIMEOUT_S = 1500.0
@@ -45,6 +46,7 @@ class Wishes:
     overflows: int
     rounds: int
     linux: Guest | None
+    without: Sequence[str] = ()  # of PARTS
 
 
 @dataclass
@@ -52,9 +54,14 @@ class _Parts:
     """Runs the parts, one after another; `left_out` has the reasons of those that failed."""
 
     begin: Callable[[str], None]
+    without: Sequence[str]
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def get(self, name: str, measure: Callable[[], T]) -> T | None:
+    def get(self, part: str, measure: Callable[[], T], of: str = "") -> T | None:
+        name = f"{part}{of}"
+        if part in self.without:
+            self.left_out[name] = "not wanted"
+            return None
         self.begin(name)
         try:
             return measure()
@@ -65,7 +72,7 @@ class _Parts:
 
 def qualify(wishes: Wishes, begin: Callable[[str], None]) -> Qualification:
     """Measure this host. `begin` is called with the name of each part when it begins."""
-    parts = _Parts(begin)
+    parts = _Parts(begin, wishes.without)
     begin("doctor")
     findings = examine()
     if not fit(findings):
@@ -78,7 +85,7 @@ def qualify(wishes: Wishes, begin: Callable[[str], None]) -> Qualification:
     # one that computes, in ring 3 where KVM emulates ring 0, and one that exits
     guests = ("compute" if _native_kernel_code(findings) else "ring3", "ports")
     share = -(-wishes.elements // len(guests))
-    noise = [parts.get(f"noise of guest {name}", partial(_noise, name, share)) for name in guests]
+    noise = [parts.get("noise", partial(_noise, name, share), f" of guest {name}") for name in guests]
     boot = parts.get("boot", lambda: _boot(wishes, findings))
     counted = [result for result in noise if result]
     fitness, verdict = judge(findings, counted, boot, parts.left_out)

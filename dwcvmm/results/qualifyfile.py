@@ -23,6 +23,8 @@ LIMITS = {
     "cpus": "one CPU, so no strategy parallel",
 }
 
+NEEDED = ("counter", "noise")  # parts without which a host is not known to be fit
+
 
 class Fitness(StrEnum):
     FIT = "fit"
@@ -85,7 +87,7 @@ def judge(
     if wrong:
         return Fitness.UNFIT, f"{Fitness.UNFIT}: the kernel did not boot as it should under {'; '.join(wrong)}"
     limits = [LIMITS[f.name] for f in findings if f.level is Level.NOTE and f.name in LIMITS]
-    limits += [f"{part} not measured ({reason})" for part, reason in left_out.items() if part != "boot"]
+    limits += [f"{part} not measured ({why})" for part, why in left_out.items() if part.startswith(NEEDED)]
     fitness = Fitness.LIMITED if limits else Fitness.FIT
     text = "no elements were run"
     if elements:

@@ -17,7 +17,7 @@ ELEMENTS = 400
 
 @pytest.mark.usefixtures("guests")
 def test_a_file_a_page_and_a_line(tmp_path: Path) -> None:
-    arguments = ["--elements", str(ELEMENTS), "--overflows", "3", "--rounds", "1"]
+    arguments = ["--without", "elements", "--elements", str(ELEMENTS), "--overflows", "3", "--rounds", "1"]
     command = [*COMMAND, "qualify", "--out", str(tmp_path / "q"), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -26,14 +26,14 @@ def test_a_file_a_page_and_a_line(tmp_path: Path) -> None:
     assert done.stdout == f"{found.verdict}\n"
     assert found.fitness is not Fitness.UNFIT
     assert f"{ELEMENTS} elements, none diverged for no known reason" in found.verdict
-    assert found.left_out == {"boot": "no kernel was given"}
+    assert found.left_out == {"elements": "not wanted", "boot": "no kernel was given"}
     assert [result.elements for result in found.noise] == [ELEMENTS // 2] * 2
     assert [counter.event for counter in found.counters] == ["instructions", "branches"]
     for counter in found.counters:
         assert sum(counter.late) == (3 if counter.usable else 0)
     assert found.costs.exit and found.costs.exit > 0
     assert found.costs.write_fault and found.costs.write_fault > 0
-    assert found.elements and found.exits and found.origin.host
+    assert found.exits and not found.elements and found.origin.host
     page = (tmp_path / "q" / "qualify.html").read_text()
     for title in ("How fit this host is.", "What things cost.", "What an exit costs.", "Slice ends of guest ports."):
         assert title in page

@@ -66,11 +66,11 @@ def test_others(
     assert "\n" not in verdict
 
 
-def test_a_part_that_failed_is_a_limit_but_the_boot_is_not() -> None:
-    assert judge(GOOD, [noise()], None, {"boot": "no kernel"})[0] is Fitness.FIT
-    fitness, verdict = judge(GOOD, [noise()], None, {"exits": "no guest"})
+def test_what_was_not_measured_is_a_limit_unless_it_is_only_a_figure() -> None:
+    assert judge(GOOD, [noise()], None, {"boot": "no kernel", "exits": "not wanted"})[0] is Fitness.FIT
+    fitness, verdict = judge(GOOD, [noise()], None, {"noise of guest ports": "no guest"})
     assert fitness is Fitness.LIMITED
-    assert verdict.endswith("apart. Limits: exits not measured (no guest)")
+    assert verdict.endswith("apart. Limits: noise of guest ports not measured (no guest)")
 
 
 def test_lateness_has_the_buckets_of_the_core() -> None:
@@ -80,7 +80,7 @@ def test_lateness_has_the_buckets_of_the_core() -> None:
 
 
 def test_its_page(tmp_path: Path) -> None:
-    fitness, verdict = judge(GOOD, [noise()], boot(), {"exits": "<no guest>"})
+    fitness, verdict = judge([*GOOD, NO_COUNTER], [noise()], boot(), {"exits": "<no guest>"})
     found = Qualification(
         fitness=fitness, verdict=verdict, findings=GOOD, noise=[noise()], boot=boot(), left_out={"exits": "<no guest>"},
         counters=[Counter(event="branches", usable=True, reason="a loop counts so", late=[0, 2, 1])],

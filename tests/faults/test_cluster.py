@@ -22,7 +22,7 @@ from dwcvmm.campaign.spec import Directory
 
 pytestmark = [needs_kvm, pytest.mark.xdist_group("cluster")]
 FAULTS = 30
-LONGEST_S = 120.0
+LONGEST_S = 200.0
 DEADLY = 7  # number of a fault
 KILLER = f"""
 import os, sys

@@ -149,6 +149,7 @@ class ClusterCrew:
         try:
             return future.result()
         except KilledWorker as lost:
+            self._counted_at = 0.0  # else the next jobs could wait at one worker, and be lost together
             return Lost(note=f"Dask worker {lost.last_worker.address} is gone", workers=lost.allowed_failures + 1)
         except CancelledError as error:
             raise HostError(GONE) from error

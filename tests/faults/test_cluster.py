@@ -108,7 +108,7 @@ class Dask:
         return str(json.loads(self._file.read_text())["address"])
 
     def worker(self) -> subprocess.Popen[bytes]:
-        return self._start("worker", "--nthreads", "1", "--no-dashboard", "--no-nanny")
+        return self._start("worker", "--nthreads", "1", "--dashboard-address", "127.0.0.1:0", "--no-nanny")
 
     def close(self) -> None:
         for process in self._started:

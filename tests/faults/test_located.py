@@ -92,6 +92,7 @@ def test_an_interrupt_controller(boot: StartGuest, strategy: Strategy, run: str,
 @pytest.mark.parametrize(
     "faults",
     [("20:e1:rbx:3", "20:e2:rcx:5"), ("20:e1:rbx:3", "20:e1:branch:0"), ("20:e1:tlb+rip:13", "20+end:e2:rsp:4")],
+    ids=["registers", "register-branch", "translation-register"],
 )
 def test_two_faults_in_one_element(boot: StartGuest, strategy: Strategy, faults: tuple[str, str]) -> None:
     booted = boot("ring3", strategy, faults=list(faults), hang_ns=500_000_000)

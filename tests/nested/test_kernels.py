@@ -40,7 +40,7 @@ def in_testbed(*command: str | Path, kind: str = "amd", cpus: int = 2) -> subpro
     """Run a command there; once more if the machine died. CPUs: of `amd`. Guests: of `intel`."""
     for _ in range(2):
         result = subprocess.run(
-            [ROOT / "scripts" / "testbed", kind, "--timeout", "1700", "--", *command],
+            [ROOT / "scripts" / "testbed", kind, "--timeout", "2700", "--", *command],
             env=os.environ | {"DWCVMM_TESTBED_CPUS": str(cpus), "DWCVMM_TESTBED_GUESTS": "grub"},
             capture_output=True,
             text=True,

@@ -25,7 +25,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.timeout(2700)  # the first start builds the emulator
+@pytest.mark.timeout(3600)  # the first start builds the emulator
 @pytest.mark.skipif("DWCVMM_TESTBED" in os.environ, reason="inside a testbed already")
 @pytest.mark.skipif(
     os.geteuid() != 0 and not (shutil.which("xorriso") and shutil.which("g++")),
@@ -34,7 +34,7 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_in_intel_pmu(settings: str, guests: Path) -> None:
     command: list[str | Path] = [
-        *(ROOT / "scripts" / "testbed", "intel-pmu", "--timeout", "1700", "--pmu", settings, "--"),
+        *(ROOT / "scripts" / "testbed", "intel-pmu", "--timeout", "2700", "--pmu", settings, "--"),
         *PYTEST_INSIDE,
         *SETTINGS[settings],
     ]

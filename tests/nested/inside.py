@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 LOOK_EVERY_S = 0.05
+DMESG = "dmesg"  # a file
 
 
 class Boot(msgspec.Struct, frozen=True):
@@ -64,9 +66,15 @@ def run(boot: Boot, directory: Path) -> None:
             stopped = True
 
 
+def keep_dmesg(directory: Path) -> None:
+    """What the machine's own kernel has said: whether its TSC is stable, for one."""
+    (directory / DMESG).write_bytes(subprocess.run(["dmesg"], capture_output=True).stdout)
+
+
 if __name__ == "__main__":
     import dwcvmm.cli.main  # noqa: F401 # before the forks
 
     place = Path(sys.argv[1])
     for each in msgspec.json.decode((place / "boots.json").read_bytes(), type=list[Boot]):
         run(each, place)
+    keep_dmesg(place)

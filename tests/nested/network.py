@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from inside import Boot, child
+from inside import Boot, child, keep_dmesg
 
 ROOT = Path(__file__).parents[2]
 GUEST = ROOT / "build" / "guests" / "net"
@@ -118,6 +118,7 @@ def main(directory: Path, strategies: list[str]) -> None:
                 run(strategy, directory, offered)
         finally:
             server.terminate()
+            keep_dmesg(directory)
 
 
 if __name__ == "__main__":

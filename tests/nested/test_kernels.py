@@ -6,6 +6,7 @@ The guests of a machine run in one boot of it, before the first of its tests, wh
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import GUESTS, PYTEST_INSIDE, ROOT
-from inside import Boot
+from inside import DMESG, Boot
 from othercore import locked
 
 from dwcvmm.experiments.kernelruns import complaints_of
@@ -94,10 +95,17 @@ def run_guests(machine: str, command: Callable[[Path], tuple[str | Path, ...]], 
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         in_testbed(*command(directory), kind=kind)
-        events = [line for file in directory.glob("*.events") for line in file.read_text(errors="replace").splitlines()]
-        if not (unexplained := [line for line in events if '"cause":"unexplained"' in line]):
+        unexplained = [
+            f"{file.stem}: {line}"
+            for file in directory.glob("*.events")
+            for line in file.read_text(errors="replace").splitlines()
+            if '"cause":"unexplained"' in line
+        ]
+        if not unexplained:
             break
-        warnings.warn(f"testbed {kind}, machine {machine}: " + "\n".join(unexplained), stacklevel=2)
+        kernel = (directory / DMESG).read_text(errors="replace").splitlines()
+        about_time = [line for line in kernel if re.search("tsc|clocksource", line, re.IGNORECASE)]
+        warnings.warn(f"testbed {kind}, machine {machine}: " + "\n".join([*unexplained, *about_time]), stacklevel=2)
     return Results(directory)
 
 

@@ -64,11 +64,12 @@ class MachineThread:
 
     def _put(self, job: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
-        self._jobs.put(lambda: _do(job, future))
+        self._jobs.put(lambda: fulfil(job, future))
         return future
 
 
-def _do(job: Callable[[], T], future: Future[T]) -> None:
+def fulfil(job: Callable[[], T], future: Future[T]) -> None:
+    """Call the job; what it returns or raises is the future's."""
     try:
         result = job()
     except BaseException as error:

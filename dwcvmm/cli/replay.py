@@ -9,7 +9,6 @@ from threading import Event
 
 import click
 
-from dwcvmm.cli.servers import serve_replay
 from dwcvmm.cli.units import DAY, MS, CpuPair, Duration, GdbText
 from dwcvmm.core.enums import Part, Replayed
 from dwcvmm.element.postmortem import disassembler
@@ -87,6 +86,8 @@ def replay(
             return tell_steps(run.compare_steps(steps, cpus), quiet)
         killed = Event()
         if listening:
+            from dwcvmm.cli.servers import serve_replay  # as in dwcvmm.cli.run
+
             stack.callback(serve_replay(run, listening, gdb_wait, killed).close)
         began = time.monotonic()
         with progress(lambda: f"{run.elements} elements, {run.guest_ns / 1e9:.1f} s of the guest's clock"):

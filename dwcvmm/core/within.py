@@ -15,6 +15,7 @@ from dwcvmm.core.failure import check
 from dwcvmm.core.state import State
 
 MOST = (1 << 32) - 1  # points that can be skipped
+NMI = 2  # its vector
 
 
 def set_points(core: Core, points: Sequence[Point], stops: bool) -> None:
@@ -81,9 +82,6 @@ def inner_exits(core: Core) -> int:
 def starts_by_interrupt(core: Core) -> int | None:
     """The vector with which the element starts; NMIs have one, too."""
     return NMI if core._c.inputs.nmi else core.vector
-
-
-NMI = 2
 
 
 def state(core: Core) -> State:

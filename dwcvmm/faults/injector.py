@@ -239,16 +239,22 @@ class Injector(Visitor, EngineObserver):
 
 def _flip_there(engine: Engine, index: int, injection: Injection) -> Fault | None:
     """Flip the bits of a fault that stays, and say where they were found; None, with the reason noted, if not."""
-    vcpu = engine.replicas.vcpus[index]
-    there = located(engine.core, vcpu, index, injection.fault)
+    there = _locate(engine, index, injection)
+    if there is None:
+        return None
+    if not flip(engine.core, engine.replicas.vcpus[index], index, there):
+        injection.became = Became.REFUSED
+        return None
+    injection.located = there
+    return there
+
+
+def _locate(engine: Engine, index: int, injection: Injection) -> Fault | None:
+    """What the fault hits where the replica stands; None, which is noted, if there is nothing of the kind."""
+    there = located(engine.core, engine.replicas.vcpus[index], index, injection.fault)
     if there is None:
         injection.became = Became.NOT_REACHED
-    elif not flip(engine.core, vcpu, index, there):
-        injection.became = Became.REFUSED
-    else:
-        injection.located = there
-        return there
-    return None
+    return there
 
 
 def _order(fault: Fault) -> tuple[bool, int, int]:
@@ -289,11 +295,7 @@ class _Attempt:
         return True
 
     def _mistranslate(self, index: int, injection: Injection) -> None:
-        vcpu = self._engine.replicas.vcpus[index]
-        there = located(self._core, vcpu, index, injection.fault)
-        if there is None:
-            injection.became = Became.NOT_REACHED
-        else:
+        if there := _locate(self._engine, index, injection):
             self._translations.make_wrong(index, there)
 
     def undo(self) -> None:

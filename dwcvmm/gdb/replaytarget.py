@@ -16,6 +16,7 @@ from dwcvmm.gdb.monitor import Command, Monitor, seconds
 from dwcvmm.gdb.points import Points
 from dwcvmm.gdb.registers import AVX, Registers
 from dwcvmm.gdb.target import INTERRUPTED, TRAPPED, Ended, EndedError, Stop, TargetError, Way
+from dwcvmm.machinethread import fulfil
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.standing import How, Interrupt
 from dwcvmm.pc.walk import Walk
@@ -144,16 +145,9 @@ class ReplayTarget:
 
     def _do(self, job: Callable[[], T]) -> T:
         done: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                done.set_result(job())
-            except BaseException as error:
-                done.set_exception(error)
-
         if self._over:
             raise EndedError("the replay is over")
-        self._jobs.put(work)
+        self._jobs.put(lambda: fulfil(job, done))
         return wait_for(done, lambda: self.closing() or self._over, lambda: self._over)
 
     def hold(self) -> None:

@@ -48,7 +48,9 @@ class ReplayTarget:
         self.closing: Callable[[], bool] = lambda: False
         self.kill_by: Callable[[], None] = replay.stop
         self._replay, self._abilities = replay, abilities
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.Queue[Callable[[], None]] = (
+            queue.Queue()
+        )  # SimpleQueue.get(timeout) can wait for ever (CPython 3.11)
         self._here = False  # gdb is, or is waited for
         self._asked = False  # to stand
         self._over = False
@@ -209,5 +211,4 @@ class ReplayTarget:
         return self._monitor.answer(words)
 
     def kill(self) -> None:
-        self._over = True
         self.kill_by()

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dwcvmm.core import saving as core_saving
-from dwcvmm.core.enums import Copy, KvmExit, PowerEnd
+from dwcvmm.core.enums import Copy
 from dwcvmm.core.kvmstructs import Regs, Sregs
-from dwcvmm.core.state import Exit
 from dwcvmm.core.virtqueue import DeviceMemory
 from dwcvmm.element import postmortem
 from dwcvmm.element.config import EngineConfig, Strategy, Tsc
@@ -26,14 +25,12 @@ from dwcvmm.faults.model import Fault
 from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
-from dwcvmm.pc import acpi, hostmemory, layout, saving
+from dwcvmm.pc import acpi, hostmemory, saving
+from dwcvmm.pc.board import Board
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
-from dwcvmm.pc.bus import PHYSICAL, PORTS, Bus, CoreDevices
 from dwcvmm.pc.devices import fwcfg
 from dwcvmm.pc.devices.cmos import FIXED_NS, power_on
-from dwcvmm.pc.devices.debugexit import DebugExit
-from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
 from dwcvmm.pc.dump import write_dump
 from dwcvmm.pc.observer import Observer, Observers
 from dwcvmm.pc.recorder import Recorder
@@ -45,7 +42,6 @@ from dwcvmm.saved.form import GuestForm, MachineForm
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
-POWER_OUTCOMES = {PowerEnd.OFF: Outcome.POWEROFF, PowerEnd.RESET: Outcome.REBOOT}
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
 
@@ -92,7 +88,6 @@ class PC:
     def __init__(self, config: PcConfig, observer: Observer | None = None) -> None:
         self.config = config
         self._ends: list[Outcome] = []  # the first one counts: another thread may append one at the same time
-        self.exit_code: int | None = None  # what the guest wrote to the debug exit
         self.observers = Observers(*([observer] if observer else []))
         self._button_pressed = False
         self._close_after = config.close_after
@@ -138,12 +133,14 @@ class PC:
             self.replicas.show_rom(rom)
         if config.faults:
             self.inject(*config.faults)
-        self._add_devices(made, fw_cfg, rom)
+        self.virtio = self._make_virtio(made)
+        self.wait_when_idle(False)
+        self.board = Board(self.core, self.virtio, fw_cfg, rom, self._end)
         if config.record:
             self.recorder = Recorder(config.record, self.engine, self.replicas)
             made.callback(self.recorder.close)
         if config.saved:
-            unread = saving.restore_devices(config.saved, self.core, self.devices, self.virtio.disk_bytes)
+            unread = saving.restore_devices(config.saved, self.core, self.board, self.virtio.disk_bytes)
             for port, data in enumerate(unread[: config.serial_ports], COM1):
                 self.send_input(data, port)
         self.remarks = [*([remark] if remark else []), *self.virtio.remarks]
@@ -174,32 +171,16 @@ class PC:
         self.engine.visitors.insert(0, self.injector)
         self.observers.add(self.injector)
 
-    def _add_devices(self, made: ExitStack, fw_cfg: fwcfg.FirmwareConfig | None, rom: bytes) -> None:
-        config = self.config
-        self.virtio = VirtioDevices(
-            *(config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
+    def _make_virtio(self, made: ExitStack) -> VirtioDevices:
+        virtio = VirtioDevices(
+            *(self.config.virtio, self.core.chipset, DeviceMemory(self.core, self.engine.verified)),
             self.observers.console,
             lambda: self.outcome is not None,
         )
-        made.callback(self.virtio.close)
-        if self.virtio.nets:
-            self.core.watch(self.virtio.news.fileno())
-        self.wait_when_idle(False)
-        self.ports = Bus(PORTS, CoreDevices(self.core.chipset, False, self._now_ns, self.virtio))
-        self.mmio = Bus(PHYSICAL, CoreDevices(self.core.chipset, True, self._now_ns, self.virtio))
-        self.fw_cfg = fw_cfg
-        if fw_cfg:
-            self.ports.add(layout.FW_CFG, fwcfg.PORTS, fw_cfg)
-        keyboard = KeyboardController(lambda: self._end(Outcome.REBOOT), self.core.chipset.set_irq_line)
-        self.ports.add(layout.I8042, 1, keyboard)
-        self.ports.add(layout.I8042 + 4, 1, _Shifted(keyboard, 4))
-        system_control = SystemControl(keyboard, lambda: self._end(Outcome.REBOOT))
-        self.ports.add(layout.SYSTEM_CONTROL, 1, system_control)
-        self.ports.add(layout.DEBUG_EXIT, 1, DebugExit(self._debug_exit))
-        self.devices = saving.Devices(self.virtio, keyboard, system_control, fw_cfg, rom)
-
-    def _now_ns(self) -> int:
-        return self.core.guest_ns
+        made.callback(virtio.close)
+        if virtio.nets:
+            self.core.watch(virtio.news.fileno())
+        return virtio
 
     def _make_replicas(self, system: System, ram_bytes: int) -> Replicas:
         """Raises HostError if the host does not map that much memory."""
@@ -233,16 +214,12 @@ class PC:
         """From any thread, and from a signal handler: so without a lock."""
         self._ends.append(outcome)
 
-    def _debug_exit(self, value: int) -> None:
-        self.exit_code = value
-        self._end(Outcome.POWEROFF)
-
     def start(self) -> None:
         """Bind the vCPUs to the calling thread (and a second one, if parallel)."""
         self._memory_watch.start()
         self.engine.start()
         if self.recorder:
-            self.recorder.begin(self.devices, self.serial.waiting(), self._machine_form())
+            self.recorder.begin(self.board, self.serial.waiting(), self._machine_form())
 
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
@@ -286,7 +263,7 @@ class PC:
         elif stop is Stop.IDLE:
             self._end(Outcome.HALT)
         elif stop is Stop.EXIT:
-            self._serve(self.engine.exit)
+            self.board.serve(self.engine.exit, self.engine.answer)
         return stop
 
     def run_element(self) -> Stop:
@@ -295,6 +272,9 @@ class PC:
         """
         self._serve_devices()
         self.check_not_ended()
+        return self._run_one()
+
+    def _run_one(self) -> Stop:
         stop = self._run_to(self.core.committed + 1)
         self.check_not_ended()
         if stop is Stop.STOPPED:
@@ -331,15 +311,12 @@ class PC:
         for _ in range(SETTLE_ELEMENTS):
             self._serve_devices()
             self.check_not_ended()
-            if core_saving.settled(self.core) and not self._devices_wait:
+            if core_saving.settled(self.core) and not self.board.waits:
                 if self._has_quiesced():
                     break
                 continue
             core_saving.settle_next(self.core)
-            stop = self._run_to(self.core.committed + 1)
-            if stop is Stop.STOPPED:
-                raise MachineStateError("the guest was stopped")
-            attention |= stop is Stop.ATTENTION
+            attention |= self._run_one() is Stop.ATTENTION
         else:
             raise MachineStateError(f"the guest was within an instruction for {SETTLE_ELEMENTS} elements")
         if attention:
@@ -368,7 +345,7 @@ class PC:
         self.settle()
         with self._stands(), self._ends_if_over():
             return saving.write(
-                sink, self.engine, self.replicas, self.devices, self.serial.waiting(), self._machine_form()
+                sink, self.engine, self.replicas, self.board, self.serial.waiting(), self._machine_form()
             )
 
     def dump(self, fd: int) -> int:
@@ -415,22 +392,16 @@ class PC:
     def _serve_devices(self) -> bool:
         """Let devices that wait for guest memory use it. Returns False if they must wait for another element's end."""
         try:
-            if self._devices_wait and self.engine.quiesce():
-                self.virtio.process()
-                if self.fw_cfg:
-                    self.fw_cfg.process()
+            if self.board.waits and self.engine.quiesce():
+                self.board.process()
                 self.observers.input_taken()
         except RunOver:
             self._end(Outcome.DIVERGENCE_STOP)
             return True
-        if self._devices_wait:
+        if self.board.waits:
             self.core.checkpoint_soon()
             return False
         return True
-
-    @property
-    def _devices_wait(self) -> bool:
-        return self.virtio.waiting or bool(self.fw_cfg and self.fw_cfg.waiting)
 
     @property
     def injections(self) -> list[Injection]:
@@ -532,29 +503,14 @@ class PC:
             self._button_pressed = False
             self.core.chipset.press_power_button()
 
-    def _serve(self, exit_: Exit) -> None:
-        if exit_.reason == KvmExit.IO:
-            self._access(self.ports, exit_.port, exit_)
-        elif exit_.reason == KvmExit.MMIO:
-            self._access(self.mmio, exit_.gpa, exit_)
-        elif exit_.reason == KvmExit.HLT:
-            self._end(Outcome.HALT)
-        else:
-            self._end(Outcome.CRASH)
-        if self.core.chipset.power_end is not PowerEnd.ON:
-            self._end(POWER_OUTCOMES[self.core.chipset.power_end])
-
-    def _access(self, bus: Bus, address: int, exit_: Exit) -> None:
-        size, data = exit_.size, exit_.data
-        if exit_.is_write:
-            for at in range(0, len(data), size):
-                bus.write(address, size, int.from_bytes(data[at : at + size], "little"))
-        else:
-            self.engine.answer(b"".join(bus.read(address, size).to_bytes(size, "little") for _ in range(exit_.count)))
-
     @property
     def protected(self) -> bool:
         return self.config.engine.strategy is not Strategy.OFF
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the guest has written to the debug exit."""
+        return self.board.exit_code
 
     @property
     def guest_status(self) -> int:
@@ -566,16 +522,3 @@ class PC:
         start().
         """
         self._made.close()
-
-
-class _Shifted:
-    """One register of a device whose registers are not adjacent on the bus."""
-
-    def __init__(self, device: KeyboardController, offset: int) -> None:
-        self._device, self._offset = device, offset
-
-    def read(self, offset: int, size: int) -> int:
-        return self._device.read(self._offset, size)
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self._device.write(self._offset, size, value)

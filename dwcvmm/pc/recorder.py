@@ -12,6 +12,7 @@ from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc import saving
+from dwcvmm.pc.board import Board
 from dwcvmm.saved.folder import SavedWriter
 from dwcvmm.saved.form import MachineForm
 from dwcvmm.saved.recordingfolder import RecordError, RecordingWriter
@@ -44,7 +45,7 @@ class Recorder:
         self._writer = RecordingWriter(path)
         self._begun = False
 
-    def begin(self, devices: saving.Devices, unread: list[bytes], machine: MachineForm) -> None:
+    def begin(self, board: Board, unread: list[bytes], machine: MachineForm) -> None:
         """Write the machine as it stands, before its first element and before the sandbox closes; record from now on.
         Raises SaveError or RecordError.
         """
@@ -53,7 +54,7 @@ class Recorder:
             RecordingForm(strategy=strategy.value, layout=recording.layout(), host=host_form(self._replicas))
         )
         with closing(SavedWriter(self._writer.start)) as start:
-            saving.write(start, engine, self._replicas, devices, unread, machine)
+            saving.write(start, engine, self._replicas, board, unread, machine)
         recording.begin(engine.core, self._leads_by_breakpoints())
         engine.take_recorded = self.take
         self._begun = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from dwcvmm.core import saving
@@ -14,10 +13,10 @@ from dwcvmm.element.engine import Engine
 from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError, HostError, KvmError
 from dwcvmm.guest.memory import GuestMemory
+from dwcvmm.pc.board import Board
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.devices.fwcfg import FirmwareConfig
-from dwcvmm.pc.devices.keyboard import KeyboardController, SystemControl
-from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
+from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved import pages
 from dwcvmm.saved.folder import SavedReader, SaveError, json_part
 from dwcvmm.saved.form import DevicesForm, DiskForm, MachineForm, RomForm, VcpuForm
@@ -38,17 +37,6 @@ class Sink(Protocol):
     def finish(self, machine: MachineForm) -> int: ...
 
     def abandon(self) -> None: ...
-
-
-@dataclass
-class Devices:
-    """The devices of a PC. `rom`: what is mapped below 4 GiB."""
-
-    virtio: VirtioDevices
-    keyboard: KeyboardController
-    system_control: SystemControl
-    fw_cfg: FirmwareConfig | None
-    rom: bytes
 
 
 def check_can_save(config: VirtioConfig) -> None:
@@ -74,23 +62,23 @@ def disk_forms(disks: Sequence[DiskConfig], sizes: Sequence[int]) -> list[DiskFo
 
 
 def write(
-    sink: Sink, engine: Engine, replicas: Replicas, devices: Devices, unread: list[bytes], machine: MachineForm
+    sink: Sink, engine: Engine, replicas: Replicas, board: Board, unread: list[bytes], machine: MachineForm
 ) -> int:
     """Save the last committed state. `unread`: input that waits, of each serial port. Returns how many bytes were
     written. Raises SaveError, and RunOver if a page of RAM is lost.
     """
     try:
-        devices.virtio.flush()
+        board.virtio.flush()
     except OSError as error:
         raise SaveError(f"cannot save the machine: a disk fails ({error.strerror or error})") from error
     core = engine.core
     sink.begin()
     try:
         sink.part("vcpu", json_part(_vcpu(core, replicas)))
-        sink.part("devices", json_part(_devices(core, devices, unread)))
-        if devices.fw_cfg:
-            items = {str(key): item for key, item in devices.fw_cfg.items.items()}
-            sink.part("rom", pages.compressed(json_part(RomForm(rom=devices.rom, items=items))))
+        sink.part("devices", json_part(_devices(core, board, unread)))
+        if board.fw_cfg:
+            items = {str(key): item for key, item in board.fw_cfg.items.items()}
+            sink.part("rom", pages.compressed(json_part(RomForm(rom=board.rom, items=items))))
         sink.part("ram", pages.compressed(pages.encode(ram_without_traps(engine))))
         return sink.finish(machine)
     except BaseException:
@@ -108,12 +96,12 @@ def _vcpu(core: Core, replicas: Replicas) -> VcpuForm:
         raise SaveError(f"cannot save the machine: {error}") from error
 
 
-def _devices(core: Core, devices: Devices, unread: list[bytes]) -> DevicesForm:
+def _devices(core: Core, board: Board, unread: list[bytes]) -> DevicesForm:
     return DevicesForm(
         chipset=core.chipset.document(),
-        keyboard=devices.keyboard.saved(devices.system_control.fast_reset),
-        firmware=devices.fw_cfg.saved() if devices.fw_cfg else None,
-        virtio=devices.virtio.saved(),
+        keyboard=board.keyboard.saved(board.system_control.fast_reset),
+        firmware=board.fw_cfg.saved() if board.fw_cfg else None,
+        virtio=board.virtio.saved(),
         input=unread,
     )
 
@@ -183,7 +171,7 @@ def restored_fw_cfg(reader: SavedReader, rom: RomForm, memory: GuestMemory) -> F
     return FirmwareConfig.restored(form, {int(key): item for key, item in rom.items.items()}, memory)
 
 
-def restore_devices(reader: SavedReader, core: Core, devices: Devices, disk_bytes: Sequence[int]) -> list[bytes]:
+def restore_devices(reader: SavedReader, core: Core, board: Board, disk_bytes: Sequence[int]) -> list[bytes]:
     """Put all devices into their state. Returns input that waits, of each serial port. Raises DamagedError, or
     ConfigError if a disk has another size.
     """
@@ -192,10 +180,10 @@ def restore_devices(reader: SavedReader, core: Core, devices: Devices, disk_byte
             raise ConfigError(f"disk {disk.name} has {size} bytes, and had {disk.size_bytes} when it was saved")
     form = reader.form("devices", DevicesForm)
     try:
-        devices.virtio.restore(form.virtio)
+        board.virtio.restore(form.virtio)
         core.chipset.set_document(form.chipset)
-        devices.keyboard.restore(form.keyboard)
+        board.keyboard.restore(form.keyboard)
     except ValueError as error:
         raise reader.wrong("devices", error) from error
-    devices.system_control.fast_reset = form.keyboard.fast_reset
+    board.system_control.fast_reset = form.keyboard.fast_reset
     return form.input

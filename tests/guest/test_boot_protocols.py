@@ -70,7 +70,7 @@ def test_faults_around_dma_are_undone(guests: Path, tmp_path: Path) -> None:
         bios=QBOOT,
     )
     machine = PC(config, Recorder(chunks))
-    fw_cfg: Any = machine.fw_cfg
+    fw_cfg: Any = machine.board.fw_cfg
     original = fw_cfg.process
 
     def process() -> None:

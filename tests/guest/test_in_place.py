@@ -74,8 +74,8 @@ def test_only_in_place_restores_and_flushes(boot: StartGuest) -> None:
 
 def watch_devices(booted: Booted) -> tuple[Recorder, Recorder]:
     memory, port = Recorder(), Recorder()
-    booted.machine.mmio.add(DEVICE, DEVICE_BYTES, memory)
-    booted.machine.ports.add(PORT, 1, port)
+    booted.machine.board.mmio.add(DEVICE, DEVICE_BYTES, memory)
+    booted.machine.board.ports.add(PORT, 1, port)
     return memory, port
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from conftest import StartGuest
 
+from dwcvmm.core.state import Exit
 from dwcvmm.element.config import Strategy
 from dwcvmm.pc.result import Outcome
 
@@ -19,13 +20,13 @@ def test_configuration_space_is_no_exit_to_python(
 ) -> None:
     booted = boot(guest, strategy)
     served: Counter[int] = Counter()
-    serve = booted.machine._access
+    serve = booted.machine.board.serve
 
-    def count(bus: Any, address: int, exit_: Any) -> None:
-        served[address] += 1
-        serve(bus, address, exit_)
+    def count(exit_: Exit, answer: Callable[[bytes], None]) -> None:
+        served[exit_.port] += 1
+        serve(exit_, answer)
 
-    monkeypatch.setattr(booted.machine, "_access", count)
+    monkeypatch.setattr(booted.machine.board, "serve", count)
     assert booted.machine.run() is Outcome.POWEROFF
     assert booted.machine.guest_status == 0
     assert served == {0xF4: 1}

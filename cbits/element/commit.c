@@ -63,7 +63,14 @@ int dwc_take_checkpoint(struct dwc_engine *e, const struct dwc_exit *exit)
 	dwc_copy_exit(&e->checkpoint.exit, exit);
 	e->checkpoint.sum = dwc_checkpoint_sum(e);
 	e->log.count = 0;
+	e->log.ticked = 0;
 	return 0;
+}
+
+/* Whether the frozen TSC has ticked since the checkpoint: then the replicas may have read different times. */
+int dwc_has_ticked(const struct dwc_engine *e)
+{
+	return e->log.ticked || e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
 }
 
 /* Log this element, which is no checkpoint. Both replicas are at its end. */
@@ -83,6 +90,7 @@ void dwc_log_element(struct dwc_engine *e)
 	to->ran_ns = dwc_ran_ns(a);
 	to->sum = dwc_logged_sum(to, &e->exit);
 	e->log.count++;
+	e->log.ticked = dwc_has_ticked(e);
 	dwc_state_get_synced(&e->replicas[0], &e->log.committed);
 }
 
@@ -92,9 +100,8 @@ static int compare_commit(struct dwc_engine *e)
 	const struct dwc_exit *exit = &e->replicas[0].exit;
 	const struct dwc_inner *inner = &e->replicas[0].inner;
 	int waits = !dwc_returnable(exit, inner->count ? &inner->before : &e->exit) && e->vms == 2 && e->log.count < DWC_LOG_ELEMENTS;
-	/* If the frozen TSC ticked in the element both may have read the new time, which a replay might not: make it a checkpoint */
-	int ticked = e->replicas[0].tick_crossed || e->replicas[1].tick_crossed;
-	int all = ((e->checkpoint.due || ticked || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
+	/* If the frozen TSC ticked both may have read the new time, which a replay might not: make it a checkpoint as soon as possible */
+	int all = ((e->checkpoint.due || dwc_has_ticked(e) || dwc_is_doorbell(exit)) && !waits) || !dwc_replayable(exit), err;
 
 	if (e->phase == DWC_PHASE_COMPARED)
 		return dwc_take_checkpoint(e, exit);

@@ -67,6 +67,7 @@ static void restore(struct dwc_engine *e, const struct dwc_snapshot *from)
 	dwc_copy_exit(&e->checkpoint.exit, &from->exit);
 	e->checkpoint.sum = dwc_checkpoint_sum(e);
 	e->log.count = 0;
+	e->log.ticked = 0;
 	e->pc = from->pc;
 	e->stats.committed = from->committed;
 	e->clock.guest_ns = from->guest_ns;

@@ -57,6 +57,7 @@ struct dwc_log {
 	const struct dwc_exit *expected; /* the exit that a replay expects */
 	uint64_t replay_ns;              /* and its time limit */
 	uint64_t unseen_ns;              /* guest time since memory was compared last */
+	int ticked;                      /* the frozen TSC ticked in one of them */
 };
 
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from);

@@ -372,6 +372,11 @@ class Core(View):
         """Whether devices can use guest memory now, once a checkpoint is taken."""
         return bool(lib.dwc_memory_at_rest(self._c))
 
+    @property
+    def has_ticked(self) -> bool:
+        """Whether the frozen TSC has ticked since the checkpoint, so that the replicas may have read different times."""
+        return bool(lib.dwc_has_ticked(self._c))
+
     def read_memory(self, gpa: int, length: int, on_repair: Callable[[Repair], None]) -> bytes:
         """Read guest RAM whose three copies agree, or are repaired first (`on_repair` is called). Raises Damaged."""
         out = ffi.new("uint8_t[]", length)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.enums import DEVICE_BYTES
 from dwcvmm.core.failure import check
-from dwcvmm.core.fields import Flag, Number, View
+from dwcvmm.core.fields import Number, View
 from dwcvmm.core.ram import Ram
 from dwcvmm.core.state import ALL_64_BITS, Exit, Shown, State
 
@@ -19,7 +19,6 @@ class Replica(View):
     index, cpu = Number("index"), Number("cpu")  # cpu: the CPU that its thread is bound to, or -1
     started_ns, ended_ns = Number("started_ns"), Number("ended_ns")  # of its last run, by the host's monotonic clock
     thread = Number("tid")  # of the host, which owns its vCPU; 0: none. Under sequential and in place B has none
-    tick_crossed = Flag("tick_crossed")  # the frozen TSC ticked in this element
 
     def __init__(self, c: CData, owner: object, ram: Ram) -> None:
         super().__init__(c, owner)

@@ -273,8 +273,10 @@ class Engine:
     def _describe(self, attempt: int) -> Divergence:
         """Record the divergence. If only accessed bits differ they are merged, and the cause is known."""
         record = describe(self.core, attempt)
-        if any(replica.tick_crossed for replica in self.core.replicas):
+        if self.core.has_ticked:
             record.detail["tick"] = True
+        if self.core.log_count:  # memory may have differed that long
+            record.detail["since_checkpoint"] = self.core.log_count
         merged = merge_accessed_bits(self.core, record)
         if merged:
             self.counts.accessed_bits += merged

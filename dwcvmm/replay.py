@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.machinethread import MachineThread
+from dwcvmm.pc.executed import Execution, execution
 from dwcvmm.pc.passing import Abilities
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.stepped import Comparison, Stepped
@@ -95,6 +96,16 @@ class Replay:
             allowed = sorted(os.sched_getaffinity(0))
             cpus = (allowed[0], allowed[-1])
         return self._call(lambda: self._compare(element, cpus, limit))
+
+    def execution(self, element: int, most: int) -> Execution:
+        """The instructions of this element, at most so many, as single steps meet them (dwcvmm/pc/executed.py). The
+        replay stands behind it then. Raises ConfigError if the replay does not come to this element.
+        """
+        return self._call(lambda: self._execution(element, most))
+
+    def _execution(self, element: int, most: int) -> Execution:
+        self._start()
+        return execution(self._replayer, element, most)
 
     def _compare(self, element: int, cpus: tuple[int, int], limit: int) -> Comparison:
         self._start()

@@ -173,7 +173,7 @@ def _beam(spec: Spec, golden: Golden, rng: random.Random) -> list[_Drawn]:
     kinds = [kind for kind in spec.targets if sizes[kind]]
     if not kinds:
         return []
-    elements = sorted(rng.randint(1, _last(spec, golden)) for _ in range(max(1, count)))
+    elements = sorted(rng.randint(1, last_element(spec, golden)) for _ in range(max(1, count)))
     hit = rng.choices(kinds, [sizes[kind] for kind in kinds], k=len(elements))
     drawn = [_draw(spec, golden, element, [kind], rng) for element, kind in zip(elements, hit, strict=True)]
     return [each for each in drawn if each]
@@ -185,13 +185,13 @@ def _in_any_order(kinds: Sequence[str], rng: random.Random) -> list[str]:
     return shuffled
 
 
-def _last(spec: Spec, golden: Golden) -> int:
+def last_element(spec: Spec, golden: Golden) -> int:
     last = min(golden.elements) - 2  # a fault after a guest's last comparison could not be found
     return last // 2 if spec.defects else last  # a defect should occur many times
 
 
 def _elements(spec: Spec, golden: Golden, count: int, rng: random.Random) -> list[int]:
-    last = _last(spec, golden)
+    last = last_element(spec, golden)
     apart = (spec.close_after or 0) + 1
     room = last - (count - 1) * apart
     if room < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dwcvmm.campaign.spec import GuestSpec, Spec
 from dwcvmm.faults.injector import Injection
@@ -35,8 +36,11 @@ def run_guest(
     faults: Sequence[Fault] = (),
     on_stop: Callable[[PC], None] | None = None,
     elements: Sequence[int] = (),
+    record: Path | None = None,
 ) -> Run:
-    """Run to the guest's end. `on_stop` is called when each of the numbers `elements` (ascending) is committed."""
+    """Run to the guest's end. `on_stop` is called when each of the numbers `elements` (ascending) is committed.
+    `record`: a directory for a recording of the run.
+    """
     with Machine(
         guest.kernel,
         initrd=guest.initrd or None,
@@ -52,6 +56,7 @@ def run_guest(
         close_after=spec.close_after,
         rtc="fixed",
         keep_console=True,
+        record=record,
     ) as machine:
         machine.start()
         deadline = time.monotonic() + limit_s

@@ -3,6 +3,7 @@
 campaign.json    what was asked for
 golden.json      what each guest does without faults, and where faults can hit it
 faults.ndjson    the list of faults, drawn from the seed
+pruning.json     with --def-use: what was left of the faults that were drawn
 results.ndjson   a line for each fault, appended and synced when its result is known
 """
 
@@ -28,6 +29,7 @@ from dwcvmm.streams import write_all
 
 T = TypeVar("T")
 CLOSE_AFTER = 64
+PRUNING = "pruning.json"
 
 
 class Group(StrEnum):
@@ -51,7 +53,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     shown is looked for and repaired, None: never (dwcvmm/faults/injector.py). `hang_ns`: as in EngineConfig. `defects`:
     instead of transient faults, defects of the two CPUs that the replicas are bound to. `end_at`: if every exit ends an
     element, elements are the same in each run, so that the text of a fault names a place in the guest. `group`: what is
-    drawn. `beam`: upsets that arrive in a run of the guest, on average.
+    drawn. `beam`: upsets that arrive in a run of the guest, on average. `def_use`: elements of each guest in which
+    faults are drawn and pruned by def-use, 0: they are not pruned.
     """
 
     schema: str = SCHEMA
@@ -72,6 +75,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     defects: bool = False
     group: Group = Group.SINGLE
     beam: float = 0.0
+    def_use: int = 0
     runs: tuple[str, ...] = ("e1", "e2")
     scrub_bytes_per_s: int = 0
     expect: str = ""  # which lines of the guest's output matter: a regular expression
@@ -113,7 +117,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A fault of the list, or a group of them. `guest` counts from 0; `target` and `point` are the kinds that the first
-    was drawn for; `fault`: the text of each, with spaces between them.
+    was drawn for; `fault`: the text of each, with spaces between them; `weight`: how many drawn faults it stands for.
     """
 
     number: int
@@ -121,6 +125,24 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     target: str
     point: str
     fault: str
+    weight: int = 1
+
+
+class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What def-use has made of the faults of a campaign (dwcvmm/campaign/defuse.py).
+
+    `elements`: in which faults are, and `whole` of them were stepped up to their ends. `points`: pairs of a general
+    register and a point there at which it can be hit; a class is a stretch of such points, and `classes` counts them by
+    what comes next (Next). `drawn`: faults; `overwritten`: those of them that are known to be masked.
+    """
+
+    elements: int
+    whole: int
+    points: int
+    points_by_next: dict[str, int]
+    classes: dict[str, int]
+    drawn: int
+    overwritten: int
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -163,6 +185,13 @@ class Directory:
 
     def golden(self) -> list[Golden]:
         return self._decode("golden.json", list[Golden])
+
+    def write_pruning(self, pruning: Pruning) -> None:
+        self._replace(PRUNING, pretty_json(pruning))
+
+    def pruning(self) -> Pruning | None:
+        """None if the faults of this campaign are not pruned."""
+        return self._decode(PRUNING, Pruning) if self.spec().def_use else None
 
     def facts(self) -> Facts:
         return Facts(spec=self.spec(), golden=self.golden())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
 from dwcvmm.errors import ConfigError
 
 
@@ -49,6 +50,18 @@ def clopper_pearson(count: int, of: int, confidence: float = 0.95) -> Bounds:
     lower = float(beta.ppf(1 - confidence, count, of - count + 1)) if count else 0.0
     upper = float(beta.ppf(confidence, count + 1, of - count)) if count < of else 1.0
     return Bounds(count, of, confidence, lower, upper)
+
+
+def bounds_of(classes: Mapping[str, int], confidence: float) -> dict[str, Bounds]:
+    """The shares that a campaign is about, by the number of faults of each class. Raises ConfigError without SciPy."""
+    effective = sum(classes.get(name, 0) for name in EFFECTIVE)
+    injected = sum(classes.get(name, 0) for name in INJECTED)
+    recovered, silent = classes.get(Class.RECOVERED, 0), classes.get(Class.SILENT, 0)
+    return {
+        "coverage of effective faults": clopper_pearson(recovered, effective, confidence),
+        "coverage of all faults": clopper_pearson(classes.get(Class.MASKED, 0) + recovered, injected, confidence),
+        "silent corruption": clopper_pearson(silent, injected, confidence),
+    }
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:

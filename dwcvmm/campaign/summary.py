@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from dwcvmm.campaign.outcome import EFFECTIVE, INJECTED, Class
+from dwcvmm.campaign.pruned import Pruned, pruned, pruned_lines
 from dwcvmm.campaign.space import Weighted, weigh
 from dwcvmm.campaign.spec import Directory, Golden, Group, GuestSpec, Planned, Result, Spec
-from dwcvmm.campaign.statistics import Bounds, clopper_pearson, margin, quantile
+from dwcvmm.campaign.statistics import Bounds, bounds_of, margin, quantile
 from dwcvmm.faults.model import parse
 from dwcvmm.results.campaignfile import SCHEMA
 from dwcvmm.results.reportfile import HostFacts
@@ -44,6 +45,7 @@ class Summary(msgspec.Struct, kw_only=True):
     workers_lost: int  # while they ran a fault; its result is from another one
     named: dict[str, int] | None  # of defects
     weighted: Weighted | None  # None: what was drawn has no sizes, or is drawn by size
+    pruned: Pruned | None  # None: nothing was, or results are missing
     upsets_per_run: float | None  # of a beam: mean number, also of runs without any
     bounds: dict[str, Bounds]
     error: float | None
@@ -96,11 +98,9 @@ def summarise(directory: Directory) -> Summary:
     spec, results = directory.spec(), directory.results()
     faults: dict[int, Planned] = {planned.number: planned for planned in directory.faults()}
     classes = Counter(result.outcome for result in results.values())
-    effective = sum(classes[name] for name in EFFECTIVE)
     injected = sum(classes[name] for name in INJECTED)
     latencies = [r.latency_elements for r in results.values() if r.latency_elements is not None]
     times = [r.latency_us for r in results.values() if r.latency_us is not None]
-    right = classes[Class.MASKED] + classes[Class.RECOVERED]
     by_target = _table([(faults[n].target, r) for n, r in results.items()])
     beam = spec.group is Group.BEAM
     return Summary(
@@ -111,7 +111,7 @@ def summarise(directory: Directory) -> Summary:
         strategy=spec.strategy.value,
         policy=spec.policy.value,
         seed=spec.seed,
-        planned=spec.faults,
+        planned=len(faults),
         faults=len(results),
         golden=[_golden(g.name, golden) for g, golden in zip(spec.guests, directory.golden(), strict=True)],
         classes={name.value: classes[name] for name in Class},
@@ -121,13 +121,10 @@ def summarise(directory: Directory) -> Summary:
         latent=sum(result.latent for result in results.values()),
         workers_lost=sum(result.workers_lost for result in results.values()),
         named=named(faults, results) if spec.defects else None,
-        weighted=None if beam or spec.defects else weigh(directory.golden(), by_target, CONFIDENCE),
+        weighted=None if beam or spec.defects or spec.def_use else weigh(directory.golden(), by_target, CONFIDENCE),
         upsets_per_run=spec.beam if beam else None,
-        bounds={
-            "coverage of effective faults": clopper_pearson(classes[Class.RECOVERED], effective, CONFIDENCE),
-            "coverage of all faults": clopper_pearson(right, injected, CONFIDENCE),
-            "silent corruption": clopper_pearson(classes[Class.SILENT], injected, CONFIDENCE),
-        },
+        pruned=pruned(directory, faults, results, CONFIDENCE),
+        bounds=bounds_of(classes, CONFIDENCE),
         error=margin(injected, CONFIDENCE) if injected else None,
         latency_elements={
             "histogram": {str(n): count for n, count in sorted(Counter(latencies).items())},
@@ -186,6 +183,9 @@ def as_text(summary: Summary) -> str:
     lines += [f"{name}: {_share(bounds)}" for name, bounds in summary.bounds.items()]
     if summary.weighted:
         lines += _weighted_lines(summary.weighted)
+    if summary.pruned:
+        lines += pruned_lines(summary.pruned)
+        lines += [f"  {name}: {_share(bounds)}" for name, bounds in summary.pruned.bounds.items()]
     if summary.upsets_per_run:
         lines.append(
             f"beam: {summary.upsets_per_run:g} upsets a run on average; "

@@ -13,10 +13,11 @@ import click
 
 from dwcvmm.campaign import draw
 from dwcvmm.campaign.crew import Crew, LocalCrew
+from dwcvmm.campaign.defuse import prune
 from dwcvmm.campaign.execute import Progress, execute
 from dwcvmm.campaign.golden import run_golden
 from dwcvmm.campaign.outcome import Class
-from dwcvmm.campaign.spec import CLOSE_AFTER, Directory, Facts, Group, GuestSpec, Spec
+from dwcvmm.campaign.spec import CLOSE_AFTER, Directory, Facts, Golden, Group, GuestSpec, Planned, Spec
 from dwcvmm.campaign.statistics import clopper_pearson
 from dwcvmm.campaign.summary import as_text, summarise
 from dwcvmm.cli.units import GuestName, Size, Utf8Text, end_at_option
@@ -80,6 +81,11 @@ def campaign() -> None:
     help="So many upsets in a run, on average, in all state by its size.",
 )
 @click.option(
+    "--def-use",
+    type=click.IntRange(1),
+    help="Faults in general registers in so many elements of each guest, pruned by def-use.",
+)
+@click.option(
     "--expect",
     type=Utf8Text(),
     default="",
@@ -91,13 +97,19 @@ def new(
     directory: Path, guests: tuple[str, ...], kernel: Path | None, initrd: Path | None, append: str, memory: int,
     faults: int, seed: int, strategy: str, policy: str, targets: tuple[str, ...], points: tuple[str, ...], bits: int,
     per_run: int, runs: tuple[str, ...], scrub: int, defects: bool, double: bool, beam: float | None,
-    expect: str, end_at: str, golden_runs: int,
+    def_use: int | None, expect: str, end_at: str, golden_runs: int,
 ) -> None:  # fmt: skip
     """Make a campaign in DIRECTORY: golden runs, and a list of faults drawn from the seed."""
     if bool(guests) == bool(kernel):
         raise click.UsageError("a campaign has either --guest, or --kernel")
     if defects and strategy != Strategy.PARALLEL:
         raise click.UsageError("--defects needs --strategy parallel: else both runs are on one CPU")
+    if def_use:
+        if set(targets) - {"general"} or points or per_run > 1 or defects or double or beam or set(runs) - {"e1", "e2"}:
+            raise click.UsageError("--def-use draws single faults of general registers in e1 and e2, at all points")
+        if strategy == Strategy.IN_PLACE or end_at != EndAt.IO:
+            raise click.UsageError("--def-use needs two replicas, and elements that each exit ends (--end-at io)")
+        targets = ("general",)
     if strategy == Strategy.IN_PLACE:
         if set(points) - {"start"}:
             raise click.UsageError("in place a fault is at the start of a run")
@@ -129,6 +141,7 @@ def new(
         defects=defects,
         group=group,
         beam=beam or 0.0,
+        def_use=def_use or 0,
         # what a beam has hit stays, until something uses it or the guest ends
         close_after=None if beam else CLOSE_AFTER,
         runs=runs or ("e1", "e2"),
@@ -143,10 +156,18 @@ def new(
     place.create(spec)
     golden = interruptible(lambda: [run_golden(spec, guest) for guest in spec.guests])
     place.write_golden(golden)
-    place.write_faults(draw.draw_faults(spec, golden))
+    place.write_faults(_draw(place, spec, golden))
     for guest, facts in zip(spec.guests, golden, strict=True):
         noise = f", divergences {facts.divergences}" if facts.divergences else ""
         say(f"{guest.name}: {min(facts.elements)} to {max(facts.elements)} elements{noise}")
+
+
+def _draw(place: Directory, spec: Spec, golden: list[Golden]) -> list[Planned]:
+    if not spec.def_use:
+        return draw.draw_faults(spec, golden)
+    planned, pruning = interruptible(lambda: prune(Facts(spec=spec, golden=golden)))
+    place.write_pruning(pruning)
+    return planned
 
 
 def _guests(

@@ -374,7 +374,7 @@ class Core(View):
 
     @property
     def has_ticked(self) -> bool:
-        """Whether the frozen TSC has ticked since the checkpoint, so that the replicas may have read different times."""
+        """Whether the frozen TSC has ticked since the checkpoint: the replicas may have read different times."""
         return bool(lib.dwc_has_ticked(self._c))
 
     def read_memory(self, gpa: int, length: int, on_repair: Callable[[Repair], None]) -> bytes:

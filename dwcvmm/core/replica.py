@@ -8,6 +8,7 @@ from dwcvmm.core._binding import CData, ffi, lib
 from dwcvmm.core.enums import DEVICE_BYTES
 from dwcvmm.core.failure import check
 from dwcvmm.core.fields import Number, View
+from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.core.ram import Ram
 from dwcvmm.core.state import ALL_64_BITS, Exit, Shown, State
 
@@ -64,6 +65,10 @@ class Replica(View):
     def registers_were_set(self) -> None:
         """Call it after registers were set by ioctl: brings the run page in step with KVM's state. Raises KvmError."""
         check("KVM_GET_REGS", lib.dwc_state_prime(self.pointer))
+
+    def flush_tlb(self, sregs: Sregs) -> None:
+        """Set these registers, which are its own, and flush its guest's translations. Raises KvmError."""
+        check("KVM_SET_SREGS", lib.dwc_flush_tlb(self.pointer, sregs.pointer))
 
     def state_to_upset(self) -> State:
         """Fault injection: the registers that the comparison will read, to be changed. The vCPU's own stay as they

@@ -62,6 +62,11 @@ class Divergence:
     cause: Cause = Cause.UNEXPLAINED
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_hang(self) -> bool:
+        """Nothing differs but that one run came to no end, or that both came to no common one."""
+        return self.groups == ["hang"]
+
 
 def describe(core: Core, attempt: int) -> Divergence:
     """Record what the two replicas show now; call it before the rollback."""

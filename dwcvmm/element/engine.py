@@ -295,7 +295,7 @@ class Engine:
         # If the restart diverges too, the suspect is a fault in a page that nothing has written: restore all of RAM.
         # In place do so at once: a fault that hit e2 in such a page would be seen by both runs of the restart. So after
         # a time limit that only one run came to: the restart would be cut, and not compared
-        hangs = record.groups == ["hang"] and not self.core.counting
+        hangs = record.is_hang and not self.core.counting
         self.rollback(everything=self._attempt > 1 or self.in_place or hangs)
         if record.cause is Cause.UNEXPLAINED:
             record.cause = self._explain(record)
@@ -316,7 +316,7 @@ class Engine:
         if record.detail.get("tick") and self._attempt < TICK_RETRIES:
             return Cause.TSC_TICK
         # Two runs that read different times mostly take different paths and find no common end: suspect this first
-        aligning = record.groups == ["hang"] and self.core.counting
+        aligning = record.is_hang and self.core.counting
         time_ran = not self.replicas.frozen_tsc or bool(record.detail.get("tick"))
         found = self._find_host_read(record, time_ran, aligning) if self.sites.wanted(time_ran) else None
         if found:

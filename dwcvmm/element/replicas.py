@@ -44,7 +44,6 @@ SAVED_MSRS = (
 
 CHECKPOINT_EVERY = 16
 MAP_NORESERVE = 0x4000  # <asm-generic/mman.h>; Python has no name for it
-CR4_PGE = 1 << 7
 HUGE_PAGE, APART_PAGES = 2 << 20, 21
 SPIN_TURNS = 20_000  # about 0.3 ms
 TSC_APART = 0x5_5AA5_A5A5_A5A5
@@ -105,11 +104,7 @@ class Replicas:
             self.vms[index].set_memslot(SPARE_SLOT, SPARE, PAGE, address_of(memory))
             self.vms[index].set_memslot(SPARE_SLOT, SPARE, 0, 0)
             return
-        sregs = self.vcpus[index].get(Sregs)
-        right = sregs.cr4
-        for cr4 in (right ^ CR4_PGE, right):  # KVM empties it if CR4 changes
-            sregs.set_number("cr4", cr4)
-            self.vcpus[index].set(sregs)
+        self.core.replicas[index].flush_tlb(self.vcpus[index].get(Sregs))
 
     @property
     def clock_divisor(self) -> int:

@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dwcvmm.errors import ExitCode, HostError
 LOOK_S = 0.1
 AWAY_S = 1.0  # a longer time between two looks means that the process was stopped
 BUSY = 0.05  # share of the time; a process that waits in short pieces uses less
+BUSY_WITHIN_S = 0.5  # on a busy host a process may not get to run at all between two looks
 BUSY_MOST_S = 10.0  # that a busy process gets in addition: it is working on a slow machine, not waiting
 
 
@@ -29,16 +31,20 @@ class Plan:
 
 
 class Busy:
-    """Calling it tells whether the process has computed since the last call, rather than waited."""
+    """Calling it tells whether the process has computed lately, rather than waited: since the last call that is
+    BUSY_WITHIN_S ago.
+    """
 
     def __init__(self) -> None:
-        self._then, self._used = time.monotonic(), time.process_time()
+        self._looks = deque([(time.monotonic(), time.process_time())])
 
     def __call__(self) -> bool:
         now, used = time.monotonic(), time.process_time()
-        share = (used - self._used) / max(1e-9, now - self._then)
-        self._then, self._used = now, used
-        return share > BUSY
+        while len(self._looks) > 1 and self._looks[1][0] <= now - BUSY_WITHIN_S:
+            self._looks.popleft()
+        then, used_then = self._looks[0]
+        self._looks.append((now, used))
+        return (used - used_then) / max(1e-9, now - then) > BUSY
 
 
 class Watchdog:
@@ -71,8 +77,8 @@ class Watchdog:
             now = time.monotonic()
             if now > looked + AWAY_S:  # the process was stopped (SIGSTOP, a debugger): that time does not count
                 not_before = now + AWAY_S
-            looked = now
-            if (plan := self._plan) and now >= max(plan.at + (plan.spare_s if busy() else 0), not_before):
+            looked, is_busy = now, busy()
+            if (plan := self._plan) and now >= max(plan.at + (plan.spare_s if is_busy else 0), not_before):
                 break
             if self._stopped.wait(LOOK_S):
                 return

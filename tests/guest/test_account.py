@@ -42,7 +42,7 @@ def test_phases_add_up_to_the_wall_time(guests: Path, guest: str, strategy: Stra
 
 
 def test_time_between_runs_is_the_callers(guests: Path) -> None:
-    with Machine(guests / "ports.bin", memory="16M", strategy="sequential") as machine:
+    with Machine(guests / "ports.bin", memory="16M", strategy="sequential", end_at="io") as machine:
         machine.step(100)
         before = phases(machine)
         time.sleep(0.5)
@@ -89,7 +89,7 @@ def test_a_rollback_its_replay_and_the_run_in_vain_have_names(guests: Path) -> N
 
 def test_what_is_within_a_rollback_belongs_to_it(guests: Path) -> None:
     """It reads dirty logs, and counts them as its own; so nothing is counted twice."""
-    with Machine(guests / "ports.bin", memory="16M", strategy="sequential") as machine:
+    with Machine(guests / "ports.bin", memory="16M", strategy="sequential", end_at="io") as machine:
         machine.step(100)
         core = machine.pc.core
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from dwcvmm.console.watchdog import Busy
 from dwcvmm.errors import ExitCode
 
@@ -58,3 +60,16 @@ def test_busy_is_what_has_computed() -> None:
     while time.process_time() < end:
         sum(range(1000))
     assert busy()
+
+
+def test_a_busy_process_may_not_get_to_run_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host runs something else then: between two looks it has computed nothing."""
+    now, used = 0.0, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "process_time", lambda: used)
+    busy = Busy()
+    said = []
+    for computed in [0.1] * 10 + [0.0] * 10:
+        now, used = now + 0.1, used + computed
+        said.append(busy())
+    assert said == [True] * 14 + [False] * 6

@@ -105,7 +105,7 @@ def execute(piece: Piece) -> Figures:
         raise ConfigError(f"{piece.name}: its command has not left what is wanted: {error!r}") from error
 
 
-def measure(piece: Piece, remark: str) -> Result:
+def measure(piece: Piece, commit: str, remark: str) -> Result:
     """Raises ConfigError if the command fails, or leaves nothing of which there is a table; HostError without KVM."""
     host = this_host().kvm_module if piece.host == LOCAL else f"testbed {piece.host}"
     load = round(os.getloadavg()[0], 1)
@@ -114,7 +114,7 @@ def measure(piece: Piece, remark: str) -> Result:
     return Result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         host=host,
-        commit=this_build().facts().commit,
+        commit=commit,
         command=piece.command,
         remark=remark,
         load=load,
@@ -144,8 +144,9 @@ def show_list() -> None:
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(BY_NAME)))
 def run(names: tuple[str, ...], remark: str) -> None:
     """Run pieces, and keep their figures in docs/results/."""
+    commit = this_build().facts().commit  # before results change the checkout
     for name in names:
-        write_json(path_of(DOCS, name), measure(BY_NAME[name], remark))
+        write_json(path_of(DOCS, name), measure(BY_NAME[name], commit, remark))
 
 
 @cli.command()

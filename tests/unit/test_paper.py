@@ -47,6 +47,7 @@ def test_no_table_of_measurements_is_typed_by_hand() -> None:
 def test_each_result_has_one_place() -> None:
     shown = [name for page in PAGES for name in names(page)]
     assert sorted(shown) == sorted(path.stem for path in (DOCS / "results").iterdir())
+    assert set(BY_NAME) <= set(shown)
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "results").iterdir()), ids=lambda path: path.stem)

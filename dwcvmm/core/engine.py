@@ -367,6 +367,12 @@ class Core(View):
         """
         return bool(lib.dwc_memory_write(self._c, gpa, data, len(data)) == 0)
 
+    def map_memory(self, fd: int, gpa: int, length: int) -> None:
+        """Before the first element, of whole pages, under a strategy with protection: let all copies of RAM show what a
+        file has at that address. They share its pages until they write to them. Raises KvmError.
+        """
+        check("mmap", lib.dwc_copies_map(self._c, fd, gpa, length))
+
     @property
     def memory_at_rest(self) -> bool:
         """Whether devices can use guest memory now, once a checkpoint is taken."""

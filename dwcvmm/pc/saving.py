@@ -16,6 +16,7 @@ from dwcvmm.guest.memory import GuestMemory
 from dwcvmm.pc.board import Board
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.devices.fwcfg import FirmwareConfig
+from dwcvmm.pc.savedram import load_ram
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved import pages
 from dwcvmm.saved.folder import SavedReader, SaveError, json_part
@@ -151,9 +152,7 @@ def load_guest(reader: SavedReader, core: Core, replicas: Replicas) -> RomForm |
     except KvmError as error:
         raise HostError(f"this host does not take the registers of {reader.path}: {error}") from error
     try:
-        for gpa, data in pages.decode(pages.unpacked(reader.file("ram"))):
-            if not core.write_memory(gpa, data):
-                raise ValueError(f"a page at {gpa:#x}, where no RAM is")
+        load_ram(core, pages.ahead(pages.decode(pages.unpacked(reader.file("ram")))))
     except ValueError as error:
         raise reader.wrong("ram", error) from error
     if not reader.has("rom"):

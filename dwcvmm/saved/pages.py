@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import zstandard
@@ -58,12 +59,21 @@ def decode(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _exactly(file: BinaryIO, length: int) -> bytes:
-    data = bytearray()
+    data = file.read(length)
     while len(data) < length and (piece := file.read(length - len(data))):
         data += piece
     if len(data) != length:
         raise ValueError("it ends too early")
-    return bytes(data)
+    return data
+
+
+def ahead(parts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same stretches, each made on another thread while the caller uses the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, parts, None)
+        while part := coming.result():
+            coming = pool.submit(next, parts, None)
+            yield part
 
 
 def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:

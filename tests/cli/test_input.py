@@ -14,6 +14,7 @@ import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.console.input import Input
+from dwcvmm.console.portinput import INPUT_AHEAD
 from dwcvmm.errors import ExitCode
 
 MIB = 1 << 20
@@ -44,8 +45,8 @@ def run_off(kernel: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 @needs_kvm
 def test_a_file_is_input_to_its_end(counts: Path, tmp_path: Path) -> None:
-    """Longer than what is read ahead, by far; of a guest that takes byte by byte."""
-    length = 100_000
+    """Longer than what is read ahead, of a guest that takes byte by byte."""
+    length = INPUT_AHEAD + 5_000
     text = tmp_path / "text"
     text.write_bytes(b"x" * (length - 1) + b"\n")
     with text.open("rb") as stdin:

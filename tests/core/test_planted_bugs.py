@@ -248,6 +248,12 @@ BUGS = {
         "\tif ((err = 0))\n\t\treturn err;\n",
         "tests/guest/test_saved_guests.py::test_nothing_is_pending_where_it_is_saved",
     ),
+    "copies of a RAM that was saved write into each other": Bug(
+        "cbits/memory/copies.c",
+        "MAP_PRIVATE | MAP_FIXED",
+        "MAP_SHARED | MAP_FIXED",
+        "tests/guest/test_saved_guests.py::test_copies_of_ram_share_what_was_saved_and_nothing_else",
+    ),
     "the code behind a trap is not kept": Bug(
         "cbits/sites/sites.c",
         "\tmemcpy(site->original, e->replicas[0].ram + found->gpa, found->read.length);\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -43,8 +44,11 @@ STRATEGIES = [each for each in Strategy if each is not Strategy.IN_PLACE or IN_P
 # of a guest that reads time and must not see it go back: under off that is the host's TSC, if KVM does not scale it
 SCALES_TSC = Path("/dev/kvm").exists() and System().check_extension(Cap.TSC_CONTROL)
 WITH_ONE_TIME = [each for each in STRATEGIES if each is not Strategy.OFF or SCALES_TSC]
+EXAMPLES = int(os.environ.get("DWCVMM_SAVES", "5"))  # of each guest; in each it is saved twice
 PROPERTY = settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

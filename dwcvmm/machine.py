@@ -42,6 +42,7 @@ from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.recordingfolder import CASE_LOG
 from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
 
@@ -195,6 +196,8 @@ class Machine:
         """
         reader = path if isinstance(path, SavedReader) else SavedReader(Path(path))
         try:
+            if reader.has(CASE_LOG):
+                raise ConfigError(f"{reader.path} is the case of a divergence, which dwcvmm replay repeats")
             return cls(**saved_settings(reader.machine, disks, how), saved=reader)
         finally:
             reader.close()

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from dwcvmm.core.kvmstructs import CpuidEntry
+from dwcvmm.errors import MachineStateError
 from dwcvmm.machinethread import MachineThread
 from dwcvmm.pc.executed import Execution, execution
 from dwcvmm.pc.passing import Abilities
+from dwcvmm.pc.repeated import Repeated, repeat
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.stepped import Comparison, Stepped
 from dwcvmm.pc.walk import Walk
@@ -41,7 +43,7 @@ class Replay:
         self, path: str | os.PathLike[str], before: Callable[[], None] | None = None, keep_bytes: int = KEEP_BYTES
     ) -> None:
         self._replayer, self._thread = Replayer(Path(path), keep_bytes), MachineThread()
-        self._before, self._started = before, False
+        self._before, self._started, self._has_run = before, False, False
         self._between: Callable[[], None] = lambda: None
         self._after: Callable[[], None] = lambda: None
         self.stopping = False  # `stop` was called
@@ -68,6 +70,11 @@ class Replay:
         return self._replayer.strategy
 
     @property
+    def case(self) -> int | None:
+        """The element that diverged, from 1, if this is the case of a divergence (docs/replay.md); else None."""
+        return self._replayer.case
+
+    @property
     def elements(self) -> int:
         """Committed so far, as they were recorded. From any thread."""
         return self._replayer.core.committed
@@ -82,8 +89,22 @@ class Replay:
         that differs. If more are committed already it goes back, which raises MachineStateError if it cannot. After
         `timeout`, `stop` or KeyboardInterrupt the replay is over, too.
         """
-        seconds = None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
-        return self._call(lambda: self._run(until_element or 0), seconds)
+        return self._call(lambda: self._run(until_element or 0), _seconds(timeout))
+
+    def repeat(
+        self, times: int, timeout: Duration | None = None, told: Callable[[Repeated], None] = lambda _: None
+    ) -> Repeated:
+        """Replay it from its start to its end so many times; that goes on after one that differs. `timeout` and `stop`
+        as for `run`. told: called on the VM's thread after each. Raises MachineStateError if it keeps no snapshots, or
+        has been run before.
+        """
+        if self._has_run:
+            raise MachineStateError("a replay is repeated from its start on: make another one")
+        return self._call(lambda: self._repeat(times, told), _seconds(timeout))
+
+    def move(self, cpu: int) -> None:
+        """Let it run on this CPU of the host from now on. Raises KvmError if this process may not use it."""
+        self._call(lambda: self._move(cpu))
 
     def compare_steps(self, element: int, cpus: tuple[int, int] | None = None, limit: int = MOST_STEPS) -> Comparison:
         """Go to this element, execute it twice, instruction by instruction, on two CPUs (None: the first two that may
@@ -105,7 +126,17 @@ class Replay:
 
     def _execution(self, element: int, most: int) -> Execution:
         self._start()
+        self._has_run = True
         return execution(self._replayer, element, most)
+
+    def _repeat(self, times: int, told: Callable[[Repeated], None]) -> Repeated:
+        self._start()
+        self._has_run = True
+        return repeat(self._replayer, times, told)
+
+    def _move(self, cpu: int) -> None:
+        self._start()
+        self._replayer.move(cpu)
 
     def _compare(self, element: int, cpus: tuple[int, int], limit: int) -> Comparison:
         self._start()
@@ -113,6 +144,7 @@ class Replay:
 
     def _run(self, last: int) -> Verdict:
         self._start()
+        self._has_run = True
         try:
             return self._replayer.run(last, self._between)
         finally:
@@ -164,6 +196,10 @@ class Replay:
             wait([future])
             raise
         return future.result()
+
+
+def _seconds(timeout: Duration | None) -> float | None:
+    return None if timeout is None else duration_ns(timeout, 0, MOST_TIMEOUT_NS) / 1e9
 
 
 def _shut(replayer: Replayer, thread: MachineThread) -> None:

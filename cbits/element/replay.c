@@ -22,7 +22,6 @@
 #include "replica/inputs.h"
 #include "sites/sites.h"
 #include "status.h"
-#include "vcpu/exit.h"
 
 #define MOST_STEPS (1u << 20)
 #define MOST_EVENTS (1ull << 32)
@@ -33,7 +32,7 @@ static int is_sound(const struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_inputs inputs;
 
-	if (x->head.bytes < sizeof *x || x->inputs_bytes != INPUTS_BYTES || x->answer_bytes != dwc_exit_length(&e->exit) ||
+	if (x->head.bytes < sizeof *x || x->inputs_bytes != INPUTS_BYTES || x->answer_bytes != dwc_recorded_answer(e) ||
 	    x->head.bytes < sizeof *x + INPUTS_BYTES + x->answer_bytes || x->ended >= DWC_RECORDED_ENDS || x->checkpoint > 1 || x->user_traps > 1)
 		return 0;
 	if (e->replay.begun && (x->number != e->stats.committed || x->chain != dwc_record_chain(e->replay.chain, x)))

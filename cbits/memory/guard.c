@@ -80,7 +80,7 @@ uint64_t dwc_content_to_be(const struct dwc_engine *e)
 	return content;
 }
 
-/* Check a page of the checkpoint before it is copied back. If damaged it is repaired from a replica that has not changed it since. */
+/* Check a page of the checkpoint before it is used. If damaged it is repaired from a replica that has not changed it since. */
 int dwc_guard_page(struct dwc_engine *e, uint64_t gpa)
 {
 	uint64_t sum = e->checkpoint.sums[gpa / DWC_PAGE];

@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "assertion.h"
 #include "engine.h"
 #include "pc/pc.h"
+#include "phase.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sum.h"
@@ -26,7 +28,12 @@ static uint64_t aligned(uint64_t bytes)
 	return (bytes + DWC_RECORD_ALIGN - 1) & ~(uint64_t)(DWC_RECORD_ALIGN - 1);
 }
 
-/* Room for a record, whose head is filled in and whose other bytes are zeros. NULL: there is no memory, or nothing is recorded. */
+static int is_recording(const struct dwc_engine *e)
+{
+	return e->recorder.bytes && !e->recorder.over;
+}
+
+/* Room for a record, whose head is filled in and whose other bytes are zeros. NULL: there is no memory. */
 static void *add(struct dwc_recorder *to, enum dwc_record_kind kind, uint64_t bytes)
 {
 	uint64_t all = aligned(bytes), wanted = to->used + all;
@@ -75,18 +82,18 @@ int dwc_record_begin(struct dwc_engine *e, int without_loops)
 void dwc_record_end(struct dwc_engine *e)
 {
 	free(e->recorder.bytes);
-	e->recorder.bytes = NULL;
+	memset(&e->recorder, 0, sizeof e->recorder);
 }
 
 int dwc_record_wants_drain(const struct dwc_engine *e)
 {
-	return e->recorder.used >= DWC_RECORD_DRAIN;
+	return e->recorder.used >= DWC_RECORD_DRAIN || e->recorder.over;
 }
 
 /* The VMM has written guest memory. */
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length)
 {
-	if (e->recorder.bytes)
+	if (is_recording(e))
 		add_bytes(&e->recorder, DWC_RECORD_MEMORY, gpa, data, length);
 }
 
@@ -117,15 +124,27 @@ static void add_devices(struct dwc_recorder *to, const struct dwc_pc *pc)
 	}
 }
 
-/* The sum of what comes with an exit, where a replica has ended. A read has no data yet, but what was there before. */
-uint64_t dwc_recorded_registers(const struct dwc_replica *r)
+/* A read has no data yet, but what was there before. */
+static uint64_t registers_sum(const struct dwc_exit *x, const struct dwc_state *state)
 {
-	const struct dwc_exit *x = &r->exit;
 	uint64_t sum = dwc_sum(1, x, offsetof(struct dwc_exit, data));
 
 	if (x->is_write)
 		sum = dwc_sum(sum, x->data, dwc_exit_length(x));
-	return dwc_state_sum_synced(sum, &r->state);
+	return dwc_state_sum_synced(sum, state);
+}
+
+/* The sum of what comes with an exit, where a replica has ended. */
+uint64_t dwc_recorded_registers(const struct dwc_replica *r)
+{
+	return registers_sum(&r->exit, &r->state);
+}
+
+/* How many bytes of an answer the next element gets. An exit whose instruction is finished has none: where a recording of one element
+ * begins, this exit is not in it. */
+uint64_t dwc_recorded_answer(const struct dwc_engine *e)
+{
+	return e->has_pending_io ? dwc_exit_length(&e->exit) : 0;
 }
 
 /* The chain up to and with an element. */
@@ -158,7 +177,7 @@ void dwc_record_checkpoint(struct dwc_engine *e)
 {
 	struct dwc_recorded_checkpoint *record;
 
-	if (e->recorder.bytes && (record = add(&e->recorder, DWC_RECORD_CHECKPOINT, sizeof *record)))
+	if (is_recording(e) && (record = add(&e->recorder, DWC_RECORD_CHECKPOINT, sizeof *record)))
 		sum_checkpoint(e, &record->sums);
 }
 
@@ -186,12 +205,12 @@ static void fill(const struct dwc_engine *e, struct dwc_recorded *to, enum dwc_r
 /* An element has been compared, and is committed now: e->inputs, e->exit and e->pc are still those of its start. */
 void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t distance)
 {
-	const size_t inputs_bytes = offsetof(struct dwc_inputs, io_data), answer_bytes = dwc_exit_length(&e->exit);
+	const size_t inputs_bytes = offsetof(struct dwc_inputs, io_data), answer_bytes = dwc_recorded_answer(e);
 	struct dwc_recorder *to = &e->recorder;
 	const struct dwc_inner *inner = &e->replicas[0].inner;
 	struct dwc_recorded *record;
 
-	if (!to->bytes)
+	if (!is_recording(e))
 		return;
 	add_devices(to, &e->pc);
 	record = add(to, DWC_RECORD_ELEMENT, sizeof *record + inputs_bytes + answer_bytes);
@@ -204,4 +223,64 @@ void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint6
 	to->chain = record->chain;
 	to->counted = e->replicas[0].count;
 	dwc_pc_copy(&to->pc, inner->pc ? inner->pc : &e->pc);
+	to->over = to->of_one_element && record->checkpoint;
+}
+
+/* The exit before the last committed one. */
+static const struct dwc_exit *exit_before_last(const struct dwc_engine *e)
+{
+	const struct dwc_inner *inner = &e->replicas[0].inner;
+
+	if (inner->count)
+		return &inner->before;
+	return e->log.count > 1 ? &e->log.entries[e->log.count - 2].exit : &e->checkpoint.exit;
+}
+
+/* Behind a rollback, with the inputs of the next element: whether the last committed state can be made a checkpoint, and a replay can
+ * begin there. No, if KVM's emulator is in the middle of an instruction. */
+int dwc_record_can_begin_at_element(const struct dwc_engine *e)
+{
+	if (e->phase != DWC_PHASE_INPUTS_CHOSEN)
+		return 0;
+	return !e->log.count || dwc_returnable(&e->exit, exit_before_last(e));
+}
+
+/* The exit at which the checkpoint stands, as an element that has no more than that: from there the unfinished instruction exits again. */
+static void add_exit(struct dwc_engine *e)
+{
+	const struct dwc_state *state = &e->checkpoint.state;
+	struct dwc_inputs inputs = { .vector = -1, .answer = DWC_ANSWER_IO, .cr8 = (uint32_t)state->sregs.cr8, .tsc = e->inputs.tsc };
+	const size_t inputs_bytes = offsetof(struct dwc_inputs, io_data);
+	struct dwc_recorded *record = add(&e->recorder, DWC_RECORD_ELEMENT, sizeof *record + inputs_bytes);
+
+	if (!record)
+		return;
+	record->number = e->stats.committed - 1;
+	record->guest_ns = e->clock.guest_ns;
+	record->ended = DWC_ENDED_NATURALLY;
+	record->rip = dwc_linear_rip(state);
+	record->user_traps = e->sites.in_user > 0;
+	record->registers = registers_sum(&e->checkpoint.exit, state);
+	record->checkpoint = 1;
+	sum_checkpoint(e, &record->sums);
+	memcpy(record->exit, &e->checkpoint.exit, sizeof record->exit);
+	record->inputs_bytes = (uint32_t)inputs_bytes;
+	memcpy(record->inputs, &inputs, inputs_bytes);
+	e->recorder.chain = record->chain = dwc_record_chain(0, record);
+}
+
+/* Record the element whose inputs are chosen, and what follows up to the next checkpoint: mostly that is its end. The last committed state
+ * is one. Returns -ENOMEM or 0. */
+int dwc_record_begin_at_element(struct dwc_engine *e, int without_loops)
+{
+	int err;
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_INPUTS_CHOSEN && !e->log.count);
+	if ((err = dwc_record_begin(e, without_loops)))
+		return err;
+	e->recorder.of_one_element = 1;
+	e->checkpoint.due = 1;
+	if (e->has_pending_io)
+		add_exit(e);
+	return 0;
 }

@@ -16,7 +16,7 @@ struct dwc_replica;
 
 /* Records are in the order in which things happened. What is between two elements belongs to the start of the second. */
 enum dwc_record_kind {
-	DWC_RECORD_ELEMENT = 1, /* struct dwc_recorded, and the answer to the exit before it */
+	DWC_RECORD_ELEMENT = 1, /* struct dwc_recorded, and the answer to the exit before it, if that waits for one */
 	DWC_RECORD_MEMORY,      /* struct dwc_recorded_bytes: the VMM has written guest memory at `at` */
 	DWC_RECORD_DEVICES,     /* the same: bytes of struct dwc_pc from offset `at` are other ones than the element before has left */
 	DWC_RECORD_CHECKPOINT,  /* struct dwc_recorded_checkpoint: the last committed state was made one, between two elements */
@@ -77,6 +77,8 @@ struct dwc_recorder {
 	uint8_t *bytes;        /* NULL: nothing is recorded */
 	uint64_t used, room;
 	int lost;              /* there was no memory for a record */
+	int of_one_element;    /* it ends with the next checkpoint, */
+	int over;              /* and has come to it */
 	int without_loops;     /* no element may end in a loop, since breakpoints do not work here, by which a replay would come to it */
 	struct dwc_pc pc;      /* as the last element has left the devices */
 	uint64_t chain;
@@ -84,12 +86,15 @@ struct dwc_recorder {
 };
 
 int dwc_record_begin(struct dwc_engine *e, int without_loops);
+int dwc_record_can_begin_at_element(const struct dwc_engine *e);
+int dwc_record_begin_at_element(struct dwc_engine *e, int without_loops);
 void dwc_record_end(struct dwc_engine *e);
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
 void dwc_record_checkpoint(struct dwc_engine *e);
 void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t distance);
 int dwc_record_wants_drain(const struct dwc_engine *e);
 uint64_t dwc_record_chain(uint64_t chain, const struct dwc_recorded *element);
+uint64_t dwc_recorded_answer(const struct dwc_engine *e);
 uint64_t dwc_recorded_registers(const struct dwc_replica *r);
 
 #endif

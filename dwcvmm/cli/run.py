@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from dwcvmm.cli.apart import STDOUT, check_apart
+from dwcvmm.cli.case import case_sink, tell_kept
 from dwcvmm.cli.dumper import Dumper
 from dwcvmm.cli.machinefile import ARGUMENT, MachineCommand, arguments_of, as_toml
 from dwcvmm.cli.machinekeys import PRINT
@@ -36,6 +37,7 @@ from dwcvmm.machine import Machine
 from dwcvmm.machinesettings import what_boots
 from dwcvmm.pc.boot.kinds import Kind
 from dwcvmm.pc.boot.loader import command_line, read_kernel
+from dwcvmm.pc.case import Case
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome
 from dwcvmm.results import reportfile
@@ -248,6 +250,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         check_baseline(options.baseline, base, start.kernel_sha256)
     report_file = OutputFile(options.report) if options.report else None
     divergence_file = OutputFile(options.keep_divergence, "a divergence") if options.keep_divergence else None
+    cases = case_sink(options)
     socket_file = SocketFile(options.control) if options.control else None
     gdb_socket = listen(options.gdb) if options.gdb else None
     saver = Saver(options.save_to) if options.save_to else None
@@ -270,7 +273,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     machine.observe(record)
     for remark in machine.remarks:
         say(f"dwcvmm: {remark}")
-    keeper = Keeper(machine.pc, divergence_file, arguments) if divergence_file else None
+    case = Case(machine.pc, cases) if cases else None
+    keeper = Keeper(machine.pc, divergence_file, arguments, case) if divergence_file else None
     if keeper:
         machine.observe(keeper)
     if isinstance(console.output, Output):
@@ -312,8 +316,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
             failure = failure or error
     if not options.quiet:
         say(summarise(result))
-        if keeper and keeper.kept is not None:
-            say(f"kept         element {keeper.kept} in {options.keep_divergence}: see dwcvmm diff")
+        if keeper and options.keep_divergence:
+            tell_kept(keeper, case, options.keep_divergence)
         if recorder := machine.pc.recorder:
             size = f"{recorder.log_bytes / 1e6:.2f} MB of log"
             say(f"recorded     {machine.elements} elements in {options.record}: {size}")
@@ -326,6 +330,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         saver.check_done()
         saver.close()
         failure = failure or saver.failure
+    if cases:
+        cases.close()
     if failure:
         raise failure
     return exit_code(result)

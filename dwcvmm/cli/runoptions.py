@@ -208,7 +208,8 @@ OPTIONS = (
     click.option(
         OPTION,
         type=click.Path(path_type=Path),
-        help="Keep the first divergence that was injected or is unexplained, for dwcvmm diff (docs/triage.md).",
+        help="Keep the first divergence that was injected or is unexplained, for dwcvmm diff (docs/triage.md), and its "
+        "element in FILE.case, for dwcvmm replay.",
     ),
     click.option("--events", type=click.Path(path_type=Path), help="Write events as NDJSON."),
     click.option(

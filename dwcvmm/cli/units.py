@@ -163,6 +163,18 @@ class CpuPair(Parsed[tuple]):  # type: ignore[type-arg]
         return numbers[0], numbers[1]
 
 
+class Cpu(Parsed[int]):
+    """ "2" -> a CPU that this process may use."""
+
+    name, made = "cpu", int
+
+    def parse(self, text: str) -> int:
+        allowed = os.sched_getaffinity(0)
+        if not text.isdecimal() or int(text) not in allowed:
+            raise ConfigError(f"{text!r}: one of {', '.join(map(str, sorted(allowed)))}")
+        return int(text)
+
+
 class GuestName(click.ParamType[str]):
     """The name of a tiny guest, which a shell can complete. Whether there is one shows when it is looked for."""
 

@@ -437,6 +437,10 @@ class Core(View):
         """Bind the replica's thread to that CPU."""
         check("sched_setaffinity", lib.dwc_engine_move(self._c, index, cpu))
 
+    def guard_page(self, gpa: int) -> bool:
+        """Check a page of the checkpoint, and repair it by a replica's if it is damaged. Whether it is right then."""
+        return bool(lib.dwc_guard_page(self._c, gpa) == 0)
+
     def checkpoint_to_upset(self) -> State:
         """Fault injection: the checkpoint's registers, to be changed. Their sum stays as it was."""
         return State.within(self._c.checkpoint.state, self._c, writable=True)

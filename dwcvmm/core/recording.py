@@ -42,6 +42,32 @@ def begin(core: Core, breakpoints: bool) -> None:
     check("record", lib.dwc_record_begin(core._c, not breakpoints))
 
 
+def can_begin_at_element(core: Core) -> bool:
+    """Behind a rollback, with the inputs of the next element: whether a recording can begin there. If not, KVM's
+    emulator is in the middle of an instruction.
+    """
+    return bool(lib.dwc_record_can_begin_at_element(core._c))
+
+
+def begin_at_element(core: Core, breakpoints: bool) -> int:
+    """The same from the element on whose inputs are chosen, up to the next checkpoint: mostly that is its end. The last
+    committed state is a checkpoint. Returns how many elements were committed before what is recorded first: the exit
+    before the element is recorded as one, if its instruction is not finished.
+    """
+    check("record", lib.dwc_record_begin_at_element(core._c, not breakpoints))
+    return core.committed - bool(core._c.has_pending_io)
+
+
+def is_over(core: Core) -> bool:
+    """Whether the recording of an element has come to its end."""
+    return bool(core._c.recorder.over)
+
+
+def end(core: Core) -> None:
+    """Record no more. What has not been taken is dropped."""
+    lib.dwc_record_end(core._c)
+
+
 def take(core: Core) -> bytes:
     """The records since the last call. Raises LostError."""
     recorder = core._c.recorder
@@ -62,6 +88,11 @@ class Expected(NamedTuple):
     inner_exits: int
     by_steps: bool  # it was ended by so many single steps
     settles: bool  # it is the rest of an instruction, and has none of its own
+
+
+def count_from(core: Core, committed: int) -> None:
+    """Before a replay: so many elements of its run were committed before it."""
+    core._c.stats.committed = committed
 
 
 def replay(core: Core, records: bytes, last: int) -> tuple[Replayed, int]:

@@ -219,7 +219,7 @@ class PC:
         self._memory_watch.start()
         self.engine.start()
         if self.recorder:
-            self.recorder.begin(self.board, self.serial.waiting(), self._machine_form())
+            self.recorder.begin(self.board, self.serial.waiting(), self.machine_form())
 
     def run(self, elements: int = 0) -> Outcome | None:
         """Run to the guest's end. Returns None if `elements` more are committed, or a stop is requested, before."""
@@ -343,9 +343,9 @@ class PC:
         """
         saving.check_can_save(self.config.virtio)
         self.settle()
-        with self._stands(), self._ends_if_over():
+        with self.stands(), self._ends_if_over():
             return saving.write(
-                sink, self.engine, self.replicas, self.board, self.serial.waiting(), self._machine_form()
+                sink, self.engine, self.replicas, self.board, self.serial.waiting(), self.machine_form()
             )
 
     def dump(self, fd: int) -> int:
@@ -354,11 +354,11 @@ class PC:
         written.
         """
         self.settle()
-        with self._stands(), self._ends_if_over():
+        with self.stands(), self._ends_if_over():
             return write_dump(fd, self.engine, self.memory)
 
     @contextmanager
-    def _stands(self) -> Iterator[None]:
+    def stands(self) -> Iterator[None]:
         """The guest's clock stands still meanwhile."""
         since_ns = time.monotonic_ns()
         try:
@@ -368,7 +368,8 @@ class PC:
             self.saving_ns += stood_ns
             self.core.stood(stood_ns)
 
-    def _machine_form(self) -> MachineForm:
+    def machine_form(self) -> MachineForm:
+        """What it is made of, and how many elements it has committed."""
         config = self.config
         return MachineForm(
             element=self.core.committed,

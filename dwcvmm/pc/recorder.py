@@ -33,14 +33,31 @@ def host_form(replicas: Replicas) -> HostForm:
     )
 
 
+def recording_form(engine: Engine, replicas: Replicas) -> RecordingForm:
+    strategy = engine.config.strategy.value
+    return RecordingForm(strategy=strategy, layout=recording.layout(), host=host_form(replicas))
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Raises ConfigError for one whose elements cannot be repeated."""
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"elements of strategy {strategy} cannot be recorded: use another strategy")
+
+
+def leads_by_breakpoints(replicas: Replicas) -> bool:
+    """Whether a replay can go from hit to hit of a breakpoint. KVMs with shadow paging may emulate ring 0, where
+    RFLAGS.RF does not lead on behind one.
+    """
+    return not replicas.host.shadow_paging and Abilities(replicas.system).breakpoint
+
+
 class Recorder:
     """Make it before the sandbox closes. Raises ConfigError if this directory cannot be one, or for a strategy whose
     elements cannot be repeated.
     """
 
     def __init__(self, path: Path, engine: Engine, replicas: Replicas) -> None:
-        if engine.config.strategy not in STRATEGIES:
-            raise ConfigError(f"elements of strategy {engine.config.strategy} cannot be recorded: use another strategy")
+        check_strategy(engine.config.strategy)
         self._engine, self._replicas = engine, replicas
         self._writer = RecordingWriter(path)
         self._begun = False
@@ -49,21 +66,13 @@ class Recorder:
         """Write the machine as it stands, before its first element and before the sandbox closes; record from now on.
         Raises SaveError or RecordError.
         """
-        engine, strategy = self._engine, self._engine.config.strategy
-        self._writer.describe(
-            RecordingForm(strategy=strategy.value, layout=recording.layout(), host=host_form(self._replicas))
-        )
+        engine = self._engine
+        self._writer.describe(recording_form(engine, self._replicas))
         with closing(SavedWriter(self._writer.start)) as start:
             saving.write(start, engine, self._replicas, board, unread, machine)
-        recording.begin(engine.core, self._leads_by_breakpoints())
+        recording.begin(engine.core, leads_by_breakpoints(self._replicas))
         engine.take_recorded = self.take
         self._begun = True
-
-    def _leads_by_breakpoints(self) -> bool:
-        """Whether a replay can go from hit to hit of a breakpoint. KVMs with shadow paging may emulate ring 0, where
-        RFLAGS.RF does not lead on behind one.
-        """
-        return not self._replicas.host.shadow_paging and Abilities(self._replicas.system).breakpoint
 
     def take(self) -> None:
         """Write what was recorded so far. Raises RecordError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,10 @@ class Replayer:
         with ExitStack() as made:
             self._reader = RecordingReader(path)
             made.callback(self._reader.close)
-            if self._reader.form.layout != recording.layout():
-                raise ConfigError(f"{path} was recorded by another build of dwcvmm ({self._reader.form.dwcvmm})")
-            saved = SavedReader(self._reader.start)
-            try:
+            with closing(self._reader.machine) as saved:
+                if self._reader.form.layout != recording.layout():
+                    raise ConfigError(f"{path} was recorded by another build of dwcvmm ({self._reader.form.dwcvmm})")
                 self._load(saved, made)
-            finally:
-                saved.close()
             self._made = made.pop_all()
         self._pieces: Iterator[bytes] = self._reader.pieces()
         self._records = b""
@@ -96,11 +93,17 @@ class Replayer:
         rom = saving.load_guest(saved, self.core, self.replicas)
         if rom:
             self.replicas.show_rom(rom.rom)
+        recording.count_from(self.core, self._reader.form.committed)
 
     @property
     def strategy(self) -> str:
         """Under which it was recorded."""
         return self._reader.form.strategy
+
+    @property
+    def case(self) -> int | None:
+        """The element that diverged, from 1, if this is the case of a divergence."""
+        return self._reader.form.diverged
 
     def _make(self, system: System) -> Replicas:
         host = self._reader.form.host
@@ -154,6 +157,14 @@ class Replayer:
             return self.run(0, between)
         finally:
             recording.stop_at_start_of(self.core, 0)
+
+    def go_to_start(self) -> None:
+        """To where the recording begins. Raises MachineStateError if it cannot."""
+        self._go_back(0)
+
+    def move(self, cpu: int) -> None:
+        """Once it has started: run on this CPU of the host."""
+        self.core.move(0, cpu)
 
     def go_back_before(self, element: int) -> int:
         """To the last snapshot before this element. Returns how many elements are committed there."""

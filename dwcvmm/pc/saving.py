@@ -75,11 +75,9 @@ def write(
     core = engine.core
     sink.begin()
     try:
-        sink.part("vcpu", json_part(_vcpu(core, replicas)))
+        sink.part("vcpu", json_part(vcpu_form(core, replicas)))
         sink.part("devices", json_part(_devices(core, board, unread)))
-        if board.fw_cfg:
-            items = {str(key): item for key, item in board.fw_cfg.items.items()}
-            sink.part("rom", pages.compressed(json_part(RomForm(rom=board.rom, items=items))))
+        write_rom(sink, board)
         sink.part("ram", pages.compressed(pages.encode(ram_without_traps(engine))))
         return sink.finish(machine)
     except BaseException:
@@ -87,7 +85,15 @@ def write(
         raise
 
 
-def _vcpu(core: Core, replicas: Replicas) -> VcpuForm:
+def write_rom(sink: Sink, board: Board) -> None:
+    """Of a machine with a BIOS. Raises SaveError."""
+    if board.fw_cfg:
+        items = {str(key): item for key, item in board.fw_cfg.items.items()}
+        sink.part("rom", pages.compressed(json_part(RomForm(rom=board.rom, items=items))))
+
+
+def vcpu_form(core: Core, replicas: Replicas) -> VcpuForm:
+    """The vCPU at the checkpoint, which is the last committed state. Raises SaveError."""
     try:
         state = saving.settled_state(core)
         return saved_vcpu(state, saving.times(core), saving.is_halted(core), components(replicas.host_cpuid))

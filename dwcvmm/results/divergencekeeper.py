@@ -18,8 +18,10 @@ from dwcvmm.core.state import State as CoreState
 from dwcvmm.element import guestcode
 from dwcvmm.element.divergence import Cause, Divergence, registers_by_name
 from dwcvmm.kvm.exits import exit_name
+from dwcvmm.pc.case import Case
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC
+from dwcvmm.pc.result import Result
 from dwcvmm.results.divergencefile import (
     MAX_PAGES,
     RUNNING,
@@ -52,10 +54,12 @@ class Capture:
 
 
 class Keeper(Observer):
-    """Writes the first divergence with a cause in KEPT to `file`. `arguments` are those of this run's command."""
+    """Writes the first divergence with a cause in KEPT to `file`, and its case. `arguments` are those of this run's
+    command.
+    """
 
-    def __init__(self, pc: PC, file: OutputFile, arguments: Sequence[str]) -> None:
-        self._pc, self._file = pc, file
+    def __init__(self, pc: PC, file: OutputFile, arguments: Sequence[str], case: Case | None = None) -> None:
+        self._pc, self._file, self._case = pc, file, case
         self._command = repeat_command(arguments)
         self._pending: Capture | None = None
         self._undecided: KeptDivergence | None = None  # its element has not been committed yet
@@ -74,6 +78,8 @@ class Keeper(Observer):
         self._undecided = self._describe(record, capture or take(self._pc.core))
         self.kept = record.element
         self._file.write(encode(self._undecided))
+        if self._case:
+            self._case.begin()
 
     def verdict(self, element: int, wrong: list[int] | None) -> None:
         """The element has been run again and committed: add which replica was wrong."""
@@ -81,6 +87,10 @@ class Keeper(Observer):
         if kept and wrong is not None and element == kept.element:
             names: tuple[Literal["A", "B"], ...] = ("A", "B")
             self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
+
+    def end(self, result: Result) -> None:
+        if self._case:
+            self._case.end()
 
     def _describe(self, record: Divergence, capture: Capture) -> KeptDivergence:
         return KeptDivergence(

@@ -21,7 +21,15 @@ from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, PartForm, kind_a
 from dwcvmm.saved.pages import unpacked
 
 MACHINE, NEW = "machine.json", "machine.json.new"
-PARTS = {"vcpu": "json", "devices": "json", "rom": "json.zst", "ram": "zst"}  # and how their names end
+# and how their names end; the last two are those of a case (dwcvmm/saved/recordingfolder.py)
+PARTS = {
+    "vcpu": "json",
+    "devices": "json",
+    "rom": "json.zst",
+    "ram": "zst",
+    "recording": "json",
+    "log": "zst",
+}
 OURS = re.compile(rf"({'|'.join(PARTS)})\.(\d+)\.({'|'.join(PARTS.values())})")
 MOST_JSON = 64 << 20
 PIECE = 1 << 20
@@ -246,17 +254,18 @@ class SavedReader:
         """A part that is JSON. Raises DamagedError."""
         file = self.file(name)
         file.seek(0)
-        return self._decoded(self._name(name), file.read(), kind)
+        return self._decoded(self.name(name), file.read(), kind)
 
     def packed_form(self, name: str, kind: type[F]) -> F:
         """The same of one that is compressed. Raises ValueError as well."""
-        return self._decoded(self._name(name), unpacked(self.file(name)).read(), kind)
+        return self._decoded(self.name(name), unpacked(self.file(name)).read(), kind)
 
     def wrong(self, name: str, error: Exception) -> DamagedError:
         """The error for a part whose content cannot be, although its sum is right."""
-        return self._damaged(self._name(name), str(error))
+        return self._damaged(self.name(name), str(error))
 
-    def _name(self, part: str) -> str:
+    def name(self, part: str) -> str:
+        """Of the part's file."""
         return self.machine.parts[part].file if part in self.machine.parts else MACHINE
 
     def _decoded(self, name: str, text: bytes, kind: type[F]) -> F:

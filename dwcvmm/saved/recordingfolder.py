@@ -3,22 +3,29 @@
 recording.json says what it is, `start` is the saved machine with which it begins, and `log` has what happened then:
 records, as the core writes them (cbits/record/record.h), in frames of zstd (RFC 8878), one after the other. So a log
 that was cut off anywhere has all frames before that.
+
+A case (dwcvmm/pc/case.py) is small, and written at once: a saved machine with two more parts, which are the same as
+recording.json and the log.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import zstandard
 
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
+from dwcvmm.saved.folder import MACHINE, SavedReader
 from dwcvmm.saved.form import kind_and_version
 from dwcvmm.saved.recordingform import KIND, VERSION, RecordingForm
 
 ABOUT, LOG, START = "recording.json", "log", "start"
+CASE_ABOUT, CASE_LOG = "recording", "log"  # parts of a case
 LEVEL = 1  # its speed is what a guest waits for
 PIECE = 1 << 20
 MOST_JSON = 1 << 20
@@ -42,7 +49,6 @@ class RecordingWriter:
             self._log = os.open(path / LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
             raise ConfigError(f"cannot record in {path}: {getattr(error, 'strerror', error)}") from error
-        self._packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         self.bytes = 0  # of the log so far
 
     @property
@@ -59,7 +65,7 @@ class RecordingWriter:
 
     def append(self, records: bytes) -> None:
         """Whole records. Raises RecordError."""
-        frame = memoryview(self._packer.compress(records))
+        frame = memoryview(frame_of(records))
         self.bytes += len(frame)
         try:
             while frame:
@@ -74,23 +80,38 @@ class RecordingWriter:
         os.close(self._log)
 
 
+def frame_of(records: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(records)
+
+
 class RecordingReader:
-    """A recording. Raises ConfigError if there is none, or one of another version."""
+    """A recording, or a case. `machine`: with which it begins; who reads it closes it.
+
+    Raises ConfigError if there is none, or one of another version; DamagedError, which names the file, for a machine
+    or a case that is not what was written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.form = self._read()
-        try:
-            self._log = (path / LOG).open("rb")
-        except OSError as error:
-            raise os_failure(str(path / LOG), error) from error
         self.cut_off = ""  # after `pieces`: why the log ended before its end
+        with ExitStack() as undone:
+            if _is_machine(path):
+                self.machine = SavedReader(path)
+                undone.callback(self.machine.close)
+                self.form, self._log = self._parts_of_case(self.machine)
+            else:
+                self.form, self._log = self._files()
+                undone.callback(self._log.close)
+                self.machine = SavedReader(path / START)
+            undone.pop_all()
 
-    @property
-    def start(self) -> Path:
-        return self.path / START
+    def _parts_of_case(self, machine: SavedReader) -> tuple[RecordingForm, BinaryIO]:
+        if not machine.has(CASE_LOG):
+            raise ConfigError(f"{self.path}: no recording, but a saved machine: dwcvmm restore goes on with it")
+        form = decoded(self.path / machine.name(CASE_ABOUT), machine.file(CASE_ABOUT).read())
+        return form, os.fdopen(os.dup(machine.file(CASE_LOG).fileno()), "rb")
 
-    def _read(self) -> RecordingForm:
+    def _files(self) -> tuple[RecordingForm, BinaryIO]:
         name = self.path / ABOUT
         try:
             with name.open("rb") as file:
@@ -99,13 +120,11 @@ class RecordingReader:
             raise ConfigError(f"{self.path}: no recording ({ABOUT} is not there)") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"{name}: {getattr(error, 'strerror', error)}") from error
+        form = decoded(name, text)
         try:
-            kind, version = kind_and_version(text)
-            if (kind, version) != (KIND, VERSION):
-                raise ConfigError(f"{name}: {kind} in version {version}, and this dwcvmm reads {KIND} {VERSION}")
-            return msgspec.json.decode(text, type=RecordingForm)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ConfigError(f"{name} is damaged: {error}") from error
+            return form, (self.path / LOG).open("rb")
+        except OSError as error:
+            raise os_failure(str(self.path / LOG), error) from error
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """The log from byte `start` of its records on, piece by piece, up to its end or to where it was cut off. What
@@ -122,3 +141,21 @@ class RecordingReader:
 
     def close(self) -> None:
         self._log.close()
+
+
+def _is_machine(path: Path) -> bool:
+    try:
+        return (path / MACHINE).exists()
+    except OSError:  # reading it says why
+        return False
+
+
+def decoded(name: Path, text: bytes) -> RecordingForm:
+    """Raises ConfigError, with the file's name."""
+    try:
+        kind, version = kind_and_version(text)
+        if (kind, version) != (KIND, VERSION):
+            raise ConfigError(f"{name}: {kind} in version {version}, and this dwcvmm reads {KIND} {VERSION}")
+        return msgspec.json.decode(text, type=RecordingForm)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{name} is damaged: {error}") from error

@@ -1,12 +1,20 @@
-"""What is in recording.json. VERSION is raised with any change: another version is refused."""
+"""What is in recording.json, and in that part of a case. VERSION is raised with any change of it or of the log: another
+version is refused.
+"""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
 
 from dwcvmm.saved.form import Form
 from dwcvmm.version import VERSION as PROGRAM
 
 KIND = "dwcvmm-recording"
-VERSION = 1
+VERSION = 2
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class HostForm(Form, frozen=True, kw_only=True):
@@ -21,7 +29,9 @@ class HostForm(Form, frozen=True, kw_only=True):
 
 
 class RecordingForm(Form, frozen=True, kw_only=True):
-    """recording.json. `layout`: a sum of how the log's bytes are laid out (dwcvmm/core/recording.py)."""
+    """recording.json. `layout`: a sum of how the log's bytes are laid out (dwcvmm/core/recording.py). `committed`: how
+    many elements of the run were before its first one. `diverged`: the element that a case is of, from 1.
+    """
 
     kind: str = KIND
     version: int = VERSION
@@ -29,3 +39,5 @@ class RecordingForm(Form, frozen=True, kw_only=True):
     strategy: str
     layout: str
     host: HostForm
+    committed: Count = 0
+    diverged: Count | None = None

@@ -1,0 +1,121 @@
+"""The case of a divergence: the machine as it stood before the element that diverged, and a recording of this element
+as it was committed when it was run again. So it can be replayed alone, on any CPU, as often as wanted (docs/replay.md).
+
+Nothing is recorded before a divergence: behind its rollback the machine stands where the element begins.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import msgspec
+
+from dwcvmm.core import recording
+from dwcvmm.core.enums import PAGE, Phase
+from dwcvmm.pc import saving
+from dwcvmm.pc.pc import PC
+from dwcvmm.pc.recorder import leads_by_breakpoints, recording_form
+from dwcvmm.saved import pages
+from dwcvmm.saved.folder import SaveError, json_part
+from dwcvmm.saved.form import MachineForm
+from dwcvmm.saved.recordingfolder import CASE_ABOUT, CASE_LOG, frame_of
+
+
+class Case:
+    """Writes one case into `sink`, under a strategy that can be recorded. Make it before the sandbox closes. What fails
+    is in `why_not`, and the run goes on.
+    """
+
+    def __init__(self, pc: PC, sink: saving.Sink) -> None:
+        self._pc, self._core, self._sink = pc, pc.core, sink
+        self._about = recording_form(pc.engine, pc.replicas)
+        self._by_breakpoints = leads_by_breakpoints(pc.replicas)
+        self._machine: MachineForm | None = None  # while the element has not been committed
+        self._records = b""
+        self.bytes = 0  # that it takes, once it is written
+        self.why_not = ""  # a sentence: why there is none
+
+    def begin(self) -> None:
+        """Behind the rollback of a divergence, before the element is run again. Raises as Engine.rollback does, and
+        KvmError.
+        """
+        try:
+            with self._pc.stands():
+                self._begin()
+        except SaveError as error:
+            self.why_not = str(error)
+
+    def _begin(self) -> None:
+        self._come_to_checkpoint()
+        self._sink.begin()
+        try:
+            self._write_machine()
+            committed = recording.begin_at_element(self._core, self._by_breakpoints)
+        except BaseException:
+            self._sink.abandon()
+            raise
+        diverged = self._core.committed + 1
+        self._about = msgspec.structs.replace(self._about, committed=committed, diverged=diverged)
+        self._machine = self._pc.machine_form()
+        self._pc.engine.take_recorded = self._take
+
+    def _come_to_checkpoint(self) -> None:
+        """Make the last committed state the checkpoint, since that can be saved."""
+        if self._core.phase is not Phase.INPUTS_CHOSEN:
+            raise SaveError("the replicas were not found at the start of its element")
+        if not recording.can_begin_at_element(self._core):
+            raise SaveError("its element begins in the middle of an instruction")
+        if not self._core.checkpoint():
+            self._pc.engine.rollback()
+            raise SaveError("the elements before it could not be run again as they were")
+
+    def _write_machine(self) -> None:
+        """What a replay needs of it: no devices, as their answers are recorded; and the traps of learned sites."""
+        self._sink.part("vcpu", json_part(saving.vcpu_form(self._core, self._pc.replicas)))
+        saving.write_rom(self._sink, self._pc.board)
+        ram = pages.stretches(self._core.touched_pages(), self._saved_ram)
+        self._sink.part("ram", pages.compressed(pages.encode(ram)))
+
+    def _saved_ram(self, gpa: int, length: int) -> bytes:
+        """Of the checkpoint: a replica's page can have been upset at rest."""
+        for page in range(gpa, gpa + length, PAGE):
+            if not self._core.guard_page(page):
+                raise SaveError(f"the checkpoint is damaged at {page:#x}")
+        return self._core.checkpoint_ram.read(gpa, length)
+
+    def _take(self) -> None:
+        """Take what was recorded. Once the element is committed, the case is written."""
+        machine = self._machine
+        if not machine:
+            return
+        try:
+            self._records += recording.take(self._core)
+            if recording.is_over(self._core):
+                self._end()
+                with self._pc.stands():
+                    self._finish(machine)
+        except recording.LostError:
+            self._give_up("there was no memory to record its element")
+        except SaveError as error:
+            self._give_up(str(error))
+
+    def _finish(self, machine: MachineForm) -> None:
+        self._sink.part(CASE_ABOUT, json_part(self._about))
+        self._sink.part(CASE_LOG, [frame_of(self._records + recording.END)])
+        self.bytes = self._sink.finish(machine)
+
+    def _end(self) -> None:
+        recording.end(self._core)
+        self._machine = None
+
+    def _give_up(self, why: str) -> None:
+        self.why_not = why
+        self._end()
+        with suppress(SaveError):  # the process that writes has ended
+            self._sink.abandon()
+
+    def end(self) -> None:
+        """The run is over."""
+        self._take()
+        if self._machine:
+            self._give_up("the run ended before its element was committed")

@@ -19,7 +19,6 @@ void dwc_touch(struct dwc_engine *e, uint64_t gpa);
 uint64_t dwc_next_touched(const struct dwc_engine *e, uint64_t gpa);
 const uint8_t *dwc_saved_page(const struct dwc_engine *e, uint64_t gpa);
 uint8_t *dwc_page_to_save(struct dwc_engine *e, uint64_t gpa);
-int dwc_copies_map(struct dwc_engine *e, int fd, uint64_t gpa, uint64_t length);
 void dwc_upset_ram(struct dwc_engine *e, int copy, uint64_t gpa, uint8_t value);
 
 #endif

@@ -371,7 +371,7 @@ class Core(View):
         """Before the first element, of whole pages, under a strategy with protection: let all copies of RAM show what a
         file has at that address. They share its pages until they write to them. Raises KvmError.
         """
-        check("mmap", lib.dwc_copies_map(self._c, fd, gpa, length))
+        check("mmap", lib.dwc_memory_map(self._c, fd, gpa, length))
 
     @property
     def memory_at_rest(self) -> bool:

@@ -249,7 +249,7 @@ BUGS = {
         "tests/guest/test_saved_guests.py::test_nothing_is_pending_where_it_is_saved",
     ),
     "copies of a RAM that was saved write into each other": Bug(
-        "cbits/memory/copies.c",
+        "cbits/memory/mapped.c",
         "MAP_PRIVATE | MAP_FIXED",
         "MAP_SHARED | MAP_FIXED",
         "tests/guest/test_saved_guests.py::test_copies_of_ram_share_what_was_saved_and_nothing_else",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Booted, StartGuest
-from test_recordings import CODE, IMUL, IMUL_BYTES
 from test_tokens import skip_what_this_kind_cannot
+from wrongimul import check_that_it_is_named
 
 from dwcvmm.core import recording
-from dwcvmm.core.enums import PAGE, Part, Replayed
+from dwcvmm.core.enums import Part, Replayed
 from dwcvmm.element.config import EndAt, Policy, Strategy
 from dwcvmm.errors import ConfigError, MachineStateError
 from dwcvmm.faults.flip import flip
@@ -22,7 +22,6 @@ from dwcvmm.machine import Machine
 from dwcvmm.pc.case import Case
 from dwcvmm.pc.replay import Replayer, Verdict
 from dwcvmm.pc.result import Outcome
-from dwcvmm.pc.stepped import Stepped
 from dwcvmm.replay import Replay
 from dwcvmm.results.divergencefile import load
 from dwcvmm.results.divergencekeeper import Keeper
@@ -33,7 +32,6 @@ TWO_VMS = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
 # by what their elements start with: an exit that waits for its answer, an interrupt, the value of a site, a device's
 # answer of many bytes, an exception, code in ring 3
 GUESTS = ("ports", "interrupts", "rdtsc", "rep", "mmio", "ring3", "paging")
-WRONG_TURN = 3
 RUN = 30  # elements
 
 
@@ -104,29 +102,8 @@ def test_memory_that_is_another_one_is_found(boot: StartGuest, tmp_path: Path) -
 
 
 def test_a_wrong_instruction_is_named_from_the_case_alone(boot: StartGuest, tmp_path: Path) -> None:
-    """A planted one: on the second CPU a bit of IMUL's result is another one, in the element's third turn."""
     assert keep(tmp_path, boot("ports", Strategy.SEQUENTIAL, faults=["1:e2:rbx:17"])).bytes
-    cpus = sorted(os.sched_getaffinity(0))
-    pair = cpus[0], cpus[-1]
-    replayer = Replayer(tmp_path / "case")
-    behind = CODE + replayer.memory.read(CODE, PAGE).index(IMUL) + IMUL_BYTES
-    turns: list[int] = []
-
-    def plant(execution: int, executed: int) -> None:
-        if execution == 1 and replayer.registers()["rip"] == behind:
-            turns.append(executed)
-            if len(turns) == WRONG_TURN:
-                assert flip(replayer.core, replayer.replicas.vcpus[0], 0, parse("1:e1:rbx:17"))
-
-    with closing(replayer):
-        replayer.start()
-        assert replayer.case
-        found = Stepped(replayer, replayer.case, plant).compare(pair, 1000)
-    assert (found.instructions, found.cpus) == (turns[WRONG_TURN - 1] - 1, pair)
-    assert found.first and found.second
-    assert "imul rbx, rbx, 0x5851f42d" in found.first.text == found.second.text
-    ((name, (a, b)),) = found.differing.items()
-    assert name == "rbx" and a is not None and b is not None and a ^ b == 1 << 17
+    check_that_it_is_named(tmp_path / "case")
 
 
 def test_it_is_repeated_on_a_cpu(boot: StartGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

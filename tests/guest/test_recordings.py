@@ -17,14 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_tokens import GUESTS as ALL_GUESTS
 from test_tokens import skip_what_this_kind_cannot
+from wrongimul import CODE, check_that_it_is_named
 
 from dwcvmm.core.enums import PAGE, Copy, Part, Replayed
 from dwcvmm.core.recording import layout
 from dwcvmm.element.config import EndAt, Strategy
 from dwcvmm.element.hostprobe import Abilities
 from dwcvmm.errors import ConfigError, HostError
-from dwcvmm.faults.flip import flip
-from dwcvmm.faults.model import parse
 from dwcvmm.kvm.system import System
 from dwcvmm.machine import Machine
 from dwcvmm.pc.replay import Replayer, Verdict
@@ -38,7 +37,6 @@ pytestmark = needs_kvm
 STRATEGIES = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
 # those that take seconds, or whose timers must be right on a busy host, are left out
 GUESTS = [each for each in ALL_GUESTS if each not in ("apic", "spin", "clears", "sways", "alarms", "untouched")]
-CODE = 0x100000  # where tiny guests are
 
 Record = Callable[..., tuple[Path, Result]]
 
@@ -141,38 +139,14 @@ def test_a_flipped_bit_in_code_is_found_in_its_element(record: Record) -> None:
     assert Part.REGISTERS in verdict.parts and "rip" in verdict.here
 
 
-IMUL = b"\x48\x69\xdb"  # imul rbx, rbx, imm32
-IMUL_BYTES, WRONG_TURN = 7, 3
-
-
 def test_the_first_instruction_that_differs_is_named(record: Record) -> None:
-    """A planted one: on the second CPU a bit of IMUL's result is another one, in the element's third turn."""
     path, result = record("ports")
     cpus = sorted(os.sched_getaffinity(0))
-    pair, element = (cpus[0], cpus[-1]), result.elements // 2
+    element = result.elements // 2
     with Replay(path) as run:
-        whole = run.compare_steps(element, pair)
+        whole = run.compare_steps(element, (cpus[0], cpus[-1]))
     assert whole.agrees and whole.instructions
-    replayer = Replayer(path)
-    behind = CODE + replayer.memory.read(CODE, PAGE).index(IMUL) + IMUL_BYTES
-    turns: list[int] = []
-
-    def plant(execution: int, executed: int) -> None:
-        if execution == 1 and replayer.registers()["rip"] == behind:
-            turns.append(executed)
-            if len(turns) == WRONG_TURN:
-                assert flip(replayer.core, replayer.replicas.vcpus[0], 0, parse("1:e1:rbx:17"))
-
-    try:
-        replayer.start()
-        found = Stepped(replayer, element, plant).compare(pair, whole.instructions)
-    finally:
-        replayer.close()
-    assert (found.instructions, found.cpus) == (turns[WRONG_TURN - 1] - 1, pair)
-    assert found.first and found.second
-    assert "imul rbx, rbx, 0x5851f42d" in found.first.text == found.second.text
-    ((name, (a, b)),) = found.differing.items()
-    assert name == "rbx" and a is not None and b is not None and a ^ b == 1 << 17
+    check_that_it_is_named(path, element)
 
 
 def test_an_element_that_starts_with_an_interrupt_is_stepped(record: Record) -> None:

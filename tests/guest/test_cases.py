@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Booted, StartGuest
+from conftest import Booted, StartGuest, needs_kvm
 from test_tokens import skip_what_this_kind_cannot
 from wrongimul import check_that_it_is_named
 
@@ -28,6 +28,7 @@ from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.saved.folder import SavedWriter, SaveError
 
+pytestmark = needs_kvm
 TWO_VMS = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
 # by what their elements start with: an exit that waits for its answer, an interrupt, the value of a site, a device's
 # answer of many bytes, an exception, code in ring 3

@@ -34,7 +34,8 @@ class Execution(NamedTuple):
 def execution(replayer: Replayer, element: int, most: int) -> Execution:
     """Of this element (from 1), at most so many steps. The replay stands behind it then.
 
-    There are none if it starts with an interrupt, as single steps would change its frame, or if no exit ended it.
+    There are none if it starts with an interrupt, as single steps would change its frame, or with an instruction that
+    cannot be stepped, or if no exit ended it.
     Raises ConfigError if the replay does not come to this element, MachineStateError if it does not come to its end.
     """
     core = replayer.core
@@ -45,11 +46,12 @@ def execution(replayer: Replayer, element: int, most: int) -> Execution:
     found = Execution([], False)
     if within.starts_by_interrupt(core) is None and expected.instructions is None and not expected.settles:
         within.step(core, 1)
-        _go_back(core, Phase.START_VISITED)  # where a fault at the start is injected
-        if core.enter_element(0):
-            first, registers = _next(core), recording.registers_sum(core)
-            _go_back(core, Phase.INPUTS_CHOSEN)
-            found = _step(core, first, registers, most)
+        if core.phase is Phase.START_VISITED:  # else the first instruction cannot be stepped
+            _go_back(core, Phase.START_VISITED)  # where a fault at the start is injected
+            if core.enter_element(0):
+                first, registers = _next(core), recording.registers_sum(core)
+                _go_back(core, Phase.INPUTS_CHOSEN)
+                found = _step(core, first, registers, most)
         _go_back(core, Phase.INPUTS_CHOSEN)
     if within.finish(core) is not Replayed.WANTS_MORE:
         raise MachineStateError(f"element {element} differs from its recording now")

@@ -79,6 +79,16 @@ def test_members_of_a_class_have_one_outcome(
 
 
 @pytest.mark.usefixtures("guests")
+def test_an_element_whose_first_instruction_cannot_be_stepped() -> None:
+    facts = facts_of("entries")  # among its elements: UD2 and SYSCALL behind an OUT, HLT behind STI, learned sites
+    found = defuse.look_into(facts, 0, range(1, min(facts.golden[0].elements)))
+    assert any(element.whole for element in found)
+    stuck = [element for element in found if not element.whole and element.end == 1]
+    assert stuck
+    assert {stretch.next for element in stuck for stretch in element.stretches} == {Next.READ, Next.COMPARED}
+
+
+@pytest.mark.usefixtures("guests")
 def test_a_campaign_by_def_use(tmp_path: Path) -> None:
     place = str(tmp_path / "campaign")
     for command in (

@@ -30,6 +30,7 @@ from dwcvmm.streams import write_all
 T = TypeVar("T")
 CLOSE_AFTER = 64
 PRUNING = "pruning.json"
+FAULTS = "faults.ndjson"  # the last file that `campaign new` writes
 
 
 class Group(StrEnum):
@@ -171,11 +172,18 @@ class Directory:
     def create(self, spec: Spec) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
+            names = {entry.name for entry in self.path.iterdir()}
+            if not self._is_unfinished(names):
                 raise ConfigError(f"{self.path} is not empty: a campaign takes a directory of its own")
         except OSError as error:
             raise write_failure("the campaign", self.path, error) from error
         self._replace("campaign.json", pretty_json(spec))
+
+    @staticmethod
+    def _is_unfinished(names: set[str]) -> bool:
+        """Whether a directory with these files is empty, or only has what an unfinished `campaign new` has left."""
+        files = {"campaign.json", "golden.json", PRUNING}
+        return names <= files | {f"{name}.partial" for name in files | {FAULTS}}
 
     def spec(self) -> Spec:
         return self._decode("campaign.json", Spec)
@@ -197,10 +205,10 @@ class Directory:
         return Facts(spec=self.spec(), golden=self.golden())
 
     def write_faults(self, faults: list[Planned]) -> None:
-        self._replace("faults.ndjson", b"".join(msgspec.json.encode(fault) + b"\n" for fault in faults))
+        self._replace(FAULTS, b"".join(msgspec.json.encode(fault) + b"\n" for fault in faults))
 
     def faults(self) -> list[Planned]:
-        return list(self._lines("faults.ndjson", Planned))
+        return list(self._lines(FAULTS, Planned))
 
     def results(self) -> dict[int, Result]:
         """Results by number of the fault. A last line that was cut off when its writer ended is ignored."""

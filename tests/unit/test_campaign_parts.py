@@ -336,6 +336,17 @@ def test_summary(tmp_path: Path) -> None:
     msgspec.json.encode(summary)
 
 
+def test_what_was_not_finished_is_made_anew(tmp_path: Path) -> None:
+    directory = Directory(tmp_path)
+    directory.create(spec(seed=1))
+    (tmp_path / "faults.ndjson.partial").write_text("{")
+    directory.create(spec(seed=2))
+    assert directory.spec().seed == 2
+    directory.write_faults([])
+    with pytest.raises(ConfigError, match="not empty"):
+        directory.create(spec())
+
+
 def test_what_is_no_campaign(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         Directory(tmp_path / "none").spec()

@@ -78,7 +78,10 @@ def block(docs: Path, name: str) -> str:
     facts = [result.host, result.date[:10], f"commit {result.commit}", result.remark]
     facts += [f"load {result.load:.1f} before"] if result.load is not None else []
     said = f"`{command}`; {', '.join(fact for fact in facts if fact)}:"
-    return f"{said}\n\n{BY_NAME[name].table(result.figures).markdown()}"
+    try:
+        return f"{said}\n\n{BY_NAME[name].table(result.figures).markdown()}"
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ConfigError(f"{path_of(docs, name)}: its figures are not those of the piece: {error!r}") from error
 
 
 def rendered(docs: Path, text: str) -> str:
@@ -134,8 +137,8 @@ def show_list() -> None:
         try:
             result = read(DOCS, piece.name)
             known = f"{result.date[:10]}, {result.host}{', transcribed' if result.transcribed else ''}"
-        except ConfigError:
-            known = "no figures yet"
+        except ConfigError as error:
+            known = str(error) if path_of(DOCS, piece.name).exists() else "no figures yet"
         click.echo(f"{piece.name:18}{piece.host:11}{known}")
 
 

@@ -97,6 +97,25 @@ def test_what_cannot_be_rendered(tmp_path: Path) -> None:
         rendered(tmp_path, PAGE)
 
 
+@pytest.mark.parametrize("figures", [None, [], {"n": 7}])
+def test_figures_that_are_not_those_of_the_piece(figures: Any, tmp_path: Path) -> None:
+    docs = docs_with(tmp_path, figures=figures)
+    path_of(docs, "one").rename(path_of(docs, "def-use-campaign"))
+    with pytest.raises(ConfigError, match=r"def-use-campaign\.json: its figures"):
+        rendered(docs, PAGE.replace("one", "def-use-campaign"))
+
+
+def test_a_list_of_pieces_names_damaged_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paper, "DOCS", docs_with(tmp_path, transcribed=TABLE))
+    path_of(tmp_path, "exits").write_text('{"schema":')
+    paper.cli.main(["list"], standalone_mode=False)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "exits.json: Input data was truncated" in lines["exits"]
+    assert "no figures yet" in lines["faults"]
+
+
 def piece(**fields: Any) -> Piece:
     def collect(out: Path) -> Any:
         return msgspec.json.decode((out / "result.json").read_bytes())

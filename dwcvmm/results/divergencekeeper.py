@@ -76,8 +76,7 @@ class Keeper(Observer):
             return
         # a failed replay is a divergence of its own, the last of the run
         self._undecided = self._describe(record, capture or take(self._pc.core))
-        self.kept = record.element
-        self._file.write(encode(self._undecided))
+        self._write(self._undecided)
         if self._case:
             self._case.begin()
 
@@ -86,7 +85,12 @@ class Keeper(Observer):
         kept, self._undecided = self._undecided, None
         if kept and wrong is not None and element == kept.element:
             names: tuple[Literal["A", "B"], ...] = ("A", "B")
-            self._file.write(encode(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong])))
+            self._write(msgspec.structs.replace(kept, wrong=[names[index] for index in wrong]))
+
+    def _write(self, divergence: KeptDivergence) -> None:
+        self.kept = None  # if it cannot be written nothing is in the file
+        self._file.write(encode(divergence))
+        self.kept = divergence.element
 
     def end(self, result: Result) -> None:
         if self._case:

@@ -155,6 +155,15 @@ def test_a_file_that_cannot_be_written_is_named_before_the_run(guests: Path) -> 
     assert "cannot write a divergence to /no/such/dir/k" in result.stderr
 
 
+@needs_kvm
+def test_what_could_not_be_written_is_not_said_to_be_kept(guests: Path) -> None:
+    common = ("--kernel", guests / "ports.bin", "--memory", "16M", *BY_EXITS)
+    result = dwcvmm("run", *common, "--fault", "100:e2:rbx:3", "--keep-divergence", "/dev/full")
+    assert result.returncode == ExitCode.HOST_UNFIT
+    assert "cannot write a divergence to /dev/full" in result.stderr
+    assert "see dwcvmm diff" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

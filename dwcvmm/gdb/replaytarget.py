@@ -114,7 +114,7 @@ class ReplayTarget:
         try:
             self._stop = self._stop_of(walk, way)
         except Interrupt:
-            self._stop = Stop(INTERRUPTED, text=walk.gap)
+            self._stop = Stop(INTERRUPTED, text=walk.gap + self._remark(walk))  # why it was slow, if it was
         except MachineStateError as error:
             self._stop = Stop(TRAPPED, text=f"{error}\n")
         self.changed()

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from dwcvmm.core.debugging import Point, PointKind
 from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.gdb import replaytarget
-from dwcvmm.gdb.replaytarget import ReplayTarget
+from dwcvmm.gdb.replaytarget import REMARKS, ReplayTarget
+from dwcvmm.gdb.target import INTERRUPTED, Stop, Way
 from dwcvmm.pc.passing import Abilities
+from dwcvmm.pc.standing import How, Interrupt
+from dwcvmm.pc.walk import Walk
 from dwcvmm.replay import Replay
 
 
@@ -29,8 +33,24 @@ class StandIn(Replay):
     def cpuid(self) -> list[CpuidEntry]:
         return []
 
+    def walk(self, abilities: Abilities, interrupted: Callable[[], bool]) -> Walk:
+        return StepsForEver()
+
     def stop(self) -> None:
         self.stopping = True
+
+
+class StepsForEver(Walk):
+    """Up to Ctrl-C."""
+
+    gap = ""
+    how = How.STEPS
+
+    def __init__(self) -> None:
+        pass
+
+    def go(self) -> bool:
+        raise Interrupt
 
 
 @pytest.fixture
@@ -58,3 +78,26 @@ def test_a_replay_that_stands_ends_when_it_is_killed(monkeypatch: pytest.MonkeyP
     target.kill()
     attending.join(10)
     assert not attending.is_alive()
+
+
+def test_after_ctrl_c_it_is_said_why_that_was_slow() -> None:
+    replay = StandIn()
+    target = ReplayTarget(replay, Abilities(execute=True, access=True))
+    target.hold()
+    attending = threading.Thread(target=replay.between, daemon=True)
+    attending.start()
+    target.attach()
+    target.insert(Point(PointKind.EXECUTE, 0x1000), software=False)
+    stops: list[Stop] = []
+    changed = threading.Event()
+    target.changed = changed.set
+    for _ in range(2):
+        changed.clear()
+        target.go(Way.CONTINUE)
+        assert changed.wait(10)
+        stop = target.why()
+        assert isinstance(stop, Stop)
+        stops.append(stop)
+    target.kill()
+    attending.join(10)
+    assert [(stop.signal, stop.text) for stop in stops] == [(INTERRUPTED, REMARKS[How.STEPS]), (INTERRUPTED, "")]

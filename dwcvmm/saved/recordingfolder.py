@@ -120,11 +120,15 @@ class RecordingReader:
             raise ConfigError(f"{self.path}: no recording ({ABOUT} is not there)") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"{name}: {getattr(error, 'strerror', error)}") from error
-        form = decoded(name, text)
+        form, place = decoded(name, text), self.path / LOG
         try:
-            return form, (self.path / LOG).open("rb")
+            log = place.open("rb")
         except OSError as error:
-            raise os_failure(str(self.path / LOG), error) from error
+            raise os_failure(str(place), error) from error
+        if not zstandard.FRAME_HEADER.startswith(log.read(len(zstandard.FRAME_HEADER))):  # of what was cut off, a part
+            log.close()
+            raise ConfigError(f"{place} is damaged: it does not begin as a log does")
+        return form, log
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """The log from byte `start` of its records on, piece by piece, up to its end or to where it was cut off. What

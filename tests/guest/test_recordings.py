@@ -222,7 +222,11 @@ def test_what_cannot_be_recorded_or_replayed_is_said(record: Record, guests: Pat
         record("ports")
     with pytest.raises(ConfigError, match="no recording"):
         Replay(tmp_path / "nothing")
-    about = msgspec.json.decode((path / ABOUT).read_bytes())
+    about, log = msgspec.json.decode((path / ABOUT).read_bytes()), (path / LOG).read_bytes()
+    (path / LOG).write_bytes(b"no log")
+    with pytest.raises(ConfigError, match="log is damaged"):
+        Replay(path)
+    (path / LOG).write_bytes(log)
 
     def describe(**changes: object) -> None:
         (path / ABOUT).write_bytes(msgspec.json.encode(about | changes))

@@ -12,6 +12,7 @@ import msgspec
 
 from dwcvmm.core import recording
 from dwcvmm.core.enums import PAGE, Phase
+from dwcvmm.errors import as_error
 from dwcvmm.pc import saving
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.recorder import leads_by_breakpoints, recording_form
@@ -102,7 +103,10 @@ class Case:
     def _finish(self, machine: MachineForm) -> None:
         self._sink.part(CASE_ABOUT, json_part(self._about))
         self._sink.part(CASE_LOG, [frame_of(self._records + recording.END)])
-        self.bytes = self._sink.finish(machine)
+        try:
+            self.bytes = self._sink.finish(machine)
+        except UnicodeEncodeError as error:  # a file's name
+            raise SaveError(str(as_error(error))) from error
 
     def _end(self) -> None:
         recording.end(self._core)

@@ -805,12 +805,16 @@ def test_ctrl_c_ends_the_run_and_the_machine_can_be_looked_at(guests: Path) -> N
 
 def test_a_real_sigint_reaches_the_thread_that_waits(guests: Path) -> None:
     code = f"""
-import dwcvmm, os, signal, threading
+import dwcvmm, os, signal, threading, time
 image = open({str(guests / "spin.bin")!r}, "rb").read()
 at = image.index(b"DWCR") + 4
 image = image[:at] + (0x7FFFFFFF).to_bytes(4, "little") + image[at + 4:]
 with dwcvmm.Machine("spin.bin", image=image, memory="16M") as machine:
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    def interrupt():
+        while not machine.elements:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt).start()
     try:
         machine.run(timeout=60)
     except KeyboardInterrupt:

@@ -114,7 +114,7 @@ def test_work_between_elements(paused: bool) -> None:
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 def test_an_element_with_a_fault_is_not_cut(strategy: str) -> None:
     """The cut would undo the fault, before any comparison. The element is a loop of some tenths of a second."""
-    turns = 30_000 if kvm_module() == "kvm_pvm" else 50_000_000
+    turns = 100_000 if kvm_module() == "kvm_pvm" else 50_000_000
     loop = b"\xb9" + turns.to_bytes(4, "little") + b"\xff\xc9\x75\xfc\xe6\x80"  # mov ecx; dec ecx; jnz; out 0x80, al
     image = loop + b"\x30\xc0\xe6\xf4\xeb\xfe"  # status 0
     with runs(image, strategy=strategy, progress=Event.NONE, faults=["0:e1:rbx:3"]) as (machine, running):

@@ -31,7 +31,7 @@ def case_sink(options: RunOptions) -> RemoteSink | None:
 
 
 def _why_not(options: RunOptions, file: Path) -> str:
-    if options.strategy not in STRATEGIES:
+    if options.strategy and options.strategy not in STRATEGIES:  # without one it is one of these
         return f"elements of strategy {options.strategy} cannot be repeated alone"
     if options.record:
         return "this run is recorded: dwcvmm replay shows each of its elements"

@@ -35,6 +35,13 @@ def case_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.case")
 
 
+def test_of_a_run_that_names_no_strategy(tmp_path: Path) -> None:
+    file = tmp_path / "first.div"
+    done = dwcvmm(*RUN, "--fault", "3:e2:rbx:3", "--keep-divergence", file)
+    assert f"its case in {file}.case, " in done.stderr
+    assert dwcvmm("replay", case_of(file)).returncode == 0
+
+
 def test_it_agrees_on_a_healthy_cpu(kept: Path) -> None:
     done = dwcvmm("replay", case_of(kept))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

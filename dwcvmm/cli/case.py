@@ -46,6 +46,6 @@ def tell_kept(keeper: Keeper, case: Case | None, file: Path) -> None:
         return
     say(f"kept         element {keeper.kept} in {file}: see dwcvmm diff")
     if case and case.bytes:
-        say(f"             its case in {case_path(file)}, {case.bytes / 1e6:.1f} MB: see dwcvmm replay")
+        say(f"             its case in {case_path(file)}, {case.bytes / 1e6:.2f} MB: see dwcvmm replay")
     elif case:
         say(f"             not its case: {case.why_not}")

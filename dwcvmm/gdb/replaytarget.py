@@ -48,9 +48,8 @@ class ReplayTarget:
         self.closing: Callable[[], bool] = lambda: False
         self.kill_by: Callable[[], None] = replay.stop
         self._replay, self._abilities = replay, abilities
-        self._jobs: queue.Queue[Callable[[], None]] = (
-            queue.Queue()
-        )  # SimpleQueue.get(timeout) can wait for ever (CPython 3.11)
+        # no SimpleQueue: its get(timeout) can wait for ever if a signal comes (CPython 3.11)
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
         self._here = False  # gdb is, or is waited for
         self._asked = False  # to stand
         self._over = False

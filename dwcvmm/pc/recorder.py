@@ -38,12 +38,6 @@ def recording_form(engine: Engine, replicas: Replicas) -> RecordingForm:
     return RecordingForm(strategy=strategy, layout=recording.layout(), host=host_form(replicas))
 
 
-def check_strategy(strategy: Strategy) -> None:
-    """Raises ConfigError for one whose elements cannot be repeated."""
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"elements of strategy {strategy} cannot be recorded: use another strategy")
-
-
 def leads_by_breakpoints(replicas: Replicas) -> bool:
     """Whether a replay can go from hit to hit of a breakpoint. KVMs with shadow paging may emulate ring 0, where
     RFLAGS.RF does not lead on behind one.
@@ -57,7 +51,8 @@ class Recorder:
     """
 
     def __init__(self, path: Path, engine: Engine, replicas: Replicas) -> None:
-        check_strategy(engine.config.strategy)
+        if engine.config.strategy not in STRATEGIES:
+            raise ConfigError(f"elements of strategy {engine.config.strategy} cannot be recorded: use another strategy")
         self._engine, self._replicas = engine, replicas
         self._writer = RecordingWriter(path)
         self._begun = False

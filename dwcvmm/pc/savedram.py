@@ -20,7 +20,7 @@ def load_ram(core: Core, stretches: Iterator[tuple[int, bytes]]) -> None:
     """
     if core.strategy is Strategy.OFF:
         for gpa, data in stretches:
-            write(core, gpa, data)
+            _write(core, gpa, data)
         return
     fd = os.memfd_create("dwcvmm-ram")
     try:
@@ -36,13 +36,13 @@ def load_ram(core: Core, stretches: Iterator[tuple[int, bytes]]) -> None:
         os.close(fd)
 
 
-def write(core: Core, gpa: int, data: bytes) -> None:
+def _write(core: Core, gpa: int, data: bytes) -> None:
     if not core.write_memory(gpa, data):
         raise ValueError(f"a page at {gpa:#x}, where no RAM is")
 
 
 def _show(core: Core, fd: int, start: int, end: int) -> None:
     if end - start < LEAST_MAPPED:
-        write(core, start, os.pread(fd, end - start, start))
+        _write(core, start, os.pread(fd, end - start, start))
     else:
         core.map_memory(fd, start, end - start)

@@ -42,6 +42,7 @@ from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.increments import Parent
 from dwcvmm.saved.recordingfolder import CASE_LOG
 from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
@@ -389,21 +390,25 @@ class Machine:
         self._check_not_ended()
         self._call(lambda: self._pc.inject(*wanted))
 
-    def save(self, path: FilePath) -> int:
+    def save(self, path: FilePath, *, parent: FilePath | None = None) -> int:
         """Save the machine in a directory, before a run or between two; it can go on. What was saved there before is
-        replaced when all is written. Returns how many bytes that is. While the guest runs: `between` with `pc.save`.
+        replaced when all is written. With `parent`, the directory of another saved machine, only the memory is written
+        that is not as there; who restores it needs both. Returns how many bytes were written. While the guest runs:
+        `between` with `pc.save`.
 
         Mostly that takes one more element, which ends before the guest's next instruction. Disks stay where they are:
         restore the machine with the content that they have now. Raises ConfigError if the machine has what cannot be
-        saved, SaveError, and MachineStateError if the guest has ended.
+        saved or the parent is of another one, DamagedError, SaveError, and MachineStateError if the guest has ended.
         """
         self._check_not_ended()
-        with closing(SavedWriter(Path(path))) as writer:
-            return self._call(lambda: self._save(writer))
+        with ExitStack() as opened:
+            base = opened.enter_context(closing(Parent(Path(parent), Path(path)))) if parent is not None else None
+            writer = opened.enter_context(closing(SavedWriter(Path(path))))
+            return self._call(lambda: self._save(writer, base))
 
-    def _save(self, writer: SavedWriter) -> int:
+    def _save(self, writer: SavedWriter, parent: Parent | None) -> int:
         self._start()
-        return self._pc.save(writer)
+        return self._pc.save(writer, parent)
 
     def observe(self, observer: Observer) -> None:
         """Add an observer, before a run or between two."""

@@ -239,6 +239,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         raise click.UsageError("--gdb-wait needs --gdb, where gdb connects to")
     if options.save_at and not options.save_to:
         raise click.UsageError("--save-at needs --save-to, the directory that the machine is saved in")
+    if options.parent and not options.save_to:
+        raise click.UsageError("--parent needs --save-to, the directory for the increment")
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None
@@ -253,7 +255,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     cases = case_sink(options)
     socket_file = SocketFile(options.control) if options.control else None
     gdb_socket = listen(options.gdb) if options.gdb else None
-    saver = Saver(options.save_to) if options.save_to else None
+    saver = Saver(options.save_to, options.parent) if options.save_to else None
     dumper = Dumper(options.dump_to) if options.dump_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output

@@ -79,6 +79,7 @@ class RunOptions:
     gdb_wait: bool
     save_to: Path | None
     save_at: Moment | None
+    parent: Path | None
     record: Path | None
     dump_to: Path | None
     no_sandbox: bool
@@ -254,6 +255,11 @@ OPTIONS = (
         type=MomentText(),
         help="Save the machine in --save-to once so many elements are committed, or at a time of the guest's clock: "
         "5000, 1.5s. It goes on.",
+    ),
+    click.option(
+        "--parent",
+        type=click.Path(path_type=Path),
+        help="A saved machine: --save-to gets only the memory that is not as there, and needs it from then on.",
     ),
     click.option(
         "--record",

@@ -9,30 +9,33 @@ from dwcvmm.cli.writer import MachineWriter
 from dwcvmm.errors import ConfigError, DwcVmmError, MachineStateError
 from dwcvmm.machine import Machine
 from dwcvmm.pc.pc import PC, Planned
-from dwcvmm.pc.saving import check_can_save
 from dwcvmm.saved.folder import SaveError
+from dwcvmm.saved.increments import Parent
 from dwcvmm.saved.remote import RemoteSink
 from dwcvmm.streams import say
 
 
 class Saver(MachineWriter):
-    """Make it before threads are started, too. Raises ConfigError or HostError; `save` raises as PC.save."""
+    """Make it before threads are started, too. `parent`: a directory with a machine to which increments are saved.
+    Raises ConfigError or HostError; `save` raises as PC.save.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parent: Path | None = None) -> None:
         super().__init__(path)
+        self._parent = Parent(parent, path) if parent else None
         self._sink, self._planned = RemoteSink(path), False
         self.failure: DwcVmmError | None = None  # of what was planned
 
     def serve(self, machine: Machine, at: Moment | None) -> None:
         """Save this machine, and `at` a moment unasked. Raises ConfigError if it cannot be saved."""
         self.machine = machine
-        check_can_save(machine.pc.config.virtio)
+        machine.pc.check_can_save(self._parent)
         if at:
             self._planned = True
             machine.pc.plan(Planned(self._as_planned, at.element, at.guest_ns))
 
     def _write(self, pc: PC) -> int:
-        return pc.save(self._sink)
+        return pc.save(self._sink, self._parent)
 
     def _as_planned(self) -> None:
         self._planned = False
@@ -51,3 +54,5 @@ class Saver(MachineWriter):
 
     def close(self) -> None:
         self._sink.close()
+        if self._parent:
+            self._parent.close()

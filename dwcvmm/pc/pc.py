@@ -39,6 +39,7 @@ from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.form import GuestForm, MachineForm
+from dwcvmm.saved.increments import Parent
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
@@ -336,17 +337,22 @@ class PC:
             self.check_not_ended()
             raise
 
-    def save(self, sink: saving.Sink) -> int:
-        """Between two elements: save the machine, which goes on. Returns how many bytes were written. Raises
-        ConfigError if it has what cannot be saved, MachineStateError if the guest has ended or ends, SaveError if it
-        cannot be written.
+    def save(self, sink: saving.Sink, parent: Parent | None = None) -> int:
+        """Between two elements: save the machine, which goes on; with `parent` only where its memory is not as there.
+        Returns how many bytes were written. Raises ConfigError if it has what cannot be saved, or for a parent of
+        another machine; MachineStateError if the guest has ended or ends; SaveError if it cannot be written.
         """
-        saving.check_can_save(self.config.virtio)
+        self.check_can_save(parent)
         self.settle()
         with self.stands(), self._ends_if_over():
-            return saving.write(
-                sink, self.engine, self.replicas, self.board, self.serial.waiting(), self.machine_form()
-            )
+            unread = self.serial.waiting()
+            return saving.write(sink, self.engine, self.replicas, self.board, unread, self.machine_form(), parent)
+
+    def check_can_save(self, parent: Parent | None) -> None:
+        """Raises ConfigError as `save`."""
+        saving.check_can_save(self.config.virtio)
+        if parent:
+            parent.check_size(self.config.memory_bytes)
 
     def dump(self, fd: int) -> int:
         """Between two elements: replace a regular file's content by a core dump of the guest, which goes on. Returns

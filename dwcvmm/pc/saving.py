@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import msgspec
+
 from dwcvmm.core import saving
 from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import Copy, Strategy
@@ -21,6 +23,7 @@ from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved import pages
 from dwcvmm.saved.folder import SavedReader, SaveError, json_part
 from dwcvmm.saved.form import DevicesForm, DiskForm, MachineForm, RomForm, VcpuForm
+from dwcvmm.saved.increments import Parent, saved_ram
 from dwcvmm.saved.needs import differences
 from dwcvmm.saved.vcpu import fill, saved_vcpu, times_of
 from dwcvmm.saved.xsave import components
@@ -63,10 +66,17 @@ def disk_forms(disks: Sequence[DiskConfig], sizes: Sequence[int]) -> list[DiskFo
 
 
 def write(
-    sink: Sink, engine: Engine, replicas: Replicas, board: Board, unread: list[bytes], machine: MachineForm
+    sink: Sink,
+    engine: Engine,
+    replicas: Replicas,
+    board: Board,
+    unread: list[bytes],
+    machine: MachineForm,
+    parent: Parent | None = None,
 ) -> int:
-    """Save the last committed state. `unread`: input that waits, of each serial port. Returns how many bytes were
-    written. Raises SaveError, and RunOver if a page of RAM is lost.
+    """Save the last committed state, or as far as it is another one than `parent`. `unread`: input that waits, of each
+    serial port. Returns how many bytes were written. Raises SaveError, DamagedError if the parent is, and RunOver if a
+    page of RAM is lost.
     """
     try:
         board.virtio.flush()
@@ -78,7 +88,11 @@ def write(
         sink.part("vcpu", json_part(vcpu_form(core, replicas)))
         sink.part("devices", json_part(_devices(core, board, unread)))
         write_rom(sink, board)
-        sink.part("ram", pages.compressed(pages.encode(ram_without_traps(engine))))
+        ram = ram_without_traps(engine)
+        if parent:
+            ram = parent.changed(ram)
+            machine = msgspec.structs.replace(machine, parent=parent.form)
+        sink.part("ram", pages.compressed(pages.encode(ram)))
         return sink.finish(machine)
     except BaseException:
         sink.abandon()
@@ -158,7 +172,7 @@ def load_guest(reader: SavedReader, core: Core, replicas: Replicas) -> RomForm |
     except KvmError as error:
         raise HostError(f"this host does not take the registers of {reader.path}: {error}") from error
     try:
-        load_ram(core, pages.ahead(pages.decode(pages.unpacked(reader.file("ram")))))
+        load_ram(core, pages.ahead(saved_ram(reader)))
     except ValueError as error:
         raise reader.wrong("ram", error) from error
     if not reader.has("rom"):

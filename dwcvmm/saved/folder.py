@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import msgspec
 
 from dwcvmm.errors import ConfigError, DwcVmmError, ExitCode, os_failure
-from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, PartForm, kind_and_version
+from dwcvmm.saved.form import KIND, VERSION, Form, MachineForm, ParentForm, PartForm, kind_and_version
 from dwcvmm.saved.pages import unpacked
 
 MACHINE, NEW = "machine.json", "machine.json.new"
@@ -33,6 +33,7 @@ PARTS = {
 OURS = re.compile(rf"({'|'.join(PARTS)})\.(\d+)\.({'|'.join(PARTS.values())})")
 MOST_JSON = 64 << 20
 PIECE = 1 << 20
+MOST_PARENTS = 32  # in a row; each has its files open
 NO_SUM = "0" * 64
 F = TypeVar("F", bound=Form)
 
@@ -173,8 +174,9 @@ class SavedReader:
     version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_parents: int = MOST_PARENTS) -> None:
         self.path = path
+        self.parent: SavedReader | None = None
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -185,9 +187,31 @@ class SavedReader:
             self._lock()
             self.machine = self._machine()
             self._files = {name: self._checked(part) for name, part in self.machine.parts.items()}
+            if self.machine.parent:
+                self.parent = self._opened_parent(self.machine.parent, most_parents)
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _opened_parent(self, wanted: ParentForm, most_parents: int) -> SavedReader:
+        if not most_parents:
+            raise ConfigError(f"{self.path}: there are more than {MOST_PARENTS} parents in a row")
+        try:
+            parent = SavedReader(self.path / wanted.path, most_parents - 1)
+        except DamagedError:
+            raise
+        except ConfigError as error:
+            raise ConfigError(f"the parent of {self.path} cannot be read: {error}") from error
+        if parent.machine.sha256 != wanted.sha256:
+            parent.close()
+            raise ConfigError(f"the parent of {self.path} is another one: a machine was saved in {parent.path} since")
+        return parent
+
+    def generations(self) -> Iterator[SavedReader]:
+        """This machine, its parent, and so on."""
+        yield self
+        if self.parent:
+            yield from self.parent.generations()
 
     def _lock(self) -> None:
         try:
@@ -278,6 +302,8 @@ class SavedReader:
         return DamagedError(f"{name} in {self.path} is damaged: {why}")
 
     def close(self) -> None:
+        if self.parent:
+            self.parent.close()
         for file in self._files.values():
             file.close()
         os.close(self._fd)

@@ -10,7 +10,7 @@ from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.version import VERSION as PROGRAM
 
 KIND = "dwcvmm-saved-machine"
-VERSION = 1
+VERSION = 2
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +65,13 @@ class ClockForm(Form, frozen=True, kw_only=True):
     tsc_aux: int
 
 
+class ParentForm(Form, frozen=True, kw_only=True):
+    """The saved machine whose RAM this one has where its own file says nothing (dwcvmm/saved/increments.py)."""
+
+    path: str  # of its directory, from that of this machine
+    sha256: str  # of its machine.json, as that says itself
+
+
 class MachineForm(Form, frozen=True, kw_only=True):
     """machine.json. `parts` and `sha256`, which is the file's own sum, are filled in when it is written."""
 
@@ -80,6 +87,7 @@ class MachineForm(Form, frozen=True, kw_only=True):
     virtio_console: bool
     serial_ports: int  # COM1 and those after it
     cpuid: list[CpuidEntry]  # as the guest sees it
+    parent: ParentForm | None = None
     parts: dict[str, PartForm] = {}
     sha256: str = ""
 

@@ -71,6 +71,21 @@ def test_saved_again_on_the_way(saved: Path, tmp_path: Path) -> None:
     assert dwcvmm("restore", path, "--strategy", "parallel").stdout == token()
 
 
+def test_an_increment(saved: Path, tmp_path: Path) -> None:
+    """From a machine that was restored; under each strategy it goes on, as long as its parent is as it was."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(saved, old)
+    done = dwcvmm("restore", old, "--save-to", new, "--parent", old, "--save-at", "20")
+    assert (done.returncode, done.stdout) == (0, token()), done.stderr
+    assert (new / "ram.1.zst").stat().st_size < (old / "ram.1.zst").stat().st_size / 2
+    for strategy in STRATEGIES:
+        done = dwcvmm("restore", new, "--strategy", strategy)
+        assert (done.returncode, done.stdout) == (0, token()), done.stderr
+    assert run("--save-to", old, "--save-at", "20").returncode == 0
+    done = dwcvmm("restore", new)
+    assert (done.returncode, "is another one" in done.stderr) == (ExitCode.CONFIG, True)
+
+
 @pytest.mark.parametrize("name", ["machine.json", "vcpu.1.json", "devices.1.json", "ram.1.zst"])
 def test_a_damaged_file_is_named(saved: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "machine"
@@ -110,6 +125,10 @@ def test_wrong_requests(saved: Path, tmp_path: Path) -> None:
         (ExitCode.USAGE, ("--save-at", "5"), "--save-at needs --save-to"),
         (ExitCode.USAGE, ("--save-to", tmp_path / "a", "--save-at", "soon"), "neither an element"),
         (ExitCode.USAGE, ("--save-to", tmp_path / "a", "--save-at", "0"), "neither an element"),
+        (ExitCode.USAGE, ("--parent", saved), "--parent needs --save-to"),
+        (ExitCode.CONFIG, ("--save-to", tmp_path / "a", "--parent", tmp_path), "no saved machine"),
+        (ExitCode.CONFIG, ("--save-to", saved, "--parent", saved), "a directory of its own"),
+        (ExitCode.CONFIG, ("--save-to", tmp_path / "a", "--parent", saved, "--memory", "32M"), "bytes of RAM, not"),
         (ExitCode.CONFIG, ("--save-to", ROOT / "tests"), "no part of a saved machine"),
         (ExitCode.CONFIG, ("--save-to", "/dev/null"), "cannot save a machine in /dev/null"),
         (ExitCode.CONFIG, ("--save-to", tmp_path / "a/b/c"), "No such file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
 from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.increments import Parent
 
 pytestmark = needs_kvm
 
@@ -52,12 +54,10 @@ PROPERTY = settings(
 )
 
 
-def save(machine: PC, directory: Path) -> None:
-    writer = SavedWriter(directory)
-    try:
-        machine.save(writer)
-    finally:
-        writer.close()
+def save(machine: PC, directory: Path, parent: Path | None = None) -> None:
+    with ExitStack() as opened:
+        base = opened.enter_context(closing(Parent(parent, directory))) if parent else None
+        machine.save(opened.enter_context(closing(SavedWriter(directory))), base)
 
 
 Restore = Callable[..., tuple[PC, Recorder]]
@@ -102,7 +102,9 @@ def check_explained(guest: str, divergences: list[Divergence]) -> None:
 
 @pytest.mark.parametrize("guest", GUESTS)
 def test_goes_on_from_any_element(boot: StartGuest, restore: Restore, tmp_path: Path, guest: str) -> None:
-    """Saved twice on the way, under different strategies; the machine that was saved goes on, too."""
+    """Saved twice on the way, under different strategies, the second time as a whole or as an increment; the machine
+    that was saved goes on, too.
+    """
     for strategy in STRATEGIES:
         skip_what_this_kind_cannot(guest, strategy)
     lengths: dict[tuple[Strategy, EndAt], int] = {}
@@ -118,15 +120,18 @@ def test_goes_on_from_any_element(boot: StartGuest, restore: Restore, tmp_path: 
     ways = st.tuples(st.sampled_from(WITH_ONE_TIME if guest in READS_TIME else STRATEGIES), st.sampled_from(EndAt))
 
     @PROPERTY
-    @given(st.floats(0, 1), st.floats(0, 1), ways, ways, ways)
+    @given(st.floats(0, 1), st.floats(0, 1), ways, ways, ways, st.booleans())
     def check(
         first: float,
         second: float,
         began: tuple[Strategy, EndAt],
         went_on: tuple[Strategy, EndAt],
         ended: tuple[Strategy, EndAt],
+        increment: bool,
     ) -> None:
-        directory = tmp_path / str(next(numbers))
+        number = next(numbers)
+        directory = tmp_path / str(number)
+        later = tmp_path / f"{number}-later" if increment else directory
         booted = boot(guest, began[0], end_at=began[1])
         at = int(first * length(*began))
         if at:
@@ -147,13 +152,13 @@ def test_goes_on_from_any_element(boot: StartGuest, restore: Restore, tmp_path: 
             middle.run(more)
         if not middle.outcome:
             try:
-                save(middle, directory)
+                save(middle, later, directory if increment else None)
             except MachineStateError:
                 assert middle.outcome
         check_explained(guest, printed.divergences)
         if not middle.outcome:
             until_then = before + b"".join(printed.chunks).decode()
-            last, rest = restore(directory, ended[0], end_at=ended[1])
+            last, rest = restore(later, ended[0], end_at=ended[1])
             assert last.run() is Outcome.POWEROFF
             assert last.guest_status == 0
             assert until_then + b"".join(rest.chunks).decode() == token(guest)

@@ -40,10 +40,11 @@ from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
+from dwcvmm.pc.snapshots import LEAST_EVERY_NS, Snapshots
 from dwcvmm.pc.virtiodevices import VirtioConfig
-from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.folder import NumberedWriter, SavedReader, SavedWriter
 from dwcvmm.saved.increments import Parent
-from dwcvmm.saved.recordingfolder import CASE_LOG
+from dwcvmm.saved.recordingfolder import CASE_LOG, PART_ABOUT, SNAPSHOTS
 from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
 
@@ -76,7 +77,8 @@ class Machine:
     serial: for each serial port beside the console's, from COM2 on, a file object for what the guest sends, a pair to
     read from and to write to, or None.
     observer: is called when something happens. saved: what `restore` goes on with.
-    record: a directory for a recording of the run, which `dwcvmm replay` runs again (docs/replay.md).
+    record: a directory for a recording of the run, which `dwcvmm replay` runs again (docs/replay.md). snapshot_every:
+    with a snapshot in it each time that the guest clock has gone on by this.
 
     Raises ConfigError, GuestImageError, HostError or another DwcVmmError, and leaves nothing open then.
     """
@@ -120,6 +122,7 @@ class Machine:
         observer: Observer | None = None,
         saved: SavedReader | None = None,
         record: FilePath | None = None,
+        snapshot_every: Duration | None = None,
     ) -> None:
         engine = engine_config(
             strategy=strategy,
@@ -174,8 +177,13 @@ class Machine:
         self._started = False
         self._ran_s = self._running_since = 0.0  # with pauses; the latter of time.monotonic(), 0 between runs
         self._standstill = Standstill(self._pc)
+        self.snapshots: Snapshots | None = None
         with ExitStack() as made:
             made.callback(self._pc.close)
+            if snapshot_every is not None:
+                every_ns = duration_ns(snapshot_every, LEAST_EVERY_NS, MOST_TIMEOUT_NS)
+                sink = NumberedWriter(Path(record or "") / SNAPSHOTS)
+                self.snapshots = Snapshots(self._pc, sink, every_ns)
             inputs = Inputs(self._pc)
             sources = [FileInput(file, self._pc, port, inputs) for port, file in readers.items()]
             for each in (self._standstill, *sources, observer):
@@ -197,8 +205,9 @@ class Machine:
         """
         reader = path if isinstance(path, SavedReader) else SavedReader(Path(path))
         try:
-            if reader.has(CASE_LOG):
-                raise ConfigError(f"{reader.path} is the case of a divergence, which dwcvmm replay repeats")
+            if reader.has(PART_ABOUT):
+                what = "the case of a divergence" if reader.has(CASE_LOG) else "a snapshot of a recording"
+                raise ConfigError(f"{reader.path} is {what}, which dwcvmm replay repeats")
             return cls(**saved_settings(reader.machine, disks, how), saved=reader)
         finally:
             reader.close()

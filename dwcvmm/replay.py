@@ -32,17 +32,22 @@ class Replay:
     happens.
 
     keep_bytes: memory for snapshots on its way, by which it can go back; old ones are thinned out. 0: it cannot. What
-    the guest has written since the start is kept in any case. before: called on the VM's thread once everything is
-    made, and before the guest runs.
+    the guest has written since the start is kept in any case. begin: it begins at the last snapshot with at most so
+    many committed elements (`Machine(snapshot_every=...)`), or at the start if there is none. before: called on the
+    VM's thread once everything is made, and before the guest runs.
 
     Raises ConfigError for a recording that is none, is damaged, or is of another build of dwcvmm; HostError with what
     differs if this is another kind of host.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], before: Callable[[], None] | None = None, keep_bytes: int = KEEP_BYTES
+        self,
+        path: str | os.PathLike[str],
+        before: Callable[[], None] | None = None,
+        keep_bytes: int = KEEP_BYTES,
+        begin: int = 0,
     ) -> None:
-        self._replayer, self._thread = Replayer(Path(path), keep_bytes), MachineThread()
+        self._replayer, self._thread = Replayer(Path(path), keep_bytes, begin=begin), MachineThread()
         self._before, self._started, self._has_run = before, False, False
         self._between: Callable[[], None] = lambda: None
         self._after: Callable[[], None] = lambda: None
@@ -73,6 +78,11 @@ class Replay:
     def case(self) -> int | None:
         """The element that diverged, from 1, if this is the case of a divergence (docs/replay.md); else None."""
         return self._replayer.case
+
+    @property
+    def first(self) -> int:
+        """How many elements were committed where it begins."""
+        return self._replayer.first
 
     @property
     def elements(self) -> int:

@@ -158,10 +158,10 @@ static int commit(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t st
 /* Commit an element that is over, in phase BOTH_ENDED or COMPARED. Returns an enum dwc_commit_result or -errno. */
 int dwc_engine_commit(struct dwc_engine *e)
 {
-	if (e->inputs.settles)
-		return commit(e, DWC_ENDED_SETTLED, 0);
-	/* nothing but the VMM ends a run with this reason */
-	return commit(e, e->replicas[0].exit.reason == KVM_EXIT_INTR ? DWC_ENDED_AT_POINT : DWC_ENDED_NATURALLY, 0);
+	/* nothing but the VMM ends a run with this reason. A settling element that meets another exit is one that a run meets, too */
+	if (e->replicas[0].exit.reason != KVM_EXIT_INTR)
+		return commit(e, DWC_ENDED_NATURALLY, 0);
+	return commit(e, e->inputs.settles ? DWC_ENDED_SETTLED : DWC_ENDED_AT_POINT, 0);
 }
 
 /* Commit where single steps have brought both replicas, as an end by `reason` (KVM_EXIT_*). */

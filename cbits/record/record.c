@@ -67,6 +67,15 @@ static void add_bytes(struct dwc_recorder *to, enum dwc_record_kind kind, uint64
 	memcpy(record->data, data, length);
 }
 
+/* A replay may begin between these two elements: it gets the devices as a whole, as it knows nothing of what they were before. */
+void dwc_record_all_devices(struct dwc_engine *e)
+{
+	struct dwc_recorder *to = &e->recorder;
+
+	add_bytes(to, DWC_RECORD_DEVICES, 0, (const uint8_t *)&e->pc, dwc_pc_bytes(&e->pc));
+	dwc_pc_copy(&to->pc, &e->pc);
+}
+
 /* Record from now on, between two elements. Returns -ENOMEM or 0. */
 int dwc_record_begin(struct dwc_engine *e, int without_loops)
 {

@@ -90,6 +90,7 @@ int dwc_record_can_begin_at_element(const struct dwc_engine *e);
 int dwc_record_begin_at_element(struct dwc_engine *e, int without_loops);
 void dwc_record_end(struct dwc_engine *e);
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
+void dwc_record_all_devices(struct dwc_engine *e);
 void dwc_record_checkpoint(struct dwc_engine *e);
 void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t distance);
 int dwc_record_wants_drain(const struct dwc_engine *e);

@@ -46,6 +46,7 @@ NAMES = {
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--from", "begin", type=click.IntRange(1), help="Begin at the last snapshot before this element.")
 @click.option("--to", "last", type=click.IntRange(1), help="Stop after this element.")
 @click.option(
     "--steps",
@@ -63,8 +64,9 @@ NAMES = {
 @click.option("--no-sandbox", is_flag=True, help="Without the seccomp filter (docs/protection.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what is wrong.")
 def replay(
-    directory: Path, last: int | None, steps: int | None, cpus: tuple[int, int] | None, times: int | None,
-    cpu: int | None, gdb: Place | None, gdb_wait: bool, timeout: int | None, no_sandbox: bool, quiet: bool,
+    directory: Path, begin: int | None, last: int | None, steps: int | None, cpus: tuple[int, int] | None,
+    times: int | None, cpu: int | None, gdb: Place | None, gdb_wait: bool, timeout: int | None, no_sandbox: bool,
+    quiet: bool,
 ) -> int:  # fmt: skip
     """Run what was recorded in DIRECTORY once more, and compare each element with the recording: that of a run (run
     --record), or that of one element, which diverged in a run (run --keep-divergence).
@@ -85,7 +87,9 @@ def replay(
     disassembler()
     keep_bytes = KEEP_BYTES if gdb or times else 0
     with ExitStack() as stack:
-        run = stack.enter_context(Replay(directory, sandbox.enter if sandbox else None, keep_bytes))
+        run = stack.enter_context(Replay(directory, sandbox.enter if sandbox else None, keep_bytes, (begin or 1) - 1))
+        if last and last <= run.first:
+            raise ConfigError(f"--to {last}: the replay begins behind element {run.first}")
         if not quiet:
             part = f"element {run.case} of " if run.case else ""
             say(f"replaying    {part}{run.guest.kernel}, recorded under {run.strategy}")
@@ -105,7 +109,7 @@ def replay(
             verdict = run.run(last, f"{timeout}ns" if timeout else None)
         if not quiet:
             took_s, clock_s = time.monotonic() - began, verdict.guest_ns / 1e9
-            what = f"up to element {verdict.elements}" if run.case else f"{verdict.elements} elements"
+            what = f"elements {run.first + 1} to {verdict.elements}" if run.first else f"{verdict.elements} elements"
             say(f"replayed     {what} in {took_s:.2f} s, {clock_s:.2f} s of the guest's clock")
     if killed.is_set():
         return ExitCode.INTERRUPTED

@@ -40,6 +40,7 @@ from dwcvmm.pc.boot.loader import command_line, read_kernel
 from dwcvmm.pc.case import Case
 from dwcvmm.pc.observer import Observer
 from dwcvmm.pc.result import Outcome
+from dwcvmm.pc.snapshots import Snapshots
 from dwcvmm.results import reportfile
 from dwcvmm.results.divergencekeeper import OPTION, Keeper
 from dwcvmm.results.events import EventLog
@@ -47,6 +48,8 @@ from dwcvmm.results.outputfile import OutputFile
 from dwcvmm.results.reporttext import summarise
 from dwcvmm.sandbox import Sandbox
 from dwcvmm.saved.folder import SavedReader
+from dwcvmm.saved.recordingfolder import SNAPSHOTS
+from dwcvmm.saved.remote import RemoteSink
 from dwcvmm.socketfile import SocketFile
 from dwcvmm.streams import say, show
 
@@ -241,6 +244,8 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         raise click.UsageError("--save-at needs --save-to, the directory that the machine is saved in")
     if options.parent and not options.save_to:
         raise click.UsageError("--parent needs --save-to, the directory for the increment")
+    if options.snapshot_every and not options.record:
+        raise click.UsageError("--snapshot-every needs --record, the recording that the snapshots are for")
     watchdog, ending = Watchdog(), Ending()
     click.get_current_context().call_on_close(watchdog.stop)
     deadline = time.monotonic() + options.timeout / 1e9 if options.timeout else None
@@ -256,6 +261,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     socket_file = SocketFile(options.control) if options.control else None
     gdb_socket = listen(options.gdb) if options.gdb else None
     saver = Saver(options.save_to, options.parent) if options.save_to else None
+    snapshot_sink = snapshot_sink_of(options)
     dumper = Dumper(options.dump_to) if options.dump_to else None
     console = open_console(options.console, ending)
     output = Log(console.output, options.log, ending) if options.log else console.output
@@ -284,6 +290,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
     always_waits = bool(socket_file) or any(each.is_remote for each in remotes)
     if saver:
         saver.serve(machine, options.save_at)
+    snapshots = Snapshots(machine.pc, snapshot_sink, options.snapshot_every or 0) if snapshot_sink else None
     if dumper:
         dumper.machine = machine
     ports = [PortInput(machine, port, each.input) for port, each in serial.items() if isinstance(each.input, Remote)]
@@ -321,7 +328,7 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         if keeper and options.keep_divergence:
             tell_kept(keeper, case, options.keep_divergence)
         if recorder := machine.pc.recorder:
-            size = f"{recorder.log_bytes / 1e6:.2f} MB of log"
+            size = f"{recorder.log_bytes / 1e6:.2f} MB of log" + (f", {snapshots}" if snapshots else "")
             say(f"recorded     {machine.elements} elements in {options.record}: {size}")
     if session.stuck:
         leave_behind(failure, result)
@@ -332,11 +339,22 @@ def execute(options: RunOptions, load: Callable[[], Start], arguments: list[str]
         saver.check_done()
         saver.close()
         failure = failure or saver.failure
+    if snapshots:
+        failure = failure or snapshots.failure
+    if snapshot_sink:
+        snapshot_sink.close()
     if cases:
         cases.close()
     if failure:
         raise failure
     return exit_code(result)
+
+
+def snapshot_sink_of(options: RunOptions) -> RemoteSink | None:
+    """Before the sandbox closes. Raises HostError."""
+    if not options.snapshot_every or not options.record:
+        return None
+    return RemoteSink(options.record / SNAPSHOTS, numbered=True)
 
 
 def exit_code(result: reportfile.Report) -> int:

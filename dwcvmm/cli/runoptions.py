@@ -33,6 +33,7 @@ from dwcvmm.machinesettings import LEAST_SLICE_NS, MOST_CLOCK_DIVISOR, MOST_SLIC
 from dwcvmm.net.config import NetConfig
 from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.serialports import COM1, check_count
+from dwcvmm.pc.snapshots import LEAST_EVERY_NS
 from dwcvmm.results.divergencekeeper import OPTION
 
 
@@ -81,6 +82,7 @@ class RunOptions:
     save_at: Moment | None
     parent: Path | None
     record: Path | None
+    snapshot_every: int | None
     dump_to: Path | None
     no_sandbox: bool
     quiet: bool
@@ -265,6 +267,12 @@ OPTIONS = (
         "--record",
         type=click.Path(path_type=Path),
         help="A directory for a recording of the run, which dwcvmm replay runs again (docs/replay.md).",
+    ),
+    click.option(
+        "--snapshot-every",
+        type=Duration(LEAST_EVERY_NS, DAY),
+        help="With --record: save the machine in the recording each time its clock has gone on by this. A replay can "
+        "begin there.",
     ),
     click.option(
         "--dump-to",

@@ -58,6 +58,11 @@ def begin_at_element(core: Core, breakpoints: bool) -> int:
     return core.committed - bool(core._c.has_pending_io)
 
 
+def record_devices(core: Core) -> None:
+    """Between two elements: record the devices in C as a whole, so that a replay can begin here."""
+    lib.dwc_record_all_devices(core._c)
+
+
 def is_over(core: Core) -> bool:
     """Whether the recording of an element has come to its end."""
     return bool(core._c.recorder.over)

@@ -11,15 +11,14 @@ from contextlib import suppress
 import msgspec
 
 from dwcvmm.core import recording
-from dwcvmm.core.enums import PAGE, Phase
+from dwcvmm.core.enums import Phase
 from dwcvmm.errors import as_error
 from dwcvmm.pc import saving
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.recorder import leads_by_breakpoints, recording_form
-from dwcvmm.saved import pages
 from dwcvmm.saved.folder import SaveError, json_part
 from dwcvmm.saved.form import MachineForm
-from dwcvmm.saved.recordingfolder import CASE_ABOUT, CASE_LOG, frame_of
+from dwcvmm.saved.recordingfolder import CASE_LOG, PART_ABOUT, frame_of
 
 
 class Case:
@@ -50,7 +49,7 @@ class Case:
         self._come_to_checkpoint()
         self._sink.begin()
         try:
-            self._write_machine()
+            saving.write_for_replay(self._sink, self._core, self._pc.replicas, self._pc.board)
             committed = recording.begin_at_element(self._core, self._by_breakpoints)
         except BaseException:
             self._sink.abandon()
@@ -70,20 +69,6 @@ class Case:
             self._pc.engine.rollback()
             raise SaveError("the elements before it could not be run again as they were")
 
-    def _write_machine(self) -> None:
-        """What a replay needs of it: no devices, as their answers are recorded; and the traps of learned sites."""
-        self._sink.part("vcpu", json_part(saving.vcpu_form(self._core, self._pc.replicas)))
-        saving.write_rom(self._sink, self._pc.board)
-        ram = pages.stretches(self._core.touched_pages(), self._saved_ram)
-        self._sink.part("ram", pages.compressed(pages.encode(ram)))
-
-    def _saved_ram(self, gpa: int, length: int) -> bytes:
-        """Of the checkpoint: a replica's page can have been upset at rest."""
-        for page in range(gpa, gpa + length, PAGE):
-            if not self._core.guard_page(page):
-                raise SaveError(f"the checkpoint is damaged at {page:#x}")
-        return self._core.checkpoint_ram.read(gpa, length)
-
     def _take(self) -> None:
         """Take what was recorded. Once the element is committed, the case is written."""
         machine = self._machine
@@ -101,7 +86,7 @@ class Case:
             self._give_up(str(error))
 
     def _finish(self, machine: MachineForm) -> None:
-        self._sink.part(CASE_ABOUT, json_part(self._about))
+        self._sink.part(PART_ABOUT, json_part(self._about))
         self._sink.part(CASE_LOG, [frame_of(self._records + recording.END)])
         try:
             self.bytes = self._sink.finish(machine)

@@ -92,7 +92,7 @@ class PC:
         self.observers = Observers(*([observer] if observer else []))
         self._button_pressed = False
         self._close_after = config.close_after
-        self._planned: Planned | None = None
+        self._planned: list[Planned] = []
         self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
         self.recorder: Recorder | None = None
@@ -287,20 +287,24 @@ class PC:
         with self._ends_if_over():
             return self.engine.step(limit)
 
-    def plan(self, planned: Planned | None) -> None:
-        """Before a run or between two: have something done at a time. None: nothing."""
-        self._planned = planned
-        self.core.run_until_ns(planned.guest_ns if planned else 0)
+    def plan(self, planned: Planned) -> None:
+        """Before a run, between two, or from a planned job: have something done once, at a time."""
+        self._planned.append(planned)
+        self._run_until_planned()
+
+    def _run_until_planned(self) -> None:
+        self.core.run_until_ns(min((each.guest_ns for each in self._planned if each.guest_ns), default=0))
 
     def _do_planned(self) -> None:
-        planned = self._planned
-        if planned and not self.outcome and planned.is_due(self.core.committed, self.core.guest_ns):
-            self.plan(None)
-            planned.job()
+        for planned in tuple(self._planned):
+            if not self.outcome and planned.is_due(self.core.committed, self.core.guest_ns):
+                self._planned.remove(planned)
+                self._run_until_planned()
+                planned.job()
 
     def _first_of(self, last: int) -> int:
-        """The next element after which to stop, of two; 0: none."""
-        return min((each for each in (last, self._planned.element if self._planned else 0) if each), default=0)
+        """The next element after which to stop: that one, or one that was planned; 0: none."""
+        return min((each for each in (last, *(planned.element for planned in self._planned)) if each), default=0)
 
     def settle(self) -> None:
         """Between two elements: go on to where nothing is pending, no device has something to do, and the checkpoint is

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from dwcvmm.core import recording
 from dwcvmm.element.config import Strategy
 from dwcvmm.element.engine import Engine
@@ -13,9 +15,9 @@ from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc import saving
 from dwcvmm.pc.board import Board
-from dwcvmm.saved.folder import SavedWriter
+from dwcvmm.saved.folder import SavedWriter, json_part
 from dwcvmm.saved.form import MachineForm
-from dwcvmm.saved.recordingfolder import RecordError, RecordingWriter
+from dwcvmm.saved.recordingfolder import PART_ABOUT, RecordError, RecordingWriter
 from dwcvmm.saved.recordingform import HostForm, RecordingForm
 
 STRATEGIES = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
@@ -68,6 +70,26 @@ class Recorder:
         recording.begin(engine.core, leads_by_breakpoints(self._replicas))
         engine.take_recorded = self.take
         self._begun = True
+
+    def snapshot(self, sink: saving.NumberedSink, board: Board, machine: MachineForm) -> int:
+        """Write the machine as it stands, where nothing is pending: a replay can begin there. Returns how many bytes it
+        takes. Raises SaveError or RecordError.
+        """
+        core, replicas = self._engine.core, self._replicas
+        self.take()
+        about = msgspec.structs.replace(
+            recording_form(self._engine, replicas), committed=core.committed, log_at=self._writer.bytes
+        )
+        sink.begin_at(core.committed)
+        try:
+            saving.write_for_replay(sink, core, replicas, board)
+            sink.part(PART_ABOUT, json_part(about))
+            written = sink.finish(machine)
+        except BaseException:
+            sink.abandon()
+            raise
+        recording.record_devices(core)
+        return written
 
     def take(self) -> None:
         """Write what was recorded so far. Raises RecordError."""

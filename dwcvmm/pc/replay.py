@@ -53,7 +53,8 @@ class Verdict:
 
 
 class Replayer:
-    """A VM at the start of a recording. Nothing of the host's is used by it: no file, no device, no network.
+    """A VM at the start of a recording, or at its last snapshot with at most `begin` committed elements. Nothing of the
+    host's is used by it: no file, no device, no network.
 
     keep_bytes: memory for pages of snapshots, by which it can go back; 0: it cannot. What the guest has written since
     the start, and since the last snapshot, is kept in any case. keep_every: elements between two snapshots, while they
@@ -63,10 +64,10 @@ class Replayer:
     repeat it.
     """
 
-    def __init__(self, path: Path, keep_bytes: int = 0, keep_every: int = KEEP_EVERY) -> None:
+    def __init__(self, path: Path, keep_bytes: int = 0, keep_every: int = KEEP_EVERY, begin: int = 0) -> None:
         self._keep_bytes, self._keep_every = keep_bytes, keep_every
         with ExitStack() as made:
-            self._reader = RecordingReader(path)
+            self._reader = RecordingReader(path, begin)
             made.callback(self._reader.close)
             with closing(self._reader.machine) as saved:
                 if self._reader.form.layout != recording.layout():
@@ -99,6 +100,11 @@ class Replayer:
     def strategy(self) -> str:
         """Under which it was recorded."""
         return self._reader.form.strategy
+
+    @property
+    def first(self) -> int:
+        """How many elements were committed where it begins."""
+        return self._reader.form.committed
 
     @property
     def case(self) -> int | None:
@@ -139,6 +145,8 @@ class Replayer:
         between two elements.
         """
         if last and (last < self.core.committed or self.core.phase is not Phase.BETWEEN):
+            if last < self.first:
+                raise MachineStateError(f"this replay begins behind element {self.first}")
             self._go_back(last)
         result = Replayed.REACHED
         while result is Replayed.REACHED and (not last or self.core.committed < last):

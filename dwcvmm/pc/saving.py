@@ -31,16 +31,26 @@ from dwcvmm.saved.xsave import components
 PAGE = pages.PAGE
 
 
-class Sink(Protocol):
-    """Takes a saved machine (dwcvmm/saved/folder.py). Methods raise SaveError."""
-
-    def begin(self) -> None: ...
+class Parts(Protocol):
+    """Takes a saved machine that was begun (dwcvmm/saved/folder.py). Methods raise SaveError."""
 
     def part(self, name: str, pieces: Iterable[bytes]) -> None: ...
 
     def finish(self, machine: MachineForm) -> int: ...
 
     def abandon(self) -> None: ...
+
+
+class Sink(Parts, Protocol):
+    """Takes saved machines, each in place of the one before."""
+
+    def begin(self) -> None: ...
+
+
+class NumberedSink(Parts, Protocol):
+    """Takes saved machines, each under a number of its own."""
+
+    def begin_at(self, number: int) -> None: ...
 
 
 def check_can_save(config: VirtioConfig) -> None:
@@ -99,11 +109,28 @@ def write(
         raise
 
 
-def write_rom(sink: Sink, board: Board) -> None:
+def write_rom(sink: Parts, board: Board) -> None:
     """Of a machine with a BIOS. Raises SaveError."""
     if board.fw_cfg:
         items = {str(key): item for key, item in board.fw_cfg.items.items()}
         sink.part("rom", pages.compressed(json_part(RomForm(rom=board.rom, items=items))))
+
+
+def write_for_replay(sink: Parts, core: Core, replicas: Replicas, board: Board) -> None:
+    """Of the checkpoint, which is the last committed state, what a replay begins with: no devices, as their answers are
+    recorded; and the traps of learned sites. Raises SaveError.
+    """
+
+    def read(gpa: int, length: int) -> bytes:
+        """Of the checkpoint: a replica's page can have been upset at rest."""
+        for page in range(gpa, gpa + length, PAGE):
+            if not core.guard_page(page):
+                raise SaveError(f"the checkpoint is damaged at {page:#x}")
+        return core.checkpoint_ram.read(gpa, length)
+
+    sink.part("vcpu", json_part(vcpu_form(core, replicas)))
+    write_rom(sink, board)
+    sink.part("ram", pages.compressed(pages.encode(pages.stretches(core.touched_pages(), read))))
 
 
 def vcpu_form(core: Core, replicas: Replicas) -> VcpuForm:

@@ -151,6 +151,48 @@ class SavedWriter:
                 self.path.rmdir()
 
 
+class NumberedWriter:
+    """Writes saved machines into directories of `path`, whose names are numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: SavedWriter | None = None
+
+    def begin_at(self, number: int) -> None:
+        """Begin with a machine. Raises SaveError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._writer = SavedWriter(self.path / str(number))
+        except OSError as error:
+            raise write_failed(self.path, error) from error
+        except ConfigError as error:
+            raise SaveError(str(error)) from error
+        self._writer.begin()
+
+    def part(self, name: str, pieces: Iterable[bytes]) -> None:
+        self._begun().part(name, pieces)
+
+    def finish(self, machine: MachineForm) -> int:
+        written = self._begun().finish(machine)
+        self.close()
+        return written
+
+    def abandon(self) -> None:
+        if self._writer:
+            self._writer.abandon()
+        self.close()
+
+    def _begun(self) -> SavedWriter:
+        if not self._writer:
+            raise SaveError("no machine was begun")
+        return self._writer
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+        self._writer = None
+
+
 def _is_ours(name: str) -> bool:
     return name in (MACHINE, NEW) or bool(OURS.fullmatch(name))
 

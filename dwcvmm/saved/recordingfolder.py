@@ -4,6 +4,10 @@ recording.json says what it is, `start` is the saved machine with which it begin
 records, as the core writes them (cbits/record/record.h), in frames of zstd (RFC 8878), one after the other. So a log
 that was cut off anywhere has all frames before that.
 
+`snapshots` has machines as they stood on the way, each in a directory whose name is the number of elements that were
+committed before: a replay can begin there. Their part "recording" is as recording.json, and says where in `log` it goes
+on.
+
 A case (dwcvmm/pc/case.py) is small, and written at once: a saved machine with two more parts, which are the same as
 recording.json and the log.
 """
@@ -24,8 +28,8 @@ from dwcvmm.saved.folder import MACHINE, SavedReader
 from dwcvmm.saved.form import kind_and_version
 from dwcvmm.saved.recordingform import KIND, VERSION, RecordingForm
 
-ABOUT, LOG, START = "recording.json", "log", "start"
-CASE_ABOUT, CASE_LOG = "recording", "log"  # parts of a case
+ABOUT, LOG, START, SNAPSHOTS = "recording.json", "log", "start", "snapshots"
+PART_ABOUT, CASE_LOG = "recording", "log"  # parts of a case; a snapshot has the first one
 LEVEL = 1  # its speed is what a guest waits for
 PIECE = 1 << 20
 MOST_JSON = 1 << 20
@@ -84,14 +88,28 @@ def frame_of(records: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(records)
 
 
+def snapshot_before(path: Path, element: int) -> Path | None:
+    """Of a recording: the last snapshot at which no more elements were committed; None: there is none. One whose
+    writing was interrupted is none.
+    """
+    try:
+        whole = [each for each in (path / SNAPSHOTS).iterdir() if each.name.isdecimal() and (each / MACHINE).exists()]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_failure(str(path / SNAPSHOTS), error) from error
+    return max((each for each in whole if int(each.name) <= element), key=lambda each: int(each.name), default=None)
+
+
 class RecordingReader:
-    """A recording, or a case. `machine`: with which it begins; who reads it closes it.
+    """A recording from its start on, or from its last snapshot with at most `element` committed elements; or a case.
+    `machine`: with which it begins; who reads it closes it.
 
     Raises ConfigError if there is none, or one of another version; DamagedError, which names the file, for a machine
     or a case that is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, element: int = 0) -> None:
         self.path = path
         self.cut_off = ""  # after `pieces`: why the log ended before its end
         with ExitStack() as undone:
@@ -102,13 +120,19 @@ class RecordingReader:
             else:
                 self.form, self._log = self._files()
                 undone.callback(self._log.close)
-                self.machine = SavedReader(path / START)
+                snapshot = snapshot_before(path, element)
+                self.machine = SavedReader(snapshot or path / START)
+                undone.callback(self.machine.close)
+                if snapshot:
+                    self.form = self.machine.form(PART_ABOUT, RecordingForm)
             undone.pop_all()
 
     def _parts_of_case(self, machine: SavedReader) -> tuple[RecordingForm, BinaryIO]:
         if not machine.has(CASE_LOG):
+            if machine.has(PART_ABOUT):
+                raise ConfigError(f"{self.path}: a snapshot of a recording, which dwcvmm replay --from begins with")
             raise ConfigError(f"{self.path}: no recording, but a saved machine: dwcvmm restore goes on with it")
-        form = decoded(self.path / machine.name(CASE_ABOUT), machine.file(CASE_ABOUT).read())
+        form = decoded(self.path / machine.name(PART_ABOUT), machine.file(PART_ABOUT).read())
         return form, os.fdopen(os.dup(machine.file(CASE_LOG).fileno()), "rb")
 
     def _files(self) -> tuple[RecordingForm, BinaryIO]:
@@ -131,10 +155,10 @@ class RecordingReader:
         return form, log
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
-        """The log from byte `start` of its records on, piece by piece, up to its end or to where it was cut off. What
-        is before that is unpacked, too.
+        """The log from byte `start` of its records behind the first machine on, piece by piece, up to its end or to
+        where it was cut off. What is before that is unpacked, too.
         """
-        self._log.seek(0)
+        self._log.seek(self.form.log_at)
         unpacker = zstandard.ZstdDecompressor().stream_reader(self._log, read_size=PIECE, read_across_frames=True)
         try:
             unpacker.seek(start)

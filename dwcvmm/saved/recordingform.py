@@ -12,7 +12,7 @@ from dwcvmm.saved.form import Form
 from dwcvmm.version import VERSION as PROGRAM
 
 KIND = "dwcvmm-recording"
-VERSION = 2
+VERSION = 3
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
@@ -30,7 +30,8 @@ class HostForm(Form, frozen=True, kw_only=True):
 
 class RecordingForm(Form, frozen=True, kw_only=True):
     """recording.json. `layout`: a sum of how the log's bytes are laid out (dwcvmm/core/recording.py). `committed`: how
-    many elements of the run were before its first one. `diverged`: the element that a case is of, from 1.
+    many elements of the run were before its first one. `log_at`: where a snapshot's part of the log begins in its file,
+    in bytes. `diverged`: the element that a case is of, from 1.
     """
 
     kind: str = KIND
@@ -40,4 +41,5 @@ class RecordingForm(Form, frozen=True, kw_only=True):
     layout: str
     host: HostForm
     committed: Count = 0
+    log_at: Count = 0
     diverged: Count | None = None

@@ -1,5 +1,6 @@
 """Saves a machine by a process of its own, which opens files when the sandbox of the machine's process lets none be
-opened any more. All it can be made to do is to write the files of a saved machine into one directory.
+opened any more. All it can be made to do is to write the files of a saved machine into one directory, or those of
+several into directories of one, whose names are numbers.
 
 It ends with the pipe from which it reads, and so with the machine's process.
 """
@@ -17,7 +18,7 @@ from typing import BinaryIO
 import msgspec
 
 from dwcvmm.errors import ConfigError, DwcVmmError, HostError, as_error
-from dwcvmm.saved.folder import PARTS, SavedWriter, SaveError
+from dwcvmm.saved.folder import PARTS, NumberedWriter, SavedWriter, SaveError
 from dwcvmm.saved.form import MachineForm
 
 # a message: its kind, the length of what follows, and that
@@ -25,14 +26,17 @@ HEAD = struct.Struct("<cI")
 BEGIN, PART, DATA, PART_END, FINISH, ABANDON = b"B", b"P", b"D", b"E", b"F", b"A"
 DONE, FAILED = b"K", b"X"  # answers to all but PART and DATA
 PIECE = 1 << 20
+NUMBERED = "numbered"
 
 
 class RemoteSink:
-    """As a SavedWriter of `path`. Start it before the sandbox closes. Raises ConfigError or HostError."""
+    """As a SavedWriter of `path`, or if `numbered` as a NumberedWriter. Start it before the sandbox closes. Raises
+    ConfigError or HostError.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, numbered: bool = False) -> None:
         self.path = path
-        command = [sys.executable, "-m", "dwcvmm.saved.remote", str(path)]
+        command = [sys.executable, "-m", "dwcvmm.saved.remote", str(path), *([NUMBERED] if numbered else [])]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -53,6 +57,10 @@ class RemoteSink:
 
     def begin(self) -> None:
         self._send(BEGIN)
+        self._answer()
+
+    def begin_at(self, number: int) -> None:
+        self._send(BEGIN, str(number).encode())
         self._answer()
 
     def part(self, name: str, pieces: Iterable[bytes]) -> None:
@@ -116,11 +124,11 @@ def _exactly(stream: object, length: int) -> bytes:
 
 
 class Server:
-    """The other side: does with a SavedWriter what it is told."""
+    """The other side: does with its writer what it is told."""
 
-    def __init__(self, path: Path, stream: BinaryIO, answers: int) -> None:
+    def __init__(self, writer: SavedWriter | NumberedWriter, stream: BinaryIO, answers: int) -> None:
         self._stream, self._answers = stream, answers
-        self._writer = SavedWriter(path)
+        self._writer = writer
 
     def serve(self) -> None:
         """Up to the end of the stream."""
@@ -140,7 +148,7 @@ class Server:
 
     def _do(self, kind: bytes, data: bytes) -> bytes:
         if kind == BEGIN:
-            self._writer.begin()
+            self._begin(data)
         elif kind == PART:
             self._part(data.decode())
         elif kind == FINISH:
@@ -148,6 +156,12 @@ class Server:
         elif kind == ABANDON:
             self._writer.abandon()
         return b""
+
+    def _begin(self, number: bytes) -> None:
+        if isinstance(self._writer, SavedWriter):
+            self._writer.begin()
+        else:
+            self._writer.begin_at(int(number))
 
     def _part(self, name: str) -> None:
         pieces = self._pieces()
@@ -179,11 +193,13 @@ class Server:
 def main() -> int:
     answers = sys.stdout.fileno()
     try:
-        server = Server(Path(sys.argv[1]), sys.stdin.buffer, answers)
+        path = Path(sys.argv[1])
+        writer = NumberedWriter(path) if NUMBERED in sys.argv[2:] else SavedWriter(path)
     except DwcVmmError as error:
         text = str(error).encode()
         os.write(answers, HEAD.pack(FAILED, len(text)) + text)
         return error.exit_code
+    server = Server(writer, sys.stdin.buffer, answers)
     server.answer(DONE)
     try:
         server.serve()

@@ -12,7 +12,7 @@ import pytest
 from conftest import COMMAND, ROOT, needs_kvm
 
 from dwcvmm.errors import ExitCode
-from dwcvmm.saved.recordingfolder import LOG
+from dwcvmm.saved.recordingfolder import LOG, SNAPSHOTS
 
 pytestmark = needs_kvm
 SPIN = b"\xb0\x41\xe6\x80\xeb\xfa"  # mov al, 'A'; out 0x80, al; jmp back: for ever
@@ -45,6 +45,25 @@ def test_up_to_an_element(recorded: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "replayed     3 elements" in done.stderr
     assert dwcvmm("replay", recorded, "--to", "3", "--quiet").stderr == ""
+
+
+def test_from_a_snapshot(tmp_path: Path) -> None:
+    """Taken in the sandbox, by a process that was started before."""
+    path = tmp_path / "run"
+    run = ("run", "--guest", "ports", "--memory", "16M", "--strategy", "sequential", "--end-at", "io")
+    done = dwcvmm(*run, "--record", path, "--snapshot-every", "1ms")
+    assert done.returncode == 0 and " snapshots of " in done.stderr, done.stderr
+    one, two, *_ = sorted(int(each.name) for each in (path / SNAPSHOTS).iterdir())
+    done = dwcvmm("replay", path, "--from", str(two), "--to", str(two + 5))
+    assert done.returncode == 0, done.stderr
+    assert f"replayed     elements {one + 1} to {two + 5} in" in done.stderr
+    done = dwcvmm("replay", path, "--from", str(two + 1))
+    assert (done.returncode, "every element agrees" in done.stderr) == (0, True), done.stderr
+    assert f"replayed     elements {two + 1} to " in done.stderr
+    done = dwcvmm("replay", path, "--from", str(two + 1), "--to", str(two))
+    assert (done.returncode, f"begins behind element {two}" in done.stderr) == (ExitCode.CONFIG, True), done.stderr
+    done = dwcvmm("restore", path / SNAPSHOTS / str(two))
+    assert (done.returncode, "a snapshot of a recording" in done.stderr) == (ExitCode.CONFIG, True), done.stderr
 
 
 def test_single_steps_on_two_cpus(recorded: Path) -> None:
@@ -93,6 +112,8 @@ def test_wrong_requests_are_sentences(recorded: Path, tmp_path: Path) -> None:
         ((*run, tmp_path / "x", "--strategy", "off"), ExitCode.CONFIG, "cannot be recorded"),
         ((*run, tmp_path / "no" / "where"), ExitCode.CONFIG, "No such file"),
         ((*run, tmp_path / "y", "--gdb", "127.0.0.1:0", "--strategy", "sequential"), ExitCode.CONFIG, "no debugger"),
+        ((*run[:-1], "--snapshot-every", "1s"), ExitCode.USAGE, "--snapshot-every needs --record"),
+        ((*run, tmp_path / "z", "--snapshot-every", "1us"), ExitCode.USAGE, "--snapshot-every"),
         (("replay", tmp_path / "nothing"), ExitCode.CONFIG, "no recording"),
         (("replay", recorded, "--to", "0"), ExitCode.USAGE, "--to"),
         (("replay",), ExitCode.USAGE, "DIRECTORY"),

@@ -68,6 +68,7 @@ struct dwc_engine {
 	struct dwc_replay replay;
 	struct dwc_past past;
 	struct dwc_undo_log undo;
+	struct dwc_undo kept; /* kept.h */
 	struct dwc_stats stats;
 	struct dwc_account account;
 };

@@ -16,6 +16,7 @@
 #include "memory/copies.h"
 #include "memory/difference.h"
 #include "memory/guard.h"
+#include "memory/kept.h"
 #include "memory/pages.h"
 #include "ram.h"
 #include "record/record.h"
@@ -188,6 +189,7 @@ void dwc_engine_free(struct dwc_engine *e)
 			e->replicas[i].slots[slot].dirty = NULL;
 		}
 	dwc_record_end(e);
+	dwc_kept_end(e);
 	dwc_past_free(e);
 	dwc_copies_free(e);
 	free(e->checkpoint.sums);

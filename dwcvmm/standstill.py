@@ -88,6 +88,7 @@ class Standstill(Observer):
         self._work()
         if not self._wanted or self._pc.outcome:
             return
+        self._pc.finish_saving()
         core, self._since_ns, saved_ns = self._pc.core, time.monotonic_ns(), self._pc.saving_ns
         core.end_account(False)
         self._pc.observers.paused()
@@ -97,6 +98,7 @@ class Standstill(Observer):
                 self._called.wait(LOOK_S)
                 self._called.clear()
                 self._work()
+                self._pc.finish_saving()  # whoever waits for it might let the guest go on only then
         finally:
             self._stands.clear()
             stood_ns = time.monotonic_ns() - self._since_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 from dwcvmm.cli.units import Moment
@@ -37,15 +38,25 @@ class Saver(MachineWriter):
     def _write(self, pc: PC) -> int:
         return pc.save(self._sink, self._parent)
 
+    def _begin(self, pc: PC) -> Future[int]:
+        return pc.begin_save(self._sink, self._parent)
+
     def _as_planned(self) -> None:
         self._planned = False
         try:
-            written = self.save()
+            self.begin().add_done_callback(self._tell)
         except (ConfigError, MachineStateError, SaveError) as error:
-            self.failure = error
-            say(f"dwcvmm: {error}")
-        else:
-            say(f"saved        {self.told(written)}")
+            self._failed(error)
+
+    def _tell(self, done: Future[int]) -> None:
+        try:
+            say(f"saved        {self.told(done.result())}")
+        except DwcVmmError as error:
+            self._failed(error)
+
+    def _failed(self, error: DwcVmmError) -> None:
+        self.failure = error
+        say(f"dwcvmm: {error}")
 
     def check_done(self) -> None:
         """After the run: say so if what was planned has not been done."""

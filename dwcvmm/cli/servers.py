@@ -38,7 +38,7 @@ def serve_control(
         machine,
         lambda outcome: end(machine, outcome),
         lambda: machine.report(base),
-        saver.save if saver else None,
+        saver.begin if saver else None,
         dumper.save if dumper else None,
     )
     server = Server(file.socket, commands.commands_of(control), qmp.greeting(commands.version_facts()))

@@ -61,8 +61,8 @@ class Ending:
 class Saves(Protocol):
     """Saves or dumps the machine, on its thread and between two elements."""
 
-    def save(self) -> int:
-        """Returns how many bytes were written."""
+    def begin(self) -> Future[int]:
+        """The machine may go on meanwhile. Done when all is written: how many bytes that are."""
 
     def told(self, written: int) -> str:
         """What was written, in words."""
@@ -294,8 +294,15 @@ class Session(Observer):
             error = done.exception()
             say(f"\nnot {what}: {error}" if error else f"\n{what} {saver.told(done.result())}")
 
+        def begin() -> None:
+            saver.begin().add_done_callback(tell)
+
+        def tell_if_not_begun(begun: Future[None]) -> None:
+            if error := begun.exception():
+                say(f"\nnot {what}: {error}")
+
         try:
-            self.machine.between(saver.save).add_done_callback(tell)
+            self.machine.between(begin).add_done_callback(tell_if_not_begun)
         except MachineStateError as error:
             say(f"\nnot {what}: {error}")
 

@@ -38,7 +38,7 @@ CAUSES = {
 
 class MachineControl(Observer):
     """`end` ends the guest with an outcome. `announce` is called with each event, from any thread. `report` makes the
-    machine's report, `save` saves it and `dump` dumps it: they return how many bytes were written.
+    machine's report. `save` begins to save it and `dump` dumps it, on its thread: how many bytes were written.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MachineControl(Observer):
         machine: Machine,
         end: Callable[[Outcome], None],
         report: Callable[[], Report],
-        save: Callable[[], int] | None = None,
+        save: Callable[[], Future[int]] | None = None,
         dump: Callable[[], int] | None = None,
     ) -> None:
         self.announce: Callable[[bytes], None] = lambda event: None
@@ -118,7 +118,7 @@ class MachineControl(Observer):
         """It has its answer when all is written."""
         if not self._save:
             raise qmp.RefusedError("there is no directory to save the machine in: start it with --save-to")
-        return {"bytes": self._between(self._save, SAVE_S)}
+        return {"bytes": self._result_of(self._between(self._save, SAVE_S), SAVE_S)}
 
     def dump(self) -> Any:
         """The same."""
@@ -131,7 +131,9 @@ class MachineControl(Observer):
             raise qmp.RefusedError(f"the guest has ended ({self._machine.outcome})")
 
     def _between(self, job: Callable[[], T], patience_s: float = STANDS_S) -> T:
-        done: Future[T] = self._machine.between(job)
+        return self._result_of(self._machine.between(job), patience_s)
+
+    def _result_of(self, done: Future[T], patience_s: float) -> T:
         try:
             return done.result(patience_s)
         except FutureTimeout as error:

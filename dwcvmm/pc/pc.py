@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, saving
+from dwcvmm.pc.backgroundsave import BackgroundSave
 from dwcvmm.pc.board import Board
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
@@ -37,11 +40,12 @@ from dwcvmm.pc.recorder import Recorder
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
-from dwcvmm.saved.folder import SavedReader
+from dwcvmm.saved.folder import SavedReader, SaveError
 from dwcvmm.saved.form import GuestForm, MachineForm
 from dwcvmm.saved.increments import Parent
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
+SAVE_EVERY_NS, SAVE_S = 4_000_000, 0.001  # of a machine that goes on while it is saved: of its clock; of the host's
 SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
@@ -93,6 +97,7 @@ class PC:
         self._button_pressed = False
         self._close_after = config.close_after
         self._planned: list[Planned] = []
+        self._saving: BackgroundSave | None = None
         self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
         self.recorder: Recorder | None = None
@@ -248,6 +253,8 @@ class PC:
             self.injector.finish()
         if self.outcome and self.recorder:
             self.recorder.finish()
+        if self.outcome:
+            self.finish_saving()
         return self.outcome
 
     def _run_to(self, element: int) -> Stop:
@@ -346,11 +353,52 @@ class PC:
         Returns how many bytes were written. Raises ConfigError if it has what cannot be saved, or for a parent of
         another machine; MachineStateError if the guest has ended or ends; SaveError if it cannot be written.
         """
-        self.check_can_save(parent)
-        self.settle()
+        self._come_to_be_saved(parent)
         with self.stands(), self._ends_if_over():
             unread = self.serial.waiting()
             return saving.write(sink, self.engine, self.replicas, self.board, unread, self.machine_form(), parent)
+
+    def begin_save(self, sink: saving.Sink, parent: Parent | None = None) -> Future[int]:
+        """The same, while the guest goes on: what it writes meanwhile is kept as it was. Done when all is written, at
+        the guest's end at the latest. Under `off`, which keeps no state, the guest stands. Raises as `save` does, for
+        what is known before.
+        """
+        if not self.protected:
+            done: Future[int] = Future()
+            done.set_result(self.save(sink, parent))
+            return done
+        self._come_to_be_saved(parent)
+        with self.stands():
+            unread, form = self.serial.waiting(), self.machine_form()
+            with saving.begun(sink, self.core, self.replicas, self.board, unread):
+                self._saving = BackgroundSave(sink, self.engine, form, parent)
+        self._plan_more()
+        return self._saving.done
+
+    def _come_to_be_saved(self, parent: Parent | None) -> None:
+        self.check_can_save(parent)
+        if self._saving:
+            raise SaveError("cannot save the machine: it is being saved already")
+        self.settle()
+
+    def _plan_more(self) -> None:
+        self.plan(Planned(self._save_more, guest_ns=self.core.guest_ns + SAVE_EVERY_NS))
+
+    def _save_more(self) -> None:
+        if self._saving:
+            self._go_on_saving(self._saving, SAVE_S)
+            self._plan_more()
+
+    def finish_saving(self) -> None:
+        """If the machine is being saved: write all of it now."""
+        if self._saving:
+            self._go_on_saving(self._saving, math.inf)
+
+    def _go_on_saving(self, saving: BackgroundSave, seconds: float) -> None:
+        with self.stands():
+            saving.go_on(seconds)
+        if saving.done.done():
+            self._saving = None
 
     def check_can_save(self, parent: Parent | None) -> None:
         """Raises ConfigError as `save`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -35,6 +36,12 @@ class Parts(Protocol):
     """Takes a saved machine that was begun (dwcvmm/saved/folder.py). Methods raise SaveError."""
 
     def part(self, name: str, pieces: Iterable[bytes]) -> None: ...
+
+    def open_part(self, name: str) -> None: ...
+
+    def write(self, piece: bytes) -> None: ...
+
+    def close_part(self) -> None: ...
 
     def finish(self, machine: MachineForm) -> int: ...
 
@@ -88,22 +95,28 @@ def write(
     serial port. Returns how many bytes were written. Raises SaveError, DamagedError if the parent is, and RunOver if a
     page of RAM is lost.
     """
-    try:
-        board.virtio.flush()
-    except OSError as error:
-        raise SaveError(f"cannot save the machine: a disk fails ({error.strerror or error})") from error
-    core = engine.core
-    sink.begin()
-    try:
-        sink.part("vcpu", json_part(vcpu_form(core, replicas)))
-        sink.part("devices", json_part(_devices(core, board, unread)))
-        write_rom(sink, board)
+    with begun(sink, engine.core, replicas, board, unread):
         ram = ram_without_traps(engine)
         if parent:
             ram = parent.changed(ram)
             machine = msgspec.structs.replace(machine, parent=parent.form)
         sink.part("ram", pages.compressed(pages.encode(ram)))
         return sink.finish(machine)
+
+
+@contextmanager
+def begun(sink: Sink, core: Core, replicas: Replicas, board: Board, unread: list[bytes]) -> Iterator[None]:
+    """All but the memory is written. It is abandoned if the block raises. Raises SaveError."""
+    try:
+        board.virtio.flush()
+    except OSError as error:
+        raise SaveError(f"cannot save the machine: a disk fails ({error.strerror or error})") from error
+    sink.begin()
+    try:
+        sink.part("vcpu", json_part(vcpu_form(core, replicas)))
+        sink.part("devices", json_part(_devices(core, board, unread)))
+        write_rom(sink, board)
+        yield
     except BaseException:
         sink.abandon()
         raise

@@ -9,8 +9,9 @@ import fcntl
 import hashlib
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -52,7 +53,49 @@ def write_failed(path: Path, error: OSError) -> SaveError:
     return SaveError(f"cannot save the machine in {path}: {error.strerror or error}")
 
 
-class SavedWriter:
+class PartsWriter(ABC):
+    """Writes parts, each at once or in pieces. Methods raise SaveError."""
+
+    @abstractmethod
+    def open_part(self, name: str) -> None:
+        """Begin a part of PARTS."""
+
+    @abstractmethod
+    def write(self, piece: bytes) -> None:
+        """More of its content."""
+
+    @abstractmethod
+    def close_part(self) -> None:
+        """It is whole."""
+
+    def part(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a part."""
+        self.open_part(name)
+        for piece in pieces:
+            self.write(piece)
+        self.close_part()
+
+
+class _OpenPart:
+    """A part of which more may come."""
+
+    def __init__(self, name: str, file: str, out: BinaryIO) -> None:
+        self.name, self.file, self.out = name, file, out
+        self.content, self.length = hashlib.sha256(), 0
+
+    def write(self, piece: bytes) -> None:
+        self.out.write(piece)
+        self.content.update(piece)
+        self.length += len(piece)
+
+    def close(self) -> PartForm:
+        with self.out:
+            self.out.flush()
+            os.fsync(self.out.fileno())
+        return PartForm(file=self.file, bytes=self.length, sha256=self.content.hexdigest())
+
+
+class SavedWriter(PartsWriter):
     """Writes a saved machine into a directory: each part, and then `finish`. It is made if it is not there.
 
     Raises ConfigError if there is something else in it; SaveError if it cannot be written.
@@ -67,6 +110,7 @@ class SavedWriter:
         except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
             raise ConfigError(f"cannot save a machine in {path}: {getattr(error, 'strerror', error)}") from error
         self._parts: dict[str, PartForm] = {}
+        self._open: _OpenPart | None = None
         self._number = 0
         try:
             self._check_ours()
@@ -91,21 +135,28 @@ class SavedWriter:
         self._parts = {}
         self._number = 1 + max((_number(name) for name in self._names()), default=0)
 
-    def part(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a part of PARTS."""
+    def open_part(self, name: str) -> None:
         file = f"{name}.{self._number}.{PARTS[name]}"
-        content, length = hashlib.sha256(), 0
+        with self._named_errors():
+            self._open = _OpenPart(name, file, self._create(file))
+
+    def write(self, piece: bytes) -> None:
+        assert self._open
+        with self._named_errors():
+            self._open.write(piece)
+
+    def close_part(self) -> None:
+        assert self._open
+        with self._named_errors():
+            self._parts[self._open.name] = self._open.close()
+        self._open = None
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
         try:
-            with self._create(file) as out:
-                for piece in pieces:
-                    out.write(piece)
-                    content.update(piece)
-                    length += len(piece)
-                out.flush()
-                os.fsync(out.fileno())
+            yield
         except OSError as error:
             raise write_failed(self.path, error) from error
-        self._parts[name] = PartForm(file=file, bytes=length, sha256=content.hexdigest())
 
     def finish(self, machine: MachineForm) -> int:
         """Let the directory be this machine from now on. Returns how many bytes it takes."""
@@ -127,6 +178,10 @@ class SavedWriter:
 
     def abandon(self) -> None:
         """Leave what was saved before as it is."""
+        if self._open:
+            with suppress(OSError):  # that of its last bytes
+                self._open.out.close()
+            self._open = None
         with suppress(OSError):
             for name in self._names():
                 if name == NEW or (self._number and _number(name) == self._number):
@@ -151,7 +206,7 @@ class SavedWriter:
                 self.path.rmdir()
 
 
-class NumberedWriter:
+class NumberedWriter(PartsWriter):
     """Writes saved machines into directories of `path`, whose names are numbers."""
 
     def __init__(self, path: Path) -> None:
@@ -169,8 +224,14 @@ class NumberedWriter:
             raise SaveError(str(error)) from error
         self._writer.begin()
 
-    def part(self, name: str, pieces: Iterable[bytes]) -> None:
-        self._begun().part(name, pieces)
+    def open_part(self, name: str) -> None:
+        self._begun().open_part(name)
+
+    def write(self, piece: bytes) -> None:
+        self._begun().write(piece)
+
+    def close_part(self) -> None:
+        self._begun().close_part()
 
     def finish(self, machine: MachineForm) -> int:
         written = self._begun().finish(machine)

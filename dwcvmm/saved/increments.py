@@ -46,12 +46,30 @@ class Parent:
 
     def changed(self, ram: Iterable[Stretch]) -> Iterator[Stretch]:
         """Of the stretches of a machine's RAM what the parent has not, and zeros where only the parent has something.
+        An empty one stands for one that is as the parent's, so that who takes them is not left without any for long.
         Raises DamagedError.
         """
-        return joined(_changed(by_page(saved_ram(self._reader)), by_page(ram)))
+        below = _Ahead(by_page(saved_ram(self._reader)))
+        for gpa, data in ram:
+            yield from joined(_changed(below.until(gpa + len(data)), by_page([(gpa, data)])))
+            yield gpa, b""
+        yield from joined(_changed(below.until(None), iter(())))
 
     def close(self) -> None:
         self._reader.close()
+
+
+class _Ahead:
+    """Pages that ascend, and are taken up to an address."""
+
+    def __init__(self, pages: Iterator[Stretch]) -> None:
+        self._pages, self._next = pages, next(pages, None)
+
+    def until(self, end: int | None) -> Iterator[Stretch]:
+        """None: to the last one."""
+        while (page := self._next) and (end is None or page[0] < end):
+            self._next = next(self._pages, None)
+            yield page
 
 
 def saved_ram(reader: SavedReader) -> Iterator[Stretch]:

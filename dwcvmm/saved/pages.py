@@ -39,9 +39,9 @@ def _without_zeros(gpa: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def encode(parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Piece by piece: an empty stretch is an empty piece."""
     for gpa, data in parts:
-        yield HEAD.pack(gpa, len(data))
-        yield data
+        yield HEAD.pack(gpa, len(data)) + data if data else b""
     yield HEAD.pack(0, 0)
 
 
@@ -77,10 +77,10 @@ def ahead(parts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
 
 
 def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """As many pieces, and one more. Some are empty."""
     packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     for piece in pieces:
-        if out := packer.compress(piece):
-            yield out
+        yield packer.compress(piece)
     yield packer.flush()
 
 

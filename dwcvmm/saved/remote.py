@@ -11,14 +11,14 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from dwcvmm.errors import ConfigError, DwcVmmError, HostError, as_error
-from dwcvmm.saved.folder import PARTS, NumberedWriter, SavedWriter, SaveError
+from dwcvmm.saved.folder import PARTS, NumberedWriter, PartsWriter, SavedWriter, SaveError
 from dwcvmm.saved.form import MachineForm
 
 # a message: its kind, the length of what follows, and that
@@ -29,7 +29,7 @@ PIECE = 1 << 20
 NUMBERED = "numbered"
 
 
-class RemoteSink:
+class RemoteSink(PartsWriter):
     """As a SavedWriter of `path`, or if `numbered` as a NumberedWriter. Start it before the sandbox closes. Raises
     ConfigError or HostError.
     """
@@ -63,11 +63,14 @@ class RemoteSink:
         self._send(BEGIN, str(number).encode())
         self._answer()
 
-    def part(self, name: str, pieces: Iterable[bytes]) -> None:
+    def open_part(self, name: str) -> None:
         self._send(PART, name.encode())
-        for piece in pieces:
-            for at in range(0, len(piece), PIECE):
-                self._send(DATA, piece[at : at + PIECE])
+
+    def write(self, piece: bytes) -> None:
+        for at in range(0, len(piece), PIECE):
+            self._send(DATA, piece[at : at + PIECE])
+
+    def close_part(self) -> None:
         self._send(PART_END)
         self._answer()
 

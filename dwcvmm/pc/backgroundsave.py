@@ -1,0 +1,69 @@
+"""A machine that goes on while it is saved: its memory is written piece by piece, as it was when that began."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+
+import msgspec
+
+from dwcvmm.core import saving as core_saving
+from dwcvmm.core.kept import DamagedPageError, Kept
+from dwcvmm.element.engine import Engine
+from dwcvmm.errors import DwcVmmError
+from dwcvmm.pc.saving import Sink, with_code
+from dwcvmm.saved import pages
+from dwcvmm.saved.folder import SaveError
+from dwcvmm.saved.form import MachineForm
+from dwcvmm.saved.increments import Parent
+
+
+class BackgroundSave:
+    """The rest of what is saved into `sink`, where all but the memory is written already. `done` has how many bytes
+    were written, or a SaveError or DamagedError. Other errors are raised.
+    """
+
+    def __init__(self, sink: Sink, engine: Engine, machine: MachineForm, parent: Parent | None) -> None:
+        self.done: Future[int] = Future()
+        self._sink, self._machine = sink, machine
+        self._replaced = list(core_saving.replaced_code(engine.core))
+        self._kept = Kept(engine.core)
+        ram = self._ram()
+        if parent:
+            ram = parent.changed(ram)
+            self._machine = msgspec.structs.replace(machine, parent=parent.form)
+        self._pieces = pages.compressed(pages.encode(ram))
+        sink.open_part("ram")
+
+    def _ram(self) -> Iterator[tuple[int, bytes]]:
+        """Without the traps of sites that had been learned then."""
+        for gpa, data in pages.stretches(self._kept.pages, self._kept.read):
+            yield gpa, with_code(self._replaced, gpa, data)
+
+    def go_on(self, seconds: float) -> None:
+        """For so long, or until all is written: then it is done."""
+        until = time.monotonic() + seconds
+        try:
+            for piece in self._pieces:
+                self._sink.write(piece)
+                if time.monotonic() >= until:
+                    return
+            self._sink.close_part()
+            written = self._sink.finish(self._machine)
+        except DamagedPageError as error:
+            self._fail(SaveError(f"cannot save the machine: the checkpoint was damaged at {error.args[0]:#x}"))
+        except MemoryError:
+            self._fail(SaveError("cannot save the machine: there is no memory to keep what the guest writes meanwhile"))
+        except DwcVmmError as error:
+            self._fail(error)
+        else:
+            self._kept.end()
+            self.done.set_result(written)
+
+    def _fail(self, error: DwcVmmError) -> None:
+        self._kept.end()
+        with suppress(SaveError):  # whoever writes is gone
+            self._sink.abandon()
+        self.done.set_exception(error)

@@ -9,7 +9,8 @@ from dwcvmm.cli.units import Moment
 from dwcvmm.cli.writer import MachineWriter
 from dwcvmm.errors import ConfigError, DwcVmmError, MachineStateError
 from dwcvmm.machine import Machine
-from dwcvmm.pc.pc import PC, Planned
+from dwcvmm.pc.agenda import Planned
+from dwcvmm.pc.pc import PC
 from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.increments import Parent
 from dwcvmm.saved.remote import RemoteSink

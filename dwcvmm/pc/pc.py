@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from dwcvmm.guest import entry
 from dwcvmm.guest.memory import GuestMemory, check_size
 from dwcvmm.kvm.system import System
 from dwcvmm.pc import acpi, hostmemory, saving
-from dwcvmm.pc.backgroundsave import BackgroundSave
+from dwcvmm.pc.agenda import Agenda, Planned
+from dwcvmm.pc.backgroundsave import BackgroundSave, BackgroundSaves
 from dwcvmm.pc.board import Board
 from dwcvmm.pc.boot import bios
 from dwcvmm.pc.boot.loader import GuestFiles, load_guest, read_kernel
@@ -40,12 +40,11 @@ from dwcvmm.pc.recorder import Recorder
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.serialports import COM1, SerialPorts, check_count
 from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
-from dwcvmm.saved.folder import SavedReader, SaveError
+from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.form import GuestForm, MachineForm
 from dwcvmm.saved.increments import Parent
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
-SAVE_EVERY_NS, SAVE_S = 4_000_000, 0.001  # of a machine that goes on while it is saved: of its clock; of the host's
 SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
 NOTHING_TO_INJECT_INTO = "faults are injected into one of two runs: strategy off has one only"
 
@@ -69,20 +68,6 @@ class PcConfig:
     record: Path | None = None  # a directory for a recording of the run
 
 
-@dataclass(frozen=True)
-class Planned:
-    """Something to be done between two elements, once `element` are committed, or the guest clock has come to
-    `guest_ns`; 0: never.
-    """
-
-    job: Callable[[], None]
-    element: int = 0
-    guest_ns: int = 0
-
-    def is_due(self, committed: int, guest_ns: int) -> bool:
-        return bool((self.element and committed >= self.element) or (self.guest_ns and guest_ns >= self.guest_ns))
-
-
 class PC:
     """A guest ready to run. `observer` is called when something happens; more can be added to `observers`.
 
@@ -96,8 +81,6 @@ class PC:
         self.observers = Observers(*([observer] if observer else []))
         self._button_pressed = False
         self._close_after = config.close_after
-        self._planned: list[Planned] = []
-        self._saving: BackgroundSave | None = None
         self.saving_ns = 0  # for which the guest has stood to be saved
         self.injector: Injector | None = None
         self.recorder: Recorder | None = None
@@ -125,6 +108,8 @@ class PC:
         self.replicas = self._make_replicas(system, ram_bytes)
         made.callback(self.replicas.close)
         self.core = self.replicas.core
+        self._agenda = Agenda(self.core)
+        self._saves = BackgroundSaves(self.core, self._agenda, self.stands)
         self.serial = SerialPorts(self.core, config.serial_ports, self.observers)
         power_on(self.core.chipset, config.date_ns, ram_bytes, config.serial_ports)
         self.memory = GuestMemory(ram_bytes, self._fetch, self._store)
@@ -233,10 +218,10 @@ class PC:
         each = self.observers.wants_elements
         while self.outcome is None:
             devices_wait = not self._serve_devices()
-            self._do_planned()
+            self._agenda.do(lambda: bool(self.outcome))
             if self.outcome:
                 break
-            stop = self._run_to(self.core.committed + 1 if devices_wait or each else self._first_of(last))
+            stop = self._run_to(self.core.committed + 1 if devices_wait or each else self._agenda.first_of(last))
             if stop is Stop.LIMIT and self.core.committed != last:
                 continue
             if stop in (Stop.STOPPED, Stop.LIMIT):
@@ -296,22 +281,7 @@ class PC:
 
     def plan(self, planned: Planned) -> None:
         """Before a run, between two, or from a planned job: have something done once, at a time."""
-        self._planned.append(planned)
-        self._run_until_planned()
-
-    def _run_until_planned(self) -> None:
-        self.core.run_until_ns(min((each.guest_ns for each in self._planned if each.guest_ns), default=0))
-
-    def _do_planned(self) -> None:
-        for planned in tuple(self._planned):
-            if not self.outcome and planned.is_due(self.core.committed, self.core.guest_ns):
-                self._planned.remove(planned)
-                self._run_until_planned()
-                planned.job()
-
-    def _first_of(self, last: int) -> int:
-        """The next element after which to stop: that one, or one that was planned; 0: none."""
-        return min((each for each in (last, *(planned.element for planned in self._planned)) if each), default=0)
+        self._agenda.add(planned)
 
     def settle(self) -> None:
         """Between two elements: go on to where nothing is pending, no device has something to do, and the checkpoint is
@@ -371,34 +341,16 @@ class PC:
         with self.stands():
             unread, form = self.serial.waiting(), self.machine_form()
             with saving.begun(sink, self.core, self.replicas, self.board, unread):
-                self._saving = BackgroundSave(sink, self.engine, form, parent)
-        self._plan_more()
-        return self._saving.done
+                return self._saves.begin(BackgroundSave(sink, self.engine, form, parent))
 
     def _come_to_be_saved(self, parent: Parent | None) -> None:
         self.check_can_save(parent)
-        if self._saving:
-            raise SaveError("cannot save the machine: it is being saved already")
+        self._saves.check_none()
         self.settle()
-
-    def _plan_more(self) -> None:
-        self.plan(Planned(self._save_more, guest_ns=self.core.guest_ns + SAVE_EVERY_NS))
-
-    def _save_more(self) -> None:
-        if self._saving:
-            self._go_on_saving(self._saving, SAVE_S)
-            self._plan_more()
 
     def finish_saving(self) -> None:
         """If the machine is being saved: write all of it now."""
-        if self._saving:
-            self._go_on_saving(self._saving, math.inf)
-
-    def _go_on_saving(self, saving: BackgroundSave, seconds: float) -> None:
-        with self.stands():
-            saving.go_on(seconds)
-        if saving.done.done():
-            self._saving = None
+        self._saves.finish()
 
     def check_can_save(self, parent: Parent | None) -> None:
         """Raises ConfigError as `save`."""

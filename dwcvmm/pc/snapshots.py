@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dwcvmm.errors import ConfigError, MachineStateError
-from dwcvmm.pc.pc import PC, Planned
+from dwcvmm.pc.agenda import Planned
+from dwcvmm.pc.pc import PC
 from dwcvmm.pc.saving import NumberedSink
 from dwcvmm.saved.folder import SaveError
 

@@ -15,7 +15,7 @@ from test_tokens import skip_what_this_kind_cannot
 from dwcvmm.core._binding import ffi
 from dwcvmm.element.config import EndAt, Strategy, Tsc
 from dwcvmm.machine import Machine
-from dwcvmm.pc import pc as pc_module
+from dwcvmm.pc import backgroundsave
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
 from dwcvmm.saved.folder import SavedReader, SavedWriter, SaveError
@@ -30,14 +30,14 @@ SCATTERED = {0xA00000 + number * 0x2000: random.Random(number).randbytes(4096) f
 @pytest.fixture(params=["piece by piece", "all at its end"])
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the pieces come: one after each element, or all when the guest has ended, so that all was written before."""
-    monkeypatch.setattr(pc_module, "SAVE_S", 0.0)
-    monkeypatch.setattr(pc_module, "SAVE_EVERY_NS", 1 if request.param == "piece by piece" else NEVER_NS)
+    monkeypatch.setattr(backgroundsave, "PIECE_S", 0.0)
+    monkeypatch.setattr(backgroundsave, "EVERY_NS", 1 if request.param == "piece by piece" else NEVER_NS)
     return str(request.param)
 
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pc_module, "SAVE_EVERY_NS", NEVER_NS)
+    monkeypatch.setattr(backgroundsave, "EVERY_NS", NEVER_NS)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ PIECES = (
         tables.collect_qemu,
         tables.qemu_table,
     ),
-    Piece("networks", "amd", "scripts/netbench 1", tables.collect_netbench, tables.netbench_table),
+    Piece("networks", "amd", "scripts/netbench 2", tables.collect_netbench, tables.netbench_table),
     Piece(
         "slices",
         "intel-pmu",

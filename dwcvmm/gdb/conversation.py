@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from dwcvmm.core.debugging import Point, PointKind
 from dwcvmm.errors import DwcVmmError
-from dwcvmm.gdb.description import Description, Mode
+from dwcvmm.gdb.description import Description, Mode, will_be_long
 from dwcvmm.gdb.packets import MOST_BYTES
 from dwcvmm.gdb.registers import NotSettableError
 from dwcvmm.gdb.target import TRAPPED, Ended, EndedError, Stop, Target, TargetError, Way
@@ -151,8 +151,16 @@ class Conversation:
     # registers
 
     def description(self) -> Description:
+        """The mode that the guest is in; or long mode, if a 64-bit Linux has been started and will be there soon, as
+        breakpoints at its addresses are wanted from the start on.
+        """
         if not self._description:
-            self._description = Description(Mode.of(self._target.registers()), self._target.has_avx)
+            now = self._target.registers()
+            mode = Mode.of(now)
+            if mode is Mode.PROTECTED:
+                with suppress(TargetError):
+                    mode = Mode.LONG if will_be_long(now, self._target.read) else mode
+            self._description = Description(mode, self._target.has_avx)
         return self._description
 
     def _read_all(self, packet: bytes) -> bytes:

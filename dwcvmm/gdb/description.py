@@ -4,7 +4,7 @@ after the other, as the packets g and G have them. gdb reads it once, when it co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from dwcvmm.gdb import registers
 from dwcvmm.gdb.registers import NotSettableError, Register, Registers
 
 EFER_LMA, CR0_PE = 1 << 10, 1
+MAGIC, XLF_KERNEL_64 = b"HdrS", 1  # of Linux's setup header: its signature, and a flag of xloadflags
 VECTOR_PARTS = {"v4f": ("ieee_single", 4), "v2d": ("ieee_double", 2), "v16c": ("int8", 16), "v8s": ("int16", 8)}
 VECTOR_PARTS |= {"v4i": ("int32", 4), "v2l": ("int64", 2)}
 VECTOR_FIELDS = {"v4_float": "v4f", "v2_double": "v2d", "v16_int8": "v16c", "v8_int16": "v8s", "v4_int32": "v4i"}
@@ -42,6 +43,16 @@ class Mode(Enum):
         if sregs.efer & EFER_LMA:
             return Mode.LONG
         return Mode.PROTECTED if sregs.cr0 & CR0_PE else Mode.REAL
+
+
+def will_be_long(now: Registers, read: Callable[[int, int], bytes]) -> bool:
+    """Whether the guest stands where a loader has started a 64-bit Linux in protected mode: ESI leads to its header
+    (Documentation/arch/x86/boot.rst, "32-bit Boot Protocol"). `read(linear, length)` may return fewer bytes.
+    """
+    header = now.state.regs.rsi
+    if read(header + 0x202, len(MAGIC)) != MAGIC:
+        return False
+    return bool(int.from_bytes(read(header + 0x236, 2), "little") & XLF_KERNEL_64)
 
 
 class Description:

@@ -221,6 +221,18 @@ def test_monitor() -> None:
     assert talk.answer(b"qRcmd,6") == b"E16"
 
 
+@pytest.mark.parametrize(
+    ("flags", "architecture"), [(b"\x01\x00", b"i386:x86-64"), (b"\x7f\x00", b"i386:x86-64"), (b"\xfe\xff", b"i386")]
+)
+def test_a_64_bit_linux_that_starts_is_one(flags: bytes, architecture: bytes) -> None:
+    """In protected mode; else breakpoints at addresses of its own were cut to 32 bits."""
+    guest = Guest(long_mode=False)
+    guest.state.regs.rsi = 0x100
+    guest.memory[0x302:0x306], guest.memory[0x336:0x338] = b"HdrS", flags
+    xml = Conversation(guest).answer(b"qXfer:features:read:target.xml:0,1000")
+    assert xml and b"<architecture>%s</architecture>" % architecture in xml
+
+
 def test_another_mode_is_remarked_once() -> None:
     guest = Guest(long_mode=False)
     talk = Conversation(guest)

@@ -92,3 +92,16 @@ def content_of(ctype: str, document: namedfields.Document) -> bytes:
     made = ffi.new(f"{ctype} *")
     namedfields.load(made, document)
     return bytes(ffi.buffer(made))
+
+
+def kept_count(core: Core) -> int:
+    """How many pages are kept for a save that goes on (dwcvmm/core/kept.py)."""
+    return int(core._c.kept.count)
+
+
+def upset_kept(core: Core) -> int:
+    """Flip a bit in one of them that is not zeros. Returns its guest physical address."""
+    kept = core._c.kept
+    page = next(kept.pages[place] for place in range(kept.count) if kept.pages[place].data != ffi.NULL)
+    page.data[100] ^= 1
+    return int(page.page) * PAGE

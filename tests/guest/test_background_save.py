@@ -12,7 +12,7 @@ from conftest import StartGuest, needs_kvm
 from test_saved_guests import PROTECTED, Restore, restore, token  # noqa: F401
 from test_tokens import skip_what_this_kind_cannot
 
-from dwcvmm.core._binding import ffi
+from dwcvmm.core.bare import kept_count, upset_kept
 from dwcvmm.element.config import EndAt, Strategy, Tsc
 from dwcvmm.machine import Machine
 from dwcvmm.pc import backgroundsave
@@ -91,9 +91,9 @@ def test_pages_are_kept_once_they_are_written(boot: StartGuest, writer: SavedWri
     machine = prepared(boot, "transfers", Strategy.SEQUENTIAL)
     done = machine.begin_save(writer)
     machine.run(20)
-    assert machine.core._c.kept.count
+    assert kept_count(machine.core)
     machine.finish_saving()
-    assert done.done() and not machine.core._c.kept.count
+    assert done.done() and not kept_count(machine.core)
 
 
 def test_traps_of_later_sites_are_not_in_it(boot: StartGuest, writer: SavedWriter, late: None) -> None:
@@ -160,10 +160,7 @@ def test_a_kept_page_that_is_damaged_is_found(boot: StartGuest, writer: SavedWri
     machine = prepared(boot, "transfers", Strategy.SEQUENTIAL)
     done = machine.begin_save(writer)
     machine.run(20)
-    kept = machine.core._c.kept
-    page = next(each for each in ffi.unpack(kept.pages, kept.count) if each.data != ffi.NULL)
-    page.data[100] ^= 1
-    gpa = page.page * 4096
+    gpa = upset_kept(machine.core)
     machine.finish_saving()
     with pytest.raises(SaveError, match=f"damaged at {gpa:#x}"):
         done.result(0)

@@ -37,13 +37,13 @@ class BackgroundSave:
         self.done: Future[int] = Future()
         self._sink, self._machine = sink, machine
         self._replaced = list(core_saving.replaced_code(engine.core))
+        sink.open_part("ram")
         self._kept = Kept(engine.core)
         ram = self._ram()
         if parent:
             ram = parent.changed(ram)
             self._machine = msgspec.structs.replace(machine, parent=parent.form)
         self._pieces = pages.compressed(pages.encode(ram))
-        sink.open_part("ram")
 
     def _ram(self) -> Iterator[tuple[int, bytes]]:
         """Without the traps of sites that had been learned then."""
@@ -61,16 +61,19 @@ class BackgroundSave:
             self._sink.close_part()
             written = self._sink.finish(self._machine)
         except DamagedPageError as error:
-            self._fail(SaveError(f"cannot save the machine: the checkpoint was damaged at {error.args[0]:#x}"))
+            self.give_up(SaveError(f"cannot save the machine: the checkpoint was damaged at {error.args[0]:#x}"))
         except MemoryError:
-            self._fail(SaveError("cannot save the machine: there is no memory to keep what the guest writes meanwhile"))
+            self.give_up(
+                SaveError("cannot save the machine: no memory to keep what the guest writes meanwhile")
+            )
         except DwcVmmError as error:
-            self._fail(error)
+            self.give_up(error)
         else:
             self._kept.end()
             self.done.set_result(written)
 
-    def _fail(self, error: DwcVmmError) -> None:
+    def give_up(self, error: DwcVmmError) -> None:
+        """What was saved before stays as it is."""
         self._kept.end()
         with suppress(SaveError):  # whoever writes is gone
             self._sink.abandon()
@@ -106,6 +109,11 @@ class BackgroundSaves:
         """Write all that is left."""
         if self._current:
             self._go_on(self._current, math.inf)
+
+    def close(self) -> None:
+        if self._current:
+            self._current.give_up(SaveError("cannot save the machine: it was closed before all was written"))
+            self._current = None
 
     def _go_on(self, save: BackgroundSave, seconds: float) -> None:
         with self._stands():

@@ -532,4 +532,5 @@ class PC:
         """Stop the threads, free the VMs, close the disks; may be called again. Call it on the thread that called
         start().
         """
+        self._saves.close()
         self._made.close()

@@ -145,8 +145,6 @@ class Replayer:
         between two elements.
         """
         if last and (last < self.core.committed or self.core.phase is not Phase.BETWEEN):
-            if last < self.first:
-                raise MachineStateError(f"this replay begins behind element {self.first}")
             self._go_back(last)
         result = Replayed.REACHED
         while result is Replayed.REACHED and (not last or self.core.committed < last):
@@ -167,8 +165,8 @@ class Replayer:
             recording.stop_at_start_of(self.core, 0)
 
     def go_to_start(self) -> None:
-        """To where the recording begins. Raises MachineStateError if it cannot."""
-        self._go_back(0)
+        """To where it began. Raises MachineStateError if it cannot."""
+        self._go_back(self.first)
 
     def move(self, cpu: int) -> None:
         """Once it has started: run on this CPU of the host."""
@@ -219,6 +217,8 @@ class Replayer:
 
     def _go_back(self, elements: int) -> None:
         """To the last snapshot at which no more elements were committed."""
+        if elements < self.first:
+            raise MachineStateError(f"this replay begins behind element {self.first}")
         if not self._used_at:
             raise MachineStateError("this replay keeps no snapshots to which it could go back")
         if past.is_lost(self.core):

@@ -112,7 +112,7 @@ class Walk(Standing):
 
     def _last_of(self, element: int) -> Place | None:
         """The last place of an element at which registers are others than at the start of the next one."""
-        if not element:
+        if element == self._replayer.first:
             return None
         self._go_to(Place(element + 1))
         after = self._registers_sum()
@@ -155,18 +155,20 @@ class Walk(Standing):
 
     def _back(self) -> bool:
         self.met = []
-        element = self.place.element if self.points else 1
+        start = Place(self._replayer.first + 1)
+        element = self.place.element if self.points else start.element
         found = self._last_before(self.place) if self.points else None
         while not found and (element := self._last_element(element - 1)):
             found = self._last_up_to(element, None)
-        self.move_to(found or Place(1))
+        self.move_to(found or start)
         return found is not None
 
     def _last_element(self, last: int) -> int:
         """The last element up to this one that meets a point or starts at one; 0: none does."""
         self._leave()
-        found = last if self.how is How.STEPS else 0
-        while last and not found:
+        begin = self._replayer.first
+        found = last if self.how is How.STEPS and last > begin else 0
+        while last > begin and not found:
             self._arm()
             first = self._replayer.go_back_before(last)
             self._arm(self.points)

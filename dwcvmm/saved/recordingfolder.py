@@ -124,7 +124,7 @@ class RecordingReader:
                 self.machine = SavedReader(snapshot or path / START)
                 undone.callback(self.machine.close)
                 if snapshot:
-                    self.form = self.machine.form(PART_ABOUT, RecordingForm)
+                    self.form = self._about(self.machine)
             undone.pop_all()
 
     def _parts_of_case(self, machine: SavedReader) -> tuple[RecordingForm, BinaryIO]:
@@ -132,8 +132,10 @@ class RecordingReader:
             if machine.has(PART_ABOUT):
                 raise ConfigError(f"{self.path}: a snapshot of a recording, which dwcvmm replay --from begins with")
             raise ConfigError(f"{self.path}: no recording, but a saved machine: dwcvmm restore goes on with it")
-        form = decoded(self.path / machine.name(PART_ABOUT), machine.file(PART_ABOUT).read())
-        return form, os.fdopen(os.dup(machine.file(CASE_LOG).fileno()), "rb")
+        return self._about(machine), os.fdopen(os.dup(machine.file(CASE_LOG).fileno()), "rb")
+
+    def _about(self, machine: SavedReader) -> RecordingForm:
+        return decoded(machine.path / machine.name(PART_ABOUT), machine.file(PART_ABOUT).read())
 
     def _files(self) -> tuple[RecordingForm, BinaryIO]:
         name = self.path / ABOUT

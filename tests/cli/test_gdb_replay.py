@@ -15,6 +15,7 @@ from conftest import COMMAND, ROOT, needs_kvm
 from test_gdb import DONE, OUT, PLAIN, START, SUM, TWICE, Run, serving, single_step  # noqa: F401
 
 from dwcvmm.errors import ExitCode
+from dwcvmm.saved.recordingfolder import SNAPSHOTS
 
 pytestmark = [needs_kvm, pytest.mark.skipif(not shutil.which("gdb"), reason="gdb is missing (package gdb)")]
 BEGIN, ADD, CALL = 0x100000, 0x10014B, 0x100146
@@ -79,6 +80,26 @@ def test_to_the_last_write(recorded: Path, tmp_path: Path) -> None:
     assert int(end, 16) > DONE
     assert rest == [*(f"{ADD:#x}", "1", f"{ADD:#x}", "2", f"{ADD:#x}", "3"), f"{OUT + 2:#x}", "66"], said
     assert said.count("No more reverse-execution history.") == 2, "gdb says so at either end"
+
+
+def test_from_a_snapshot_it_goes_back_up_to_there(guests: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = ["run", "--guest", "ports", "--memory", "16M", "--strategy", "sequential", "--end-at", "io"]
+    command += ["--record", str(path), "--snapshot-every", "1ms"]
+    done = subprocess.run([*COMMAND, *command], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    begin = min(int(each.name) for each in (path / SNAPSHOTS).iterdir())
+    with replaying(path, tmp_path, "--from", str(begin + 1)) as run:
+        said = run.gdb(
+            *("p/x $pc", "stepi", "stepi", "reverse-stepi", "reverse-stepi", "p/x $pc", "reverse-stepi", "p/x $pc"),
+            *("monitor element", "continue", "break *0x1", "reverse-continue", "p/x $pc", "delete", "reverse-continue"),
+            *("p/x $pc", "continue"),
+        )
+        assert run.ends() == (ExitCode.OK, "")
+    first, *others = values(said)
+    assert others == [first] * 4, said
+    assert f"\nelement {begin + 1}: start\n" in said
+    assert said.count("No more reverse-execution history.") == 5, said
 
 
 def test_what_was_recorded_is_not_changed(recorded: Path, tmp_path: Path) -> None:

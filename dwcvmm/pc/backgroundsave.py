@@ -22,10 +22,8 @@ from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.form import MachineForm
 from dwcvmm.saved.increments import Parent
 
-EVERY_NS, PIECE_S = (
-    4_000_000,
-    0.001,
-)  # of the guest clock, of the host's: so it costs the guest about a fifth of its speed
+EVERY_NS = 4_000_000  # of the guest clock, which can be much slower than the host's
+SHARE, PIECE_S, LONGEST_S = 0.25, 0.001, 0.02  # of the time since the last piece; of the host's clock
 
 
 class BackgroundSave:
@@ -63,9 +61,7 @@ class BackgroundSave:
         except DamagedPageError as error:
             self.give_up(SaveError(f"cannot save the machine: the checkpoint was damaged at {error.args[0]:#x}"))
         except MemoryError:
-            self.give_up(
-                SaveError("cannot save the machine: no memory to keep what the guest writes meanwhile")
-            )
+            self.give_up(SaveError("cannot save the machine: no memory to keep what the guest writes meanwhile"))
         except DwcVmmError as error:
             self.give_up(error)
         else:
@@ -86,6 +82,7 @@ class BackgroundSaves:
     def __init__(self, core: Core, agenda: Agenda, stands: Callable[[], AbstractContextManager[None]]) -> None:
         self._core, self._agenda, self._stands = core, agenda, stands
         self._current: BackgroundSave | None = None
+        self._last = 0.0  # piece's end
 
     def check_none(self) -> None:
         """Raises SaveError while there is one."""
@@ -93,7 +90,7 @@ class BackgroundSaves:
             raise SaveError("cannot save the machine: it is being saved already")
 
     def begin(self, save: BackgroundSave) -> Future[int]:
-        self._current = save
+        self._current, self._last = save, time.monotonic()
         self._plan()
         return save.done
 
@@ -102,7 +99,9 @@ class BackgroundSaves:
 
     def _do_more(self) -> None:
         if self._current:
-            self._go_on(self._current, PIECE_S)
+            since = time.monotonic() - self._last
+            self._go_on(self._current, min(max(PIECE_S, SHARE * since), LONGEST_S))
+            self._last = time.monotonic()
             self._plan()
 
     def finish(self) -> None:

@@ -30,7 +30,7 @@ SCATTERED = {0xA00000 + number * 0x2000: random.Random(number).randbytes(4096) f
 @pytest.fixture(params=["piece by piece", "all at its end"])
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the pieces come: one after each element, or all when the guest has ended, so that all was written before."""
-    monkeypatch.setattr(backgroundsave, "PIECE_S", 0.0)
+    monkeypatch.setattr(backgroundsave, "LONGEST_S", 0.0)
     monkeypatch.setattr(backgroundsave, "EVERY_NS", 1 if request.param == "piece by piece" else NEVER_NS)
     return str(request.param)
 

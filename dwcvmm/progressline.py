@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,11 +15,16 @@ EVERY_S = 1.0  # on a terminal
 CLEAR = "\r\x1b[K"
 
 
+def on_terminal() -> bool:
+    """Whether a line can change on stderr: not on a terminal that is a dumb one."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 class ProgressLine:
-    """`elsewhere_s`: seconds between two lines where stderr is no terminal; None: there are none."""
+    """`elsewhere_s`: seconds between two lines where no line can change; None: there are none."""
 
     def __init__(self, elsewhere_s: float | None = None) -> None:
-        self._tty = sys.stderr.isatty()
+        self._tty = on_terminal()
         self._every_s = EVERY_S if self._tty else elsewhere_s
         self._shown_at, self._shown = time.monotonic(), False
 
@@ -47,7 +53,7 @@ def progress(text: Callable[[], str]) -> Iterator[ProgressLine]:
             line(text)
 
     thread = threading.Thread(target=work, name="progress", daemon=True)
-    if sys.stderr.isatty():
+    if on_terminal():
         thread.start()
     try:
         yield line

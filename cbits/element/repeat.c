@@ -113,6 +113,13 @@ int dwc_repeat_is_there(struct dwc_engine *e, const struct dwc_recorded *x)
 	return err ? err : !e->replay.differs;
 }
 
+/* Whether the VM has done nothing of the element yet, and an interrupt comes before its first instruction. Then it is not where the element
+ * ended, even if that is where it began; and RF, to get past a breakpoint there, would be in the frame that the handler gets. */
+static int is_before_interrupt(const struct dwc_engine *e)
+{
+	return e->replicas[0].stage == DWC_STAGE_AT_COMMITTED && (e->inputs.vector >= 0 || e->inputs.nmi);
+}
+
 /* From hit to hit of a breakpoint where the element ended, as alignment does: counts only tell when to give up. */
 static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 {
@@ -120,7 +127,7 @@ static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 	int end, there;
 
 	for (uint32_t hits = 0; hits < MOST_HITS; hits++) {
-		if (dwc_linear_rip(&a->state) == x->rip) {
+		if (dwc_linear_rip(&a->state) == x->rip && !is_before_interrupt(e)) {
 			if ((there = dwc_repeat_is_there(e, x)))
 				return there < 0 ? there : 0;
 			if (e->points.hits)

@@ -164,11 +164,12 @@ def store(lines: Iterable[str], directory: Path) -> None:
     """Turn the output of `run` into files as it comes; all other output is passed on."""
     since = time.monotonic()
     for line in lines:
-        if not line.startswith(MARK):
-            sys.stdout.write(line)
+        before, mark, text = line.partition(MARK)  # a terminal's progress can be before it
+        if not mark:
+            sys.stdout.write(before)
             sys.stdout.flush()
             continue
-        now, text = time.monotonic(), line.removeprefix(MARK).strip()
+        now, text = time.monotonic(), text.strip()
         if text.startswith("{"):
             result = msgspec.json.decode(text, type=Result)
             result = msgspec.structs.replace(result, seconds=round(now - since, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwcvmm import progressline
 from dwcvmm.experiments import soak
 from dwcvmm.experiments.soak import MARK, Figures, Result, complaints_of_soak, table
 from dwcvmm.experiments.soakplan import HOSTS, Piece, choose_hosts, plan
@@ -80,6 +82,26 @@ def test_results_go_through_the_output_of_a_testbed(
     assert list(results) == [piece for piece in pieces if piece in done]
     assert all(results[piece].figures.elements == piece.elements for piece in done)
     assert soak.read_results(pieces, directory, "another") == {}
+
+
+def test_a_result_behind_progress_is_kept(tmp_path: Path) -> None:
+    """In the output of a machine whose console is a terminal."""
+    piece = plan(1000, choose_hosts("amd", "none"))[0]
+    line = next(line for line in printed([result(piece)]) if "{" in line)
+    soak.store([f"\r\x1b[Kpiece 1 of 8, {piece.name}: 2 s\r\x1b[K{line}"], tmp_path)
+    assert list(soak.read_results([piece], tmp_path, "c")) == [piece]
+
+
+@pytest.mark.parametrize(("term", "shows"), [("xterm", True), ("dumb", False)])
+def test_no_progress_on_a_dumb_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], term: str, shows: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progressline, "EVERY_S", 0.01)
+    with progressline.progress(lambda: "so far"):
+        time.sleep(0.2)
+    assert ("so far" in capfd.readouterr().err) is shows
 
 
 def test_lines_of_others_are_passed_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

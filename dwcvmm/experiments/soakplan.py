@@ -11,7 +11,8 @@ class Host(msgspec.Struct, frozen=True):
     """Where pieces run. `share`: of the elements of small guests; `guests`: their shares of those; `boots`: of Linux,
     each of at least `boot_elements` (one commits more, and the number varies: docs/measurements.md).
 
-    Shares follow the host's speed: local KVM commits thousands of elements a second, amd hundreds, bochs fifty.
+    Shares follow the host's speed: since accesses to devices in C end no element, local KVM commits a thousand of them a
+    second, amd a hundred, bochs thirty.
     """
 
     name: str
@@ -31,15 +32,15 @@ SLICES = {"compute": 3, "spin": 1, "fpu": 6, "paging": 6, "interrupts": 12, "ent
 BOTH = ("sequential", "parallel")
 OVERCOUNTS = "interrupt=1,fault=1,entry=1"
 HOSTS = (
-    Host("local", "local", 66, BOTH, {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
-    Host("amd", "amd", 27, BOTH, NATURAL_ENDS, BOTH),
-    Host("intel", "intel", 2, BOTH, NATURAL_ENDS),
-    Host("pmu-exact", "intel-pmu", 1, ("sequential",), SLICES, (), "exact"),
-    Host("pmu-skid", "intel-pmu", 1, ("sequential",), SLICES, pmu="skid=random:128"),
-    Host("pmu-overcount", "intel-pmu", 1, ("sequential",), SLICES, (), OVERCOUNTS),
+    Host("local", "local", 880, BOTH, {"ports": 4, "mmio": 4, "smc": 2, "fpu": 2, "paging": 2, "ring3": 1}),
+    Host("amd", "amd", 70, BOTH, NATURAL_ENDS, BOTH),
+    Host("intel", "intel", 10, BOTH, NATURAL_ENDS),
+    Host("pmu-exact", "intel-pmu", 8, ("sequential",), SLICES, (), "exact"),
+    Host("pmu-skid", "intel-pmu", 8, ("sequential",), SLICES, pmu="skid=random:128"),
+    Host("pmu-overcount", "intel-pmu", 8, ("sequential",), SLICES, (), OVERCOUNTS),
     # a counter, but no frozen TSC, as on client CPUs
-    Host("pmu-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu="exact", tsc="sites"),
-    Host("pmu-noise-sites", "intel-pmu", 1, ("sequential",), SLICES, pmu=f"skid=random:128,{OVERCOUNTS}", tsc="sites"),
+    Host("pmu-sites", "intel-pmu", 8, ("sequential",), SLICES, pmu="exact", tsc="sites"),
+    Host("pmu-noise-sites", "intel-pmu", 8, ("sequential",), SLICES, pmu=f"skid=random:128,{OVERCOUNTS}", tsc="sites"),
 )
 
 

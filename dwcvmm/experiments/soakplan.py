@@ -11,8 +11,8 @@ class Host(msgspec.Struct, frozen=True):
     """Where pieces run. `share`: of the elements of small guests; `guests`: their shares of those; `boots`: of Linux,
     each of at least `boot_elements` (one commits more, and the number varies: docs/measurements.md).
 
-    Shares follow the host's speed: since accesses to devices in C end no element, local KVM commits a thousand of them a
-    second, amd a hundred, bochs thirty.
+    Shares follow the host's speed: since accesses to devices in C end no element, local KVM commits a thousand of them
+    a second, amd a hundred, bochs thirty.
     """
 
     name: str

@@ -12,6 +12,7 @@
 #include "element/steps.h"
 #include "element/stops.h"
 #include "engine.h"
+#include "host.h"
 #include "memory/guard.h"
 #include "memory/pages.h"
 #include "phase.h"
@@ -47,13 +48,19 @@ static int has_met(struct dwc_replica *a)
 	return a->engine->points.hits != 0;
 }
 
+/* How long it may take to where the element ends, or from one hit of a breakpoint to the next. */
+static uint64_t patience_ns(const struct dwc_recorded *x)
+{
+	return SPARE_NS + (x->ran_ns < SPARE_NS ? x->ran_ns : SPARE_NS) * SPARE_TIMES;
+}
+
 static int run_to_exit(struct dwc_engine *e, const struct dwc_recorded *x)
 {
 	struct dwc_replica *a = &e->replicas[0];
 	int end;
 
 	dwc_counter_disarm(a);
-	dwc_limit_set(a, SPARE_NS + (x->ran_ns < SPARE_NS ? x->ran_ns : SPARE_NS) * SPARE_TIMES, 1);
+	dwc_limit_set(a, patience_ns(x), 1);
 	dwc_inner_plan(a, x->inner_exits + 1, 0);
 	end = dwc_job_element(a);
 	if (end == DWC_RUN_STOP_REQUESTED)
@@ -134,7 +141,8 @@ static int chase(struct dwc_engine *e, const struct dwc_recorded *x)
 				return DWC_REPLAY_MET;
 			dwc_resume_past(a);
 		}
-		if ((end = dwc_replica_run(a, SPARE_NS)) < 0)
+		a->started_ns = dwc_now_ns();
+		if ((end = dwc_replica_run(a, patience_ns(x))) < 0)
 			return end;
 		if (end == DWC_RUN_STOP_REQUESTED)
 			return DWC_REPLAY_STOP_REQUESTED;
@@ -158,7 +166,7 @@ static int run_near(struct dwc_engine *e, const struct dwc_recorded *x)
 		dwc_counter_arm(a, 0);
 		return err;
 	}
-	dwc_limit_set(a, SPARE_NS, 1);
+	dwc_limit_set(a, patience_ns(x), 1);
 	dwc_counter_arm(a, x->distance - NEAR);
 	a->most_ns = 0;
 	end = dwc_job_element(a);

@@ -75,6 +75,14 @@ def test_every_element_is_replayed(record: Record, guest: str, strategy: Strateg
     assert (verdict.result, verdict.elements, verdict.cut_off) == (Replayed.ENDED, result.elements, ""), verdict.here
 
 
+def test_elements_that_end_in_loops_are_replayed(record: Record) -> None:
+    """Where nothing counts, and breakpoints lead there: each begins with an interrupt in the loop in which it ends."""
+    path, result = record("polls", progress="none")
+    for _ in range(5):  # kicks come when they do
+        verdict = replay(path)
+        assert (verdict.result, verdict.elements) == (Replayed.ENDED, result.elements), (verdict.parts, verdict.here)
+
+
 @pytest.mark.parametrize("end_at", EndAt)
 def test_the_recording_of_a_run_with_faults_is_that_of_one_without(record: Record, end_at: EndAt) -> None:
     faults = ("3:e1:rax:3", "5:e2:rip:7", "7:e1:ram+0x100010:1")

@@ -17,7 +17,8 @@ SOME_GUESTS = ("tests/guest/test_tokens.py", "-k", "test_pmu or compute or rep o
 # entry differs from interrupt, so that one counted as the other is seen
 # elements that were ended by the counter
 RECORDINGS = "tests/guest/test_recordings.py::test_every_element_is_replayed"
-REPLAYED = tuple(f"{RECORDINGS}[{guest}-sequential]" for guest in ("memory", "rep", "smc"))
+REPLAYED = tuple(f"{RECORDINGS}[{guest}-sequential]" for guest in ("memory", "rep", "smc", "polls"))
+REPLAYED += ("tests/guest/test_recordings.py::test_elements_that_end_in_loops_are_replayed",)
 SETTINGS = {
     "exact": (PMU, "tests/guest/test_ticks.py", *REPLAYED),
     "skid=40": (PMU,),

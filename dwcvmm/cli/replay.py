@@ -109,12 +109,11 @@ def replay(
             verdict = run.run(last, f"{timeout}ns" if timeout else None)
         if not quiet:
             took_s, clock_s = time.monotonic() - began, verdict.guest_ns / 1e9
+            what = f"{verdict.elements} elements"
+            if run.first:
+                what = f"elements {run.first + 1} to {verdict.elements}"
             if run.case:
                 what = f"up to element {verdict.elements}"
-            else:
-                what = (
-                    f"elements {run.first + 1} to {verdict.elements}" if run.first else f"{verdict.elements} elements"
-                )
             say(f"replayed     {what} in {took_s:.2f} s, {clock_s:.2f} s of the guest's clock")
     if killed.is_set():
         return ExitCode.INTERRUPTED

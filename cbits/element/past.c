@@ -14,8 +14,6 @@
 #include "memory/guard.h"
 #include "phase.h"
 #include "replica/replica.h"
-#include "status.h"
-#include "sum.h"
 #include "vcpu/exit.h"
 
 /* Whether the replay stands where one can be taken: at a checkpoint that is the last committed state. */
@@ -82,12 +80,10 @@ static int put_back(struct dwc_engine *e, const struct dwc_undo_page *from)
 	uint64_t gpa = (uint64_t)from->page * DWC_PAGE;
 	uint8_t *to = dwc_page_to_save(e, gpa);
 
-	if (from->data)
-		memcpy(to, from->data, DWC_PAGE);
-	else
-		memset(to, 0, DWC_PAGE);
-	if (dwc_page_sum(to) != from->sum)
-		return DWC_ROLLBACK_DAMAGED;
+	int result = dwc_undo_read(from, to);
+
+	if (result)
+		return result;
 	dwc_set_page_sum(e, gpa, from->sum);
 	memcpy(e->replicas[0].ram + gpa, to, DWC_PAGE); /* KVM does not log what the VMM writes: the rollback would not find it */
 	return 0;

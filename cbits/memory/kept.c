@@ -2,14 +2,9 @@
  * before it is written for the first time since; the others are as they were. */
 #include "memory/kept.h"
 
-#include <string.h>
-
 #include "assertion.h"
 #include "engine.h"
-#include "host.h"
 #include "memory/undo.h"
-#include "status.h"
-#include "sum.h"
 
 /* Keep memory as it is now. Nothing else may be kept: a replay, which goes back, is not saved. Returns -ENOMEM or 0. */
 int dwc_kept_begin(struct dwc_engine *e)
@@ -21,13 +16,7 @@ int dwc_kept_begin(struct dwc_engine *e)
 /* Copy a page that was kept, by its place in e->kept. Returns DWC_ROLLBACK_DAMAGED if that is not what it was, or 0. */
 int dwc_kept_read(const struct dwc_engine *e, uint32_t index, uint8_t *to)
 {
-	const struct dwc_undo_page *page = &e->kept.pages[index];
-
-	if (page->data)
-		memcpy(to, page->data, DWC_PAGE);
-	else
-		memset(to, 0, DWC_PAGE);
-	return dwc_page_sum(to) == page->sum ? 0 : DWC_ROLLBACK_DAMAGED;
+	return dwc_undo_read(&e->kept.pages[index], to);
 }
 
 void dwc_kept_end(struct dwc_engine *e)

@@ -9,6 +9,8 @@
 #include "engine.h"
 #include "host.h"
 #include "ram.h"
+#include "status.h"
+#include "sum.h"
 
 #define FIRST_ROOM 64u
 #define BITS 64
@@ -84,6 +86,16 @@ void dwc_undo_note(struct dwc_engine *e, uint64_t gpa)
 	log->kept_in[page] = log->number;
 	if (keep(e, page))
 		log->lost = 1;
+}
+
+/* Copy a page as it was. Returns DWC_ROLLBACK_DAMAGED if that is not what was kept, or 0. */
+int dwc_undo_read(const struct dwc_undo_page *from, uint8_t *to)
+{
+	if (from->data)
+		memcpy(to, from->data, DWC_PAGE);
+	else
+		memset(to, 0, DWC_PAGE);
+	return dwc_page_sum(to) == from->sum ? 0 : DWC_ROLLBACK_DAMAGED;
 }
 
 static void forget(struct dwc_engine *e, struct dwc_undo_page *page)

@@ -29,6 +29,7 @@ struct dwc_undo_log {
 
 int dwc_undo_begin(struct dwc_engine *e, struct dwc_undo *to);
 void dwc_undo_note(struct dwc_engine *e, uint64_t gpa);
+int dwc_undo_read(const struct dwc_undo_page *from, uint8_t *to);
 int dwc_undo_merge(struct dwc_engine *e, struct dwc_undo *into, struct dwc_undo *later);
 void dwc_undo_drop(struct dwc_engine *e, struct dwc_undo *undo);
 void dwc_undo_free(struct dwc_engine *e);

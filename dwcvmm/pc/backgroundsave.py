@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 
-import msgspec
-
 from dwcvmm.core import saving as core_saving
 from dwcvmm.core.engine import Core
 from dwcvmm.core.kept import DamagedPageError, Kept
@@ -39,8 +37,7 @@ class BackgroundSave:
         self._kept = Kept(engine.core)
         ram = self._ram()
         if parent:
-            ram = parent.changed(ram)
-            self._machine = msgspec.structs.replace(machine, parent=parent.form)
+            ram, self._machine = parent.changed(ram), parent.child(machine)
         self._pieces = pages.compressed(pages.encode(ram))
 
     def _ram(self) -> Iterator[tuple[int, bytes]]:

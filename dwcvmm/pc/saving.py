@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import msgspec
-
 from dwcvmm.core import saving
 from dwcvmm.core.engine import Core
 from dwcvmm.core.enums import Copy, Strategy
@@ -98,8 +96,7 @@ def write(
     with begun(sink, engine.core, replicas, board, unread):
         ram = ram_without_traps(engine)
         if parent:
-            ram = parent.changed(ram)
-            machine = msgspec.structs.replace(machine, parent=parent.form)
+            ram, machine = parent.changed(ram), parent.child(machine)
         sink.part("ram", pages.compressed(pages.encode(ram)))
         return sink.finish(machine)
 

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from dwcvmm.errors import ConfigError
 from dwcvmm.saved.folder import MOST_PARENTS, SavedReader
-from dwcvmm.saved.form import ParentForm
+from dwcvmm.saved.form import MachineForm, ParentForm
 from dwcvmm.saved.pages import MOST_PAGES, PAGE, ZEROS, decode, unpacked
 
 Stretch = tuple[int, bytes]
@@ -32,7 +34,7 @@ class Parent:
         except BaseException:
             self.close()
             raise
-        self.form = ParentForm(
+        self._form = ParentForm(
             path=os.path.relpath(os.path.realpath(path), os.path.realpath(directory)),
             sha256=self._reader.machine.sha256,
         )
@@ -43,6 +45,10 @@ class Parent:
             raise ConfigError(
                 f"{self._reader.path} cannot be its parent: it has {its} bytes of RAM, not {memory_bytes}"
             )
+
+    def child(self, machine: MachineForm) -> MachineForm:
+        """Of an increment: machine.json, which names its parent."""
+        return msgspec.structs.replace(machine, parent=self._form)
 
     def changed(self, ram: Iterable[Stretch]) -> Iterator[Stretch]:
         """Of the stretches of a machine's RAM what the parent has not, and zeros where only the parent has something.

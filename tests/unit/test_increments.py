@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -42,8 +41,7 @@ def save(path: Path, content: Ram, parent: Path | None = None, number: int = 1) 
     with ExitStack() as opened:
         if parent:
             base = opened.enter_context(closing(Parent(parent, path)))
-            form = msgspec.structs.replace(form, parent=base.form)
-            ram = list(base.changed(ram))
+            form, ram = base.child(form), list(base.changed(ram))
         writer = opened.enter_context(closing(SavedWriter(path)))
         writer.begin()
         writer.part("ram", pages.compressed(pages.encode(ram)))

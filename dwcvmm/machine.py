@@ -42,9 +42,10 @@ from dwcvmm.pc.result import Outcome, Result
 from dwcvmm.pc.serialports import COM1
 from dwcvmm.pc.snapshots import LEAST_EVERY_NS, Snapshots
 from dwcvmm.pc.virtiodevices import VirtioConfig
-from dwcvmm.saved.folder import NumberedWriter, SavedReader, SavedWriter
+from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.increments import Parent
 from dwcvmm.saved.recordingfolder import CASE_LOG, PART_ABOUT, SNAPSHOTS
+from dwcvmm.saved.writer import NumberedWriter, SavedWriter
 from dwcvmm.standstill import REFUSALS, Standstill
 from dwcvmm.units import MOST_TIMEOUT_NS, Duration, Size, duration_ns, size_bytes
 

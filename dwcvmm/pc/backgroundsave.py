@@ -14,11 +14,12 @@ from dwcvmm.core.kept import DamagedPageError, Kept
 from dwcvmm.element.engine import Engine
 from dwcvmm.errors import DwcVmmError
 from dwcvmm.pc.agenda import Agenda, Planned
-from dwcvmm.pc.saving import Sink, with_code
+from dwcvmm.pc.saving import with_code
 from dwcvmm.saved import pages
 from dwcvmm.saved.folder import SaveError
 from dwcvmm.saved.form import MachineForm
 from dwcvmm.saved.increments import Parent
+from dwcvmm.saved.writer import Sink
 
 EVERY_NS = 4_000_000  # of the guest clock, which can be much slower than the host's
 SHARE, PIECE_S, LONGEST_S = 0.25, 0.001, 0.02  # of the time since the last piece; of the host's clock

@@ -19,6 +19,7 @@ from dwcvmm.pc.recorder import leads_by_breakpoints, recording_form
 from dwcvmm.saved.folder import SaveError, json_part
 from dwcvmm.saved.form import MachineForm
 from dwcvmm.saved.recordingfolder import CASE_LOG, PART_ABOUT, frame_of
+from dwcvmm.saved.writer import Sink
 
 
 class Case:
@@ -26,7 +27,7 @@ class Case:
     is in `why_not`, and the run goes on.
     """
 
-    def __init__(self, pc: PC, sink: saving.Sink) -> None:
+    def __init__(self, pc: PC, sink: Sink) -> None:
         self._pc, self._core, self._sink = pc, pc.core, sink
         self._about = recording_form(pc.engine, pc.replicas)
         self._by_breakpoints = leads_by_breakpoints(pc.replicas)

@@ -43,6 +43,7 @@ from dwcvmm.pc.virtiodevices import VirtioConfig, VirtioDevices
 from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.form import GuestForm, MachineForm
 from dwcvmm.saved.increments import Parent
+from dwcvmm.saved.writer import Sink
 
 COPIES_OF_RAM = 3  # of two replicas and the checkpoint
 SETTLE_ELEMENTS = 10_000  # that a guest may need to come to the end of an instruction
@@ -318,7 +319,7 @@ class PC:
             self.check_not_ended()
             raise
 
-    def save(self, sink: saving.Sink, parent: Parent | None = None) -> int:
+    def save(self, sink: Sink, parent: Parent | None = None) -> int:
         """Between two elements: save the machine, which goes on; with `parent` only where its memory is not as there.
         Returns how many bytes were written. Raises ConfigError if it has what cannot be saved, or for a parent of
         another machine; MachineStateError if the guest has ended or ends; SaveError if it cannot be written.
@@ -328,7 +329,7 @@ class PC:
             unread = self.serial.waiting()
             return saving.write(sink, self.engine, self.replicas, self.board, unread, self.machine_form(), parent)
 
-    def begin_save(self, sink: saving.Sink, parent: Parent | None = None) -> Future[int]:
+    def begin_save(self, sink: Sink, parent: Parent | None = None) -> Future[int]:
         """The same, while the guest goes on: what it writes meanwhile is kept as it was. Done when all is written, at
         the guest's end at the latest. Under `off`, which keeps no state, the guest stands. Raises as `save` does, for
         what is known before.

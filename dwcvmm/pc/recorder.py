@@ -15,10 +15,11 @@ from dwcvmm.element.replicas import Replicas
 from dwcvmm.errors import ConfigError
 from dwcvmm.pc import saving
 from dwcvmm.pc.board import Board
-from dwcvmm.saved.folder import SavedWriter, json_part
+from dwcvmm.saved.folder import json_part
 from dwcvmm.saved.form import MachineForm
 from dwcvmm.saved.recordingfolder import PART_ABOUT, RecordError, RecordingWriter
 from dwcvmm.saved.recordingform import HostForm, RecordingForm
+from dwcvmm.saved.writer import NumberedSink, SavedWriter
 
 STRATEGIES = (Strategy.SEQUENTIAL, Strategy.PARALLEL)
 
@@ -71,7 +72,7 @@ class Recorder:
         engine.take_recorded = self.take
         self._begun = True
 
-    def snapshot(self, sink: saving.NumberedSink, board: Board, machine: MachineForm) -> int:
+    def snapshot(self, sink: NumberedSink, board: Board, machine: MachineForm) -> int:
         """Write the machine as it stands, where nothing is pending: a replay can begin there. Returns how many bytes it
         takes. Raises SaveError or RecordError.
         """

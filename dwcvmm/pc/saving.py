@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from dwcvmm.core import saving
 from dwcvmm.core.engine import Core
@@ -25,37 +24,10 @@ from dwcvmm.saved.form import DevicesForm, DiskForm, MachineForm, RomForm, VcpuF
 from dwcvmm.saved.increments import Parent, saved_ram
 from dwcvmm.saved.needs import differences
 from dwcvmm.saved.vcpu import fill, saved_vcpu, times_of
+from dwcvmm.saved.writer import PartsWriter, Sink
 from dwcvmm.saved.xsave import components
 
 PAGE = pages.PAGE
-
-
-class Parts(Protocol):
-    """Takes a saved machine that was begun (dwcvmm/saved/folder.py). Methods raise SaveError."""
-
-    def part(self, name: str, pieces: Iterable[bytes]) -> None: ...
-
-    def open_part(self, name: str) -> None: ...
-
-    def write(self, piece: bytes) -> None: ...
-
-    def close_part(self) -> None: ...
-
-    def finish(self, machine: MachineForm) -> int: ...
-
-    def abandon(self) -> None: ...
-
-
-class Sink(Parts, Protocol):
-    """Takes saved machines, each in place of the one before."""
-
-    def begin(self) -> None: ...
-
-
-class NumberedSink(Parts, Protocol):
-    """Takes saved machines, each under a number of its own."""
-
-    def begin_at(self, number: int) -> None: ...
 
 
 def check_can_save(config: VirtioConfig) -> None:
@@ -119,14 +91,14 @@ def begun(sink: Sink, core: Core, replicas: Replicas, board: Board, unread: list
         raise
 
 
-def write_rom(sink: Parts, board: Board) -> None:
+def write_rom(sink: PartsWriter, board: Board) -> None:
     """Of a machine with a BIOS. Raises SaveError."""
     if board.fw_cfg:
         items = {str(key): item for key, item in board.fw_cfg.items.items()}
         sink.part("rom", pages.compressed(json_part(RomForm(rom=board.rom, items=items))))
 
 
-def write_for_replay(sink: Parts, core: Core, replicas: Replicas, board: Board) -> None:
+def write_for_replay(sink: PartsWriter, core: Core, replicas: Replicas, board: Board) -> None:
     """Of the checkpoint, which is the last committed state, what a replay begins with: no devices, as their answers are
     recorded; and the traps of learned sites. Raises SaveError.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dwcvmm.errors import ConfigError, MachineStateError
 from dwcvmm.pc.agenda import Planned
 from dwcvmm.pc.pc import PC
-from dwcvmm.pc.saving import NumberedSink
 from dwcvmm.saved.folder import SaveError
+from dwcvmm.saved.writer import NumberedSink
 
 LEAST_EVERY_NS = 1_000_000
 

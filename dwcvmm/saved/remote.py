@@ -11,15 +11,15 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from dwcvmm.errors import ConfigError, DwcVmmError, HostError, as_error
-from dwcvmm.saved.folder import PARTS, NumberedWriter, PartsWriter, SavedWriter, SaveError
+from dwcvmm.saved.folder import PARTS, SaveError
 from dwcvmm.saved.form import MachineForm
+from dwcvmm.saved.writer import NumberedSink, NumberedWriter, SavedWriter, Sink
 
 # a message: its kind, the length of what follows, and that
 HEAD = struct.Struct("<cI")
@@ -29,7 +29,7 @@ PIECE = 1 << 20
 NUMBERED = "numbered"
 
 
-class RemoteSink(PartsWriter):
+class RemoteSink(Sink, NumberedSink):
     """As a SavedWriter of `path`, or if `numbered` as a NumberedWriter. Start it before the sandbox closes. Raises
     ConfigError or HostError.
     """
@@ -132,6 +132,7 @@ class Server:
     def __init__(self, writer: SavedWriter | NumberedWriter, stream: BinaryIO, answers: int) -> None:
         self._stream, self._answers = stream, answers
         self._writer = writer
+        self._failure: Exception | None = None  # of a part, whose end is not reached
 
     def serve(self) -> None:
         """Up to the end of the stream."""
@@ -141,19 +142,39 @@ class Server:
             except EOFError:
                 self._writer.abandon()
                 return
+            if kind in (PART, DATA):
+                self._take(kind, data)
+                continue
             try:
                 self.answer(DONE, self._do(kind, data))
-            except EOFError:
-                self._writer.abandon()
-                return
             except Exception as error:
                 self.answer(FAILED, str(as_error(error)).encode())
 
+    def _take(self, kind: bytes, data: bytes) -> None:
+        """What has no answer. If it fails, the rest of the part is on its way already, and its end says so."""
+        if self._failure:
+            return
+        try:
+            if kind == PART:
+                self._open_part(data.decode())
+            else:
+                self._writer.write(data)
+        except Exception as error:
+            self._failure = error
+
+    def _open_part(self, name: str) -> None:
+        if name not in PARTS:
+            raise SaveError(f"a saved machine has no part {name!r}")
+        self._writer.open_part(name)
+
     def _do(self, kind: bytes, data: bytes) -> bytes:
+        failure, self._failure = self._failure, None
         if kind == BEGIN:
             self._begin(data)
-        elif kind == PART:
-            self._part(data.decode())
+        elif kind == PART_END:
+            if failure:
+                raise failure
+            self._writer.close_part()
         elif kind == FINISH:
             return str(self._writer.finish(msgspec.json.decode(data, type=MachineForm))).encode()
         elif kind == ABANDON:
@@ -165,24 +186,6 @@ class Server:
             self._writer.begin()
         else:
             self._writer.begin_at(int(number))
-
-    def _part(self, name: str) -> None:
-        pieces = self._pieces()
-        try:
-            if name not in PARTS:
-                raise SaveError(f"a saved machine has no part {name!r}")
-            self._writer.part(name, pieces)
-        except Exception:
-            for _ in pieces:  # what was on its way
-                pass
-            raise
-
-    def _pieces(self) -> Iterator[bytes]:
-        while True:
-            kind, data = _receive(self._stream)
-            if kind != DATA:
-                return
-            yield data
 
     def close(self) -> None:
         self._writer.close()

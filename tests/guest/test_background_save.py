@@ -18,9 +18,10 @@ from dwcvmm.machine import Machine
 from dwcvmm.pc import backgroundsave
 from dwcvmm.pc.pc import PC
 from dwcvmm.pc.result import Outcome
-from dwcvmm.saved.folder import SavedReader, SavedWriter, SaveError
+from dwcvmm.saved.folder import SavedReader, SaveError
 from dwcvmm.saved.form import DevicesForm, VcpuForm
 from dwcvmm.saved.increments import Parent, by_page, saved_ram
+from dwcvmm.saved.writer import SavedWriter
 
 pytestmark = needs_kvm
 NEVER_NS = 10**15

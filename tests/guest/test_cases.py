@@ -26,7 +26,8 @@ from dwcvmm.replay import Replay
 from dwcvmm.results.divergencefile import load
 from dwcvmm.results.divergencekeeper import Keeper
 from dwcvmm.results.outputfile import OutputFile
-from dwcvmm.saved.folder import SavedWriter, SaveError
+from dwcvmm.saved.folder import SaveError
+from dwcvmm.saved.writer import SavedWriter
 
 pytestmark = needs_kvm
 TWO_VMS = (Strategy.SEQUENTIAL, Strategy.PARALLEL)

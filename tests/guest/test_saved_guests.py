@@ -27,8 +27,9 @@ from dwcvmm.pc.devices.disk import DiskConfig
 from dwcvmm.pc.pc import PC, PcConfig
 from dwcvmm.pc.result import Outcome
 from dwcvmm.pc.virtiodevices import VirtioConfig
-from dwcvmm.saved.folder import SavedReader, SavedWriter
+from dwcvmm.saved.folder import SavedReader
 from dwcvmm.saved.increments import Parent
+from dwcvmm.saved.writer import SavedWriter
 
 pytestmark = needs_kvm
 

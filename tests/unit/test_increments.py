@@ -15,8 +15,9 @@ from test_saved_files import machine, write
 
 from dwcvmm.errors import ConfigError
 from dwcvmm.saved import folder, pages
-from dwcvmm.saved.folder import DamagedError, SavedReader, SavedWriter
+from dwcvmm.saved.folder import DamagedError, SavedReader
 from dwcvmm.saved.increments import Parent, by_page, saved_ram
+from dwcvmm.saved.writer import SavedWriter
 
 PAGE = pages.PAGE
 Ram = dict[int, int]  # pages by number, each full of one value

@@ -24,10 +24,11 @@ from dwcvmm.core.enums import SENT_BYTES
 from dwcvmm.core.kvmstructs import CpuidEntry
 from dwcvmm.errors import ConfigError, ExitCode
 from dwcvmm.saved import pages
-from dwcvmm.saved.folder import MACHINE, DamagedError, SavedReader, SavedWriter, SaveError, with_sum
+from dwcvmm.saved.folder import MACHINE, DamagedError, SavedReader, SaveError, with_sum
 from dwcvmm.saved.form import ClockForm, GuestForm, MachineForm, VcpuForm
 from dwcvmm.saved.needs import differences
 from dwcvmm.saved.remote import RemoteSink
+from dwcvmm.saved.writer import SavedWriter
 from dwcvmm.saved.xsave import AREA_BYTES, Component, build, components, named
 
 PAGE = pages.PAGE
@@ -237,7 +238,11 @@ def test_a_process_of_its_own_writes(tmp_path: Path) -> None:
         sink.part("vcpu", [b"x"])
         with pytest.raises(SaveError, match="no part 'passwords'"):
             sink.part("passwords", [b"x" * 3_000_000])
+        sink.open_part("ram")
+        sink.write(b"x")
         sink.abandon()
+        write(tmp_path / "m", 3)  # it is no longer in use
+        write(tmp_path / "m", 2)
         assert read(tmp_path / "m")[0] == 2
         os.kill(sink._process.pid, signal.SIGKILL)
         with pytest.raises(SaveError, match="has ended"):

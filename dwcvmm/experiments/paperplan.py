@@ -82,7 +82,7 @@ PIECES = (
     _campaign(
         "faults-linux",
         f'{LINUX} --append dwc.work --expect "^DWCVMM-(HASH|INIT)" '
-        "--faults 1400 --per-run 350 --golden-runs 2 --seed 43",
+        "--faults 5000 --per-run 250 --golden-runs 2 --seed 44",
         "amd",
     ),
     Piece(
@@ -107,6 +107,6 @@ PIECES = (
     Piece(
         "pmu-boots", "intel-pmu", "scripts/pmu-boots --boot-only --seeds 3", tables.collect_boots, tables.boots_table
     ),
-    Piece("soak", "all", "scripts/soak --elements 1000000", tables.collect_soak, tables.soak_table),
+    Piece("soak", "all", "scripts/soak --elements 1000000 --jobs 2", tables.collect_soak, tables.soak_table),
 )
 BY_NAME = {piece.name: piece for piece in PIECES}

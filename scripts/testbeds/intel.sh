@@ -85,19 +85,21 @@ make_root_disk() {
   mv "$run/root.img" "$disk"
 }
 
-# What changes from run to run: the project and the command, as an archive on the disk that the results come out on. Not the Debian
-# guest, which is larger than the disk. DWCVMM_TESTBED_GUESTS: names of the directories of
+# What changes from run to run: the project and the command, as an archive on the disk that the results come out on. Not the Debians
+# and their disks, which are larger than it. DWCVMM_TESTBED_GUESTS: names of the directories of
 # build/guests that go in, if not all; the emulated machine has to unpack them.
 make_exchange_disk() {
-  local guest without=()
+  local guest place without=()
   for guest in "$root"/build/guests/*/; do
     guest=$(basename "$guest")
     case " ${DWCVMM_TESTBED_GUESTS-$guest} " in *" $guest "*) ;; *) without+=(--exclude=".$root/build/guests/$guest") ;; esac
   done
   mkdir -p "$run/in/run-testbed"
   mv "$run/command" "$run/root" "$run/in/run-testbed/"
-  tar c -C / --exclude=".$root/.git" --exclude=".$root/.venv" --exclude=".$root/build/testbed" --exclude='*/packages' \
-    --exclude=".$root/.*_cache" --exclude='*.deb' --exclude=".$root/build/debian" --exclude=".$root/build/guests/debian" "${without[@]}" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
+  for place in .git .venv build/testbed '.*_cache' build/debian build/compile build/guests/debian build/guests/workloads; do
+    without+=(--exclude=".$root/$place")
+  done
+  tar c -C / --exclude='*/packages' --exclude='*.deb' "${without[@]}" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"
   truncate -s ">$((130 * 516096))" "$run/exchange.img"
   truncate -s %516096 "$run/exchange.img"
 }

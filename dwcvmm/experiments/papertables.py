@@ -17,14 +17,13 @@ import msgspec
 from dwcvmm.results.benchfile import OFF, ElementsBench, ExitsBench, MemoryBench, RunsBench
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, size, with_bounds
-from dwcvmm.results.rates import Spread, spread
+from dwcvmm.results.rates import Spread
 from dwcvmm.results.reportfile import load
 
 Figures = Any  # JSON
 SOAK = Path("build/soak")
 PMU_BOOTS = Path("build/pmu-boots/boot")
 NETBENCH = Path("build/netbench.json")
-BENCHMARKS = Path("build/benchmarks")
 REGISTERS = 16  # general ones
 RECOVERED, SILENT = "detected and recovered", "silent corruption"
 
@@ -157,50 +156,6 @@ def _ms(values: Sequence[float]) -> str:
     return f"{figure(middle)} ({figure(low)} to {figure(high)})"
 
 
-def collect_benchmarks(out: Path) -> Figures:
-    """Of scripts/benchmarks, by strategy: seconds of each benchmark, what failed, and elements of all its boots."""
-    return {path.stem: _benchmarks_of(path) for path in sorted(BENCHMARKS.glob("*.ndjson"))}
-
-
-def _benchmarks_of(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"seconds": {}, "failed": [], "elements": 0, "divergences": {}}
-    for entry in map(json.loads, path.read_bytes().splitlines()):
-        if "name" in entry:
-            found["seconds"].setdefault(entry["name"], []).append(entry["seconds"])
-            found["failed"] += [entry["name"]] if entry["failed"] else []
-        else:
-            found["elements"] += entry["elements"]
-            _add(found["divergences"], entry["divergences"]["by_cause"])
-    return found
-
-
-def benchmarks_table(figures: Figures) -> Table:
-    """Seconds under off, and how many times as long a strategy took: median, least and greatest, over off's median."""
-    protected = [name for name in figures if name != OFF]
-    base = {name: statistics.median(seconds) for name, seconds in figures[OFF]["seconds"].items()}
-    rows = []
-    for name, seconds in figures[OFF]["seconds"].items():
-        ratios = ([value / base[name] for value in figures[each]["seconds"].get(name, ())] for each in protected)
-        rows.append([name, with_bounds(spread(seconds)), *(with_bounds(spread(values)) for values in ratios)])
-    medians = [
-        [statistics.median(values) / base[name] for name, values in figures[each]["seconds"].items() if name in base]
-        for each in protected
-    ]
-    means = [figure(statistics.geometric_mean(values)) if values else "-" for values in medians]
-    rows += [
-        ["**geometric mean**", "", *means],
-        ["**failed**", *(str(len(figures[each]["failed"])) for each in (OFF, *protected))],
-        ["**elements**", *(f"{figures[each]['elements']:,}" for each in (OFF, *protected))],
-        ["**divergences**", *(counted(figures[each]["divergences"], "-") for each in (OFF, *protected))],
-    ]
-    return Table(["benchmark", "off, s", *(f"{each}, times" for each in protected)], rows)
-
-
-def _add(sums: dict[str, int], counts: Mapping[str, int]) -> None:
-    for name, count in counts.items():
-        sums[name] = sums.get(name, 0) + count
-
-
 def collect_boots(out: Path) -> Figures:
     """Of scripts/pmu-boots --boot-only."""
     found = []
@@ -329,7 +284,8 @@ def collect_soak(out: Path) -> Figures:
         )
         for name in ("elements", "slice_ends", "unexplained"):
             of[name] += figures[name]
-        _add(of["divergences"], figures["divergences"])
+        for cause, count in figures["divergences"].items():
+            of["divergences"][cause] = of["divergences"].get(cause, 0) + count
     return [{"host": host, "guests": kind, **of} for (host, kind), of in sums.items()]
 
 

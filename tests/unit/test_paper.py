@@ -231,24 +231,6 @@ def test_tables_of_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert shown("networks", {"qemu": {"out_s": [0.1, 0.3, 0.2], "in_s": [1], "echo_s": [0.001]}}) == [
         ["QEMU", "200 (100 to 300)", "1,000 (1,000 to 1,000)", "1 (1 to 1)"]
     ]
-    for strategy, factor in (("off", 1), ("parallel", 3)):
-        entries: list[dict[str, object]] = [
-            {"name": name, "round": n, "seconds": n * factor, "failed": "FAILED with 2" if n == 3 else ""}
-            for name in ("7z b", "fio read")
-            for n in (1, 2, 3)
-        ]
-        entries += [{"elements": 500 * factor, "divergences": {"by_cause": {"time": 1}}}] * 2
-        lines = b"\n".join(map(msgspec.json.encode, entries))
-        (tmp_path / f"{strategy}.ndjson").write_bytes(lines)
-    monkeypatch.setattr(papertables, "BENCHMARKS", tmp_path)
-    assert shown("benchmarks", papertables.collect_benchmarks(tmp_path)) == [
-        ["7z b", "2 (1, 3)", "3 (1.5, 4.5)"],
-        ["fio read", "2 (1, 3)", "3 (1.5, 4.5)"],
-        ["**geometric mean**", "", "3"],
-        ["**failed**", "2", "2"],
-        ["**elements**", "1,000", "3,000"],
-        ["**divergences**", "time 2", "time 2"],
-    ]
     check = {
         "guest": "compute", "strategy": "sequential", "slice_ns": 50000, "elements": 10, "divergences": {},
         "unexplained": 0, "count_distance": [9, 1], "skid": [], "slice_ends": 10, "catch_ups": 5, "debug_exits": 3,

@@ -61,7 +61,7 @@ def qualify(
         part.append(name)
 
     with progress(lambda: f"{part[-1]}: {time.monotonic() - began:.0f} s") as line:
-        found = interruptible(lambda: measure(Wishes(elements, overflows, rounds, linux, without), begin))
+        found = measure(Wishes(elements, overflows, rounds, linux, without), begin, interruptible)
     file.write(pretty_json(found))
     if not no_page:
         write_page([file.path], out / "qualify.html")

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dwcvmm.element.config import Strategy, Tsc, default_strategy
 from dwcvmm.element.hostprobe import Abilities
@@ -49,15 +49,27 @@ class Wishes:
     without: Sequence[str] = ()  # of PARTS
 
 
+class OnThread(Protocol):
+    """Calls it, and returns or raises what it does."""
+
+    def __call__(self, job: Callable[[], T]) -> T: ...
+
+
 @dataclass
 class _Parts:
-    """Runs the parts, one after another; `left_out` has the reasons of those that failed."""
+    """Runs the parts, one after another; `left_out` has the reasons of those that failed. `on_thread`: of qualify()."""
 
     begin: Callable[[str], None]
     without: Sequence[str]
+    on_thread: OnThread
     left_out: dict[str, str] = field(default_factory=dict)
 
     def get(self, part: str, measure: Callable[[], T], of: str = "") -> T | None:
+        """By the engine, in this process."""
+        return self.get_here(part, lambda: self.on_thread(measure), of)
+
+    def get_here(self, part: str, measure: Callable[[], T], of: str = "") -> T | None:
+        """By processes that this thread starts and ends."""
         name = f"{part}{of}"
         if part in self.without:
             self.left_out[name] = "not wanted"
@@ -70,11 +82,15 @@ class _Parts:
             return None
 
 
-def qualify(wishes: Wishes, begin: Callable[[str], None]) -> Qualification:
-    """Measure this host. `begin` is called with the name of each part when it begins."""
-    parts = _Parts(begin, wishes.without)
+def qualify(wishes: Wishes, begin: Callable[[str], None], on_thread: OnThread) -> Qualification:
+    """Measure this host. `begin` is called with the name of each part when it begins.
+
+    `on_thread` calls what uses the engine, which blocks signals, on a thread of its own. Linux boots in processes whose
+    end signals have to bring about, and those come to the main thread, from which this is to be called.
+    """
+    parts = _Parts(begin, wishes.without, on_thread)
     begin("doctor")
-    findings = examine()
+    findings = on_thread(examine)
     if not fit(findings):
         fitness, verdict = judge(findings, [], None, {})
         return Qualification(origin=origin(None), fitness=fitness, verdict=verdict, findings=findings)
@@ -86,7 +102,7 @@ def qualify(wishes: Wishes, begin: Callable[[str], None]) -> Qualification:
     guests = ("compute" if _native_kernel_code(findings) else "ring3", "ports")
     share = -(-wishes.elements // len(guests))
     noise = [parts.get("noise", partial(_noise, name, share), f" of guest {name}") for name in guests]
-    boot = parts.get("boot", lambda: _boot(wishes, findings))
+    boot = parts.get_here("boot", lambda: _boot(wishes, findings))
     counted = [result for result in noise if result]
     fitness, verdict = judge(findings, counted, boot, parts.left_out)
     return Qualification(

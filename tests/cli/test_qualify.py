@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, needs_kvm
 
+from dwcvmm.cli.qualify import qualify
+from dwcvmm.experiments import qualify as parts
 from dwcvmm.page.inputs import read
 from dwcvmm.results.qualifyfile import Fitness, Qualification
 
@@ -37,3 +39,16 @@ def test_a_file_a_page_and_a_line(tmp_path: Path) -> None:
     page = (tmp_path / "q" / "qualify.html").read_text()
     for title in ("How fit this host is.", "What things cost.", "What an exit costs.", "Slice ends of guest ports."):
         assert title in page
+
+
+def test_a_kernel_boots(tmp_path: Path, guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where other parts ran before, on threads of their own: its processes are ended by signals."""
+    monkeypatch.setattr(parts, "_native_kernel_code", lambda findings: True)
+    without = [word for part in ("counter", "exits", "elements", "noise") for word in ("--without", part)]
+    boot = ["--kernel", str(guests / "ports.bin"), "--token", "ports: OK"]
+    qualify.main(["--out", str(tmp_path), "--no-page", *without, *boot], standalone_mode=False)
+    found = read(tmp_path / "qualify.json")
+    assert isinstance(found, Qualification)
+    assert "boot" not in found.left_out
+    assert found.boot and [row.strategy for row in found.boot.rows][:2] == ["off", "sequential"]
+    assert all(not row.reason and row.wall_s for row in found.boot.rows)

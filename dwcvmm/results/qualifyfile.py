@@ -20,7 +20,7 @@ LIMITS = {
     "single_step": "no single steps",
     "tsc_scaling": "no TSC scaling, so RDTSC is replaced by traps",
     "two_dimensional_paging": "shadow paging, so rollbacks are slow",
-    "cpus": "one CPU, so no strategy parallel",
+    "cpus": "one CPU, so parallel gains nothing",
 }
 
 NEEDED = ("counter", "noise")  # parts without which a host is not known to be fit

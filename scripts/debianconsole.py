@@ -1,12 +1,17 @@
 """A Debian at its console in testbed amd: what debian-session, compile-session and benchmark-session share."""
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import pexpect
 from pexpect.popen_spawn import PopenSpawn
 
 DWCVMM = ".venv/bin/dwcvmm"
 CONTROL = "/tmp/debian-control"  # build/ may be of a file system without sockets
+WORKLOADS = "build/guests/workloads"
+BOOT_S = 4000  # by the clock of the testbed
 PROMPT = "READY> "
 # what is typed, and what the guest says then
 BOOTED = (None, "login: ")
@@ -23,8 +28,12 @@ def run_command(guest: str, disk: Path | str, *options: str) -> list[str]:
     return [*words, "console=ttyS0 root=/dev/vda rw panic=-1 lpj=1000000 no_timer_check mitigations=off nokaslr"]
 
 
-def restore_command(saved: Path, disk: Path, *options: str) -> list[str]:
+def restore_command(saved: Path, disk: Path | str, *options: str) -> list[str]:
     return [DWCVMM, "restore", str(saved), "--disk", str(disk), "--control", CONTROL, *options]
+
+
+def start(command: list[str], log: BinaryIO) -> PopenSpawn:
+    return PopenSpawn(command, timeout=BOOT_S, logfile=log)
 
 
 def log_in(child: PopenSpawn) -> None:
@@ -41,6 +50,18 @@ def control(*commands: str) -> None:
         subprocess.run([DWCVMM, "ctl", CONTROL, command], check=True)
 
 
-def save_and_quit() -> None:
+def save_and_quit(child: PopenSpawn) -> None:
     """The disk is left as it was then."""
     control("stop", "save", "quit")
+    child.expect(pexpect.EOF)
+    child.wait()
+
+
+def figures_of(report: Path) -> dict[str, Any]:
+    """What a session tells of a run."""
+    found = json.loads(report.read_text())
+    return {
+        "outcome": found["outcome"],
+        "elements": found["elements"]["committed"],
+        "divergences": found["divergences"],
+    }

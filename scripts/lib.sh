@@ -89,6 +89,20 @@ guest_initramfs() {
   rm -rf "$top"
 }
 
+# for_minutes MINUTES FILE COMMAND ...: run a command, to which the file says that its time is up. The clock of a testbed in which it runs
+# is another one.
+for_minutes() {
+  local minutes=$1 file=$2 code=0
+  shift 2
+  rm -f "$file"
+  # a shell that is ended leaves its sleep, which would keep the output open
+  (sleep $((minutes * 60)) & trap "kill $!" TERM; wait $! && touch "$file") >/dev/null 2>&1 & timer=$!
+  trap 'kill $timer 2>/dev/null || true' EXIT
+  "$@" || code=$?
+  kill $timer 2>/dev/null || true
+  return $code
+}
+
 # prepare_python EXTRA: a virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
 prepare_python() {
   local extras=$1 python="" stamp candidate

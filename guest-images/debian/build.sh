@@ -9,19 +9,18 @@ out=${1:-$root/build/guests/debian} size=${2:-2G} packages=${3:-} fill=${4:-}
 suite=bookworm
 mkdir -p "$out"
 cd "$out"
-if [ -s disk.img ] && [ disk.img -nt "$here/build.sh" ] && [ disk.img -nt "$here/customise" ] && { [ -z "$fill" ] || [ -z "$(find "$(dirname "$fill")" -newer disk.img)" ]; }; then
-  exit
-fi
+if [ -s disk.img ] && [ -z "$(find "$here" ${fill:+"$(dirname "$fill")"} -type f -newer disk.img)" ]; then exit; fi
 
 need debootstrap debootstrap
 need mke2fs e2fsprogs
 need ssh-keygen openssh-client
-if ! [ base.tar -nt "$here/build.sh" ]; then
+if ! [ base.tar -nt "$here/build.sh" ] || [ "$(cat base.packages 2>/dev/null)" != "$packages" ]; then
   rm -rf tree
   say "debootstrap: some minutes"
   debootstrap --variant=minbase --include=linux-image-amd64,systemd-sysv,dbus,gcc,libc6-dev,make,openssh-server$packages "$suite" tree "$(debian_mirror)" >debootstrap.log 2>&1 \
     || { tail -3 debootstrap.log >&2; exit 4; }
   tar -C tree --one-file-system -cf base.tar .
+  echo "$packages" >base.packages
   rm -rf tree
 fi
 compgen -G "lua5.4_*.orig.tar.gz" >/dev/null || fetch_source "$out" "$suite" lua5.4 "lua5.4_*.orig.tar.gz"

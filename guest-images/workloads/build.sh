@@ -7,5 +7,5 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=$root/build/guests/workloads
 mkdir -p "$out"
 compilers=,flex,bison,bc,libelf-dev
-benchmarks=,sysbench,stress-ng,p7zip-full,zstd,fio,perl,python3-minimal,openssl,iperf3,linux-perf
+benchmarks=,sysbench,stress-ng,p7zip-full,zstd,fio,perl,python3-minimal,openssl,linux-perf
 exec "$here/../debian/build.sh" "$out" 5G "$compilers$benchmarks" "$here/fill"

@@ -96,7 +96,7 @@ make_exchange_disk() {
   done
   mkdir -p "$run/in/run-testbed"
   mv "$run/command" "$run/root" "$run/in/run-testbed/"
-  for place in .git .venv build/testbed '.*_cache' build/debian build/compile build/guests/debian build/guests/workloads; do
+  for place in .git .venv build/testbed '.*_cache' build/debian build/compile build/benchmarks build/guests/debian build/guests/workloads; do
     without+=(--exclude=".$root/$place")
   done
   tar c -C / --exclude='*/packages' --exclude='*.deb' "${without[@]}" ".$root" -C "$run/in" ./run-testbed >"$run/exchange.img"

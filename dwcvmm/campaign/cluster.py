@@ -31,7 +31,7 @@ GONE = "the Dask scheduler is gone; results are kept: go on with dwcvmm campaign
 COUNT_EVERY_S = 2.0  # how often the cluster is asked for the number of its threads
 LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # each worker that is lost is reported, and counted here
-    "distributed.scheduler.worker-saturation": 1.0,  # no job waits at a worker that may be lost with another one
+    "distributed.scheduler.worker-saturation": 1.0,  # jobs wait at the scheduler, not at a worker: see ClusterCrew.room
     "distributed.scheduler.worker-ttl": "30s",  # without a sign of life; guests run in processes of their own
     "distributed.worker.memory.terminate": False,  # what guests use is theirs, and bounded by the size of their RAM
     "distributed.worker.memory.pause": False,
@@ -105,7 +105,7 @@ class ClusterCrew:
         if facts.spec.defects:
             raise ConfigError("defects are those of this host's CPUs: run them by --jobs")
         self._cluster: LocalCluster | None = None
-        self._counted_at, self._threads = 0.0, 0
+        self._counted_at, self._threads, self._submitted = 0.0, 0, 0
         if not address:
             dask.config.set(LOCAL_SETTINGS)
             self._cluster = LocalCluster(
@@ -122,6 +122,12 @@ class ClusterCrew:
             self._client = Client(self._cluster or address, timeout=CONNECT_S)
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
             raise HostError(f"no Dask scheduler answers at {address}: {error}") from error
+        self._jobs_wait = False
+        with suppress(ValueError):  # it runs no functions (distributed.scheduler.pickle)
+            # not one of this module, which need not be there
+            self._jobs_wait = self._client.run_on_scheduler(
+                lambda dask_scheduler: dask_scheduler.WORKER_SATURATION <= 1
+            )
         self._posting = Posting(facts)
         self._client.register_plugin(self._posting)
         # a job that is given out again is a new task
@@ -133,15 +139,23 @@ class ClusterCrew:
         return str(self._client.dashboard_link)
 
     def room(self) -> int:
+        """As many as the cluster has threads, and as many that wait, so that a worker has its next job at once.
+
+        A job must not wait at a worker, where it would be lost along with the one that this runs. The scheduler keeps
+        it if worker-saturation is 1, and what a group has more than twice as many tasks as there are threads
+        (Scheduler.is_rootish; all jobs are of one group). With other settings none waits.
+        """
         if time.monotonic() - self._counted_at > COUNT_EVERY_S:
             try:
                 self._threads = sum(self._client.nthreads().values())
             except (OSError, RuntimeError) as error:  # RuntimeError: it was gone for CONNECT_S
                 raise HostError(GONE) from error
             self._counted_at = time.monotonic()
-        return self._threads
+        waiting = self._jobs_wait and self._submitted > 2 * self._threads
+        return 2 * self._threads if waiting else self._threads
 
     def submit(self, job: list[Planned]) -> Future[Answer | Lost]:
+        self._submitted += 1
         future: Future[Answer | Lost] = self._executor.submit(run_job, self._posting.name, job)
         return future
 

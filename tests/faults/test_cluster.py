@@ -16,9 +16,13 @@ from typing import Any
 
 import pytest
 from conftest import children_of, needs_kvm
+from distributed import Client
 
+from dwcvmm.campaign.cluster import ClusterCrew
+from dwcvmm.campaign.execute import jobs_of
 from dwcvmm.campaign.outcome import Class
 from dwcvmm.campaign.spec import Directory
+from dwcvmm.campaign.worker import Answer
 
 pytestmark = [needs_kvm, pytest.mark.xdist_group("cluster")]
 FAULTS = 30
@@ -96,10 +100,11 @@ class Dask:
         self._started.append(process)
         return process
 
-    def scheduler(self) -> subprocess.Popen[bytes]:
+    def scheduler(self, saturation: str = "1.1") -> subprocess.Popen[bytes]:
         self._file.unlink(missing_ok=True)
         words = ("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        process = self._start(*words, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="1s")
+        settings = {"WORKER_TTL": "1s", "WORKER_SATURATION": saturation}
+        process = self._start(*words, **{f"DASK_DISTRIBUTED__SCHEDULER__{name}": settings[name] for name in settings})
         wait_for(lambda: self._file.exists() and self._file.read_text().endswith("}"))
         return process
 
@@ -141,6 +146,25 @@ def test_a_command_that_is_killed_takes_its_cluster_with_it(place: Path) -> None
     process.kill()
     process.communicate()
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.parametrize(("saturation", "waiting"), [("1.0", 1), ("1.1", 0)])  # 1.1: Dask's own
+def test_jobs_wait_where_no_worker_takes_them_along(done: Path, cluster: Dask, saturation: str, waiting: int) -> None:
+    """One worker, one thread. At the scheduler the next job waits; at the worker none does."""
+    cluster.scheduler(saturation)
+    cluster.worker()
+    directory = Directory(done)
+    with closing(ClusterCrew(directory.facts(), cluster.address)) as crew, Client(cluster.address) as client:
+        client.wait_for_workers(1)
+        jobs = iter(jobs_of(directory.spec(), directory.faults(), {}))
+        for _ in range(3):  # the first ones are not yet of a group that is kept at the scheduler
+            assert crew.room() == 1
+            assert isinstance(crew.answer(crew.submit(next(jobs))), Answer)
+        assert crew.room() == 1 + waiting
+        running = [crew.submit(next(jobs)) for _ in range(crew.room())]
+        (worker,) = client.processing().values()
+        assert len(worker) <= 1
+        assert all(isinstance(crew.answer(future), Answer) for future in running)
 
 
 def test_a_fault_that_always_kills_its_worker(done: Path, place: Path, tmp_path: Path) -> None:

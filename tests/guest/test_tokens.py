@@ -1,6 +1,7 @@
 """Every guest prints its token under every strategy, and nothing diverges but by time instructions."""
 
 import os
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Booted, StartGuest
@@ -18,7 +19,7 @@ GUESTS = (
     *("undefined", "random", "hidden", "entries", "smc", "spin", "masked", "compute", "flags"),
     *("rtc", "kbd", "pit", "serial", "pciscan", "pcireads", "cmpxchg", "refused"),
     *("lme", "pae", "bitmap", "topology", "tscaux", "moving", "alarms", "sways", "waits", "clears", "split", "reads"),
-    *("memory", "returns", "polls", "mxcsr", "breaks", "shadow"),
+    *("memory", "returns", "polls", "mxcsr", "breaks", "shadow", "fpenv"),
 )
 IN_RING_3 = ("rdtsc3", "smap", "compat")
 # where a tick falls into the element it is the first suspect
@@ -26,9 +27,17 @@ EXPECTED = {"random": (Cause.RANDOM, Cause.TSC_TICK), "hidden": (Cause.HOST_STAT
 READS_TIME = ("rdtsc", *IN_RING_3, "debug", "entries", "alarms", "sways", "clears", "split", "reads")
 
 
+def forgets_x87_pointers() -> bool:
+    """The CPU of testbed `amd` does not, though it says that it is one of AMD's."""
+    of_amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    return of_amd and os.environ.get("DWCVMM_TESTBED") != "amd"
+
+
 def skip_what_this_kind_cannot(guest: str, strategy: Strategy) -> None:
     if guest in ("compute", "mxcsr") and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not SSE")
+    if guest == "fpenv" and forgets_x87_pointers():
+        pytest.skip("an AMD CPU: FIP and FDP are 0 once the host has saved them, under off too (docs/hosts.md)")
     if guest == "cmpxchg" and kvm_module() == "kvm_pvm":
         pytest.skip("doctor: kernel_code: KVM emulates it, and not CMPXCHG16B")
     if guest == "hidden" and kvm_module() == "kvm_pvm":

@@ -186,6 +186,7 @@ def others() -> Results:
         *under(STRATEGIES, "gnumach", f"--kernel {mach} --memory 64M --rtc fixed --append console=com0", MACH_PANICS),
         *under(STRATEGIES[:2], "ipxe", f"--disk {ipxe},readonly --memory 32M", IPXE_STARTS),
         *under(STRATEGIES, "grub", f"--disk {grub / 'disk.img'},readonly --memory 32M"),
+        *under(STRATEGIES, "fpenv", "--guest fpenv --memory 32M"),
         *under(STRATEGIES, "multiboot", f"--kernel {grub / 'grub.elf'} --memory 32M --tsc shown --clock-divisor 1"),
     ]
     return boot_all("others", boots)
@@ -315,6 +316,13 @@ def test_grub_is_a_multiboot_kernel(others: Results) -> None:
         for text in BEHIND_THE_MENU:
             assert others.said(name).count(text) == 1, (name, text)
     assert others.ends(*names("multiboot")) == [("poweroff", 0)] * 3
+
+
+@in_others
+def test_x87_pointers_are_those_of_the_guest(others: Results) -> None:
+    for name in names("fpenv"):
+        assert others.said(name) == (ROOT / "guest-images" / "fpenv" / "token").read_text()
+    assert others.ends(*names("fpenv")) == [("poweroff", 0)] * 3
 
 
 @pytest.mark.usefixtures("guests")

@@ -93,6 +93,7 @@ PIECES = (
         tables.qemu_table,
     ),
     Piece("networks", "amd", "scripts/netbench 2", tables.collect_netbench, tables.netbench_table),
+    Piece("benchmarks", "amd", "scripts/benchmarks", tables.collect_benchmarks, tables.benchmarks_table),
     Piece(
         "slices",
         "intel-pmu",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import msgspec
 from dwcvmm.results.benchfile import OFF, ElementsBench, ExitsBench, MemoryBench, RunsBench
 from dwcvmm.results.checkfile import CheckResult
 from dwcvmm.results.figures import counted, figure, median, size, with_bounds
-from dwcvmm.results.rates import Spread
+from dwcvmm.results.rates import Spread, spread
 from dwcvmm.results.reportfile import load
 
 Figures = Any  # JSON
 SOAK = Path("build/soak")
 PMU_BOOTS = Path("build/pmu-boots/boot")
 NETBENCH = Path("build/netbench.json")
+BENCHMARKS = Path("build/benchmarks")
+STRESSOR = "stress-ng "  # their names begin so
+PROTECTED = ("sequential", "parallel")
 REGISTERS = 16  # general ones
 RECOVERED, SILENT = "detected and recovered", "silent corruption"
 
@@ -298,3 +302,75 @@ def soak_table(figures: Figures) -> Table:
         for row in figures
     ]  # fmt: skip
     return Table(["host", "guests", "elements", "slice ends", "divergences", "unexplained"], rows)
+
+
+def collect_benchmarks(out: Path) -> Figures:
+    """Of scripts/benchmarks: seconds of each benchmark, round by round, how often it failed; elements of each boot."""
+    seconds: dict[str, dict[str, list[float]]] = {}
+    failed: dict[str, int] = {}
+    boots = []
+    for path in sorted(BENCHMARKS.glob("*.ndjson")):
+        for entry in map(json.loads, path.read_text().splitlines()):
+            if "name" not in entry:
+                divergences = entry["divergences"]
+                boots.append(
+                    {
+                        "strategy": path.stem, "elements": entry["elements"],
+                        "divergences": divergences["by_cause"], "unexplained": divergences["unexplained"],
+                    }
+                )  # fmt: skip
+                continue
+            seconds.setdefault(entry["name"], {}).setdefault(path.stem, []).append(entry["seconds"])
+            failed[entry["name"]] = failed.get(entry["name"], 0) + bool(entry["failed"])
+    rows = [{"name": name, "failed": failed[name], "seconds": of} for name, of in seconds.items()]
+    return {"benchmarks": rows, "boots": boots}
+
+
+def times_off(figures: Figures) -> dict[str, dict[str, float]]:
+    """By strategy and benchmark: the median as a multiple of that under off."""
+    found: dict[str, dict[str, float]] = {}
+    for row in figures["benchmarks"]:
+        if off := row["seconds"].get(OFF):
+            for strategy in PROTECTED:
+                if measured := row["seconds"].get(strategy):
+                    ratio = statistics.median(measured) / statistics.median(off)
+                    found.setdefault(strategy, {})[row["name"]] = ratio
+    return found
+
+
+def of_kind(ratios: Mapping[str, float], stressors: bool) -> list[float]:
+    """Of the stressors, or of all others."""
+    return [ratio for name, ratio in ratios.items() if name.startswith(STRESSOR) == stressors]
+
+
+def benchmarks_table(figures: Figures) -> Table:
+    """Times with the least and the greatest, and how many times those of off they are; at the end geometric means."""
+    found = times_off(figures)
+    rows = []
+    for row in figures["benchmarks"]:
+        cells = [with_bounds(spread(row["seconds"].get(OFF, [])))]
+        for strategy in PROTECTED:
+            ratio = found.get(strategy, {}).get(row["name"])
+            cells += [with_bounds(spread(row["seconds"].get(strategy, []))), f"{ratio:.2f}" if ratio else "-"]
+        rows.append([row["name"], *cells, str(row["failed"])])
+    for title, stressors in (("programs", False), ("stressors", True)):
+        cells = []
+        for strategy in PROTECTED:
+            of = of_kind(found.get(strategy, {}), stressors)
+            cells += ["", f"**{statistics.geometric_mean(of):.2f}**" if of else "-"]
+        rows.append([f"**{title}, geometric mean**", "", *cells, ""])
+    cells = []
+    for strategy in PROTECTED:
+        cells += [_elements_and_causes([boot for boot in figures["boots"] if boot["strategy"] == strategy]), ""]
+    rows.append(["**elements; divergences; unexplained**", "", *cells, ""])
+    columns = [text for strategy in PROTECTED for text in (f"{strategy}, s", "times off")]
+    return Table(["benchmark", "off, s (min, max)", *columns, "failed"], rows)
+
+
+def _elements_and_causes(boots: Sequence[Mapping[str, Any]]) -> str:
+    """Of the boots in which benchmarks ran."""
+    causes: Counter[str] = Counter()
+    for boot in boots:
+        causes.update(boot["divergences"])
+    elements, unexplained = (sum(boot[name] for boot in boots) for name in ("elements", "unexplained"))
+    return f"{elements:,}; {counted(causes)}; {unexplained}"

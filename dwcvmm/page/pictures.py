@@ -71,6 +71,26 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
     return figure
 
 
+def dots(rows: Sequence[tuple[str, Mapping[str, Sequence[float]]]], xlabel: str) -> Any:
+    """A row for each name, the first on top, with a dot for each value of each strategy, on a logarithmic axis."""
+    figure, axis = new_figure(1.1 + 0.2 * len(rows))
+    for strategy in dict.fromkeys(strategy for _, of in rows for strategy in of):
+        points = [(value, place) for place, (_, of) in enumerate(rows) for value in of.get(strategy, ())]
+        axis.scatter(*zip(*points, strict=True), s=16, alpha=0.6, color=colour_of(strategy), label=strategy)
+    axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
+    axis.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axis.set_xticks([], minor=True)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.grid(axis="both")
+    axis.set_xlabel(xlabel)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=9)
+    return figure
+
+
 def phases(bars: Sequence[tuple[str, Mapping[str, float]]], xlabel: str = "us an element") -> Any:
     """Where the time goes. `bars`: a name, and us for each phase of the report."""
     shown = shown_phases([phases_us for _, phases_us in bars])

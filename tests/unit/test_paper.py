@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from conftest import ROOT
 
+from dwcvmm.cli import paperpictures
 from dwcvmm.errors import ConfigError
 from dwcvmm.experiments import paper, papertables
 from dwcvmm.experiments.paper import BLOCK, Result, documents, execute, path_of, read, rendered
@@ -263,3 +264,34 @@ def test_each_command_writes_where_it_is_looked_for() -> None:
     for each in PIECES:
         if each.collect in (papertables.collect_json, papertables.collect_checks, papertables.collect_def_use):
             assert f"{each.out}/" in each.command, each.name
+
+
+def test_benchmarks_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds of two strategies in three boots; one benchmark has failed once, and one is not measured under both."""
+    measured = {
+        "off": [("7z b", [4.0, 2.0, 3.0]), ("stress-ng cpu", [1.0]), ("stress-ng vm", [1.0]), ("fio", [5.0])],
+        "sequential": [("7z b", [6.0]), ("stress-ng cpu", [2.0]), ("stress-ng vm", [8.0])],
+    }
+    boot = {"elements": 700, "divergences": {"by_cause": {"tsc_tick": 2}, "unexplained": 0}}
+    for strategy, benchmarks in measured.items():
+        entries = [
+            {"name": name, "seconds": seconds, "failed": "no" if name == "stress-ng vm" and strategy == "off" else ""}
+            for name, times in benchmarks
+            for seconds in times
+        ]
+        lines = [msgspec.json.encode(entry) + b"\n" for entry in (*entries[:2], boot, *entries[2:], boot)]
+        (tmp_path / f"{strategy}.ndjson").write_bytes(b"".join(lines))
+    monkeypatch.setattr(papertables, "BENCHMARKS", tmp_path)
+    figures = papertables.collect_benchmarks(tmp_path)
+    assert papertables.benchmarks_table(figures).rows == [
+        ["7z b", "3 (2, 4)", "6", "2.00", "-", "-", "0"],
+        ["stress-ng cpu", "1", "2", "2.00", "-", "-", "0"],
+        ["stress-ng vm", "1", "8", "8.00", "-", "-", "1"],
+        ["fio", "5", "-", "-", "-", "-", "0"],
+        ["**programs, geometric mean**", "", "", "**2.00**", "", "-", ""],
+        ["**stressors, geometric mean**", "", "", "**4.00**", "", "-", ""],
+        ["**elements; divergences; unexplained**", "", "1,400; tsc_tick 4; 0", "", "0; none; 0", "", ""],
+    ]
+    (axes,) = paperpictures.benchmarks(figures).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["7z b", "fio", "stressors"]
+    assert sorted(map(tuple, axes.collections[0].get_offsets().tolist())) == [(2.0, 0.0), (2.0, 2.0), (8.0, 2.0)]

@@ -284,12 +284,11 @@ def collect_soak(out: Path) -> Figures:
         piece, figures = found["piece"], found["figures"]
         kind = f"Linux, {piece['strategy']}" if piece["guest"] == "linux" else "tiny guests"
         of = sums.setdefault(
-            (piece["host"], kind), {"elements": 0, "slice_ends": 0, "unexplained": 0, "divergences": {}}
+            (piece["host"], kind), {"elements": 0, "slice_ends": 0, "unexplained": 0, "divergences": Counter()}
         )
         for name in ("elements", "slice_ends", "unexplained"):
             of[name] += figures[name]
-        for cause, count in figures["divergences"].items():
-            of["divergences"][cause] = of["divergences"].get(cause, 0) + count
+        of["divergences"].update(figures["divergences"])
     return [{"host": host, "guests": kind, **of} for (host, kind), of in sums.items()]
 
 
@@ -307,7 +306,7 @@ def soak_table(figures: Figures) -> Table:
 def collect_benchmarks(out: Path) -> Figures:
     """Of scripts/benchmarks: seconds of each benchmark, round by round, how often it failed; elements of each boot."""
     seconds: dict[str, dict[str, list[float]]] = {}
-    failed: dict[str, int] = {}
+    failed: Counter[str] = Counter()
     boots = []
     for path in sorted(BENCHMARKS.glob("*.ndjson")):
         for entry in map(json.loads, path.read_text().splitlines()):
@@ -321,7 +320,7 @@ def collect_benchmarks(out: Path) -> Figures:
                 )  # fmt: skip
                 continue
             seconds.setdefault(entry["name"], {}).setdefault(path.stem, []).append(entry["seconds"])
-            failed[entry["name"]] = failed.get(entry["name"], 0) + bool(entry["failed"])
+            failed[entry["name"]] += bool(entry["failed"])
     rows = [{"name": name, "failed": failed[name], "seconds": of} for name, of in seconds.items()]
     return {"benchmarks": rows, "boots": boots}
 

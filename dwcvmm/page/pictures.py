@@ -71,6 +71,13 @@ def stacked(bars: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str
     return figure
 
 
+def logarithmic(axis: Any) -> None:
+    """The horizontal axis, with numbers written out at 1, 2 and 5."""
+    axis.set_xscale("log", subs=(2, 5))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+
+
 def dots(rows: Sequence[tuple[str, Mapping[str, Sequence[float]]]], xlabel: str) -> Any:
     """A row for each name, the first on top, with a dot for each value of each strategy, on a logarithmic axis."""
     figure, axis = new_figure(1.1 + 0.2 * len(rows))
@@ -79,12 +86,7 @@ def dots(rows: Sequence[tuple[str, Mapping[str, Sequence[float]]]], xlabel: str)
         axis.scatter(*zip(*points, strict=True), s=16, alpha=0.6, color=colour_of(strategy), label=strategy)
     axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
-    ticks = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
-    axis.set_xticks([tick for tick in ticks if low <= tick <= high])
-    axis.set_xticks([], minor=True)
-    axis.xaxis.set_major_formatter("{x:g}")
+    logarithmic(axis)
     axis.grid(axis="both")
     axis.set_xlabel(xlabel)
     figure.legend(loc="outside lower left", ncols=2, fontsize=9)
@@ -110,17 +112,15 @@ def penalty_by_exits(points: Sequence[Point]) -> Any:
             color=colour_of(strategy),
             label=f"{source}, {strategy}",
         )
-    axis.set_xscale("log", subs=(2, 5))
+    logarithmic(axis)
     least, most = min(point.penalty_percent for point in points), max(point.penalty_percent for point in points)
     if least > 0:
         axis.set_yscale("log")
     else:
         axis.set_yscale("symlog", linthresh=10)
         axis.set_ylim(1.5 * least - 1, max(10.0, 2 * most))
-    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_minor_formatter(lambda value, _: "")
-    for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.grid()
     axis.set_xlabel("exits a second without double execution")
     axis.set_ylabel("penalty, %")

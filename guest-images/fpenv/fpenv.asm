@@ -4,10 +4,7 @@
 ROUNDS  equ 500
 POINTER equ 12                  ; in the environment: FIP, and at 20 FDP (SDM 1 8.1.10)
 OPERAND equ 20
-        mov rax, cr0
-        and eax, ~0xc           ; EM, TS
-        or eax, 2               ; MP
-        mov cr0, rax
+        allow_x87
         enter_ring3 user
 user:   fninit
         fld qword [rel value]

@@ -1,10 +1,7 @@
 ; x87, SSE and, where there is XSAVE and AVX, YMM registers that live across elements.
 %include "common.inc"
 ROUNDS  equ 200
-        mov rax, cr0
-        and eax, ~0xc           ; EM, TS
-        or eax, 2               ; MP
-        mov cr0, rax
+        allow_x87
         allow_sse
         xor r14d, r14d          ; AVX in use?
         mov eax, 1

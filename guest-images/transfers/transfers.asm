@@ -4,10 +4,7 @@
 DATA_AT equ 0x400000
 DEVICE  equ 0xd0000000
 PORT    equ 0x300
-        mov rax, cr0
-        and eax, ~0xc           ; EM, TS
-        or eax, 2               ; MP
-        mov cr0, rax
+        allow_x87
         allow_sse
         cld
         xor ebx, ebx

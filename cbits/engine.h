@@ -26,7 +26,7 @@
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
-#include "sites/sites.h"
+#include "replica/hostreads.h"
 #include "stats.h"
 #include "vcpu/exit.h"
 #include "vcpu/points.h"

@@ -32,6 +32,9 @@ void dwc_choose_inputs(struct dwc_engine *e)
 		(e->requests.by_instruction && !e->clock.halted);
 	e->inner_limit = DWC_NO_LIMIT;
 	dwc_tsc_choose(e);
+	e->inputs.aux = e->tsc.aux;
+	if (e->sites.count)
+		e->inputs.site_tsc = dwc_tsc_next(e);
 	dwc_pc_tick(&e->pc, e->clock.guest_ns);
 	dwc_lapic_set_cr8(&e->pc.lapic, (unsigned)e->replicas[0].run->cr8);
 	e->inputs.cr8 = e->pc.lapic.tpr >> 4;

@@ -18,6 +18,8 @@
 #include "engine.h"
 #include "memory/dma.h"
 #include "phase.h"
+#include "ram.h"
+#include "replica/hostreads.h"
 #include "replica/inner.h"
 #include "replica/inputs.h"
 #include "sites/sites.h"
@@ -97,12 +99,28 @@ static int replay_element(struct dwc_engine *e, const struct dwc_recorded *x, ui
 	return e->stats.committed == last ? DWC_REPLAY_REACHED : DWC_REPLAY_WANTS_MORE;
 }
 
+static int replay_site(struct dwc_engine *e, const struct dwc_recorded_bytes *x)
+{
+	struct dwc_site site;
+
+	if (x->at > e->sites.count || x->at >= DWC_MAX_SITES || x->length != sizeof site)
+		return DWC_REPLAY_MALFORMED;
+	memcpy(&site, x->data, sizeof site);
+	if (!site.read.length || site.read.length > sizeof site.original || !dwc_is_ram(e->config.ram_bytes, site.gpa, site.read.length))
+		return DWC_REPLAY_MALFORMED;
+	e->sites.site[x->at] = site;
+	e->sites.count += x->at == e->sites.count;
+	return DWC_REPLAY_WANTS_MORE;
+}
+
 static int replay_bytes(struct dwc_engine *e, const struct dwc_recorded_bytes *x)
 {
 	if (x->head.bytes < sizeof *x || x->length > x->head.bytes - sizeof *x)
 		return DWC_REPLAY_MALFORMED;
 	if (x->head.kind == DWC_RECORD_MEMORY)
 		return dwc_memory_write(e, x->at, x->data, x->length) ? DWC_REPLAY_MALFORMED : DWC_REPLAY_WANTS_MORE;
+	if (x->head.kind == DWC_RECORD_SITE)
+		return replay_site(e, x);
 	if (x->at > sizeof e->pc || x->length > sizeof e->pc - x->at)
 		return DWC_REPLAY_MALFORMED;
 	memcpy((uint8_t *)&e->pc + x->at, x->data, x->length);
@@ -126,6 +144,7 @@ static int replay_record(struct dwc_engine *e, const struct dwc_record_head *hea
 		return replay_element(e, (const struct dwc_recorded *)head, last);
 	case DWC_RECORD_MEMORY:
 	case DWC_RECORD_DEVICES:
+	case DWC_RECORD_SITE:
 		return replay_bytes(e, (const struct dwc_recorded_bytes *)head);
 	case DWC_RECORD_CHECKPOINT:
 		return replay_checkpoint(e, (const struct dwc_recorded_checkpoint *)head);

@@ -67,11 +67,27 @@ static void add_bytes(struct dwc_recorder *to, enum dwc_record_kind kind, uint64
 	memcpy(record->data, data, length);
 }
 
-/* A replay may begin between these two elements: it gets the devices as a whole, as it knows nothing of what they were before. */
-void dwc_record_all_devices(struct dwc_engine *e)
+/* A site is learned: a replay answers its trap within an element, too. */
+void dwc_record_site(struct dwc_engine *e, uint32_t number)
+{
+	const struct dwc_site *site = &e->sites.site[number];
+
+	if (is_recording(e))
+		add_bytes(&e->recorder, DWC_RECORD_SITE, number, (const uint8_t *)site, sizeof *site);
+}
+
+static void record_all_sites(struct dwc_engine *e)
+{
+	for (uint32_t i = 0; i < e->sites.count; i++)
+		dwc_record_site(e, i);
+}
+
+/* A replay may begin between these two elements: it gets sites and devices as a whole, as it knows nothing of what was before. */
+void dwc_record_for_start(struct dwc_engine *e)
 {
 	struct dwc_recorder *to = &e->recorder;
 
+	record_all_sites(e);
 	add_bytes(to, DWC_RECORD_DEVICES, 0, (const uint8_t *)&e->pc, dwc_pc_bytes(&e->pc));
 	dwc_pc_copy(&to->pc, &e->pc);
 }
@@ -85,6 +101,7 @@ int dwc_record_begin(struct dwc_engine *e, int without_loops)
 	to->without_loops = without_loops;
 	to->room = 2 * DWC_RECORD_DRAIN;
 	to->bytes = malloc(to->room);
+	record_all_sites(e);
 	return to->bytes ? 0 : -ENOMEM;
 }
 

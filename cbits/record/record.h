@@ -19,6 +19,7 @@ enum dwc_record_kind {
 	DWC_RECORD_ELEMENT = 1, /* struct dwc_recorded, and the answer to the exit before it, if that waits for one */
 	DWC_RECORD_MEMORY,      /* struct dwc_recorded_bytes: the VMM has written guest memory at `at` */
 	DWC_RECORD_DEVICES,     /* the same: bytes of struct dwc_pc from offset `at` are other ones than the element before has left */
+	DWC_RECORD_SITE,        /* the same: a struct dwc_site (replica/hostreads.h), number `at` of the learned ones, whose trap inner exits meet */
 	DWC_RECORD_CHECKPOINT,  /* struct dwc_recorded_checkpoint: the last committed state was made one, between two elements */
 	DWC_RECORD_END,         /* struct dwc_record_head alone: the recording is whole */
 };
@@ -90,7 +91,8 @@ int dwc_record_can_begin_at_element(const struct dwc_engine *e);
 int dwc_record_begin_at_element(struct dwc_engine *e, int without_loops);
 void dwc_record_end(struct dwc_engine *e);
 void dwc_record_memory(struct dwc_engine *e, uint64_t gpa, const uint8_t *data, uint64_t length);
-void dwc_record_all_devices(struct dwc_engine *e);
+void dwc_record_for_start(struct dwc_engine *e);
+void dwc_record_site(struct dwc_engine *e, uint32_t number);
 void dwc_record_checkpoint(struct dwc_engine *e);
 void dwc_record_element(struct dwc_engine *e, enum dwc_recorded_end ended, uint64_t distance);
 int dwc_record_wants_drain(const struct dwc_engine *e);

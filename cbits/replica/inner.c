@@ -1,7 +1,9 @@
 /* Inner exits: the PC's devices in C depend on nothing but their state and the guest clock, which stands still in an element. So each
  * replica has its own copy of them, and an exit that they can answer ends no element: the replica goes on with the answer, on its own
  * thread. What leaves the machine (bytes at the serial port) waits in the copy until the element is committed; everything that
- * reaches Python, and an interrupt that becomes pending, ends the element. docs/decisions/0009-inner-exits.md */
+ * reaches Python, and an interrupt that becomes pending, ends the element. docs/decisions/0009-inner-exits.md
+ *
+ * So do sites in ring 0 that read the time (sites/sites.c): one time for all of an element. */
 #include "replica/inner.h"
 
 #include <linux/kvm.h>
@@ -14,17 +16,21 @@
 #include "pc/pc.h"
 #include "pc/sent.h"
 #include "replica/clock.h"
+#include "replica/hostreads.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sum.h"
+#include "vcpu/debug.h"
 #include "vcpu/exit.h"
+#include "vcpu/insn.h"
+#include "vcpu/state.h"
 
 #define ACCESS_NS 1000
 
 /* At the start of an element's run: no inner exits yet. */
 void dwc_inner_begin(struct dwc_replica *r)
 {
-	r->inner.count = 0;
+	r->inner.count = r->inner.reads = 0;
 	r->inner.flow = 0;
 	r->inner.pc = NULL;
 	r->inner.stopped = 0;
@@ -111,9 +117,22 @@ static int is_over(const struct dwc_replica *r)
 	return r->inner.count + 1 >= r->inner.limit || (r->inner.most_ns && dwc_ran_ns(r) >= r->inner.most_ns);
 }
 
-/* Answer the exit at which the replica stands. Returns 1 if it can run on; 0: this exit ends the element, and its device has not been
- * asked. It is tried with a copy of the devices, so that such an exit leaves no trace. */
-static int answer(struct dwc_replica *r)
+/* The exit was answered with `data`, at this time of the devices. */
+static void note(struct dwc_replica *r, const uint8_t *data, uint64_t length, uint64_t clock_ns)
+{
+	struct dwc_inner *inner = &r->inner;
+	const struct dwc_exit *x = &r->exit;
+
+	inner->flow = dwc_sum(inner->flow, x, offsetof(struct dwc_exit, data));
+	inner->flow = dwc_sum(inner->flow, data, length);
+	inner->count++;
+	memcpy(&inner->before, x, offsetof(struct dwc_exit, data));
+	inner->answered_ns = dwc_ran_ns(r);
+	inner->clock_ns = clock_ns;
+}
+
+/* Let a device answer. It is tried with a copy of the devices, so that an exit that ends the element leaves no trace. */
+static int ask_device(struct dwc_replica *r)
 {
 	struct dwc_inner *inner = &r->inner;
 	const struct dwc_exit *x = &r->exit;
@@ -131,19 +150,71 @@ static int answer(struct dwc_replica *r)
 		return 0;
 	if (x->reason == KVM_EXIT_MMIO)
 		r->run->cr8 = next->lapic.tpr >> 4;
-	inner->flow = dwc_sum(inner->flow, x, offsetof(struct dwc_exit, data));
-	inner->flow = dwc_sum(inner->flow, x->is_write ? x->data : data, length);
+	note(r, x->is_write ? x->data : data, length, clock_ns);
 	if (!x->is_write)
 		give_answer(r, data, length);
 	inner->pc = next;
-	inner->count++;
-	memcpy(&inner->before, x, offsetof(struct dwc_exit, data));
-	inner->answered_ns = dwc_ran_ns(r);
-	inner->clock_ns = clock_ns;
 	return 1;
 }
 
-/* After an exit: returns 1 if it is an inner one, which is answered; 0: it ends the run. */
+/* The site at whose trap the replica stands, if it reads what is the same throughout an element: the time, or the number of the CPU. */
+static const struct dwc_site *site_of_exit(struct dwc_replica *r)
+{
+	const struct dwc_site *site;
+
+	if (r->exit.reason != KVM_EXIT_IO || r->exit.port != DWC_TIME_PORT || !r->engine->sites.count)
+		return NULL;
+	dwc_state_get_synced(r, &r->state);
+	site = dwc_site_of_port(r);
+	return site && (site->read.kind == DWC_READ_RDTSC || site->read.kind == DWC_READ_RDTSCP || site->read.kind == DWC_READ_RDPID) ? site : NULL;
+}
+
+/* Let the instruction of a site read. */
+static int read_host(struct dwc_replica *r, const struct dwc_insn *read)
+{
+	const struct dwc_inputs *inputs = &r->engine->inputs;
+	uint64_t value = read->kind == DWC_READ_RDPID ? inputs->aux : inputs->site_tsc;
+	struct kvm_regs regs = r->state.regs;
+	int err;
+
+	/* no register may be set while the IN is pending */
+	if ((err = dwc_replica_complete(r)))
+		return err;
+	regs.rip += read->length;
+	dwc_write_read(&regs, read, value, inputs->aux);
+	r->run->s.regs.regs = regs;
+	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	note(r, (const uint8_t *)&value, sizeof value, clock_of_devices(r));
+	r->inner.reads++;
+	return 1;
+}
+
+/* Answer the exit at which the replica stands. Returns 1 if it can run on; 0: this exit ends the element, and its device has not been
+ * asked; or -errno. Under single steps a site ends the run: the debug exception would come in the middle. */
+static int answer(struct dwc_replica *r)
+{
+	const struct dwc_site *site = site_of_exit(r);
+
+	if (site)
+		return r->stepping ? 0 : read_host(r, &site->read);
+	return ask_device(r);
+}
+
+/* A single step has ended at an exit. If that was the trap of a site, let its instruction read: that is the step. Returns as answer() does. */
+int dwc_inner_step_over_site(struct dwc_replica *r)
+{
+	const struct dwc_site *site = r->inner.stopped ? NULL : site_of_exit(r);
+	int err;
+
+	if (!site)
+		return 0;
+	if ((err = dwc_set_stepping(r, 0)) || (err = read_host(r, &site->read)) < 0)
+		return err;
+	dwc_state_get_synced(r, &r->state);
+	return 1;
+}
+
+/* After an exit: returns 1 if it is an inner one, which is answered; 0: it ends the run; or -errno. */
 int dwc_inner_pass(struct dwc_replica *r)
 {
 	r->inner.stopped = is_over(r);
@@ -179,6 +250,7 @@ void dwc_inner_commit(struct dwc_engine *e)
 	if (inner->pc)
 		dwc_pc_copy(&e->pc, inner->pc);
 	e->stats.inner_exits += inner->count;
+	e->sites.reads += inner->reads;
 	dwc_inner_begin(&e->replicas[0]);
 	dwc_inner_begin(&e->replicas[1]);
 }

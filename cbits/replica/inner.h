@@ -12,7 +12,8 @@ struct dwc_replica;
 
 /* The inner exits of a replica in the element, and its own devices. */
 struct dwc_inner {
-	uint32_t count;     /* inner exits so far */
+	uint32_t count;     /* inner exits so far, */
+	uint32_t reads;     /* and how many of them were reads of sites */
 	uint64_t flow;      /* a running hash of them and of their answers */
 	struct dwc_pc *pc;  /* the devices' state, one of `pcs`; NULL: as at the element's start (dwc_engine.pc) */
 	struct dwc_pc pcs[2];
@@ -38,6 +39,7 @@ void dwc_inner_begin(struct dwc_replica *r);
 void dwc_inner_plan(struct dwc_replica *r, uint32_t limit, uint64_t most_ns);
 int dwc_inner_pass(struct dwc_replica *r);
 int dwc_inner_go_on(struct dwc_replica *r);
+int dwc_inner_step_over_site(struct dwc_replica *r);
 uint64_t dwc_inner_ns(const struct dwc_replica *r);
 uint32_t dwc_inner_limit_to_meet(const struct dwc_replica *other);
 struct dwc_pc *dwc_inner_pc(struct dwc_replica *r);

@@ -7,16 +7,14 @@
 
 #include "engine.h"
 #include "host.h"
+#include "replica/hostreads.h"
 #include "replica/inner.h"
 #include "replica/replica.h"
 #include "vcpu/exit.h"
-#include "vcpu/insn.h"
 #include "vcpu/state.h"
 
 #define DB_VECTOR 1
 #define UD_VECTOR 6
-#define RFLAGS_STATUS 0x8d5u /* CF, PF, AF, ZF, SF, OF */
-#define RFLAGS_CF 1u
 
 /* Copy inputs of the element after the exit e->exit, which says how much data there is. */
 void dwc_copy_inputs(const struct dwc_engine *e, struct dwc_inputs *to, const struct dwc_inputs *from)
@@ -33,45 +31,6 @@ static void raise_exception(struct dwc_replica *r, uint8_t vector)
 	events->exception.pending = 1;
 	events->exception.nr = vector;
 	r->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
-}
-
-/* A general register by its number in an instruction. */
-static __u64 *numbered(struct kvm_regs *regs, unsigned number)
-{
-	__u64 *by_number[] = { &regs->rax, &regs->rcx, &regs->rdx, &regs->rbx, &regs->rsp, &regs->rbp, &regs->rsi, &regs->rdi,
-			       &regs->r8, &regs->r9, &regs->r10, &regs->r11, &regs->r12, &regs->r13, &regs->r14, &regs->r15 };
-
-	return by_number[number & 15];
-}
-
-/* A write of 4 bytes clears the upper half, a write of 2 leaves the rest (SDM 1 3.4.1.1). */
-static void write_operand(struct kvm_regs *regs, const struct dwc_insn *read, uint64_t value)
-{
-	__u64 *to = numbered(regs, read->reg);
-
-	if (read->bytes == 2)
-		*to = (*to & ~0xffffull) | (value & 0xffff);
-	else
-		*to = read->bytes == 4 ? (uint32_t)value : value;
-}
-
-/* Set registers as the instruction of a site would. */
-static void write_read(struct kvm_regs *regs, const struct dwc_inputs *inputs)
-{
-	switch (inputs->read.kind) {
-	case DWC_READ_RDRAND: case DWC_READ_RDSEED: /* CF: there was a number */
-		write_operand(regs, &inputs->read, inputs->value);
-		regs->rflags = (regs->rflags & ~(uint64_t)RFLAGS_STATUS) | RFLAGS_CF;
-		break;
-	case DWC_READ_RDPID:
-		write_operand(regs, &inputs->read, inputs->value);
-		break;
-	default: /* EDX:EAX, and ECX of RDTSCP */
-		if (inputs->read.kind == DWC_READ_RDTSCP)
-			regs->rcx = inputs->aux;
-		regs->rax = (uint32_t)inputs->value;
-		regs->rdx = inputs->value >> 32;
-	}
 }
 
 /* Give a replica the answer to the pending exit; the next KVM_RUN finishes the instruction with it. */
@@ -100,10 +59,10 @@ static int set_answer(struct dwc_replica *r)
 			return err;
 		regs->rax = rax;
 		regs->rip = inputs->next_rip;
-		write_read(regs, inputs);
+		dwc_write_read(regs, &inputs->read, inputs->value, inputs->aux);
 		return dwc_set_regs(r);
 	case DWC_ANSWER_SITE_TRAP:
-		write_read(regs, inputs);
+		dwc_write_read(regs, &inputs->read, inputs->value, inputs->aux);
 		regs->rip = inputs->next_rip;
 		return dwc_set_regs(r);
 	case DWC_ANSWER_DEBUG:

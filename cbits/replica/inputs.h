@@ -36,6 +36,7 @@ struct dwc_inputs {
 	uint64_t aux;                  /* TSC_AUX: RDTSCP reads that, too */
 	uint64_t debug_payload;        /* DR6 of the guest's own debug exception */
 	uint64_t tsc;                  /* what RDTSC reads, if the TSC is frozen */
+	uint64_t site_tsc;             /* what sites read within the element */
 	uint8_t io_data[DWC_IO_BYTES]; /* what the device answered to the exit before it */
 };
 

@@ -57,7 +57,7 @@ int dwc_is_at_limit(const struct dwc_replica *r, uint64_t limit_ns)
 		return 1;
 	if (r->may_be_cut && ran_ns >= SOON_NS && atomic_load(&r->engine->requests.soon))
 		return 1;
-	return inner->most_ns && inner->count &&
+	return inner->most_ns && inner->pc &&
 	       ran_ns - inner->answered_ns >= dwc_time_limit(r->engine, inner->pc, inner->clock_ns) * r->stretch;
 }
 

@@ -22,6 +22,8 @@
 #include "host.h"
 #include "memory/dma.h"
 #include "phase.h"
+#include "record/record.h"
+#include "replica/hostreads.h"
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sites/search.h"
@@ -96,6 +98,8 @@ int dwc_learn_site(struct dwc_engine *e)
 	if ((err = dwc_memory_write(e, found->gpa, trap_code(e, found->user), found->read.length)))
 		return err;
 	note(e, site);
+	e->inputs.site_tsc = dwc_tsc_next(e); /* the element whose inputs are chosen meets it */
+	dwc_record_site(e, (uint32_t)(site - e->sites.site));
 	return had_some == (e->sites.in_user > 0) ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
 }
 
@@ -116,17 +120,6 @@ unsigned dwc_site_original(const struct dwc_engine *e, uint32_t number, uint64_t
 	*gpa = site->gpa;
 	memcpy(out, site->original, site->read.length);
 	return memcmp(e->replicas[0].ram + site->gpa, trap_code(e, site->user), site->read.length) ? 0 : site->read.length;
-}
-
-static const struct dwc_site *site_at(struct dwc_engine *e, uint64_t linear, int user)
-{
-	uint64_t gpa;
-
-	if (dwc_translate(&e->replicas[0], linear, &gpa))
-		for (uint32_t i = 0; i < e->sites.count; i++)
-			if (e->sites.site[i].gpa == gpa && e->sites.site[i].user == user)
-				return &e->sites.site[i];
-	return NULL;
 }
 
 /* XCR0 as it is now: the guest can have changed it since the checkpoint. */
@@ -150,7 +143,7 @@ static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t r
 	inputs->value = inputs->aux = e->tsc.aux;
 	switch (read->kind) {
 	case DWC_READ_RDTSC: case DWC_READ_RDTSCP:
-		inputs->value = dwc_tsc_next(e);
+		inputs->value = inputs->site_tsc = dwc_tsc_next(e);
 		break;
 	case DWC_READ_RDRAND: case DWC_READ_RDSEED:
 		if (getrandom(&inputs->value, sizeof inputs->value, GRND_NONBLOCK) < 0)
@@ -164,17 +157,16 @@ static void supply(struct dwc_engine *e, const struct dwc_insn *read, uint64_t r
 	}
 }
 
-/* Answer the committed exit if it is a site's trap. The address decides: the guest's own code may use the same port. */
+/* Answer the committed exit if it is a site's trap. */
 int dwc_site_answer(struct dwc_engine *e)
 {
 	const struct dwc_state *s = &e->replicas[0].state;
 	const struct dwc_exit *x = &e->exit;
 	int user = x->reason != KVM_EXIT_IO, past = x->reason == KVM_EXIT_DEBUG && e->config.icebp_rip_after;
-	const struct dwc_site *site;
+	struct dwc_replica *a = &e->replicas[0];
+	const struct dwc_site *site = user ? dwc_site_at(a, dwc_linear_rip(s) - (uint64_t)past, 1) : dwc_site_of_port(a);
 
-	if (!user && (x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1))
-		return 0;
-	if (!e->sites.count || !(site = site_at(e, dwc_linear_rip(s) - (uint64_t)past, user)))
+	if (!site)
 		return 0;
 	supply(e, &site->read, s->regs.rip - (uint64_t)past);
 	e->inputs.answer = user ? DWC_ANSWER_SITE_TRAP : DWC_ANSWER_SITE_PORT;

@@ -52,19 +52,19 @@ void dwc_tsc_choose(struct dwc_engine *e)
 	e->inputs.tsc = e->clock.guest_ns > e->inputs.tsc ? e->clock.guest_ns : e->inputs.tsc + 1;
 }
 
-/* The time that a site reads, never the same twice. With a frozen TSC it follows on from that. Otherwise it is the guest clock, plus the
- * host's TSC at the first site: more than any value that the guest has read by itself, since a VM's own TSC starts at 0. (Later reads
- * outside of sites are undone, because the replicas' TSCs are set apart. If the host cannot do that, as kvm_pvm, both replicas can read
- * the same value, and a site can then give an earlier time.) */
+/* The time that sites read. With a frozen TSC it is what that shows to other instructions. Otherwise it is the guest clock, plus the
+ * host's TSC at the first site: more than any value that the guest has read by itself, since a VM's own TSC starts at 0; and each call
+ * gives a later one. (Later reads outside of sites are undone, because the replicas' TSCs are set apart. If the host cannot do that, as
+ * kvm_pvm, both replicas can read the same value, and a site can then give an earlier time.) */
 uint64_t dwc_tsc_next(struct dwc_engine *e)
 {
-	uint64_t now = e->inputs.tsc;
+	uint64_t now;
 
-	if (!e->config.tsc_ratio) {
-		if (!e->tsc.base)
-			e->tsc.base = __rdtsc() - e->clock.guest_ns;
-		now = e->tsc.base + e->clock.guest_ns;
-	}
+	if (e->config.tsc_ratio)
+		return e->inputs.tsc;
+	if (!e->tsc.base)
+		e->tsc.base = __rdtsc() - e->clock.guest_ns;
+	now = e->tsc.base + e->clock.guest_ns;
 	e->tsc.last_read = now > e->tsc.last_read ? now : e->tsc.last_read + 1;
 	return e->tsc.last_read;
 }

@@ -14,7 +14,8 @@ from dwcvmm.core.failure import check
 
 END = struct.pack("<II", lib.DWC_RECORD_END, struct.calcsize("<II"))  # the record that ends a whole log
 RESULTS = {int(each): each for each in Replayed}
-IN_RECORDS = ("struct dwc_pc", "struct dwc_inputs", "struct dwc_recorded")  # that records have bytes of
+# that records have bytes of
+IN_RECORDS = ("struct dwc_pc", "struct dwc_inputs", "struct dwc_recorded", "struct dwc_site")
 
 
 class LostError(Exception):
@@ -58,9 +59,9 @@ def begin_at_element(core: Core, breakpoints: bool) -> int:
     return core.committed - bool(core._c.has_pending_io)
 
 
-def record_devices(core: Core) -> None:
-    """Between two elements: record the devices in C as a whole, so that a replay can begin here."""
-    lib.dwc_record_all_devices(core._c)
+def record_for_start(core: Core) -> None:
+    """Between two elements: record devices in C and learned sites as a whole, so that a replay can begin here."""
+    lib.dwc_record_for_start(core._c)
 
 
 def is_over(core: Core) -> bool:

@@ -89,7 +89,7 @@ class Recorder:
         except BaseException:
             sink.abandon()
             raise
-        recording.record_devices(core)
+        recording.record_for_start(core)
         return written
 
     def take(self) -> None:

@@ -17,7 +17,7 @@ TESTS = (
 )
 # interrupts, spin: slow under shadow paging, and no code of their own. The others read time: with a core this slow both
 # replicas read the same now and then, and where the TSC runs on no replay reads it again (docs/decisions/0002)
-SLOW_OR_TIME = ("interrupts", "spin", "rdtsc", "entries", "reads")
+SLOW_OR_TIME = ("interrupts", "spin", "rdtsc", "entries", "reads", "alarms", "sways", "clears", "split")
 # capstone finds branches, which campaigns hit, too, and what instructions access; AddressSanitizer refuses its library
 # (opened with RTLD_DEEPBIND)
 BY_CAPSTONE = ("branch", "campaign", "cluster", "pruning")

@@ -185,7 +185,7 @@ def test_a_guest_in_the_middle_of_its_timers(boot: StartGuest, restore: Restore,
 
 
 def test_learned_sites_are_undone_in_what_is_saved(boot: StartGuest, restore: Restore, tmp_path: Path) -> None:
-    booted = boot("rdtsc", Strategy.SEQUENTIAL, tsc=Tsc.SITES)
+    booted = boot("rdtsc", Strategy.SEQUENTIAL, tsc=Tsc.SITES, end_at=EndAt.IO)
     booted.machine.run(10)
     replaced = list(core_saving.replaced_code(booted.machine.core))
     assert replaced

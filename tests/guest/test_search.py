@@ -16,6 +16,7 @@ from dwcvmm.pc.result import Outcome
 
 POST = 0x80
 RDTSC_BYTES = 2
+READS_ROUNDS = 4  # of guest reads, with three RDTSC each
 STEPS = 2_000  # far below the turns of the guest
 
 
@@ -94,7 +95,7 @@ def test_learning_a_site_does_not_replay_for_ever(boot: StartGuest, monkeypatch:
 
 def test_the_search_looks_at_what_follows_a_site(boot: StartGuest) -> None:
     """The element starts with a site's answer, and its first instruction reads the time as well."""
-    booted = booted_at_its_start(boot, "reads")
+    booted = booted_at_its_start(boot, "reads", end_at=EndAt.IO)
     engine = booted.machine.engine
     first = engine.sites.search(with_time=True, steps=STEPS)
     assert first and engine.sites.learn()
@@ -103,6 +104,20 @@ def test_the_search_looks_at_what_follows_a_site(boot: StartGuest) -> None:
     second = engine.sites.search(with_time=True, steps=STEPS)
     assert second and second.linear == first.linear + RDTSC_BYTES
     assert booted.machine.run() is Outcome.POWEROFF
+
+
+@pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])
+def test_the_search_by_steps_goes_on_behind_sites_within_the_element(
+    boot: StartGuest, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    """All three RDTSC of the guest are in one element: the traps of those that are known are inner exits."""
+    booted = booted_at_its_start(boot, "reads", strategy)
+    monkeypatch.setattr(booted.machine.engine.sites, "scan", lambda with_time, events: None)
+    assert booted.machine.run() is Outcome.POWEROFF
+    assert booted.machine.guest_status == 0
+    assert [divergence.cause for divergence in booted.divergences] == [Cause.TIME] * 3
+    assert booted.machine.core.site_count == 3
+    assert booted.machine.core.site_reads == 3 * READS_ROUNDS > booted.machine.core.committed
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL])

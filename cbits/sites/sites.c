@@ -1,6 +1,6 @@
 /* Learned sites: instructions that read a value of the host (the TSC, a random number; insn.c), replaced by a trap of the same
- * length, in both replicas and the checkpoint. From then on the element ends there, and the VMM supplies the value, the same for
- * both replicas.
+ * length, in both replicas and the checkpoint. From then on the VMM supplies the value, the same for both replicas: time in ring 0 by an
+ * inner exit (replica/inner.c); at all other sites the element ends.
  *
  * In ring 0 the trap is IN eax, imm8, which exits on every KVM. In ring 3 that depends on IOPL; there the trap is one of two,
  * depending on what the host was found to do (hostprobe.py):

@@ -77,11 +77,9 @@ int dwc_is_cut_already(const struct dwc_engine *e)
 
 static int job_go_on(struct dwc_replica *r)
 {
-	int went = dwc_inner_go_on(r);
-
-	if (went < 0)
-		return went;
-	return went ? job_continue(r) : DWC_RUN_EXIT;
+	if (dwc_inner_go_on(r))
+		return job_continue(r);
+	return DWC_RUN_EXIT;
 }
 
 /* Let a replica that has stopped at an exit, which could be an inner one, go on. Returns as dwc_job_element() does. */

@@ -43,7 +43,7 @@ static int step(struct dwc_replica *r)
 {
 	uint64_t rip = r->state.regs.rip, rsp = r->state.regs.rsp;
 	struct dwc_step step;
-	int end, err, passed;
+	int end, err;
 
 	/* switched on each time: POPF, IRET and exceptions of the guest switch it off */
 	if ((err = dwc_set_stepping(r, 1)) || (err = dwc_begin_step(r, &step)))
@@ -53,8 +53,6 @@ static int step(struct dwc_replica *r)
 		return end;
 	if ((err = dwc_end_step(r, &step)))
 		return err;
-	if (end == DWC_RUN_EXIT && (passed = dwc_inner_step_over_site(r)))
-		return passed;
 	if (!r->engine->protects) /* dwc_replica_run() has left them in the run page */
 		dwc_state_get_synced(r, &r->state);
 	return end == DWC_RUN_EXIT && r->exit.reason == KVM_EXIT_DEBUG && !(r->engine->protects && took_exception(r, rip, rsp));

@@ -26,19 +26,17 @@
 
 #define LIMIT_NS 100000000000ull
 
-/* Before a move. The exit at which the last one has ended is answered. Returns -errno or 0. */
-static int set_out(struct dwc_engine *e)
+/* Before a move. The exit at which the last one has ended is answered. */
+static void set_out(struct dwc_engine *e)
 {
 	struct dwc_replica *a = &e->replicas[0];
-	int went = 0;
 
 	DWC_ASSERT(e, e->phase == DWC_PHASE_INPUTS_CHOSEN || e->phase == DWC_PHASE_START_VISITED);
 	if (e->phase == DWC_PHASE_INPUTS_CHOSEN)
 		dwc_set_phase(e, DWC_PHASE_START_VISITED);
 	if (dwc_stands_at_exit(e))
-		went = dwc_replica_call(a, dwc_inner_go_on);
+		dwc_inner_go_on(a);
 	dwc_counter_disarm(a);
-	return went < 0 ? went : 0;
 }
 
 /* After a run that was to end elsewhere: whether it has ended with the element. */
@@ -108,7 +106,8 @@ int dwc_within_step(struct dwc_engine *e, uint64_t limit)
 	e->steps.done = 0;
 	if (result)
 		return result;
-	if ((err = set_out(e)) || (err = dwc_stops_arm(e, 1)))
+	set_out(e);
+	if ((err = dwc_stops_arm(e, 1)))
 		return err;
 	while (!result && done < limit) {
 		if (done && !can_step(e)) {
@@ -144,7 +143,8 @@ static int run(struct dwc_engine *e)
 
 	if (result)
 		return result;
-	if ((err = set_out(e)) || (err = dwc_replica_call(a, dwc_replica_feed_once)))
+	set_out(e);
+	if ((err = dwc_replica_call(a, dwc_replica_feed_once)))
 		return err;
 	dwc_state_get_synced(a, &a->state);
 	if ((err = dwc_stops_arm(e, 1)))
@@ -195,7 +195,8 @@ int dwc_within_to_exit(struct dwc_engine *e, uint32_t number)
 	const struct dwc_replica *a = &e->replicas[0];
 	int end;
 
-	if ((end = set_out(e)) || (end = run_freely(e, number)) < 0)
+	set_out(e);
+	if ((end = run_freely(e, number)) < 0)
 		return end;
 	if (end == DWC_RUN_STOP_REQUESTED)
 		return DWC_WITHIN_STOP_REQUESTED;
@@ -210,8 +211,7 @@ int dwc_within_pass(struct dwc_engine *e, const struct dwc_point *targets, uint3
 	uint32_t inner_limit = dwc_within_exits(e) + 1;
 	int stops = e->replay.stops, err, end;
 
-	if ((err = set_out(e)))
-		return err;
+	set_out(e);
 	dwc_stops_set(e, targets, count, 1);
 	if ((err = dwc_stops_arm(e, 1)))
 		return err;

@@ -20,7 +20,6 @@
 #include "replica/inputs.h"
 #include "replica/replica.h"
 #include "sum.h"
-#include "vcpu/debug.h"
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
 #include "vcpu/state.h"
@@ -157,8 +156,8 @@ static int ask_device(struct dwc_replica *r)
 	return 1;
 }
 
-/* The site at whose trap the replica stands, if it reads what is the same throughout an element: the time, or the number of the CPU. */
-static const struct dwc_site *site_of_exit(struct dwc_replica *r)
+/* The site at whose trap the replica stands, if it reads the time, which is the same throughout an element. */
+static const struct dwc_site *time_site(struct dwc_replica *r)
 {
 	const struct dwc_site *site;
 
@@ -166,55 +165,37 @@ static const struct dwc_site *site_of_exit(struct dwc_replica *r)
 		return NULL;
 	dwc_state_get_synced(r, &r->state);
 	site = dwc_site_of_port(r);
-	return site && (site->read.kind == DWC_READ_RDTSC || site->read.kind == DWC_READ_RDTSCP || site->read.kind == DWC_READ_RDPID) ? site : NULL;
+	return site && (site->read.kind == DWC_READ_RDTSC || site->read.kind == DWC_READ_RDTSCP) ? site : NULL;
 }
 
-/* Let the instruction of a site read. */
-static int read_host(struct dwc_replica *r, const struct dwc_insn *read)
+/* Let the instruction of a site read. The IN is finished by the next KVM_RUN, which sets EAX, as RDTSC does, and goes past it. Before
+ * that it takes the other registers from the run page, although the IN is pending: kvm_arch_vcpu_ioctl_run() does so for the
+ * backdoor of VMware, whose port changes registers, too. */
+static void read_time(struct dwc_replica *r, const struct dwc_insn *read)
 {
 	const struct dwc_inputs *inputs = &r->engine->inputs;
-	uint64_t value = read->kind == DWC_READ_RDPID ? inputs->aux : inputs->site_tsc;
-	struct kvm_regs regs = r->state.regs;
-	int err;
+	struct kvm_regs *regs = &r->run->s.regs.regs;
 
-	/* no register may be set while the IN is pending */
-	if ((err = dwc_replica_complete(r)))
-		return err;
-	regs.rip += read->length;
-	dwc_write_read(&regs, read, value, inputs->aux);
-	r->run->s.regs.regs = regs;
+	dwc_write_read(regs, read, inputs->site_tsc, inputs->aux);
 	r->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-	note(r, (const uint8_t *)&value, sizeof value, clock_of_devices(r));
+	memcpy((uint8_t *)r->run + r->run->io.data_offset, &regs->rax, r->exit.size);
+	note(r, (const uint8_t *)&inputs->site_tsc, sizeof inputs->site_tsc, clock_of_devices(r));
 	r->inner.reads++;
-	return 1;
 }
 
 /* Answer the exit at which the replica stands. Returns 1 if it can run on; 0: this exit ends the element, and its device has not been
- * asked; or -errno. Under single steps a site ends the run: the debug exception would come in the middle. */
+ * asked. */
 static int answer(struct dwc_replica *r)
 {
-	const struct dwc_site *site = site_of_exit(r);
-
-	if (site)
-		return r->stepping ? 0 : read_host(r, &site->read);
-	return ask_device(r);
-}
-
-/* A single step has ended at an exit. If that was the trap of a site, let its instruction read: that is the step. Returns as answer() does. */
-int dwc_inner_step_over_site(struct dwc_replica *r)
-{
-	const struct dwc_site *site = r->inner.stopped ? NULL : site_of_exit(r);
-	int err;
+	const struct dwc_site *site = time_site(r);
 
 	if (!site)
-		return 0;
-	if ((err = dwc_set_stepping(r, 0)) || (err = read_host(r, &site->read)) < 0)
-		return err;
-	dwc_state_get_synced(r, &r->state);
+		return ask_device(r);
+	read_time(r, &site->read);
 	return 1;
 }
 
-/* After an exit: returns 1 if it is an inner one, which is answered; 0: it ends the run; or -errno. */
+/* After an exit: returns 1 if it is an inner one, which is answered; 0: it ends the run. */
 int dwc_inner_pass(struct dwc_replica *r)
 {
 	r->inner.stopped = is_over(r);

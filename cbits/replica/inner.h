@@ -39,7 +39,6 @@ void dwc_inner_begin(struct dwc_replica *r);
 void dwc_inner_plan(struct dwc_replica *r, uint32_t limit, uint64_t most_ns);
 int dwc_inner_pass(struct dwc_replica *r);
 int dwc_inner_go_on(struct dwc_replica *r);
-int dwc_inner_step_over_site(struct dwc_replica *r);
 uint64_t dwc_inner_ns(const struct dwc_replica *r);
 uint32_t dwc_inner_limit_to_meet(const struct dwc_replica *other);
 struct dwc_pc *dwc_inner_pc(struct dwc_replica *r);

@@ -322,9 +322,7 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 		if (err >= 0) {
 			dwc_describe_exit(r);
 			r->seen.count = 0;
-			if ((err = dwc_inner_pass(r)) < 0)
-				return (int)err;
-			if (err)
+			if (dwc_inner_pass(r))
 				continue;
 			break;
 		}
@@ -352,4 +350,29 @@ int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns)
 int dwc_replica_read_state(struct dwc_replica *r)
 {
 	return dwc_state_get(r, &r->state);
+}
+
+/* Finish the instruction of a pending I/O or MMIO exit without running the guest further (KVM api.rst,
+ * KVM_RUN): setting registers before that would corrupt them. Returns 1 if its next fragment exits. */
+int dwc_replica_finish(struct dwc_replica *r)
+{
+	long err;
+
+	r->run->immediate_exit = 1;
+	err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
+	r->run->immediate_exit = 0;
+	if (err >= 0)
+		return r->run->exit_reason == KVM_EXIT_MMIO || r->run->exit_reason == KVM_EXIT_IO;
+	return err == -EINTR ? 0 : (int)err;
+}
+
+/* The same with all its fragments; reads get arbitrary data. */
+int dwc_replica_complete(struct dwc_replica *r)
+{
+	int err;
+
+	do
+		err = dwc_replica_finish(r);
+	while (err > 0);
+	return err;
 }

@@ -64,7 +64,6 @@ struct dwc_replica {
 	uint64_t wait_ns; /* its run is cut after that if the guest waits in a loop, where both replicas can meet */
 	uint32_t stretch, stretch_most; /* by how much the limit was made longer in this run, and may be at most (replica/limit.c) */
 	struct dwc_seen seen;
-	int stepping; /* KVM was asked for single steps */
 	int may_be_cut; /* its run can end before it has come to an end, if the caller asks for that */
 	enum dwc_stage stage;
 	/* progress: events since the counter was armed, up to the last exit, and at how many the run ends; most_ns: time after which a
@@ -97,6 +96,8 @@ int dwc_replica_call_both(struct dwc_engine *e, int (*job)(struct dwc_replica *)
 void dwc_replica_post(struct dwc_replica *r, int (*job)(struct dwc_replica *));
 int dwc_replica_wait(struct dwc_replica *r);
 int dwc_replica_run(struct dwc_replica *r, uint64_t limit_ns);
+int dwc_replica_finish(struct dwc_replica *r);
+int dwc_replica_complete(struct dwc_replica *r);
 int dwc_replica_read_state(struct dwc_replica *r);
 
 #endif

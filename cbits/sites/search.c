@@ -212,14 +212,11 @@ static int pass_repeat(struct dwc_replica *r)
 	return err < 0 ? err : 2;
 }
 
-/* Whether the exit is an inner one: its instruction is finished by the next step, or was a site's. Returns 1, 0 or -errno. */
+/* Whether the exit is an inner one: its instruction is finished by the next step. */
 static int pass_exit(struct dwc_replica *r)
 {
-	int passed;
-
 	dwc_describe_exit(r);
-	passed = dwc_inner_pass(r);
-	return passed ? passed : dwc_inner_step_over_site(r);
+	return dwc_inner_pass(r);
 }
 
 static int job_find(struct dwc_replica *r)
@@ -249,7 +246,7 @@ static int job_find(struct dwc_replica *r)
 		if (entry)
 			memcpy(r->ram + entry->gpa, trap, TRAP_BYTES);
 		entry = passed == 1 ? NULL : entry_of_exit(r, &entries);
-		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG && (pending = err = pass_exit(r)) <= 0)
+		if (entry ? (err = enter(r, entry)) < 0 : passed != 1 && r->run->exit_reason != KVM_EXIT_DEBUG && !(pending = pass_exit(r)))
 			break;
 		dwc_state_get_synced(r, &r->state);
 		s->steps += r->run->s.regs.regs.rip != rip; /* do not count turns of a REP in ring 3, nor a jump to itself */

@@ -24,12 +24,11 @@ static int guest_debug(struct dwc_replica *r, uint32_t control, uint64_t linear)
 {
 	struct kvm_guest_debug debug;
 
-	r->stepping = (control & KVM_GUESTDBG_SINGLESTEP) != 0;
 	memset(&debug, 0, sizeof debug);
 	if (r->engine->sites.in_user)
 		control |= KVM_GUESTDBG_USE_HW_BP;
 	debug.control = control;
-	dwc_points_arm(r->engine, &debug, r->stepping);
+	dwc_points_arm(r->engine, &debug, (control & KVM_GUESTDBG_SINGLESTEP) != 0);
 	if (debug.control)
 		debug.control |= KVM_GUESTDBG_ENABLE;
 	if (linear) {

@@ -1,7 +1,6 @@
 /* Exits: what is kept of a return of KVM_RUN, to be compared and logged. */
 #include "vcpu/exit.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stddef.h>
 #include <string.h>
@@ -128,29 +127,4 @@ int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before)
 	if (x->is_write)
 		return x->size < MMIO_PART && (x->gpa + x->size) % DWC_PAGE;
 	return before->reason != KVM_EXIT_MMIO || before->is_write || before->gpa + before->size != x->gpa;
-}
-
-/* Finish the instruction of a pending I/O or MMIO exit without running the guest further (KVM api.rst,
- * KVM_RUN): setting registers before that would corrupt them. Returns 1 if its next fragment exits. */
-int dwc_replica_finish(struct dwc_replica *r)
-{
-	long err;
-
-	r->run->immediate_exit = 1;
-	err = dwc_ioctl(r->vcpu_fd, KVM_RUN, NULL);
-	r->run->immediate_exit = 0;
-	if (err >= 0)
-		return r->run->exit_reason == KVM_EXIT_MMIO || r->run->exit_reason == KVM_EXIT_IO;
-	return err == -EINTR ? 0 : (int)err;
-}
-
-/* The same with all its fragments; reads get arbitrary data. */
-int dwc_replica_complete(struct dwc_replica *r)
-{
-	int err;
-
-	do
-		err = dwc_replica_finish(r);
-	while (err > 0);
-	return err;
 }

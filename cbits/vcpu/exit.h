@@ -31,7 +31,5 @@ int dwc_replayable(const struct dwc_exit *x);
 int dwc_returnable(const struct dwc_exit *x, const struct dwc_exit *before);
 int dwc_is_io(const struct dwc_exit *x);
 int dwc_is_msr(const struct dwc_exit *x);
-int dwc_replica_finish(struct dwc_replica *r);
-int dwc_replica_complete(struct dwc_replica *r);
 
 #endif

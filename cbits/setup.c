@@ -124,6 +124,7 @@ int dwc_engine_init(struct dwc_engine *e, const struct dwc_config *config)
 	e->account.now = DWC_AT_START;
 	e->inputs.vector = -1;
 	e->slice.events_per_ms = config->events_per_ms;
+	e->sites.hot_reads = DWC_HOT_READS;
 	e->clock.patience_factor = 1;
 	e->clock.stretch = FIRST_STRETCH;
 	e->requests.visit_from = UINT64_MAX;

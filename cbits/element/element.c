@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "memory/scrub.h"
 #include "phase.h"
+#include "sites/sites.h"
 #include "status.h"
 
 #define WAITING_ELEMENTS 32
@@ -43,6 +44,17 @@ static int run(struct dwc_engine *e, int (*as_strategy)(struct dwc_engine *))
 	return e->phase == DWC_PHASE_BOTH_ENDED ? DWC_STOP_ELEMENT_END : 0;
 }
 
+/* Release sites that cost too much, once nothing is pending: a settling element leads there. */
+static int release_hot_sites(struct dwc_engine *e)
+{
+	if (e->phase != DWC_PHASE_BETWEEN || !dwc_sites_are_hot(e))
+		return 0;
+	if (dwc_is_settled(e) && !e->log.count)
+		return dwc_release_sites(e);
+	e->requests.settle = 1;
+	return 0;
+}
+
 /* From the last committed state to the start of the runs: requests from outside, idle time, inputs. A restart has its inputs already. */
 static int begin(struct dwc_engine *e)
 {
@@ -56,6 +68,8 @@ static int begin(struct dwc_engine *e)
 		return stop;
 	if (e->phase != DWC_PHASE_INPUTS_CHOSEN) {
 		if (e->config.scrub_bytes_per_s && (stop = dwc_scrub(e)))
+			return stop;
+		if ((stop = release_hot_sites(e)))
 			return stop;
 		dwc_choose_inputs(e);
 		dwc_set_phase(e, e->phase == DWC_PHASE_FRAGMENT ? DWC_PHASE_COMPARED : DWC_PHASE_INPUTS_CHOSEN);

@@ -7,6 +7,7 @@
 #include "vcpu/insn.h"
 
 #define DWC_MAX_SITES 256
+#define DWC_HOT_READS 200000
 #define DWC_TIME_PORT 0xf5 /* a port that no PC uses */
 
 struct dwc_replica;
@@ -24,7 +25,9 @@ struct dwc_sites {
 	uint32_t count;
 	int in_user;               /* how many are in ring 3, and need exits by debug exceptions */
 	struct dwc_site site[DWC_MAX_SITES];
-	uint64_t reads;
+	uint64_t reads;            /* by all of them so far, */
+	uint64_t reads_before;     /* and before the last one was learned */
+	uint64_t hot_reads;        /* after so many they cost about what it costs to learn one */
 };
 
 const struct dwc_site *dwc_site_at(struct dwc_replica *r, uint64_t linear, int user);

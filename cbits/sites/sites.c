@@ -99,8 +99,33 @@ int dwc_learn_site(struct dwc_engine *e)
 		return err;
 	note(e, site);
 	e->inputs.site_tsc = dwc_tsc_next(e); /* the element whose inputs are chosen meets it */
+	e->sites.reads_before = e->sites.reads;
 	dwc_record_site(e, (uint32_t)(site - e->sites.site));
 	return had_some == (e->sites.in_user > 0) ? 0 : dwc_replica_call_both(e, job_refresh_guest_debug);
+}
+
+/* Whether the traps cost more than they spare. With a frozen TSC a site is needed for elements so long that they meet a tick each time, and
+ * a guest that reads the time often pays for it long after those. */
+int dwc_sites_are_hot(const struct dwc_engine *e)
+{
+	return e->config.tsc_ratio && e->sites.reads - e->sites.reads_before >= e->sites.hot_reads;
+}
+
+/* Put the instructions of all sites back. They stay in the table, and are learned again where they are needed. Nothing may be pending at
+ * the last committed state, which must be a checkpoint. */
+int dwc_release_sites(struct dwc_engine *e)
+{
+	uint8_t original[DWC_LONGEST_INSTRUCTION];
+	unsigned length;
+	uint64_t gpa;
+	int err = 0;
+
+	DWC_ASSERT(e, e->phase == DWC_PHASE_BETWEEN && !e->log.count);
+	e->sites.reads_before = e->sites.reads;
+	for (uint32_t i = 0; i < e->sites.count && !err; i++)
+		if ((length = dwc_site_original(e, i, &gpa, original)))
+			err = dwc_memory_write(e, gpa, original, length);
+	return err;
 }
 
 /* In a replay: whether there were sites in ring 3 when the element was recorded, whose traps are in guest memory. Returns -errno or 0. */

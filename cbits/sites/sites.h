@@ -10,6 +10,8 @@ struct dwc_engine;
 
 int dwc_can_learn_site(struct dwc_engine *e);
 int dwc_learn_site(struct dwc_engine *e);
+int dwc_sites_are_hot(const struct dwc_engine *e);
+int dwc_release_sites(struct dwc_engine *e);
 int dwc_set_user_traps(struct dwc_engine *e, int wanted);
 unsigned dwc_site_original(const struct dwc_engine *e, uint32_t number, uint64_t *gpa, uint8_t *out);
 extern const uint8_t dwc_port_trap[], dwc_sysenter_trap[]; /* DWC_LONGEST_INSTRUCTION bytes */

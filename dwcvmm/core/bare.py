@@ -66,6 +66,11 @@ class BareCore(Core):
         return int(self._c.sites.in_user)
 
 
+def set_hot_reads(core: Core, reads: int) -> None:
+    """Let learned sites be released after so many reads, instead of DWC_HOT_READS."""
+    core._c.sites.hot_reads = reads
+
+
 def named_bytes(ctype: str, leave_out: Container[str] = ()) -> int:
     """How many bytes of a structure are in fields, without padding and fields of these names."""
     return _named_bytes(ffi.typeof(ctype), leave_out)

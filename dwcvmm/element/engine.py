@@ -35,8 +35,8 @@ SUSPICIOUS_DISCARDS = 3
 STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousands of single steps
 CHECKPOINT_TRIES = 64  # of a replay that leaves the replicas different, as many as of one that does not arrive
 # An element that meets a tick each time is too long to avoid one: its time site is learned. Not at once, as from then
-# on each execution of that instruction exits, and in ring 3 ends an element.
-TICK_RETRIES = 6
+# on each execution of that instruction exits, until the site has become hot (dwc_sites_are_hot).
+TICK_RETRIES = 3
 
 
 class Stop(Enum):

@@ -93,6 +93,13 @@ PIECES = (
         tables.qemu_table,
     ),
     Piece("networks", "amd", "scripts/netbench 2", tables.collect_netbench, tables.netbench_table),
+    Piece(
+        "compile",
+        "amd",
+        "scripts/compile --minutes 20 --of init,kernel/sched,mm off sequential parallel",
+        tables.collect_compile,
+        tables.compile_table,
+    ),
     Piece("benchmarks", "amd", "scripts/benchmarks", tables.collect_benchmarks, tables.benchmarks_table),
     Piece(
         "slices",

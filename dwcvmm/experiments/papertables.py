@@ -26,6 +26,7 @@ SOAK = Path("build/soak")
 PMU_BOOTS = Path("build/pmu-boots/boot")
 NETBENCH = Path("build/netbench.json")
 BENCHMARKS = Path("build/benchmarks")
+COMPILE = Path("build/compile")
 STRESSOR = "stress-ng "  # their names begin so
 PROTECTED = ("sequential", "parallel")
 REGISTERS = 16  # general ones
@@ -323,6 +324,34 @@ def collect_benchmarks(out: Path) -> Figures:
             failed[entry["name"]] += bool(entry["failed"])
     rows = [{"name": name, "failed": failed[name], "seconds": of} for name, of in seconds.items()]
     return {"benchmarks": rows, "boots": boots}
+
+
+def collect_compile(out: Path) -> Figures:
+    """Of scripts/compile: its pieces, and the sum of the kernel that was equal to the disk's and has booted."""
+    found = []
+    for path in sorted(COMPILE.glob("*.ndjson")):
+        lines = list(map(json.loads, path.read_text().splitlines()))
+        kernels = [line["vmlinux"] for line in lines if "vmlinux" in line]
+        pieces = [line for line in lines if "vmlinux" not in line]
+        found.append({"strategy": path.stem, "pieces": pieces, "vmlinux": kernels[-1] if kernels else None})
+    return {"compiled": found}
+
+
+def compile_table(figures: Figures) -> Table:
+    rows = []
+    for each in figures["compiled"]:
+        pieces = each["pieces"]
+        causes: Counter[str] = Counter()
+        for piece in pieces:
+            causes.update(piece["divergences"]["by_cause"])
+        rows.append([
+            each["strategy"], str(len(pieces)), str(sum(piece["files"] for piece in pieces)),
+            f"{sum(piece['seconds'] for piece in pieces):.0f}", f"{sum(piece['elements'] for piece in pieces):,}",
+            counted(causes), str(sum(piece["divergences"]["unexplained"] for piece in pieces)),
+            f"`{each['vmlinux'][:16]}`" if each["vmlinux"] else "not ready",
+        ])  # fmt: skip
+    columns = ["strategy", "pieces", "files", "seconds", "elements", "divergences", "unexplained", "SHA-256 of vmlinux"]
+    return Table(columns, rows)
 
 
 def times_off(figures: Figures) -> dict[str, dict[str, float]]:

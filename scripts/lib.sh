@@ -103,6 +103,17 @@ for_minutes() {
   return $code
 }
 
+# booted_debian OUT: OUT/saved and OUT/saved.img are a Debian with workloads that was booted under off in testbed amd. Others go on from
+# there under any strategy.
+booted_debian() {
+  "$root/guest-images/workloads/build.sh"
+  [ "$1/saved/machine.json" -nt "$root/build/guests/workloads/disk.img" ] && return
+  say "booted under off, and saved"
+  mkdir -p "$1"
+  cp --sparse=always "$root/build/guests/workloads/disk.img" "$1/saved.img"
+  "$root/scripts/testbed" amd --timeout 3000 -- .venv/bin/python scripts/debian-boot "$1"
+}
+
 # prepare_python EXTRA: a virtual environment with dwcvmm in it, rebuilt only when its inputs changed.
 prepare_python() {
   local extras=$1 python="" stamp candidate

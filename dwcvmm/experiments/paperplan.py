@@ -96,7 +96,7 @@ PIECES = (
     Piece(
         "compile",
         "amd",
-        "scripts/compile --minutes 20 --of init,kernel/sched,mm off sequential parallel",
+        "scripts/compile --minutes 10 --of init,kernel/sched off sequential parallel",
         tables.collect_compile,
         tables.compile_table,
     ),

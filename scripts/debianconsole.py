@@ -11,6 +11,7 @@ from pexpect.popen_spawn import PopenSpawn
 DWCVMM = ".venv/bin/dwcvmm"
 CONTROL = "/tmp/debian-control"  # build/ may be of a file system without sockets
 WORKLOADS = "build/guests/workloads"
+SLICE = "2ms"  # of elements: an exit takes about ten times as long in this testbed as on a real host
 BOOT_S = 4000  # by the clock of the testbed
 PROMPT = "READY> "
 # what is typed, and what the guest says then

@@ -16,6 +16,7 @@ from dwcvmm.pc.result import Outcome
 
 READS = 128  # of the time, by guest ticks
 HOT_READS = 40
+SCANNED = 10_000_000  # events of the progress counter, more than there are up to the first of them
 
 
 @pytest.mark.parametrize("strategy", [Strategy.SEQUENTIAL, Strategy.PARALLEL, Strategy.IN_PLACE])
@@ -44,7 +45,7 @@ def test_a_hot_site_is_released(boot: StartGuest, strategy: Strategy) -> None:
     if not machine.replicas.frozen_tsc:
         pytest.skip("doctor: tsc_scaling: the TSC cannot be frozen, and its sites are needed to the end")
     set_hot_reads(core, HOT_READS)
-    assert machine.engine.sites.scan(with_time=True)
+    assert machine.engine.sites.scan(with_time=True, events=SCANNED)
     assert machine.engine.sites.learn()
     assert len(list(replaced_code(core))) == 1
     assert machine.run() is Outcome.POWEROFF

@@ -36,7 +36,7 @@ STEPPED_SEARCH_EVERY = 3  # failed alignments: a slice takes hundreds of thousan
 CHECKPOINT_TRIES = 64  # of a replay that leaves the replicas different, as many as of one that does not arrive
 # An element that meets a tick each time is too long to avoid one: its time site is learned. Not at once, as from then
 # on each execution of that instruction exits, until the site has become hot (dwc_sites_are_hot).
-TICK_RETRIES = 3
+TICK_RETRIES, TICK_RETRIES_TO_STEP = 3, 6  # until it is looked for by a scan; by single steps, which take up to 20 s
 
 
 class Stop(Enum):
@@ -335,7 +335,9 @@ class Engine:
         budget = 2 * self.core.budget if aligning else 0
         found = self.sites.scan(time_ran, budget)
         # single steps are slow: with a frozen TSC, or in a long slice, wait until the difference has come again
-        if not found and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning)):
+        enough = TICK_RETRIES_TO_STEP if record.detail.get("tick") else 0
+        stepped = self._attempt >= enough and (self._attempt % STEPPED_SEARCH_EVERY == 0 or (time_ran and not aligning))
+        if not found and stepped:
             self._say_once("the two runs differ: looking by single steps for an instruction that reads the host's time")
             found = self.sites.search(time_ran, min(budget, SEARCH_STEPS) if aligning else SEARCH_STEPS)
             search = self.core.search

@@ -6,7 +6,6 @@
 #include "engine.h"
 #include "replica/replica.h"
 #include "vcpu/exit.h"
-#include "vcpu/state.h"
 #include "vcpu/translate.h"
 
 #define RFLAGS_STATUS 0x8d5u /* CF, PF, AF, ZF, SF, OF */
@@ -25,15 +24,15 @@ const struct dwc_site *dwc_site_at(struct dwc_replica *r, uint64_t linear, int u
 	return NULL;
 }
 
-/* The site at whose IN the replica stands, with r->state as of the exit, or NULL. The address decides: the guest's own code may use the
- * same port. */
+/* The site at whose IN the replica stands, or NULL. The address decides: the guest's own code may use the same port. */
 const struct dwc_site *dwc_site_of_port(struct dwc_replica *r)
 {
+	const struct kvm_sync_regs *now = &r->run->s.regs;
 	const struct dwc_exit *x = &r->exit;
 
 	if (x->reason != KVM_EXIT_IO || x->port != DWC_TIME_PORT || x->is_write || x->size != 4 || x->count != 1)
 		return NULL;
-	return dwc_site_at(r, dwc_linear_rip(&r->state), 0);
+	return dwc_site_at(r, now->regs.rip + now->sregs.cs.base, 0);
 }
 
 /* A general register by its number in an instruction. */

@@ -22,7 +22,6 @@
 #include "sum.h"
 #include "vcpu/exit.h"
 #include "vcpu/insn.h"
-#include "vcpu/state.h"
 
 #define ACCESS_NS 1000
 
@@ -159,12 +158,8 @@ static int ask_device(struct dwc_replica *r)
 /* The site at whose trap the replica stands, if it reads the time, which is the same throughout an element. */
 static const struct dwc_site *time_site(struct dwc_replica *r)
 {
-	const struct dwc_site *site;
+	const struct dwc_site *site = dwc_site_of_port(r);
 
-	if (r->exit.reason != KVM_EXIT_IO || r->exit.port != DWC_TIME_PORT || !r->engine->sites.count)
-		return NULL;
-	dwc_state_get_synced(r, &r->state);
-	site = dwc_site_of_port(r);
 	return site && (site->read.kind == DWC_READ_RDTSC || site->read.kind == DWC_READ_RDTSCP) ? site : NULL;
 }
 

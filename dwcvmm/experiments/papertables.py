@@ -341,13 +341,11 @@ def compile_table(figures: Figures) -> Table:
     rows = []
     for each in figures["compiled"]:
         pieces = each["pieces"]
-        causes: Counter[str] = Counter()
-        for piece in pieces:
-            causes.update(piece["divergences"]["by_cause"])
         rows.append([
             each["strategy"], str(len(pieces)), str(sum(piece["files"] for piece in pieces)),
             f"{sum(piece['seconds'] for piece in pieces):.0f}", f"{sum(piece['elements'] for piece in pieces):,}",
-            counted(causes), str(sum(piece["divergences"]["unexplained"] for piece in pieces)),
+            _causes(piece["divergences"]["by_cause"] for piece in pieces),
+            str(sum(piece["divergences"]["unexplained"] for piece in pieces)),
             f"`{each['vmlinux'][:16]}`" if each["vmlinux"] else "not ready",
         ])  # fmt: skip
     columns = ["strategy", "pieces", "files", "seconds", "elements", "divergences", "unexplained", "SHA-256 of vmlinux"]
@@ -397,8 +395,13 @@ def benchmarks_table(figures: Figures) -> Table:
 
 def _elements_and_causes(boots: Sequence[Mapping[str, Any]]) -> str:
     """Of the boots in which benchmarks ran."""
-    causes: Counter[str] = Counter()
-    for boot in boots:
-        causes.update(boot["divergences"])
     elements, unexplained = (sum(boot[name] for boot in boots) for name in ("elements", "unexplained"))
-    return f"{elements:,}; {counted(causes)}; {unexplained}"
+    return f"{elements:,}; {_causes(boot['divergences'] for boot in boots)}; {unexplained}"
+
+
+def _causes(of: Iterable[Mapping[str, int]]) -> str:
+    """How often each cause occurred, in all of them together."""
+    causes: Counter[str] = Counter()
+    for each in of:
+        causes.update(each)
+    return counted(causes)

@@ -13,6 +13,7 @@ from conftest import ROOT, find_program, needs_kvm
 from installation import Installed, pip_install
 
 from dwcvmm.errors import ExitCode
+from dwcvmm.experiments.check import endless
 
 pytestmark = [pytest.mark.xdist_group("installed"), pytest.mark.timeout(600)]
 
@@ -23,7 +24,8 @@ PYTHON = Path("/usr/bin/python3")  # of the distribution: not in somebody's home
 MACHINES = {
     "ends": 'guest = "ports"\nnet = ["user"]\nfault = ["3:e2:rbx:3"]\n',
     "bad": 'guest = "port"\n',
-    "stays": 'guest = "spin"\nreport = "/var/lib/dwcvmm/stays/r.json"\ncontrol = "/run/dwcvmm/stays/control"\n',
+    "stays": 'kernel = "/etc/dwcvmm/spin.bin"\n'
+    'report = "/var/lib/dwcvmm/stays/r.json"\ncontrol = "/run/dwcvmm/stays/control"\n',
 }
 SESSION = """
 for i in ends bad; do systemctl start dwcvmm@$i; done
@@ -77,7 +79,7 @@ def test_the_unit_exposes_little(installed: Installed, unit: Path) -> None:
 
 
 @pytest.fixture
-def container(installed: Installed, tmp_path: Path) -> Iterator[Path]:
+def container(installed: Installed, guests: Path, tmp_path: Path) -> Iterator[Path]:
     """The root of this system, with the wheel in /usr/local and machines in /etc/dwcvmm. Changes are forgotten."""
     find_program("systemd-nspawn", "systemd-container")
     find_program("passt", "passt")
@@ -97,6 +99,7 @@ def container(installed: Installed, tmp_path: Path) -> Iterator[Path]:
             pytest.skip("this kernel cannot mount an overlay over the root file system")
         try:
             furnish(root, installed)
+            (root / "etc" / "dwcvmm" / "spin.bin").write_bytes(endless((guests / "spin.bin").read_bytes()))
             yield root
         finally:
             subprocess.run(["umount", root], check=True)

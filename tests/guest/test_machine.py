@@ -27,6 +27,7 @@ import dwcvmm
 from dwcvmm import Cause, Machine, MachineStateError, Observer, Outcome, Strategy
 from dwcvmm.core.kvmstructs import Sregs
 from dwcvmm.element.hostprobe import kvm_module, uses_shadow_paging
+from dwcvmm.experiments import check
 from dwcvmm.machinethread import MachineThread
 
 pytestmark = needs_kvm
@@ -49,9 +50,7 @@ def ports(guests: Path, **settings: Any) -> Machine:
 
 def endless(guests: Path, **settings: Any) -> Machine:
     """A guest that computes for longer than any test waits."""
-    image = (guests / "spin.bin").read_bytes()
-    at = image.index(b"DWCR") + 4
-    image = image[:at] + (0x7FFFFFFF).to_bytes(4, "little") + image[at + 4 :]
+    image = check.endless((guests / "spin.bin").read_bytes())
     return Machine("spin.bin", image=image, **(SMALL | settings))
 
 
@@ -806,9 +805,8 @@ def test_ctrl_c_ends_the_run_and_the_machine_can_be_looked_at(guests: Path) -> N
 def test_a_real_sigint_reaches_the_thread_that_waits(guests: Path) -> None:
     code = f"""
 import dwcvmm, os, signal, threading, time
-image = open({str(guests / "spin.bin")!r}, "rb").read()
-at = image.index(b"DWCR") + 4
-image = image[:at] + (0x7FFFFFFF).to_bytes(4, "little") + image[at + 4:]
+from dwcvmm.experiments.check import endless
+image = endless(open({str(guests / "spin.bin")!r}, "rb").read())
 with dwcvmm.Machine("spin.bin", image=image, memory="16M") as machine:
     def interrupt():
         while not machine.elements:

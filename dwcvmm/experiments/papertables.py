@@ -327,13 +327,14 @@ def collect_benchmarks(out: Path) -> Figures:
 
 
 def collect_compile(out: Path) -> Figures:
-    """Of scripts/compile: its pieces, and the sum of the kernel that was equal to the disk's and has booted."""
+    """Of scripts/compile: its pieces, and the sum of the result, which was equal to the disk's (a kernel booted)."""
     found = []
-    for path in sorted(COMPILE.glob("*.ndjson")):
+    for path in sorted(COMPILE.glob("*/*.ndjson"), key=lambda path: (path.parent.name == "gcc", path.stem)):
         lines = list(map(json.loads, path.read_text().splitlines()))
-        kernels = [line["vmlinux"] for line in lines if "vmlinux" in line]
-        pieces = [line for line in lines if "vmlinux" not in line]
-        found.append({"strategy": path.stem, "pieces": pieces, "vmlinux": kernels[-1] if kernels else None})
+        results = [line for line in lines if "result" in line]
+        pieces = [line for line in lines if "result" not in line]
+        of = {"what": path.parent.name, "strategy": path.stem}
+        found.append(of | {"pieces": pieces, "result": results[-1] if results else None})
     return {"compiled": found}
 
 
@@ -342,13 +343,13 @@ def compile_table(figures: Figures) -> Table:
     for each in figures["compiled"]:
         pieces = each["pieces"]
         rows.append([
-            each["strategy"], str(len(pieces)), str(sum(piece["files"] for piece in pieces)),
+            each["what"], each["strategy"], str(len(pieces)), str(sum(piece["files"] for piece in pieces)),
             f"{sum(piece['seconds'] for piece in pieces):.0f}", f"{sum(piece['elements'] for piece in pieces):,}",
             _causes(piece["divergences"]["by_cause"] for piece in pieces),
             str(sum(piece["divergences"]["unexplained"] for piece in pieces)),
-            f"`{each['vmlinux'][:16]}`" if each["vmlinux"] else "not ready",
+            f"{each['result']['result']} `{each['result']['sha256'][:16]}`" if each["result"] else "not ready",
         ])  # fmt: skip
-    columns = ["strategy", "pieces", "files", "seconds", "elements", "divergences", "unexplained", "SHA-256 of vmlinux"]
+    columns = ["of", "strategy", "pieces", "files", "seconds", "elements", "divergences", "unexplained", "SHA-256"]
     return Table(columns, rows)
 
 

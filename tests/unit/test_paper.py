@@ -267,17 +267,21 @@ def test_each_command_writes_where_it_is_looked_for() -> None:
 
 
 def test_pieces_of_a_compilation_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pieces of one strategy, and one of another that has not come to its end."""
+    """Two pieces of one strategy, and one of another that has not come to its end; GCC comes after Linux."""
     piece = {"seconds": 1.5, "elements": 600, "files": 7}
     of = {"by_cause": {"tsc_tick": 2}, "unexplained": 1}
-    lines = {"off": [piece | {"divergences": of}, piece | {"divergences": of}, {"vmlinux": 64 * "f"}]}
-    lines["parallel"] = [piece | {"divergences": {"by_cause": {}, "unexplained": 0}}]
-    for strategy, entries in lines.items():
-        (tmp_path / f"{strategy}.ndjson").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in entries))
+    none = piece | {"divergences": {"by_cause": {}, "unexplained": 0}}
+    result = {"result": "vmlinux", "sha256": 64 * "f"}
+    lines = {"linux/off": [piece | {"divergences": of}, piece | {"divergences": of}, result], "linux/parallel": [none]}
+    lines["gcc/off"] = [none, {"result": "cc1", "sha256": 64 * "e"}]
+    for name, entries in lines.items():
+        (path := tmp_path / f"{name}.ndjson").parent.mkdir(exist_ok=True)
+        path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in entries))
     monkeypatch.setattr(papertables, "COMPILE", tmp_path)
     assert papertables.compile_table(papertables.collect_compile(tmp_path)).rows == [
-        ["off", "2", "14", "3", "1,200", "tsc_tick 4", "2", f"`{16 * 'f'}`"],
-        ["parallel", "1", "7", "2", "600", "none", "0", "not ready"],
+        ["linux", "off", "2", "14", "3", "1,200", "tsc_tick 4", "2", f"vmlinux `{16 * 'f'}`"],
+        ["linux", "parallel", "1", "7", "2", "600", "none", "0", "not ready"],
+        ["gcc", "off", "1", "7", "2", "600", "none", "0", f"cc1 `{16 * 'e'}`"],
     ]
 
 

@@ -27,6 +27,9 @@ from dwcvmm.errors import DwcVmmError
 from dwcvmm.kvm.exits import exit_name
 
 SLICE_STEPS, WINDOW_STEPS, WINDOW_SEARCH_STEPS = 64, 32, 20_000
+NEAR_ELEMENTS = 16  # between cuts that follow each other
+HOPEFUL_CUTS, MOST_DOUBLED = 8, 7  # of them: at first their time limits are to help, then steps are doubled so often
+STEP_NS = 20_000  # a single step of both replicas takes no longer, mostly
 WINDOWS = (KvmExit.IRQ_WINDOW_OPEN, KvmExit.IRQ_WINDOW_OPEN)
 PATIENCE_MOST = 128  # times the usual time limit, at most
 WAITS_BELIEVED = 16  # cuts in waiting loops, of which the last one counts as any other: it may have counted in memory
@@ -91,6 +94,7 @@ class Engine:
         self.take_recorded: Callable[[], None] = _nothing  # called when the log of a recording has become long
         self.last: Divergence | None = None
         self._attempt = self._cuts = self._waits = 0
+        self._near = (0, 0)  # element that was ended by steps last, and how many were so shortly before it
         self._discards = (0, 0)  # element, and how often in a row its single steps were discarded
         self._started = False
         self.hits = 0  # a debugger's points at which run() has returned, a bit each
@@ -398,12 +402,24 @@ class Engine:
         if core.phase is not Phase.INPUTS_CHOSEN:  # it has run
             self.rollback()
         waits = core.chipset.interrupt_pending  # an interrupt that could not be injected at the start
-        if self._step_element(WINDOW_SEARCH_STEPS if waits else SLICE_STEPS, waits):
+        if self._step_element(WINDOW_SEARCH_STEPS if waits else self._choose_steps(waited_ns), waits):
             if self.config.clock is Clock.VIRTUAL:
                 # count the time of the discarded run: it made the interrupt due
                 core.advance_clock(waited_ns // core.clock_divisor)
             return
         self._discard_steps()
+
+    def _choose_steps(self, lost_ns: int) -> int:
+        """How many instructions an element may have that was cut after so much time. A cut makes the next tick due, so
+        a guest may get no further than its handler by a few steps, and never leave a loop in which it waits for its
+        clock, if the element that is cut each time has entered it. Where many cuts follow each other each has twice as
+        many as the one before, but they are not to take longer than what was lost.
+        """
+        element, number = self._near
+        number = number + 1 if self.core.committed - element <= NEAR_ELEMENTS else 0
+        self._near = self.core.committed, number
+        doubled = min(max(number - HOPEFUL_CUTS, 0), MOST_DOUBLED)
+        return max(SLICE_STEPS, min(SLICE_STEPS << doubled, lost_ns // STEP_NS))
 
     def _discard_steps(self) -> None:
         """Roll back after single steps that led nowhere. If that happens repeatedly the reason can be a fault in a page

@@ -268,12 +268,14 @@ def test_each_command_writes_where_it_is_looked_for() -> None:
 
 def test_pieces_of_a_compilation_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pieces of one strategy, and one of another that has not come to its end; GCC comes after Linux."""
-    piece = {"seconds": 1.5, "elements": 600, "files": 7}
-    of = {"by_cause": {"tsc_tick": 2}, "unexplained": 1}
+    piece: dict[str, object] = {"seconds": 1.5, "elements": 600, "files": 7}
+    some = piece | {"divergences": {"by_cause": {"tsc_tick": 2}, "unexplained": 1}}
     none = piece | {"divergences": {"by_cause": {}, "unexplained": 0}}
-    result = {"result": "vmlinux", "sha256": 64 * "f"}
-    lines = {"linux/off": [piece | {"divergences": of}, piece | {"divergences": of}, result], "linux/parallel": [none]}
-    lines["gcc/off"] = [none, {"result": "cc1", "sha256": 64 * "e"}]
+    lines: dict[str, list[dict[str, object]]] = {
+        "linux/off": [some, some, {"result": "vmlinux", "sha256": 64 * "f"}],
+        "linux/parallel": [none],
+        "gcc/off": [none, {"result": "cc1", "sha256": 64 * "e"}],
+    }
     for name, entries in lines.items():
         (path := tmp_path / f"{name}.ndjson").parent.mkdir(exist_ok=True)
         path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in entries))
